@@ -1,0 +1,58 @@
+"""The command line: `python -m lib_ti COMMAND`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from lib_ti import __version__
+from lib_ti.cli import tools, train
+from lib_ti.cli.arguments import suggestion
+from lib_ti.errors import BadInput, RunBusy, TextualInversionError, UnusableFile
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "train": (train.train, "learn a new word from pictures"),
+    "resume": (train.resume, "go on with a run"),
+    "runs": (tools.runs, "list runs"),
+    "generate": (tools.generate, "make pictures with embeddings"),
+    "inspect": (tools.inspect, "describe an embedding file"),
+    "convert": (tools.convert, "write an embedding in another format"),
+    "doctor": (tools.doctor, "look at what this machine has"),
+}
+
+DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out a command line; the exit code is DONE, FAILED, BAD_INPUT or STOPPED."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return DONE if arguments else BAD_INPUT
+    if arguments[0] == "--version":
+        print(__version__)
+        return DONE
+    if arguments[0] not in COMMANDS:
+        print(f"unknown command {arguments[0]}{suggestion(arguments[0], list(COMMANDS))}", file=sys.stderr)
+        return BAD_INPUT
+    try:
+        return COMMANDS[arguments[0]][0](arguments[1:])
+    except BadInput as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return BAD_INPUT
+    except (UnusableFile, RunBusy) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except TextualInversionError as error:
+        print(f"Failed: {error}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        print(f"Failed: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return STOPPED
+
+
+def _usage() -> str:
+    lines = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(["python -m lib_ti COMMAND ...", "", *lines, "", "python -m lib_ti COMMAND --help tells more."])

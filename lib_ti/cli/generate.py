@@ -1,0 +1,158 @@
+"""`generate`: what was asked for, checked, and carried out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL.PngImagePlugin import PngInfo
+from tqdm import tqdm
+
+from lib_ti import files
+from lib_ti.embedding import formats
+from lib_ti.embedding.value import Embedding
+from lib_ti.errors import BadInput, Problem, UnusableFile
+from lib_ti.model.checkpoint import Checkpoint
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.loading import open_checkpoint, with_vae
+from lib_ti.model.prompts import Word
+from lib_ti.model.sampling import Sampling, sample
+from lib_ti.training.device import DTYPES, choose_device, choose_precision
+from lib_ti.training.preflight import unwritable
+
+
+@dataclass(frozen=True)
+class Request:
+    """Pictures to be made; everything has been checked."""
+
+    checkpoint: Checkpoint
+    embeddings: Sequence[Embedding]
+    prompt: str
+    negative_prompt: str
+    out: Path
+    count: int
+    seed: int
+    how: Sampling
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def of(cls, values: argparse.Namespace, problems: list[Problem]) -> Request:
+        """The request of a command line. Raises BadInput with all that is wrong with it."""
+        check = _Check(problems)
+        count = check.number("count", values.count, int, 1, 100_000)
+        seed = check.number("seed", values.seed, int, 0, 2**32 - 1)
+        steps = check.number("sampling_steps", values.sampling_steps, int, 1, 1000)
+        guidance = check.number("guidance", values.guidance, float, 0, 100)
+        checkpoint = check.checkpoint(values.model, values.vae)
+        side = checkpoint.resolution if checkpoint else 512
+        width = check.pixels("width", values.width, side)
+        height = check.pixels("height", values.height, side)
+        embeddings = check.embeddings(values.embedding, checkpoint)
+        device, precision = check.device(values.device, values.precision, checkpoint)
+        if reason := unwritable(values.out, parents=False):
+            problems.append(Problem("out", reason))
+        if problems or checkpoint is None:
+            raise BadInput(problems)
+        how = Sampling(values.sampler, int(steps), guidance, width, height)
+        return cls(
+            checkpoint, embeddings, values.prompt, values.negative_prompt, values.out, int(count), int(seed), how, device,
+            precision,
+        )  # fmt: skip
+
+
+def generate_pictures(request: Request) -> None:
+    """Make the pictures as OUT/SEED.png, with what made them in the PNG's "parameters" as the WebUIs write it."""
+    model = StableDiffusion.load(request.checkpoint, DTYPES[request.precision], request.device)
+    words: list[Word] = []
+    tables: list[torch.Tensor] = []
+    for embedding in request.embeddings:
+        words.append(Word(embedding.name, sum(map(len, tables)), embedding.count))
+        tables.append(embedding.vectors["clip_l"])
+    vectors = {"clip_l": torch.cat(tables).to(model.device) if tables else torch.zeros(0, request.checkpoint.width)}
+    prompt = model.vocabulary.encode(request.prompt, words)
+    negative = model.vocabulary.encode(request.negative_prompt, words)
+    if prompt.truncated or negative.truncated:
+        print(f"Note: the prompt is longer than {model.vocabulary.room} tokens; its end is left out")
+    request.out.mkdir(exist_ok=True)
+    for i in tqdm(range(request.count), unit="picture"):
+        seed = request.seed + i
+        image = sample(model, prompt, negative, vectors, seed, request.how)
+        path = request.out / f"{seed}.png"
+        info = PngInfo()
+        info.add_text("parameters", _parameters(request, seed))
+        with files.replacing(path) as part:
+            image.save(part, "PNG", pnginfo=info)
+
+
+def _parameters(request: Request, seed: int) -> str:
+    how = request.how
+    return (
+        f"{request.prompt}\nNegative prompt: {request.negative_prompt}\nSteps: {how.steps}, Sampler: {how.sampler}, "
+        f"CFG scale: {how.guidance:g}, Seed: {seed}, Size: {how.width}x{how.height}, Model: {request.checkpoint.path.stem}"
+    )
+
+
+class _Check:
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+
+    def number(self, option: str, text: str, kind: type[int] | type[float], low: float, high: float) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            self.problems.append(Problem(option, f"{text!r} is not a number"))
+            return low
+        if not low <= value <= high:
+            self.problems.append(Problem(option, f"{text} is out of range; it goes from {low:g} to {high:g}"))
+            return low
+        return value
+
+    def pixels(self, option: str, text: str | None, otherwise: int) -> int:
+        if text is None:
+            return otherwise
+        value = int(self.number(option, text, int, 64, 4096))
+        if value % 8:
+            self.problems.append(Problem(option, f"{value} is not a multiple of 8"))
+        return value
+
+    def checkpoint(self, model: Path, vae: Path | None) -> Checkpoint | None:
+        option = "model"
+        try:
+            checkpoint = open_checkpoint(model)
+            option = "vae"
+            checkpoint = with_vae(checkpoint, vae) if vae else checkpoint
+        except UnusableFile as error:
+            self.problems.append(Problem(option, str(error)))
+            return None
+        if checkpoint.vae is None:
+            self.problems.append(Problem("vae", f"{model.name} has no VAE of its own; name a VAE file for it"))
+        return checkpoint
+
+    def embeddings(self, paths: Sequence[Path], checkpoint: Checkpoint | None) -> list[Embedding]:
+        found = []
+        for path in paths:
+            try:
+                embedding = formats.read(path)
+            except UnusableFile as error:
+                self.problems.append(Problem("embedding", str(error)))
+                continue
+            if checkpoint and embedding.widths != (checkpoint.width,):
+                widths = " + ".join(map(str, embedding.widths))
+                reason = f"{path.name} has vectors of width {widths}, but this checkpoint takes {checkpoint.width}"
+                self.problems.append(Problem("embedding", reason))
+            found.append(embedding)
+        return found
+
+    def device(self, asked: str, precision: str, checkpoint: Checkpoint | None) -> tuple[torch.device, str]:
+        option, device = "device", torch.device("cpu")
+        try:
+            device = choose_device(asked)
+            option = "precision"
+            return device, choose_precision(precision, device, checkpoint.parameters if checkpoint else 0)
+        except (ValueError, RuntimeError) as error:
+            self.problems.append(Problem(option, str(error)))
+            return device, "fp32"

@@ -1,0 +1,52 @@
+"""What a person sees of a training in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm import tqdm
+
+from lib_ti.events import Event
+
+
+class Progress:
+    """A bar with loss and time left; every other event is a line above it."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def watch(self, event: Event) -> None:
+        data = event.data
+        if event.kind == "step":
+            self._step(data)
+        elif event.kind == "loading":
+            self._say(f"Loading {data['checkpoint']}")
+        elif event.kind == "encoding" and data["done"] == data["images"]:
+            self._say(f"Encoded {data['images']} pictures")
+        elif event.kind == "preview":
+            self._say(f"Preview at step {data['step']}: {data['file']}")
+        elif event.kind == "warning":
+            self._say(f"Note: {data['message']}")
+        elif event.kind == "finished":
+            self.close()
+            self._say(f"Finished. The embedding is {data['file']}")
+        elif event.kind == "stopped":
+            self.close()
+            self._say(f"Stopped at step {data['step']}. Nothing is lost: the run can be resumed.")
+
+    def _step(self, data: dict[str, Any]) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=data["steps"], initial=data["step"] - 1, unit="step", dynamic_ncols=True)
+        self._bar.update(data["step"] - self._bar.n)
+        self._bar.set_postfix_str(
+            f"loss {data['smoothed_loss']:.4f}, rate {data['learning_rate']:.2g}, norm {data['norm']:.2f}",
+            refresh=False,
+        )
+
+    def _say(self, line: str) -> None:
+        tqdm.write(line)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

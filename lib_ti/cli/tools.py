@@ -1,0 +1,170 @@
+"""The commands beside training: runs, generate, inspect, convert, doctor."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lib_ti import __version__, files
+from lib_ti.cli.arguments import Parser
+from lib_ti.errors import BadInput, Problem, UnusableFile
+from lib_ti.settings import OPTIONS
+
+
+def runs(arguments: Sequence[str]) -> int:
+    parser = Parser("runs", "List the runs in a folder, the newest first.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("textual_inversion"), metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    values = parser.read_strictly(arguments)
+    from lib_ti.runs.folder import find_runs
+
+    if not values.folder.is_dir():
+        raise BadInput([Problem("", f"there is no folder {values.folder}")])
+    for run in find_runs(values.folder):
+        try:
+            found = run.summary()
+        except UnusableFile as error:
+            print(error, file=sys.stderr)
+            continue
+        if values.json:
+            print(json.dumps(found, ensure_ascii=False))
+        else:
+            loss = f"loss {found['loss']:.4f}" if found["loss"] is not None else ""
+            print(
+                f"{found['name']:<24} {found['state']:<12} step {found['step']}/{found['steps']:<7} {loss:<12} {found['folder']}"
+            )
+    return 0
+
+
+def generate(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        "generate", "Make pictures with a checkpoint and embeddings, each called in the prompt by its file's name."
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help=OPTIONS["model"].help)
+    parser.add_argument("--vae", type=Path, metavar="FILE", help=OPTIONS["vae"].help)
+    parser.add_argument(
+        "--embedding",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an embedding; give it again for more",
+    )
+    parser.add_argument("--prompt", required=True, metavar="P")
+    parser.add_argument("--negative-prompt", default="", metavar="N")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--count", default="4", metavar="N", help="how many pictures, of seeds one after another [4]")
+    parser.add_argument("--seed", default="0", metavar="N", help="the first picture's [0]")
+    parser.add_argument("--sampler", default="dpm++ 2m", choices=OPTIONS["preview_sampler"].choices)
+    parser.add_argument("--sampling-steps", default="20", metavar="N", help="[20]")
+    parser.add_argument("--guidance", default="7", metavar="X", help="how strictly to follow the prompt [7]")
+    parser.add_argument("--width", metavar="W", help="pixels [what the checkpoint is made for]")
+    parser.add_argument("--height", metavar="H", help="pixels [what the checkpoint is made for]")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", choices=OPTIONS["precision"].choices)
+    values, problems = parser.read(arguments)
+    from lib_ti.cli.generate import Request, generate_pictures
+
+    generate_pictures(Request.of(values, problems))
+    return 0
+
+
+def inspect(arguments: Sequence[str]) -> int:
+    parser = Parser("inspect", "Describe an embedding file.")
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="name the nearest words of this checkpoint's vocabulary"
+    )
+    parser.add_argument("--json", action="store_true")
+    values = parser.read_strictly(arguments)
+    from lib_ti.embedding import formats
+    from lib_ti.embedding.inspect import inspect as describe
+    from lib_ti.model.loading import open_checkpoint
+
+    embedding = formats.read(values.file)
+    checkpoint = open_checkpoint(values.model) if values.model else None
+    if checkpoint and embedding.widths != (checkpoint.width,):
+        raise BadInput(
+            [
+                Problem(
+                    "model",
+                    f"this checkpoint's vectors have width {checkpoint.width}, the embedding's {embedding.widths[0]}",
+                )
+            ]
+        )
+    report = describe(embedding, checkpoint)
+    if values.json:
+        print(json.dumps(report.to_json(), ensure_ascii=False))
+        return 0
+    widths = " + ".join(map(str, embedding.widths))
+    print(f"{embedding.name}: {embedding.count} vectors of width {widths}, family {embedding.family}")
+    if report.vocabulary_norm is not None:
+        print(f"norms (the vocabulary's mean is {report.vocabulary_norm:.3f}), and nearest words with their cosines")
+    for i, vector in enumerate(report.vectors):
+        print(f"  {i}: norm {vector.norm:.3f}  " + ", ".join(f"{word} {cosine:.2f}" for word, cosine in vector.nearest))
+    for key, value in sorted(embedding.metadata.items()):
+        print(f"  {key}: {value}")
+    return 0
+
+
+def convert(arguments: Sequence[str]) -> int:
+    from lib_ti.embedding import formats
+
+    parser = Parser("convert", "Write an embedding in another format.")
+    parser.add_argument("source", type=Path, metavar="IN")
+    parser.add_argument("target", type=Path, metavar="OUT")
+    parser.add_argument("--to", required=True, choices=formats.WRITERS)
+    values = parser.read_strictly(arguments)
+    embedding = formats.read(values.source)
+    suffix, write = formats.WRITERS[values.to]
+    target: Path = values.target / f"{embedding.name}{suffix}" if values.target.is_dir() else values.target
+    if target.suffix.lower() != suffix:
+        raise BadInput(
+            [Problem("", f"a file for {values.to} ends in {suffix}; write to {target.with_suffix(suffix).name}")]
+        )
+    if not target.absolute().parent.is_dir():
+        raise BadInput([Problem("", f"there is no folder {target.absolute().parent}")])
+    if len(embedding.vectors) > 1 and values.to != "safetensors":
+        raise BadInput([Problem("to", "an SDXL embedding can only be written as safetensors")])
+    files.write_bytes(target, write(embedding))
+    print(target)
+    return 0
+
+
+def doctor(arguments: Sequence[str]) -> int:
+    Parser("doctor", "Look at what this machine has, and say what is missing.").read_strictly(arguments)
+    healthy = True
+    print(f"lib_ti {__version__}, Python {platform.python_version()} on {platform.platform()}")
+    for package in ("torch", "diffusers", "transformers", "safetensors", "PIL", "numpy", "yaml", "tqdm"):
+        try:
+            module = __import__(package)
+            print(f"  {package} {getattr(module, '__version__', '')}")
+        except Exception as error:  # a broken package fails to import in any way there is
+            healthy = False
+            print(f"  {package}: missing or broken ({error}); run install.py again, or: pip install {package}")
+    if healthy:
+        print(_devices())
+    print(f"  disk: {shutil.disk_usage(Path.cwd()).free >> 30} GB free in {Path.cwd()}")
+    print("All is well." if healthy else "Something is missing; see above.")
+    return 0 if healthy else 1
+
+
+def _devices() -> str:
+    import torch
+
+    from lib_ti.model.prompts import Vocabulary
+    from lib_ti.training.device import LARGE, choose_device, choose_precision
+
+    device = choose_device("auto")
+    precision = choose_precision("auto", device, LARGE)
+    words = len(Vocabulary().tokens("a photo of a mug"))
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        name = f"{torch.cuda.get_device_name(device)}, {free >> 20} of {total >> 20} MB free"
+    else:
+        name = f"the CPU, {torch.get_num_threads()} threads (no CUDA device found)"
+    return f"  trains on {name}, in {precision}; the tokenizer works ({words} tokens)"

@@ -1,0 +1,101 @@
+"""`train` and `resume`."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event as Flag
+
+from lib_ti.cli.arguments import Parser, add_settings, raw_settings
+from lib_ti.cli.progress import Progress
+from lib_ti.errors import BadInput, Problem, UnusableFile
+from lib_ti.events import Event
+from lib_ti.settings import parse
+
+STOPPED = 130
+
+
+def train(arguments: Sequence[str]) -> int:
+    parser = Parser("train", "Learn a new word from pictures.")
+    add_settings(parser)
+    _add_json(parser)
+    values, problems = parser.read(arguments)
+    settings, found = parse(raw_settings(values))
+    from lib_ti.runs.execute import create
+    from lib_ti.training.preflight import preflight
+
+    plan = preflight(settings, problems + found)
+    return _run(create(plan).path, values.json, plan.warnings)
+
+
+def resume(arguments: Sequence[str]) -> int:
+    parser = Parser("resume", "Go on with a run that was stopped or killed, or train a finished one further.")
+    parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
+    parser.add_argument("--steps", metavar="N", help="the new total of steps")
+    _add_json(parser)
+    values = parser.read_strictly(arguments)
+    from lib_ti.runs.folder import RunFolder
+
+    folder = RunFolder.open(values.run)
+    settings = folder.settings
+    if values.steps is not None:
+        _, problems = parse({**dict.fromkeys(("images", "name", "model", "out"), "x"), "steps": values.steps})
+        done = max(folder.timeline().steps, default=0)
+        if not problems and int(values.steps) < done:
+            problems = [Problem("steps", f"the run has made {done} steps already; give a larger total")]
+        if problems:
+            raise BadInput(problems)
+        if not folder.running:
+            folder.store_settings(dataclasses.replace(settings, steps=int(values.steps)))
+    _check_checkpoint(settings.model)
+    return _run(folder.path, values.json, ())
+
+
+def _check_checkpoint(model: Path) -> None:
+    if not model.exists():
+        raise UnusableFile(model, "the checkpoint of this run is not there any more; put it back to go on")
+
+
+def _add_json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print events as lines of JSON instead of a progress bar")
+
+
+def _run(path: Path, as_json: bool, warnings: Sequence[str]) -> int:
+    from lib_ti.runs.execute import execute
+    from lib_ti.runs.folder import RunFolder
+
+    folder, progress = RunFolder.open(path), Progress()
+    if not as_json:
+        print(f"Run folder: {folder.path}", flush=True)
+    try:
+        with _stop_on_signals() as stop:
+            finished = execute(folder, _print_json if as_json else progress.watch, stop.is_set, warnings)
+    finally:
+        progress.close()
+    return 0 if finished else STOPPED
+
+
+def _print_json(event: Event) -> None:
+    print(event.to_json(), flush=True)
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Flag]:
+    """Ctrl-C and a request to terminate set the flag, so that the training saves and ends; a second one ends it at once."""
+    stop = Flag()
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    earlier = {getattr(signal, n): signal.signal(getattr(signal, n), ask) for n in names if hasattr(signal, n)}
+    try:
+        yield stop
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

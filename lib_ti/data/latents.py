@@ -1,0 +1,106 @@
+"""Encoded pictures: each once, its mean and deviation kept, a sample drawn from them at each use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lib_ti.data import pictures
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture of the run: where its copy lies, its caption, its mask, and the size it is trained at."""
+
+    path: Path
+    caption: str
+    mask: Path | None
+    size: tuple[int, int]  # width, height
+    masked: bool = True  # whether mask and alpha count
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`mean`, `deviation`: (c, h, w) fp32. `weight`: (1, h, w) fp32, mean 1, or None where every place counts alike."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    weight: torch.Tensor | None
+
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        return self.mean + self.deviation * noise
+
+
+def pixels(example: Example, mirrored: bool) -> torch.Tensor:
+    """The picture as the trainer sees it: (1, 3, h, w) in -1..1."""
+    picture = pictures.flatten(pictures.fit(pictures.decode(example.path), *example.size))
+    if mirrored:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    array = np.asarray(picture, dtype=np.float32)
+    return torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1).unsqueeze(0)
+
+
+def weight(example: Example, mirrored: bool, factor: int) -> torch.Tensor | None:
+    """How much each latent counts: (1, h / factor, w / factor) with mean 1, or None."""
+    if not example.masked:
+        return None
+    picture = pictures.decode(example.path)
+    mask = pictures.weight_of(picture, example.mask)
+    if mask is None:
+        return None
+    mask = pictures.fit(mask, *example.size).reduce(factor)
+    if mirrored:
+        mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    values = torch.from_numpy(np.asarray(mask, dtype=np.float32).copy()).unsqueeze(0)
+    return values / values.mean() if values.max() > 0 else None
+
+
+class LatentCache:
+    """Encoded pictures by (index, mirrored): in memory up to `bound` bytes, beyond that in one file.
+
+    The file lives as long as the cache; its space is the system's page cache while that has room.
+    """
+
+    def __init__(self, overflow: Path, bound: int) -> None:
+        self._kept: dict[tuple[int, bool], Encoded] = {}
+        self._filed: dict[tuple[int, bool], tuple[int, list[tuple[int, ...]]]] = {}
+        self._left, self._overflow = bound, overflow
+        self._file: Any = None
+
+    def put(self, index: int, mirrored: bool, encoded: Encoded) -> None:
+        parts = [part for part in (encoded.mean, encoded.deviation, encoded.weight) if part is not None]
+        size = sum(part.numel() * 4 for part in parts)
+        if size <= self._left:
+            self._left -= size
+            self._kept[index, mirrored] = encoded
+            return
+        if self._file is None:
+            self._file = self._overflow.open("w+b")
+        at = self._file.seek(0, 2)
+        for part in parts:
+            self._file.write(part.numpy().tobytes())
+        self._filed[index, mirrored] = (at, [tuple(part.shape) for part in parts])
+
+    def get(self, index: int, mirrored: bool) -> Encoded:
+        key = (index, mirrored)
+        if key in self._kept:
+            return self._kept[key]
+        at, shapes = self._filed[key]
+        self._file.seek(at)
+        parts: list[torch.Tensor | None] = []
+        for shape in shapes:
+            data = bytearray(self._file.read(4 * int(np.prod(shape))))
+            parts.append(torch.frombuffer(data, dtype=torch.float32).view(shape))
+        mean, deviation, mask = [*parts, None][:3]
+        assert mean is not None and deviation is not None
+        return Encoded(mean, deviation, mask)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._overflow.unlink(missing_ok=True)

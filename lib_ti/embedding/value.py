@@ -1,0 +1,32 @@
+"""An embedding: the learned vectors under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """`vectors`: for each text encoder, by its name in files ("clip_l"), its (n, width) fp32."""
+
+    name: str
+    vectors: Mapping[str, torch.Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Tokens it takes up in a prompt."""
+        return next(iter(self.vectors.values())).shape[0]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(v.shape[1] for v in self.vectors.values())
+
+    @property
+    def family(self) -> str:
+        """sd1, sd2 or sdxl as its header or its widths tell; "unknown" for other widths."""
+        by_width = {(768,): "sd1", (1024,): "sd2", (768, 1280): "sdxl"}
+        return self.metadata.get("family") or by_width.get(tuple(sorted(self.widths)), "unknown")

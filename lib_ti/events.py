@@ -1,0 +1,123 @@
+"""What a run reports, as lines of JSON that are only ever appended.
+
+Readers survive a torn last line (a process was killed while it wrote) and skip kinds they do not know. After a resume
+some steps are reported twice; the later report counts (`Timeline`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FIELDS: dict[str, frozenset[str]] = {
+    "queued": frozenset({"place"}),
+    "loading": frozenset({"checkpoint"}),
+    "encoding": frozenset({"done", "images"}),
+    "step": frozenset(
+        {"step", "steps", "loss", "smoothed_loss", "learning_rate", "norm", "similarity", "images_per_s", "seconds_left",
+         "memory_mb"}
+    ),
+    "preview": frozenset({"step", "prompt", "prompt_index", "seed", "seed_index", "file"}),
+    "validation": frozenset({"step", "loss"}),
+    "snapshot": frozenset({"step", "file"}),
+    "saving": frozenset({"step"}),
+    "warning": frozenset({"message"}),
+    "finished": frozenset({"step", "file"}),
+    "stopped": frozenset({"step"}),
+    "failed": frozenset({"message"}),
+}  # fmt: skip
+"""The kinds of event and what each carries beside `kind` and `time` (seconds since 1970).
+
+`memory_mb`: peak memory of the device, or of the process on a CPU. `norm`: mean length of the vectors. `similarity`:
+mean cosine to where they started. `file`: relative to the run folder, but absolute in `finished`.
+"""
+
+ENDINGS = frozenset({"finished", "stopped", "failed"})
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a run reports: its kind, what `FIELDS` says the kind carries, and when, in seconds since 1970."""
+
+    kind: str
+    data: dict[str, Any] = field(default_factory=dict)
+    time: float = 0.0
+
+    def __post_init__(self) -> None:
+        if unknown := self.data.keys() - FIELDS[self.kind]:
+            raise ValueError(f"event {self.kind!r} has no {sorted(unknown)}")
+
+    def to_json(self) -> str:
+        return json.dumps({"kind": self.kind, "time": round(self.time, 3), **self.data}, ensure_ascii=False)
+
+
+class EventLog:
+    """Appends events to a file, each in one write, so that a reader never sees half of one that was finished."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mend()
+
+    def _mend(self) -> None:
+        """End a line that was torn, so that the next event starts on its own."""
+        if self._path.exists() and (data := self._path.read_bytes()) and not data.endswith(b"\n"):
+            with self._path.open("ab") as file:
+                file.write(b"\n")
+
+    def append(self, kind: str, **data: Any) -> Event:
+        event = Event(kind, data, time.time())
+        with self._path.open("ab", buffering=0) as file:
+            file.write(event.to_json().encode("utf-8", "replace") + b"\n")
+        return event
+
+
+def read(path: Path, after: int = 0) -> tuple[list[Event], int]:
+    """The events from byte `after` on, and the byte to go on from. Unfinished and unreadable lines are left out."""
+    if not path.exists():
+        return [], 0
+    with path.open("rb") as file:
+        file.seek(after)
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    return list(_parse(whole)), after + len(whole)
+
+
+def _parse(data: bytes) -> Iterator[Event]:
+    for line in data.splitlines():
+        try:
+            record = json.loads(line)
+            kind, moment = record.pop("kind"), float(record.pop("time"))
+        except (ValueError, KeyError, AttributeError, TypeError):
+            continue  # torn by a kill, then mended: the event is lost, the log is not
+        if kind in FIELDS:
+            yield Event(kind, {k: v for k, v in record.items() if k in FIELDS[kind]}, moment)
+
+
+@dataclass
+class Timeline:
+    """Events put in order: one record for each step and preview, the later one where a resume repeated them."""
+
+    steps: dict[int, Event] = field(default_factory=dict)
+    previews: dict[tuple[int, int, int], Event] = field(default_factory=dict)
+    snapshots: dict[int, Event] = field(default_factory=dict)
+    warnings: list[Event] = field(default_factory=list)
+    last: Event | None = None
+
+    def add(self, events: list[Event]) -> Timeline:
+        for event in events:
+            data = event.data
+            if event.kind == "step":
+                self.steps[data["step"]] = event
+            elif event.kind == "preview":
+                self.previews[data["step"], data["prompt_index"], data["seed_index"]] = event
+            elif event.kind == "snapshot":
+                self.snapshots[data["step"]] = event
+            elif event.kind == "warning":
+                self.warnings.append(event)
+            if event.kind not in ("warning", "preview", "snapshot", "validation"):
+                self.last = event
+        return self

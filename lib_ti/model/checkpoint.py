@@ -1,0 +1,117 @@
+"""A checkpoint, understood from its headers alone; loading it is the last thing that is done with it.
+
+Whatever its layout, a checkpoint becomes three `Part`s, each an empty network and the weights for it by the network's
+own parameter names. So a missing or misshapen weight is known, and named, before any is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from lib_ti.errors import UnusableFile
+from lib_ti.model.families import Family
+from lib_ti.model.noise import Noise
+from lib_ti.model.weights import Weights
+
+TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of a checkpoint: its module without weights (on torch's meta device), and the weights."""
+
+    module: torch.nn.Module
+    weights: Weights
+
+    def check(self, what: str) -> Part:
+        """Itself, if the weights are all there and fit. Raises UnusableFile, naming what is missing."""
+        wanted = {name: tuple(value.shape) for name, value in self.module.state_dict().items()}
+        if missing := [name for name in wanted if name not in self.weights.shapes]:
+            raise UnusableFile(self.weights.path, f"its {what} lacks {some(missing)}")
+        for name, shape in wanted.items():
+            found = self.weights.shapes[name]
+            if _without_ones(found) != _without_ones(shape):
+                raise UnusableFile(self.weights.path, f"{name} of its {what} is {found}, but {shape} was expected")
+        return self
+
+    def load(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+        """The network with its weights, each read straight into its place; frozen, for inference."""
+        state = {
+            name: self.weights.read(name).to(device, dtype, copy=True).reshape(value.shape)
+            for name, value in self.module.state_dict().items()
+        }
+        self.module.load_state_dict(state, assign=True)
+        for module in self.module.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                if buffer.is_meta:  # not in the file: transformers' position numbers
+                    setattr(module, name, torch.arange(buffer.numel(), device=device).view(buffer.shape))
+        return self.module.requires_grad_(False).eval()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint is and how to load it. `resolution`: the side of the pictures it is made for, in pixels."""
+
+    path: Path
+    family: Family
+    noise: Noise
+    resolution: int
+    text: Part
+    unet: Part
+    vae: Part | None
+
+    @property
+    def width(self) -> int:
+        """Length of one embedding vector."""
+        return self.text.weights.shapes[TOKEN_TABLE][1]
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of a prompt, its start and end included."""
+        return self.text.weights.shapes["text_model.embeddings.position_embedding.weight"][0]
+
+    @property
+    def parameters(self) -> int:
+        """Of the UNet."""
+        return sum(math.prod(shape) for shape in self.unet.weights.shapes.values())
+
+    def token_table(self) -> torch.Tensor:
+        """The vocabulary's vectors, (words, width) fp32."""
+        return self.text.weights.read(TOKEN_TABLE).float()
+
+    def predicting(self, prediction: str) -> Checkpoint:
+        """The same, with what it predicts set by hand: epsilon, v, or auto to leave it."""
+        return self if prediction == "auto" else replace(self, noise=replace(self.noise, prediction=prediction))
+
+    def sha256(self) -> str:
+        """Of the checkpoint file; for a folder, of the UNet's."""
+        digest = hashlib.sha256()
+        with self.unet.weights.path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+def text_encoder(**sizes: Any) -> torch.nn.Module:
+    """An empty CLIP text encoder."""
+    with torch.device("meta"):
+        module: torch.nn.Module = CLIPTextModel(CLIPTextConfig(**sizes))
+    return module
+
+
+def some(names: Iterable[str]) -> str:
+    """The first of several names, and how many more there are."""
+    listed = list(names)
+    return listed[0] if len(listed) == 1 else f"{listed[0]} and {len(listed) - 1} more weights"
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)

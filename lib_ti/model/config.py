@@ -1,0 +1,155 @@
+"""A checkpoint's architecture, as its .yaml tells it.
+
+The notation is that of the configuration files of Stability AI's and CompVis' code, which A1111 reads too: `unet_config`,
+`first_stage_config` and the noise schedule below `model.params`. `target` classes are not followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib_ti.errors import UnusableFile
+from lib_ti.model.noise import Noise
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The sizes of a UNet."""
+
+    in_channels: int
+    out_channels: int
+    widths: tuple[int, ...]  # channels at each level, finest first
+    res_blocks: tuple[int, ...]  # at each level
+    attention: tuple[bool, ...]  # whether a level attends to the prompt
+    depth: tuple[int, ...]  # transformer blocks in each attention
+    heads: tuple[int, ...]  # attention heads at each level
+    context: int  # width of the text features
+    linear: bool  # attention's projections are matrices rather than 1×1 convolutions
+
+    def for_diffusers(self) -> dict[str, Any]:
+        """Keyword arguments of diffusers' UNet2DConditionModel."""
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "block_out_channels": self.widths,
+            "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in self.attention),
+            "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in self.attention[::-1]),
+            "layers_per_block": self.res_blocks,
+            "transformer_layers_per_block": self.depth,
+            "attention_head_dim": self.heads,  # diffusers' name for the number of heads
+            "cross_attention_dim": self.context,
+            "use_linear_projection": self.linear,
+        }
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """The sizes of an autoencoder."""
+
+    channels: int  # of the pictures
+    widths: tuple[int, ...]
+    res_blocks: int
+    attention: tuple[bool, ...]  # at each level, beside the one in the middle
+    latent_channels: int
+    scale: float  # latents are multiplied by it, so that their deviation is about 1
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent, each way."""
+        return int(2 ** (len(self.widths) - 1))
+
+    def for_diffusers(self) -> dict[str, Any]:
+        """Keyword arguments of diffusers' AutoencoderKL."""
+        down = tuple("AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in self.attention)
+        up = tuple("AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in self.attention[::-1])
+        return {
+            "in_channels": self.channels,
+            "out_channels": self.channels,
+            "down_block_types": down,
+            "up_block_types": up,
+            "block_out_channels": self.widths,
+            "layers_per_block": self.res_blocks,
+            "latent_channels": self.latent_channels,
+            "scaling_factor": self.scale,
+        }
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a .yaml tells of a checkpoint."""
+
+    unet: UNetConfig
+    vae: VaeConfig
+    noise: Noise
+    resolution: int  # pixels; the side of the pictures it was made for
+
+
+def shipped(family: str) -> ModelConfig:
+    """The architecture of a family's real checkpoints."""
+    return read(CONFIGS / f"{family}.yaml")
+
+
+def read(path: Path) -> ModelConfig:
+    """Read a configuration file. Raises UnusableFile, naming what is missing or not understood."""
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
+        vae = _vae(params["first_stage_config"]["params"], float(params.get("scale_factor", 0.18215)))
+        unet = _unet(params["unet_config"]["params"])
+        noise = Noise(
+            steps=int(params.get("timesteps", 1000)),
+            first_beta=float(params.get("linear_start", 1e-4)),
+            last_beta=float(params.get("linear_end", 2e-2)),
+            prediction={"eps": "epsilon", "v": "v"}[params.get("parameterization", "eps")],
+        )
+        if params.get("beta_schedule", "linear") != "linear":
+            raise UnusableFile(path, f"the noise schedule {params['beta_schedule']!r} is not supported")
+        size = params.get("image_size", params["unet_config"]["params"].get("image_size", 64))
+        return ModelConfig(unet, vae, noise, 8 * int(size))
+    except KeyError as error:
+        raise UnusableFile(path, f"the configuration lacks {error}") from error
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise UnusableFile(path, f"not a Stable Diffusion configuration ({error})") from error
+
+
+def _unet(params: Mapping[str, Any]) -> UNetConfig:
+    multipliers = [float(m) for m in params["channel_mult"]]
+    widths = tuple(int(params["model_channels"] * m) for m in multipliers)
+    blocks = params["num_res_blocks"]
+    reached = {int(d) for d in params["attention_resolutions"]}  # as reductions: 1 is the finest level
+    depth = params.get("transformer_depth", 1)
+    head_width = int(params.get("num_head_channels", -1))
+    context = params["context_dim"]
+    return UNetConfig(
+        in_channels=int(params["in_channels"]),
+        out_channels=int(params["out_channels"]),
+        widths=widths,
+        res_blocks=tuple(map(int, blocks)) if isinstance(blocks, list) else (int(blocks),) * len(widths),
+        attention=tuple(2**level in reached for level in range(len(widths))),
+        depth=tuple(map(int, depth)) if isinstance(depth, list) else (int(depth),) * len(widths),
+        heads=tuple(w // head_width if head_width > 0 else int(params["num_heads"]) for w in widths),
+        context=int(context[0] if isinstance(context, list) else context),
+        linear=bool(params.get("use_linear_in_transformer", False)),
+    )
+
+
+def _vae(params: Mapping[str, Any], scale: float) -> VaeConfig:
+    sizes = params["ddconfig"]
+    multipliers = [float(m) for m in sizes["ch_mult"]]
+    reached, resolution = set(sizes.get("attn_resolutions") or ()), int(sizes["resolution"])
+    if int(params.get("embed_dim", sizes["z_channels"])) != int(sizes["z_channels"]):
+        raise ValueError("embed_dim differs from z_channels")
+    return VaeConfig(
+        channels=int(sizes["in_channels"]),
+        widths=tuple(int(sizes["ch"] * m) for m in multipliers),
+        res_blocks=int(sizes["num_res_blocks"]),
+        attention=tuple(resolution // 2**level in reached for level in range(len(multipliers))),
+        latent_channels=int(sizes["z_channels"]),
+        scale=scale,
+    )

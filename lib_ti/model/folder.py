@@ -1,0 +1,111 @@
+"""Checkpoints in diffusers' layout: a folder with one sub-folder for each network.
+
+The networks' sizes come from the folder's own configurations, and their weights carry diffusers' names already.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from lib_ti.errors import UnusableFile
+from lib_ti.model.checkpoint import Checkpoint, Part, text_encoder
+from lib_ti.model.families import SD1
+from lib_ti.model.noise import Noise
+from lib_ti.model.weights import Weights, open_weights
+
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def open_folder(folder: Path) -> Checkpoint:
+    """Understand a diffusers folder. Raises UnusableFile."""
+    index = _json(folder / "model_index.json", "this is not a diffusers folder: it has no model_index.json")
+    if "text_encoder_2" in index or "text_encoder_3" in index:
+        raise UnusableFile(
+            folder, f"{index.get('_class_name')} is not supported yet; use a Stable Diffusion 1.x checkpoint"
+        )
+    unet_config = _json(folder / "unet" / "config.json")
+    if unet_config.get("in_channels") != 4:
+        raise UnusableFile(folder, "this is an inpainting or editing checkpoint, which cannot be trained on")
+    text_config = _json(folder / "text_encoder" / "config.json")
+    if text_config.get("hidden_act") != "quick_gelu":
+        raise UnusableFile(folder, "its text encoder is not Stable Diffusion 1's; that is not supported yet")
+    unet, weights = _empty(UNet2DConditionModel, unet_config), _weights(folder / "unet")
+    return Checkpoint(
+        path=folder,
+        family=SD1,
+        noise=_noise(folder / "scheduler" / "scheduler_config.json"),
+        resolution=8 * int(unet_config.get("sample_size", 64)),
+        text=Part(text_encoder(**text_config), _weights(folder / "text_encoder")).check("text encoder"),
+        unet=Part(unet, weights).check("UNet"),
+        vae=vae_part(folder / "vae") if (folder / "vae").is_dir() else None,
+    )
+
+
+def vae_part(folder: Path) -> Part:
+    """A VAE from a folder of its own. Raises UnusableFile."""
+    weights = _weights(folder)
+    names = {_current_name(name): name for name in weights.shapes}
+    return Part(_empty(AutoencoderKL, _json(folder / "config.json")), weights.renamed(names)).check("VAE")
+
+
+def _current_name(name: str) -> str:
+    """Early diffusers releases named a VAE's attention otherwise."""
+    parts = name.split(".")
+    return ".".join(_OLD_ATTENTION.get(part, part) for part in parts) if "attentions" in parts else name
+
+
+def _empty(network: Any, config: Mapping[str, Any]) -> torch.nn.Module:
+    with torch.device("meta"):
+        module: torch.nn.Module = network.from_config({k: v for k, v in config.items() if not k.startswith("_")})
+    return module
+
+
+def _weights(folder: Path) -> Weights:
+    """One file, or several with an index; the full-precision variant where there are more."""
+    for stem in ("diffusion_pytorch_model", "model", "pytorch_model"):
+        for variant in ("", ".fp16", ".non_ema"):
+            for suffix in (".safetensors", ".bin"):
+                path = folder / f"{stem}{variant}{suffix}"
+                if path.exists():
+                    return open_weights(path)
+                index = folder / f"{stem}{suffix}.index{variant}.json"
+                if index.exists():
+                    return _shards(index)
+    raise UnusableFile(folder, "there are no weights in this folder")
+
+
+def _shards(index: Path) -> Weights:
+    places: dict[str, str] = _json(index)["weight_map"]
+    shards = {name: open_weights(index.with_name(name)) for name in sorted(set(places.values()))}
+    shapes = {name: shape for shard in shards.values() for name, shape in shard.shapes.items()}
+    return Weights(next(iter(shards.values())).path, shapes, lambda name: shards[places[name]].read(name))
+
+
+def _noise(path: Path) -> Noise:
+    config = _json(path)
+    if config.get("beta_schedule", "scaled_linear") != "scaled_linear":
+        raise UnusableFile(path, f"the noise schedule {config['beta_schedule']!r} is not supported")
+    return Noise(
+        steps=config.get("num_train_timesteps", 1000),
+        first_beta=config.get("beta_start", 0.00085),
+        last_beta=config.get("beta_end", 0.012),
+        prediction={"v_prediction": "v"}.get(config.get("prediction_type", "epsilon"), "epsilon"),
+    )
+
+
+def _json(path: Path, otherwise: str = "the file is missing") -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UnusableFile(path, otherwise) from None
+    except (OSError, ValueError) as error:
+        raise UnusableFile(path, f"unreadable ({error})") from error
+    if not isinstance(record, dict):
+        raise UnusableFile(path, "unreadable (not a JSON object)")
+    return record

@@ -1,0 +1,47 @@
+"""The diffusion process: how noise is added, and what a model predicts of it.
+
+Ho et al., "Denoising Diffusion Probabilistic Models", 2020; v-prediction from Salimans & Ho, "Progressive Distillation",
+2022. ᾱ_t is the share of a picture's variance that is left at time t.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A schedule of `steps` betas whose square roots rise linearly, and the model's prediction: epsilon or v."""
+
+    steps: int = 1000
+    first_beta: float = 0.00085
+    last_beta: float = 0.012
+    prediction: str = "epsilon"
+
+    @cached_property
+    def betas(self) -> torch.Tensor:
+        """(steps,) fp64"""
+        return torch.linspace(self.first_beta**0.5, self.last_beta**0.5, self.steps, dtype=torch.float64) ** 2
+
+    @cached_property
+    def alphas(self) -> torch.Tensor:
+        """ᾱ, (steps,) fp64"""
+        return torch.cumprod(1 - self.betas, 0)
+
+    def add(self, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """x_t = √ᾱ x₀ + √(1 - ᾱ) ε for latents and noise (b, c, h, w) and times t (b,)."""
+        alpha = self._at(t, latents)
+        return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """What the model should say of x_t: ε, or v = √ᾱ ε - √(1 - ᾱ) x₀."""
+        if self.prediction == "epsilon":
+            return noise
+        alpha = self._at(t, latents)
+        return alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+
+    def _at(self, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return self.alphas[t.cpu()].to(like.device, like.dtype).view(-1, 1, 1, 1)

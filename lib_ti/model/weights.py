@@ -1,0 +1,86 @@
+"""The tensors of a file, by name, read one at a time: nothing is in memory before it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from lib_ti.errors import UnusableFile
+from lib_ti.model import pickles
+
+Shape = tuple[int, ...]
+
+QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8", "F4"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Names and shapes of a file's tensors, and a way to read each. Reading goes through a memory map."""
+
+    path: Path
+    shapes: Mapping[str, Shape]
+    read: Callable[[str], torch.Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    quantised: bool = False
+
+    def renamed(self, names: Mapping[str, str]) -> Weights:
+        """The same tensors under other names: `names` maps each new name to the one in the file."""
+        shapes = {new: self.shapes[old] for new, old in names.items()}
+        return Weights(self.path, shapes, lambda new: self.read(names[new]), self.metadata, self.quantised)
+
+
+def open_weights(path: Path) -> Weights:
+    """The weights in a `.safetensors` file or a PyTorch pickle. Raises UnusableFile."""
+    if not path.exists():
+        raise UnusableFile(path, "there is no such file")
+    if path.is_dir():
+        raise UnusableFile(path, "this is a folder, not a file")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(16)
+    except OSError as error:
+        raise UnusableFile(path, f"it cannot be read ({error.strerror})") from error
+    if magic[:4] == b"GGUF":
+        raise UnusableFile(path, "gguf files are quantised; use the original .safetensors checkpoint")
+    if not magic:
+        raise UnusableFile(path, "the file is empty")
+    if magic[:2] == b"PK" or magic[:1] == b"\x80":
+        return _from_pickle(path)
+    return _from_safetensors(path)
+
+
+def _from_safetensors(path: Path) -> Weights:
+    try:
+        file: Any = safe_open(str(path), framework="pt")
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        quantised = any(len(shapes[name]) >= 2 and part.get_dtype() in QUANTISED for name, part in slices.items())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UnusableFile(path, _damage(path, str(error))) from error
+    return Weights(path, shapes, file.get_tensor, file.metadata() or {}, quantised)
+
+
+def _damage(path: Path, error: str) -> str:
+    if "incomplete" in error.lower() or "not fully covered" in error.lower():
+        return "the file is truncated; download it again"
+    return f"damaged, or not a safetensors file ({error.splitlines()[0]})"
+
+
+def _from_pickle(path: Path) -> Weights:
+    found = pickles.load(path)
+    while isinstance(found, dict) and isinstance(inner := found.get("state_dict", found.get("model")), dict):
+        found = inner
+    if not isinstance(found, dict):
+        raise UnusableFile(path, "it holds no weights")
+    tensors = {
+        name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+    if not tensors:
+        raise UnusableFile(path, "it holds no weights")
+    quantised = any(t.ndim >= 2 and not t.is_floating_point() and "ids" not in name for name, t in tensors.items())
+    return Weights(path, {name: tuple(t.shape) for name, t in tensors.items()}, tensors.__getitem__, {}, quantised)

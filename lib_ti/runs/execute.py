@@ -1,0 +1,110 @@
+"""Carrying out a run: the one way, for a new one and for one that goes on."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+
+from lib_ti import files
+from lib_ti.data.captions import load_templates
+from lib_ti.embedding import formats
+from lib_ti.errors import TextualInversionError, TrainingFailed
+from lib_ti.events import Event
+from lib_ti.model.checkpoint import Checkpoint
+from lib_ti.model.loading import open_checkpoint, with_vae
+from lib_ti.runs.folder import RunFolder
+from lib_ti.runs.recorder import FolderRecorder
+from lib_ti.settings import TrainSettings
+from lib_ti.training.intake import examples, take_in
+from lib_ti.training.preflight import Plan
+from lib_ti.training.session import Session
+
+
+def create(plan: Plan) -> RunFolder:
+    """The run folder of a new training, with all it needs but the pictures, which `execute` takes in."""
+    contents = {"templates.txt": "\n".join(plan.templates).encode() + b"\n"}
+    if plan.initial:
+        contents["start.safetensors"] = formats.portable(plan.initial)
+    return RunFolder.create(plan.settings, contents)
+
+
+def execute(
+    folder: RunFolder,
+    watch: Callable[[Event], None] = lambda event: None,
+    stopped: Callable[[], bool] = lambda: False,
+    warnings: Sequence[str] = (),
+) -> bool:
+    """Train from wherever the run is to its end, and put the embedding in its place. False if it was stopped before.
+
+    However it ends, the last event says so. Raises TextualInversionError, after the log has the traceback.
+    """
+    lock = folder.lock
+    lock.acquire()
+    recorder = FolderRecorder(folder, watch)
+    try:
+        for message in warnings:
+            recorder.event("warning", message=message)
+        return _execute(folder, recorder, stopped)
+    except Exception as error:
+        with folder.log.open("a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
+        message = str(error) if isinstance(error, TextualInversionError) else _unexpected(error, folder)
+        recorder.event("failed", message=message)
+        if isinstance(error, TextualInversionError):
+            raise
+        raise TrainingFailed(message) from error
+    finally:
+        lock.release()
+
+
+def _execute(folder: RunFolder, recorder: FolderRecorder, stopped: Callable[[], bool]) -> bool:
+    settings = folder.settings
+    take_in(settings.images, settings.captions, folder.images, stopped)
+    done = None
+    if not stopped():
+        session = Session(
+            settings=settings,
+            checkpoint=_checkpoint(settings),
+            examples=examples(folder.images, settings),
+            templates=load_templates(folder.templates),
+            initial=formats.read(folder.start) if folder.start.exists() else None,
+            recorder=recorder,
+            stopped=stopped,
+        )
+        done = session.run()
+    if done is None:
+        recorder.event("stopped", step=max(folder.timeline().steps, default=0))
+        return False
+    deliver(done, folder, settings)
+    recorder.event("finished", step=settings.steps, file=str(settings.out / f"{settings.name}.safetensors"))
+    return True
+
+
+def _checkpoint(settings: TrainSettings) -> Checkpoint:
+    checkpoint = open_checkpoint(settings.model)
+    if settings.vae:
+        checkpoint = with_vae(checkpoint, settings.vae)
+    return checkpoint.predicting(settings.prediction)
+
+
+def deliver(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
+    """Put a finished embedding into its place, and into the run folder; another one of that name is not touched.
+
+    The place comes first: if the run is killed in between, the file there is known by its bytes as this run's own.
+    """
+    settings.out.mkdir(exist_ok=True)
+    target = settings.out / f"{settings.name}.safetensors"
+    if target.exists() and not settings.overwrite:
+        earlier = folder.embedding.read_bytes() if folder.embedding.exists() else b""
+        if target.read_bytes() not in (data, earlier):
+            files.write_bytes(folder.embedding, data)
+            raise TrainingFailed(
+                f"{target} has come into being meanwhile and was left alone; the new embedding is {folder.embedding}"
+            )
+    files.write_bytes(target, data)
+    files.write_bytes(folder.embedding, data)
+
+
+def _unexpected(error: Exception, folder: RunFolder) -> str:
+    reason = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {reason[0] if reason else 'no reason given'} (details in {folder.log})"

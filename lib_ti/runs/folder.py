@@ -1,0 +1,151 @@
+"""The run folder: the only truth about a training.
+
+settings.json                       what was asked for, "auto" resolved; written first, with the folder
+images/0000.png, .txt, .mask.png    the run's own copies, without metadata; whole or not there
+templates.txt  start.safetensors    the prompts it is trained in; the embedding it starts from, if any
+events.jsonl                        what happened
+previews/STEP-PROMPT-SEED.png  snapshots/STEP.safetensors
+state.safetensors                   to go on from
+log.txt                             tracebacks, for whoever is asked for help
+embedding.safetensors               the result
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib_ti import __version__, files
+from lib_ti.errors import UnusableFile
+from lib_ti.events import ENDINGS, Timeline, read
+from lib_ti.runs.lock import RunLock, is_held
+from lib_ti.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything of a run lies."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, settings: TrainSettings, contents: Mapping[str, bytes]) -> RunFolder:
+        """A new folder `RUNS_DIR/NAME/<date-time>/`, which comes into being together with its settings and `contents`."""
+        parent = settings.runs_dir.absolute() / settings.name
+        parent.mkdir(parents=True, exist_ok=True)
+        part = parent / f".{os.getpid()}.part"
+        part.mkdir(exist_ok=True)
+        cls(part).store_settings(_absolute(settings))
+        for name, data in contents.items():
+            (part / name).write_bytes(data)
+        moment, number = time.strftime("%Y-%m-%dT%H-%M-%S"), 1
+        while True:
+            target = parent / (moment if number == 1 else f"{moment}-{number}")
+            if not target.exists():
+                part.rename(target)
+                return cls(target)
+            number += 1
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run. Raises UnusableFile if it is none."""
+        if not (path / "settings.json").is_file():
+            raise UnusableFile(path, "this is not a run folder: it has no settings.json")
+        return cls(path.absolute())
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Raises UnusableFile."""
+        try:
+            return TrainSettings.from_json(
+                json.loads((self.path / "settings.json").read_text(encoding="utf-8"))["settings"]
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnusableFile(self.path / "settings.json", f"unreadable ({error})") from error
+
+    def store_settings(self, settings: TrainSettings) -> None:
+        stored = {"lib_ti": __version__, "settings": settings.to_json()}
+        files.write_bytes(self.path / "settings.json", json.dumps(stored, indent=1, ensure_ascii=False).encode())
+
+    @property
+    def images(self) -> Path:
+        return self.path / "images"
+
+    @property
+    def templates(self) -> Path:
+        return self.path / "templates.txt"
+
+    @property
+    def start(self) -> Path:
+        return self.path / "start.safetensors"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def embedding(self) -> Path:
+        return self.path / "embedding.safetensors"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def latents(self) -> Path:
+        return self.path / "latents.cache"
+
+    def preview(self, step: int, prompt_index: int, seed_index: int) -> Path:
+        return self.path / "previews" / f"{step}-{prompt_index}-{seed_index}.png"
+
+    def snapshot(self, step: int) -> Path:
+        return self.path / "snapshots" / f"{step}.safetensors"
+
+    @property
+    def lock(self) -> RunLock:
+        return RunLock(self.path / "lock")
+
+    @property
+    def running(self) -> bool:
+        return is_held(self.path / "lock")
+
+    def timeline(self) -> Timeline:
+        return Timeline().add(read(self.events)[0])
+
+    def summary(self) -> dict[str, Any]:
+        """What a list of runs shows. `state`: running, interrupted (killed), or how it ended."""
+        timeline = self.timeline()
+        last = timeline.last.kind if timeline.last else "loading"
+        state = "running" if self.running else last if last in ENDINGS else "interrupted"
+        step = max(timeline.steps, default=0)
+        loss = timeline.steps[step].data.get("smoothed_loss") if step else None
+        settings = self.settings
+        return {
+            "name": settings.name, "folder": str(self.path), "state": state, "step": step, "steps": settings.steps,
+            "loss": loss, "checkpoint": settings.model.name,
+        }  # fmt: skip
+
+
+def find_runs(runs_dir: Path) -> Iterator[RunFolder]:
+    """The runs below a folder, the newest first."""
+    found = [path.parent for path in runs_dir.glob("*/*/settings.json") if not path.parent.name.startswith(".")]
+    for path in sorted(found, key=lambda p: (p.name, p.parent.name), reverse=True):
+        yield RunFolder(path.absolute())
+
+
+def _absolute(settings: TrainSettings) -> TrainSettings:
+    """With paths that hold from any working directory."""
+    record = settings.to_json()
+    for name in ("images", "model", "vae", "out", "runs_dir", "template_file", "init_embedding"):
+        if record[name] is not None:
+            record[name] = str(Path(record[name]).absolute())
+    return TrainSettings.from_json(record)

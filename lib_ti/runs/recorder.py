@@ -1,0 +1,49 @@
+"""Writes what a training hands out into its run folder, and passes each event on to whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lib_ti import files
+from lib_ti.events import Event, EventLog
+from lib_ti.runs.folder import RunFolder
+from lib_ti.training.recorder import Picture
+
+
+class FolderRecorder:
+    """A `training.recorder.Recorder` that keeps everything in a run folder."""
+
+    def __init__(self, folder: RunFolder, watch: Callable[[Event], None] = lambda event: None) -> None:
+        self._folder = folder
+        self._log = EventLog(folder.events)
+        self._watch = watch
+
+    def event(self, kind: str, **data: Any) -> None:
+        self._watch(self._log.append(kind, **data))
+
+    def preview(self, image: Picture, step: int, prompt_index: int, seed_index: int, **data: Any) -> None:
+        path = self._folder.preview(step, prompt_index, seed_index)
+        path.parent.mkdir(exist_ok=True)
+        with files.replacing(path) as part:
+            image.save(part, "PNG")
+        relative = path.relative_to(self._folder.path).as_posix()
+        self.event("preview", step=step, prompt_index=prompt_index, seed_index=seed_index, file=relative, **data)
+
+    def snapshot(self, step: int, data: bytes) -> None:
+        path = self._folder.snapshot(step)
+        path.parent.mkdir(exist_ok=True)
+        files.write_bytes(path, data)
+        self.event("snapshot", step=step, file=path.relative_to(self._folder.path).as_posix())
+
+    def save_state(self, data: bytes) -> None:
+        files.write_bytes(self._folder.state, data)
+
+    @property
+    def saved_state(self) -> Path | None:
+        return self._folder.state if self._folder.state.exists() else None
+
+    @property
+    def scratch(self) -> Path:
+        return self._folder.latents

@@ -1,0 +1,309 @@
+"""Every option of a training, declared once.
+
+The command line, its help, the settings file and the documentation derive from the fields of `TrainSettings`: a field's
+type says how it is read, its `Option` what is allowed and how it is explained. Here values are checked one by one and
+against each other; what needs files to be looked at is checked in `training.preflight`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from lib_ti import learning_rate, names
+from lib_ti.errors import BadInput, Problem
+
+NAME_SLOT, WORDS_SLOT = "[name]", "[filewords]"
+"""What stands for the new word and for the picture's caption in templates, and for the word in preview prompts."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a setting means and may be. `low` and `high` are inclusive; `unit` is what the number counts."""
+
+    help: str
+    section: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    metavar: str = ""
+
+
+def _option(default: Any, help: str, section: str, **more: Any) -> Any:
+    return field(default=default, metadata={"option": Option(help, section, **more)})
+
+
+def _required(help: str, section: str, metavar: str) -> Any:
+    return field(metadata={"option": Option(help, section, metavar=metavar)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """One training, whole. None stands for "auto" wherever a number may be found out."""
+
+    images: Path = _required("folder of the pictures to learn from", "Pictures", "DIR")
+    name: str = _required("the new word, and the name of its file", "Word", "NAME")
+    kind: str = _option(
+        "subject",
+        "what the word stands for; chooses the prompts it is trained in",
+        "Word",
+        choices=("subject", "style", "negative"),
+    )
+    init_text: str = _option("object", "what it looks most like; its words are spread over the vectors", "Word")
+    init_random: bool = _option(False, "start from random vectors as long as the vocabulary's instead", "Word")
+    init_embedding: Path | None = _option(None, "start from this embedding file instead", "Word", metavar="FILE")
+    vectors: int = _option(
+        2, "how many tokens the word takes up: more hold more detail and leave less room", "Word",
+        unit="vectors", low=1, high=75,
+    )  # fmt: skip
+
+    steps: int = _option(500, "length of the training", "How long", unit="steps", low=1, high=1_000_000)
+
+    model: Path = _required("Stable Diffusion checkpoint (.safetensors, .ckpt) or diffusers folder", "Model", "FILE")
+    vae: Path | None = _option(None, "use this VAE instead of the checkpoint's own", "Model", metavar="FILE")
+    prediction: str = _option(
+        "auto",
+        "what the model predicts, if it is not told rightly by its files",
+        "Model",
+        choices=("auto", "epsilon", "v"),
+    )
+
+    resolution: int | None = _option(
+        None, "side of the training pictures; auto: what the checkpoint is made for", "Picture handling",
+        unit="pixels", low=64, high=4096,
+    )  # fmt: skip
+    buckets: bool = _option(False, "keep each picture's shape instead of cropping it to a square", "Picture handling")
+    flip: bool = _option(False, "show pictures mirrored half of the time", "Picture handling")
+    masks: bool = _option(
+        True, "let a picture's alpha or its NAME.mask.png say how much each place counts", "Picture handling"
+    )
+    captions: str = _option(
+        "auto",
+        "where captions come from; auto: txt if there are such files",
+        "Picture handling",
+        choices=("auto", "none", "txt", "file-name"),
+    )
+    template_file: Path | None = _option(
+        None, f"own prompts to train in, one a line, with {NAME_SLOT} and {WORDS_SLOT}", "Picture handling",
+        metavar="FILE",
+    )  # fmt: skip
+    shuffle_tags: bool = _option(False, "shuffle a caption's comma-separated tags at each use", "Picture handling")
+    tag_dropout: float = _option(
+        0.0, "share of a caption's tags left out at each use", "Picture handling", low=0, high=1
+    )
+    caption_dropout: float = _option(0.0, "share of uses without the caption", "Picture handling", low=0, high=1)
+
+    learning_rate: str = _option(
+        "auto", "0.005, or AUTOMATIC1111's 0.005:100, 1e-3:1000 (rate:last step)", "Learning", metavar="RATE"
+    )
+    lr_schedule: str = _option(
+        "constant", "how a single rate falls over the training", "Learning", choices=("constant", "linear", "cosine")
+    )
+    warmup_steps: int = _option(0, "steps in which the rate rises from zero", "Learning", unit="steps", low=0, high=1e6)
+    batch_size: int = _option(1, "pictures at a time", "Learning", unit="pictures", low=1, high=1024)
+    gradient_accumulation: int = _option(
+        1, "batches added up for one step: a larger batch without its memory", "Learning",
+        unit="batches", low=1, high=1024,
+    )  # fmt: skip
+    weight_decay: float = _option(0.0, "AdamW's pull of the vectors toward zero", "Learning", low=0, high=10)
+    clip: str = _option(
+        "none", "limit the gradient's norm or each of its values", "Learning", choices=("none", "norm", "value")
+    )
+    clip_at: float = _option(1.0, "the limit", "Learning", low=1e-12, high=1e12)
+    seed: int = _option(0, "the same seed gives the same training", "Learning", low=0, high=2**63 - 1)
+
+    device: str = _option("auto", "auto, cpu, or a card such as cuda:0", "Memory")
+    precision: str = _option(
+        "auto",
+        "the frozen model's numbers; auto: what the device does best",
+        "Memory",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    gradient_checkpointing: bool = _option(False, "need less memory, take a third longer", "Memory")
+    latent_cache_mb: int = _option(
+        512, "encoded pictures kept in memory; more of them go to disk", "Memory", unit="MB", low=0, high=1_000_000
+    )
+
+    preview_every: int = _option(
+        100, "a preview each so many steps; 0: none", "Previews", unit="steps", low=0, high=1e6
+    )
+    preview_prompt: tuple[str, ...] = _option(
+        (), f"prompt of a preview, with {NAME_SLOT}; give it again for more", "Previews", metavar="P"
+    )
+    preview_negative_prompt: str = _option("", "what previews should not show", "Previews")
+    preview_seed: tuple[int, ...] = _option(
+        (1,), "seed of a preview; give it again for more", "Previews", low=0, high=2**32 - 1, metavar="N"
+    )
+    preview_sampler: str = _option(
+        "dpm++ 2m", "how previews are sampled", "Previews", choices=("dpm++ 2m", "euler", "euler a", "ddim")
+    )
+    preview_steps: int = _option(15, "sampling steps of a preview", "Previews", unit="steps", low=1, high=1000)
+    preview_guidance: float = _option(7.0, "how strictly previews follow their prompt", "Previews", low=0, high=100)
+    preview_width: int | None = _option(None, "auto: the resolution", "Previews", unit="pixels", low=64, high=4096)
+    preview_height: int | None = _option(None, "auto: the resolution", "Previews", unit="pixels", low=64, high=4096)
+
+    out: Path = _required("folder that the finished embedding goes to", "Saving", "DIR")
+    runs_dir: Path = _option(Path("textual_inversion"), "folder that runs are kept in", "Saving", metavar="DIR")
+    overwrite: bool = _option(False, "replace an embedding of that name", "Saving")
+    snapshot_every: int = _option(
+        100, "keep the vectors each so many steps; 0: none", "Saving", unit="steps", low=0, high=1e6
+    )
+
+    @property
+    def global_batch(self) -> int:
+        """Pictures per step."""
+        return self.batch_size * self.gradient_accumulation
+
+    def to_json(self) -> dict[str, Any]:
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> TrainSettings:
+        """The settings of a stored run. Options it does not know are passed over; bad values raise BadInput."""
+        settings, problems = parse({k: _textual(v) for k, v in record.items() if k in TYPES and v is not None})
+        if problems:
+            raise BadInput(problems)
+        return settings
+
+
+OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in dataclasses.fields(TrainSettings)}
+TYPES: dict[str, Any] = get_type_hints(TrainSettings)
+REQUIRED = tuple(f.name for f in dataclasses.fields(TrainSettings) if f.default is dataclasses.MISSING)
+DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainSettings) if f.name not in REQUIRED}
+
+Raw = str | list[str] | bool
+"""An option as a person gives it: text, several texts, or a switch."""
+
+
+def parse(raw: Mapping[str, Raw]) -> tuple[TrainSettings, list[Problem]]:
+    """Settings from text, and everything that is wrong with them.
+
+    An option with a problem has its default in the result (an empty path or text where there is none), so that the
+    others can still be checked against files; nobody may train on settings that have problems.
+    """
+    values: dict[str, Any] = {**{name: TYPES[name]() for name in REQUIRED}, **DEFAULTS}
+    problems = [Problem(name, "is missing") for name in REQUIRED if name not in raw]
+    for name, given in raw.items():
+        try:
+            value = _read(name, given)
+        except ValueError as error:
+            problems.append(Problem(name, str(error)))
+        else:
+            values[name] = value
+    settings = TrainSettings(**values)
+    problems += _clashes(settings, raw)
+    return settings, problems
+
+
+def _read(name: str, given: Raw) -> Any:
+    """The value of one option. Raises ValueError with a sentence."""
+    kind, option = TYPES[name], OPTIONS[name]
+    if kind is bool:
+        return given if isinstance(given, bool) else _switch(str(given))
+    if isinstance(given, bool):
+        raise ValueError("needs a value")
+    if kind == tuple[str, ...] or kind == tuple[int, ...]:
+        texts = [given] if isinstance(given, str) else given
+        return tuple(_scalar(text, get_args(kind)[0], option) for text in texts)
+    if not isinstance(given, str):
+        raise ValueError("takes one value")
+    if type(None) in get_args(kind):
+        if given.strip().casefold() in ("auto", ""):
+            return None
+        kind = get_args(kind)[0]
+    value = _scalar(given, kind, option)
+    _CHECKS.get(name, lambda _: None)(value)
+    return value
+
+
+def _scalar(text: str, kind: type, option: Option) -> Any:
+    if kind is Path:
+        if not text.strip() or "\0" in text:
+            raise ValueError("is empty")
+        return Path(text).expanduser()
+    if kind is str:
+        if option.choices and text not in option.choices:
+            raise ValueError(f"{text!r} is none of {', '.join(option.choices)}")
+        return text
+    try:
+        value = kind(text)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is not a {'whole ' if kind is int else ''}number") from None
+    low, high = option.low, option.high
+    if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
+        span = (
+            f"from {low:g} to {high:g}" if low is not None and high is not None and high < 1e9 else f"{low:g} or more"
+        )
+        raise ValueError(f"{text.strip()} is out of range; it goes {span}" + (f" {option.unit}" if option.unit else ""))
+    return value
+
+
+def _switch(text: str) -> bool:
+    if text.casefold() not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text.casefold() == "true"
+
+
+def _check_name(name: str) -> None:
+    if problem := names.problem_with(name):
+        raise ValueError(problem)
+
+
+def _check_rate(text: str) -> None:
+    if text != "auto":
+        learning_rate.parse(text)
+
+
+def _check_multiple_of_8(pixels: int) -> None:
+    if pixels % 8:
+        raise ValueError(f"{pixels} is not a multiple of 8; {pixels // 8 * 8} is the next one below")
+
+
+def _check_device(text: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError(f"{text!r} is not auto, cpu or a card such as cuda:0; other devices are not supported")
+
+
+_CHECKS: dict[str, Any] = {
+    "name": _check_name,
+    "learning_rate": _check_rate,
+    "device": _check_device,
+    "resolution": _check_multiple_of_8,
+    "preview_width": _check_multiple_of_8,
+    "preview_height": _check_multiple_of_8,
+}
+
+
+def _clashes(settings: TrainSettings, raw: Mapping[str, Raw]) -> list[Problem]:
+    """What is wrong between options that are each right."""
+    problems = []
+    if settings.init_random and settings.init_embedding:
+        problems.append(Problem("init_random", "cannot go with --init-embedding; choose one start"))
+    if not (settings.init_text.strip() or settings.init_random or settings.init_embedding):
+        problems.append(Problem("init_text", "is empty; give a word, or start with --init-random"))
+    if settings.lr_schedule != "constant" and ":" in settings.learning_rate:
+        problems.append(Problem("lr_schedule", "applies to a single rate; a list of rates is a schedule of its own"))
+    return [p for p in problems if p.option in raw or p.option == "init_text"]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _textual(value: Any) -> Raw:
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return value if isinstance(value, bool) else str(value)
+
+
+def flag(name: str) -> str:
+    """The command-line flag of an option."""
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,64 @@
+"""Which device to train on, and in what numbers."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LARGE = 100_000_000  # parameters; below, a CPU spends its time elsewhere and fp32 is the more exact
+
+
+def choose_device(asked: str) -> torch.device:
+    """The device that `asked` (auto, cpu, cuda, cuda:N) names. Raises ValueError with a sentence where it is not there."""
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device that torch can use; use --device cpu, or install torch for your card")
+    device = torch.device("cuda:0" if asked in ("auto", "cuda") else asked)
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"{asked} is not there; this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0 on"
+        )
+    return device
+
+
+def choose_precision(asked: str, device: torch.device, parameters: int) -> str:
+    """The precision for a UNet of so many parameters; what "auto" means is chosen by what the device does well.
+
+    Raises ValueError with a sentence where the device cannot do what is asked.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device)[0] >= 8 or bool(torch.version.hip)
+        if asked == "auto":
+            return "bf16" if native else "fp16"
+        if asked == "bf16" and not native:
+            raise ValueError("this card does not do bf16; use fp16 or fp32")
+        return asked
+    if asked == "auto":
+        return "bf16" if parameters >= LARGE and _seconds(torch.bfloat16) < 0.77 * _seconds(torch.float32) else "fp32"
+    if asked == "fp16" and not _works(torch.float16):
+        raise ValueError("this torch does not do fp16 on a CPU; use bf16 or fp32")
+    return asked
+
+
+def _works(dtype: torch.dtype) -> bool:
+    try:
+        _seconds(dtype, rounds=1)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _seconds(dtype: torch.dtype, rounds: int = 3) -> float:
+    """The best time of a convolution of the UNet's kind, and its matrix product."""
+    x = torch.ones(1, 320, 32, 32, dtype=dtype)
+    w = torch.ones(320, 320, 3, 3, dtype=dtype)
+    times = []
+    with torch.no_grad():
+        for _ in range(rounds):
+            began = time.perf_counter()
+            torch.nn.functional.group_norm(torch.nn.functional.conv2d(x, w, padding=1), 32)
+            times.append(time.perf_counter() - began)
+    return min(times)

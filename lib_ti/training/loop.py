@@ -1,0 +1,96 @@
+"""The loop: batch, step, and whatever is due after it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lib_ti.learning_rate import LearningRate, parse
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.sampling import Interrupted
+from lib_ti.settings import TrainSettings
+from lib_ti.training.batch import BatchSource
+from lib_ti.training.memory import peak_mb
+from lib_ti.training.preview import Previews
+from lib_ti.training.recorder import Recorder
+from lib_ti.training.state import TrainState
+from lib_ti.training.step import update
+
+STATE_EVERY_S = 5.0  # a killed run loses no more than this, and a preview
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Whether something that happens each `every` steps (0: never) happens after step `step`; always after the last."""
+    return every > 0 and (step % every == 0 or step == last)
+
+
+@dataclass
+class Loop:
+    """A training in progress. `pack` makes an embedding file of the current vectors; `stopped` is asked between steps."""
+
+    settings: TrainSettings
+    model: StableDiffusion
+    state: TrainState
+    source: BatchSource
+    previews: Previews
+    recorder: Recorder
+    pack: Callable[[TrainState], bytes]
+    stopped: Callable[[], bool]
+    _pace: deque[float] = field(default_factory=lambda: deque(maxlen=50))
+
+    def run(self) -> bool:
+        """Train to the last step; False if it was stopped before, with the state saved in either case."""
+        s, state = self.settings, self.state
+        rate = LearningRate(parse(s.learning_rate), s.steps, s.lr_schedule, s.warmup_steps)
+        saved = time.monotonic()
+        batches = self.source.steps(state.step, s.global_batch)
+        try:
+            self._outputs()  # a stop or a kill may have come between a step and what was due after it
+            while state.step < s.steps and not self.stopped():
+                began = time.monotonic()
+                applied = rate.at(state.step)
+                loss = update(state, self.model, self.source, next(batches), s.batch_size, applied, s.clip, s.clip_at)
+                self._pace.append(time.monotonic() - began)
+                self._report(loss, applied)
+                if self._outputs() or time.monotonic() - saved > STATE_EVERY_S:
+                    self._save()
+                    saved = time.monotonic()
+        except Interrupted:
+            pass  # a preview was left unfinished; the step before it is whole
+        self._save()
+        return state.step >= s.steps
+
+    def _outputs(self) -> bool:
+        """Make what is due after this step. The first previews wait for the first step, so that training starts at once."""
+        s, state = self.settings, self.state
+        if state.shown == state.step:
+            return False
+        if state.step == 1 and s.preview_every:
+            self.previews.make(0, state.start)
+        if preview := due(state.step, s.preview_every, s.steps):
+            self.previews.make(state.step, state.vectors)
+        if snapshot := due(state.step, s.snapshot_every, s.steps):
+            self.recorder.snapshot(state.step, self.pack(state))
+        state.shown = state.step
+        return preview or snapshot
+
+    def _save(self) -> None:
+        self.recorder.save_state(self.state.to_bytes())
+
+    def _report(self, loss: float, rate: float) -> None:
+        state, pace = self.state, sum(self._pace) / len(self._pace)
+        self.recorder.event(
+            "step",
+            step=state.step,
+            steps=self.settings.steps,
+            loss=loss,
+            smoothed_loss=state.smoothed_loss,
+            learning_rate=rate,
+            norm=state.norm,
+            similarity=state.similarity,
+            images_per_s=self.settings.global_batch / pace,
+            seconds_left=pace * (self.settings.steps - state.step) + self.previews.seconds_left(state.step),
+            memory_mb=peak_mb(self.model.device),
+        )

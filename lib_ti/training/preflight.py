@@ -1,0 +1,301 @@
+"""Everything that can be wrong with a request, found before any weight is read and anything is written.
+
+`preflight` turns settings into a `Plan`: what "auto" became, and what is to be trained on. All problems are raised together.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib_ti.data import pictures
+from lib_ti.data.captions import BUILT_IN, load_templates
+from lib_ti.data.pictures import PictureFile
+from lib_ti.embedding import formats
+from lib_ti.embedding.value import Embedding
+from lib_ti.errors import BadInput, Problem, UnusableFile
+from lib_ti.model.checkpoint import Checkpoint
+from lib_ti.model.loading import open_checkpoint, with_vae
+from lib_ti.model.prompts import Vocabulary, Word
+from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings
+from lib_ti.training.device import choose_device, choose_precision
+
+MOST_PICTURES = 1000
+EMBEDDING_SUFFIXES = (".safetensors", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that can be carried out. `settings`: nothing in them is "auto" any more, except the device."""
+
+    settings: TrainSettings
+    checkpoint: Checkpoint
+    pictures: Sequence[PictureFile]
+    sizes: Sequence[tuple[int, int]]  # of the pictures, in pixels
+    templates: Sequence[str]
+    initial: Embedding | None
+    warnings: Sequence[str]
+
+
+def preflight(settings: TrainSettings, found: Sequence[Problem] = ()) -> Plan:
+    """Check a request against files, folders and devices. `found`: problems already known; their options are passed over.
+
+    Raises BadInput with all problems.
+    """
+    return _Preflight(settings, list(found)).plan()
+
+
+class _Preflight:
+    def __init__(self, settings: TrainSettings, problems: list[Problem]) -> None:
+        self.settings = settings
+        self.problems = problems
+        self.warnings: list[str] = []
+
+    def plan(self) -> Plan:
+        checkpoint = self._checkpoint()
+        files, sizes = self._pictures()
+        captions = self._caption_source(files)
+        templates = self._templates([file.caption(captions) for file in files])
+        initial = self._initial(checkpoint)
+        self._places()
+        changes: dict[str, object] = {"captions": captions}
+        if checkpoint:
+            resolution = self.settings.resolution or checkpoint.resolution
+            changes |= {"resolution": resolution, "precision": self._precision(checkpoint)}
+            if self.settings.learning_rate == "auto":
+                changes["learning_rate"] = str(checkpoint.family.learning_rate)
+            self._disk(sizes, resolution)
+        else:
+            self._precision(None)
+        if self.problems or checkpoint is None:
+            raise BadInput(self.problems)
+        settings = replace(self.settings, **changes)  # type: ignore[arg-type]
+        return Plan(settings, checkpoint, files, sizes, templates, initial, self.warnings)
+
+    def _faulty(self, *options: str) -> bool:
+        return any(problem.option in options for problem in self.problems)
+
+    def _report(self, option: str, reason: object) -> None:
+        self.problems.append(Problem(option, str(reason)))
+
+    def _checkpoint(self) -> Checkpoint | None:
+        if self._faulty("model"):
+            return None
+        try:
+            checkpoint = open_checkpoint(self.settings.model)
+        except UnusableFile as error:
+            self._report("model", error)
+            return None
+        if self.settings.vae and not self._faulty("vae"):
+            try:
+                checkpoint = with_vae(checkpoint, self.settings.vae)
+            except UnusableFile as error:
+                self._report("vae", error)
+        elif checkpoint.vae is None and not self._faulty("vae"):
+            self._report("vae", f"{self.settings.model.name} has no VAE of its own; name a VAE file for it")
+        return checkpoint.predicting(self.settings.prediction)
+
+    def _pictures(self) -> tuple[list[PictureFile], list[tuple[int, int]]]:
+        folder = self.settings.images
+        if self._faulty("images"):
+            return [], []
+        if not folder.is_dir():
+            self._report("images", f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
+            return [], []
+        usable, sizes, reasons = [], [], []
+        for file in pictures.find(folder):
+            try:
+                sizes.append(pictures.check(file.path))
+                if file.mask:
+                    pictures.check(file.mask)
+            except UnusableFile as error:
+                reasons.append(str(error))
+            else:
+                usable.append(file)
+        if not usable:
+            why = f": {reasons[0]}" if reasons else ""
+            self._report("images", f"there is no picture in {folder} that can be used{why}")
+        elif len(usable) > MOST_PICTURES:
+            self._report("images", f"{len(usable)} pictures are too many; {MOST_PICTURES} is the most")
+        else:
+            self.warnings += [f"picture skipped: {reason}" for reason in reasons]
+        return usable, sizes[: len(usable)]
+
+    def _caption_source(self, files: Sequence[PictureFile]) -> str:
+        if self.settings.captions != "auto":
+            return self.settings.captions
+        return "txt" if any(file.caption_file for file in files) else "none"
+
+    def _templates(self, captions: Sequence[str]) -> Sequence[str]:
+        """The templates that leave room for the vectors; complains of those that do not, and of words left out."""
+        s = self.settings
+        if self._faulty("template_file", "name"):
+            return ()
+        try:
+            templates = load_templates(s.template_file) if s.template_file else BUILT_IN[s.kind]
+        except UnusableFile as error:
+            self._report("template_file", error)
+            return ()
+        vocabulary, word = Vocabulary(), Word(s.name, 0, s.vectors)
+        own = vocabulary.tokens(s.name)
+        if not own:
+            self._report("name", "the name has no letters or digits that a prompt could hold")
+            return ()
+        if len(own) == 1:
+            self.warnings.append(
+                f"{s.name!r} is an ordinary word of the vocabulary: wherever prompts use it, they will mean the embedding"
+            )
+        if not s.init_random and not s.init_embedding and not vocabulary.tokens(s.init_text):
+            self._report("init_text", f"{s.init_text!r} holds no word")
+        lengths = {t: len(vocabulary.tokens(t.replace(NAME_SLOT, " ").replace(WORDS_SLOT, " "))) for t in templates}
+        fitting = [t for t in templates if lengths[t] + s.vectors <= vocabulary.room]
+        if not fitting:
+            room = vocabulary.room - min(lengths.values())
+            self._report("vectors", f"{s.vectors} vectors do not fit; the shortest template leaves room for {room}")
+        elif len(fitting) < len(templates):
+            self.warnings.append(
+                f"{len(templates) - len(fitting)} templates leave no room for {s.vectors} vectors and are not used"
+            )
+        self._warn_of_words(vocabulary, word, fitting, captions)
+        return fitting
+
+    def _warn_of_words(
+        self, vocabulary: Vocabulary, word: Word, templates: Sequence[str], captions: Sequence[str]
+    ) -> None:
+        """The word must be in every prompt, or nothing is learned there: where it is not, it is put in front."""
+        mentioned = [vocabulary.mentions(caption, word) for caption in captions if caption]
+        if any(NAME_SLOT not in t for t in templates) and not (
+            captions and len(mentioned) == len(captions) and all(mentioned)
+        ):
+            self.warnings.append(f"there are templates without {NAME_SLOT}; the word is put in front of their prompts")
+        if mentioned and any(mentioned) and not all(mentioned):
+            self.warnings.append(
+                f"{mentioned.count(False)} captions do not mention {word.name!r}; a template adds it to them"
+            )
+        room = vocabulary.room - word.count
+        if any(len(vocabulary.tokens(caption)) > room for caption in captions):
+            self.warnings.append("there are captions longer than a prompt; their ends are left out")
+
+    def _initial(self, checkpoint: Checkpoint | None) -> Embedding | None:
+        path = self.settings.init_embedding
+        if path is None or self._faulty("init_embedding"):
+            return None
+        try:
+            embedding = formats.read(path)
+        except UnusableFile as error:
+            self._report("init_embedding", error)
+            return None
+        if checkpoint and embedding.widths != (checkpoint.width,):
+            widths = " + ".join(map(str, embedding.widths))
+            self._report(
+                "init_embedding",
+                f"{path.name} has vectors of width {widths}, but this checkpoint takes {checkpoint.width}",
+            )
+        return embedding
+
+    def _precision(self, checkpoint: Checkpoint | None) -> str:
+        if self._faulty("device"):
+            return "fp32"
+        try:
+            device = choose_device(self.settings.device)
+        except ValueError as error:
+            self._report("device", error)
+            return "fp32"
+        try:
+            parameters = checkpoint.parameters if checkpoint else 0
+            return choose_precision(self.settings.precision, device, parameters)
+        except ValueError as error:
+            self._report("precision", error)
+            return "fp32"
+
+    def _places(self) -> None:
+        """The folders to write to, and whether the name is free."""
+        s = self.settings
+        if not self._faulty("out"):
+            if reason := unwritable(s.out, parents=False):
+                self._report("out", reason)
+            elif not self._faulty("name") and s.out.is_dir():
+                self._name_is_free()
+        if not self._faulty("runs_dir"):
+            inside = None if self._faulty("out") else _inside_embeddings(s.runs_dir, s.out)
+            if inside:
+                self._report(
+                    "runs_dir",
+                    f"runs cannot be kept inside an embeddings folder ({inside}): a WebUI would take their snapshots for words",
+                )
+            elif reason := unwritable(s.runs_dir, parents=True):
+                self._report("runs_dir", reason)
+
+    def _name_is_free(self) -> None:
+        s = self.settings
+        taken = [
+            p
+            for p in s.out.iterdir()
+            if p.stem.casefold() == s.name.casefold() and p.suffix.lower() in EMBEDDING_SUFFIXES
+        ]
+        if taken and not s.overwrite:
+            self._report(
+                "name",
+                f"{taken[0].name} exists already in {s.out}; choose another name, or replace it with --overwrite",
+            )
+        elif others := [p.name for p in taken if p.name != f"{s.name}.safetensors"]:
+            self.warnings.append(f"{', '.join(others)} also answers to {s.name!r}; WebUIs will load only one of them")
+
+    def _disk(self, sizes: Sequence[tuple[int, int]], resolution: int) -> None:
+        """Room for the copies of the pictures, the latents that do not stay in memory, the previews and snapshots."""
+        s = self.settings
+        if self._faulty("runs_dir"):
+            return
+        copies = sum(3 * w * h * min(1.0, pictures.LONGEST_SIDE / max(w, h)) ** 2 for w, h in sizes)
+        latents = len(sizes) * (2 if s.flip else 1) * resolution**2 / 64 * 36
+        outputs = 2 + s.steps // s.preview_every if s.preview_every else 0
+        shown = outputs * max(1, len(s.preview_prompt)) * len(s.preview_seed) * 3 * resolution**2
+        needed = int(copies + max(0.0, latents - (s.latent_cache_mb << 20)) + shown) + (8 << 20)
+        free = shutil.disk_usage(_existing(s.runs_dir)).free
+        if free < needed:
+            self._report(
+                "runs_dir", f"the disk is too full: the run needs {needed >> 20} MB, and {free >> 20} MB are free"
+            )
+        if not self._faulty("out") and shutil.disk_usage(_existing(s.out)).free < 1 << 20:
+            self._report("out", "the disk is full")
+
+
+def unwritable(folder: Path, parents: bool) -> str | None:
+    """Why nothing can be written to a folder, which may not exist yet; with `parents` nor may those above it."""
+    if folder.exists():
+        if not folder.is_dir():
+            return f"{folder} is not a folder"
+    elif not parents and not folder.absolute().parent.is_dir():
+        return f"there is no folder {folder.absolute().parent} to make {folder.name} in"
+    existing = _existing(folder)
+    if not existing.is_dir():
+        return f"{existing} is not a folder"
+    try:
+        if not os.access(existing, os.W_OK):
+            raise PermissionError(13, "permission denied")
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        return f"{folder} cannot be written to ({error.strerror})"
+    return None
+
+
+def _existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _inside_embeddings(runs_dir: Path, out: Path) -> Path | None:
+    """The embeddings folder that `runs_dir` lies in, if any: `out`, or any folder of that name."""
+    runs, embeddings = runs_dir.resolve(), out.resolve()
+    for folder in (runs, *runs.parents):
+        if folder == embeddings or folder.name.casefold() == "embeddings":
+            return folder
+    return None

@@ -1,0 +1,61 @@
+"""Pictures of what the word means so far: always the same prompts and seeds, so that steps can be compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+
+import torch
+
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.prompts import Word
+from lib_ti.model.sampling import Sampling, sample
+from lib_ti.settings import NAME_SLOT, TrainSettings
+from lib_ti.training.recorder import Recorder
+
+DEFAULT_PROMPTS = {
+    "subject": (f"a photo of {NAME_SLOT}", f"a photo of {NAME_SLOT} on a table"),
+    "style": (f"a house in the style of {NAME_SLOT}", f"a tree in the style of {NAME_SLOT}"),
+    "negative": (f"a photo of {NAME_SLOT}",),
+}
+
+
+@dataclass
+class Previews:
+    """The previews of one training."""
+
+    settings: TrainSettings
+    model: StableDiffusion
+    word: Word
+    recorder: Recorder
+    stopped: Callable[[], bool]
+    _spent: list[float] = field(default_factory=list)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        given = self.settings.preview_prompt or DEFAULT_PROMPTS[self.settings.kind]
+        return tuple(prompt.replace(NAME_SLOT, self.word.name) for prompt in given)
+
+    def make(self, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
+        """Sample every prompt with every seed. Raises sampling.Interrupted when the training is stopped meanwhile."""
+        s, vocabulary = self.settings, self.model.vocabulary
+        side = s.resolution or 512
+        how = Sampling(
+            s.preview_sampler, s.preview_steps, s.preview_guidance, s.preview_width or side, s.preview_height or side
+        )
+        negative = vocabulary.encode(s.preview_negative_prompt, [self.word])
+        began = time.monotonic()
+        for (i, prompt), (j, seed) in product(enumerate(self.prompts), enumerate(s.preview_seed)):
+            encoded = vocabulary.encode(prompt, [self.word])
+            image = sample(self.model, encoded, negative, vectors, seed, how, self.stopped)
+            self.recorder.preview(image, step, i, j, prompt=prompt, seed=seed)
+        self._spent.append(time.monotonic() - began)
+
+    def seconds_left(self, step: int) -> float:
+        """What the previews still to come will take, judged by those so far."""
+        every = self.settings.preview_every
+        if not every or not self._spent:
+            return 0.0
+        return (self.settings.steps - step) / every * sum(self._spent) / len(self._spent)

@@ -1,0 +1,131 @@
+"""One training from its pictures to its embedding: load, encode, loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from lib_ti.data import latents
+from lib_ti.data.captions import Captioner
+from lib_ti.data.latents import Encoded, Example, LatentCache
+from lib_ti.embedding import formats
+from lib_ti.embedding.value import Embedding
+from lib_ti.errors import TrainingFailed
+from lib_ti.model.checkpoint import Checkpoint
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.prompts import Word
+from lib_ti.settings import TrainSettings
+from lib_ti.training import start
+from lib_ti.training.batch import BatchSource
+from lib_ti.training.device import DTYPES, choose_device
+from lib_ti.training.loop import Loop
+from lib_ti.training.metadata import describe
+from lib_ti.training.preview import Previews
+from lib_ti.training.recorder import Recorder
+from lib_ti.training.state import LossScaler, TrainState
+
+
+class Stopped(Exception):
+    """The training was stopped before its first step."""
+
+
+@dataclass
+class Session:
+    """A training of `settings`, in which nothing is "auto" any more, on the run's own copies of the pictures."""
+
+    settings: TrainSettings
+    checkpoint: Checkpoint
+    examples: Sequence[Example]
+    templates: Sequence[str]
+    initial: Embedding | None  # to start from, instead of the settings' words
+    recorder: Recorder
+    stopped: Callable[[], bool] = lambda: False
+
+    def run(self) -> bytes | None:
+        """Train, or go on from the recorder's saved state. The finished embedding file, or None if stopped before its end."""
+        with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
+            digest = pool.submit(self.checkpoint.sha256)  # some seconds of a large file, beside the loading
+            try:
+                return self._run(digest)
+            except torch.cuda.OutOfMemoryError as error:
+                raise TrainingFailed(
+                    "the graphics card has too little memory free; close what else uses it, or try "
+                    "--gradient-checkpointing, --batch-size 1 or a lower --resolution"
+                ) from error
+            except Stopped:
+                return None
+
+    def _run(self, digest: Future[str]) -> bytes | None:
+        s, recorder = self.settings, self.recorder
+        recorder.event("loading", checkpoint=self.checkpoint.path.name)
+        model = StableDiffusion.load(self.checkpoint, DTYPES[s.precision], choose_device(s.device))
+        if s.gradient_checkpointing:
+            model.unet.enable_gradient_checkpointing()
+            model.unet.train()  # diffusers checkpoints only in this mode; the UNet has nothing else that it changes
+        cache = LatentCache(recorder.scratch, s.latent_cache_mb << 20)
+        try:
+            self._encode(model, cache)
+            state = self._state(model)
+            loop = self._loop(model, cache, state, digest)
+            if not loop.run():
+                return None
+            recorder.event("saving", step=state.step)
+            return loop.pack(state)
+        finally:
+            cache.close()
+
+    def _encode(self, model: StableDiffusion, cache: LatentCache) -> None:
+        """Each picture once, and mirrored if that is asked for."""
+        with model.vae_at_hand():
+            for i, example in enumerate(self.examples):
+                if self.stopped():
+                    raise Stopped
+                for mirrored in (False, True) if self.settings.flip else (False,):
+                    mean, deviation = model.encode_pictures(latents.pixels(example, mirrored))
+                    if not bool(torch.isfinite(mean).all()):
+                        raise TrainingFailed(
+                            f"the VAE gives no numbers for {example.path.name}; try --precision fp32 or another --vae"
+                        )
+                    weight = latents.weight(example, mirrored, model.factor)
+                    cache.put(i, mirrored, Encoded(mean[0].cpu(), deviation[0].cpu(), weight))
+                self.recorder.event("encoding", done=i + 1, images=len(self.examples))
+
+    def _state(self, model: StableDiffusion) -> TrainState:
+        s, table = self.settings, model.token_table()
+        (encoder,) = self.checkpoint.family.encoders
+        if self.initial:
+            first = start.from_embedding(self.initial, encoder, s.vectors)
+        elif s.init_random:
+            first = start.at_random(table, s.vectors, s.seed)
+        else:
+            first = start.from_text(table, model.vocabulary, s.init_text, s.vectors)
+        scaler = LossScaler(active=s.precision == "fp16")
+        state = TrainState.begin({encoder: first.to(model.device)}, s.weight_decay, scaler)
+        if self.recorder.saved_state:
+            state.restore(self.recorder.saved_state)
+        return state
+
+    def _loop(self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str]) -> Loop:
+        s = self.settings
+        word = Word(s.name, 0, s.vectors)
+        source = BatchSource(
+            examples=self.examples,
+            cache=cache,
+            captioner=Captioner(s.name, self.templates, s.shuffle_tags, s.tag_dropout, s.caption_dropout),
+            vocabulary=model.vocabulary,
+            word=word,
+            seed=s.seed,
+            flip=s.flip,
+            times=model.noise.steps,
+        )
+
+        def pack(state: TrainState) -> bytes:
+            vectors = {name: value.detach().float().cpu() for name, value in state.vectors.items()}
+            metadata = describe(s, self.checkpoint, digest.result(), state.step)
+            return formats.portable(Embedding(s.name, vectors, metadata))
+
+        previews = Previews(s, model, word, self.recorder, self.stopped)
+        return Loop(s, model, state, source, previews, self.recorder, pack, self.stopped)

@@ -1,0 +1,30 @@
+"""Where the vectors start: words of the vocabulary, chance, or another embedding."""
+
+from __future__ import annotations
+
+import torch
+
+from lib_ti.embedding.value import Embedding
+from lib_ti.model.prompts import Vocabulary
+from lib_ti.randomness import derive
+
+
+def from_text(table: torch.Tensor, vocabulary: Vocabulary, text: str, count: int) -> torch.Tensor:
+    """`count` vectors (count, width) fp32: those of the text's words, spread evenly over them as A1111 does."""
+    words = vocabulary.tokens(text)
+    chosen = [words[i * len(words) // count] for i in range(count)]
+    return table[torch.tensor(chosen, device=table.device)].float()
+
+
+def at_random(table: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+    """`count` random vectors with the mean and deviation of the vocabulary's."""
+    sample = table.float()
+    generator = torch.Generator().manual_seed(derive(seed, "start"))
+    noise = torch.randn((count, table.shape[1]), generator=generator).to(table.device)
+    return sample.mean(dim=0) + sample.std(dim=0) * noise
+
+
+def from_embedding(embedding: Embedding, encoder: str, count: int) -> torch.Tensor:
+    """The vectors of an embedding, its last one repeated or its end left out where the counts differ."""
+    vectors = embedding.vectors[encoder]
+    return vectors[[min(i, len(vectors) - 1) for i in range(count)]].clone()
