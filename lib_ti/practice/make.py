@@ -115,9 +115,9 @@ def train_diffusion(work: Path, steps: int) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(str(Vocabulary.folder))
     unet, text = UNet2DConditionModel(**CONFIG.unet.for_diffusers()), build_text_encoder()
     unet.set_attn_processor(AttnProcessor())  # on a CPU twice as fast as torch's fused attention, with such small heads
-    fit = Fit(work / "diffusion.pt", {"unet": unet, "text": text}, steps, learning_rate=8e-4, average=0.999)
+    fit = Fit(work / "diffusion.pt", {"unet": unet, "text": text}, steps, learning_rate=7e-4, average=0.999)
     for _, rng in fit:
-        chosen = rng.choice(PICTURES, 48, replace=False)
+        chosen = rng.choice(PICTURES, 32, replace=False)
         words = random.Random(int(rng.integers(2**31)))
         captions = ["" if words.random() < 0.1 else caption(scenes[i], words) for i in chosen]
         ids = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
@@ -194,7 +194,7 @@ class Fit:
         for model in models.values():
             model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.parameters = [p for model in models.values() for p in model.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=0.01, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min((step + 1) / 100, max(0.0, 1 - step / steps))
         )
@@ -270,7 +270,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for intermediate results")
     parser.add_argument("--vae-steps", type=int, default=4000)
-    parser.add_argument("--diffusion-steps", type=int, default=5000)
+    parser.add_argument("--diffusion-steps", type=int, default=5500)
     parser.add_argument("--judge-steps", type=int, default=2500)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model", help="folder for the model")
     args = parser.parse_args()

@@ -1,0 +1,91 @@
+"""How well embeddings are learned: the practice model's concepts × seeds, one table.
+
+    python benchmarks/fidelity.py [--concepts coin bird robot knot] [--seeds 3] [any option of `python -m lib_ti train`]
+
+recovered   share of the loss gap between the start word and the model's own word for the concept that was closed,
+            on pictures not trained on; 100 % is as good as the model's own word
+recognised  samples of the plain prompt that the judge takes for the concept
+concept, colour, ground   of samples asked for in another colour and on another ground, the share right in each
+
+The first lines score the start word and the model's own word ("oracle") themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+
+from lib_ti.embedding import formats
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.loading import open_checkpoint
+from lib_ti.model.prompts import Word
+from lib_ti.practice.concepts import FOLDER, KINDS, MODEL, Examiner, Score
+from lib_ti.runs.execute import create, execute
+from lib_ti.settings import flag, parse
+from lib_ti.training.preflight import preflight
+
+COLUMNS = (
+    f"{'concept':<10}{'word':<10}{'loss':>8}{'recovered':>11}{'recognised':>12}{'concept':>9}{'colour':>8}{'ground':>8}"
+    f"{'seconds':>9}"
+)
+
+
+def row(concept: str, word: str, score: Score, recovered: float | None, seconds: float | None) -> str:
+    shares = "".join(f"{score.edits[key]:>{width}.0%}" for key, width in (("concept", 9), ("colour", 8), ("ground", 8)))
+    return (
+        f"{concept:<10}{word:<10}{score.loss:>8.4f}{'' if recovered is None else f'{recovered:.0%}':>11}"
+        f"{score.recognised:>12.0%}{shares}{'' if seconds is None else f'{seconds:.0f}':>9}"
+    )
+
+
+def train(concept: str, seed: int, options: dict[str, str]) -> tuple[torch.Tensor, float]:
+    """The vectors learned from a concept's pictures, and the seconds it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings, problems = parse({
+            "model": str(MODEL), "images": str(FOLDER / concept), "name": "learned-word", "kind": KINDS[concept],
+            "out": f"{folder}/out", "runs_dir": f"{folder}/runs", "preview_every": "0", "seed": str(seed), **options,
+        })  # fmt: skip
+        plan = preflight(settings, problems)
+        began = time.perf_counter()
+        run = create(plan)
+        execute(run)
+        return formats.read(run.embedding).vectors["clip_l"], time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--concepts", nargs="+", default=["coin", "bird", "robot", "knot"], choices=KINDS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=10)
+    arguments, rest = parser.parse_known_args()
+    options = dict(zip((name.lstrip("-").replace("-", "_") for name in rest[::2]), rest[1::2], strict=True))
+    model = StableDiffusion.load(open_checkpoint(MODEL), torch.float32, torch.device("cpu"))
+    print(" ".join(f"{flag(name)} {value}" for name, value in options.items()) or "default settings")
+    print(COLUMNS)
+    shares = []
+    for concept in arguments.concepts:
+        examiner = Examiner(model, concept)
+        start_word = options.get("init_text", "object")
+        start = examiner.score(start_word, samples=arguments.samples)
+        oracle = examiner.score(examiner.oracle, samples=arguments.samples)
+        print(row(concept, start_word, start, 0.0, None))
+        print(row(concept, "oracle", oracle, 1.0, None))
+        for seed in range(arguments.seeds):
+            vectors, seconds = train(concept, seed, options)
+            score = examiner.score("learned-word", Word("learned-word", 0, len(vectors)), vectors, arguments.samples)
+            recovered = (start.loss - score.loss) / (start.loss - oracle.loss)
+            shares.append(recovered)
+            print(row(concept, f"seed {seed}", score, recovered, seconds), flush=True)
+    print(f"recovered: mean {statistics.mean(shares):.0%}, least {min(shares):.0%}")
+
+
+if __name__ == "__main__":
+    main()

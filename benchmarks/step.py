@@ -1,0 +1,147 @@
+"""What a step costs: seconds, memory, and how near that is to what the machine can do. One table.
+
+    python benchmarks/step.py [--model FILE] [--resolution 512] [--batch-size 1] [--steps 5] [--device auto] [--precision auto]
+
+Without --model: the practice model, and SD1.5 at its full size with random weights (made on the spot, 2 GB in memory).
+The matrix rate is measured in the same run, in the same precision. "share" counts every operation of forward and backward
+that torch's FlopCounterMode sees, convolutions and matrix products, whether a better program would need it or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lib_ti.data.captions import Captioner
+from lib_ti.data.latents import Encoded, Example, LatentCache
+from lib_ti.model import config
+from lib_ti.model.checkpoint import text_encoder
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.loading import open_checkpoint
+from lib_ti.model.prompts import Vocabulary, Word
+from lib_ti.model.text import PromptEncoder
+from lib_ti.practice.concepts import MODEL
+from lib_ti.training import start
+from lib_ti.training.batch import BatchSource
+from lib_ti.training.device import DTYPES, choose_device, choose_precision
+from lib_ti.training.memory import peak_mb
+from lib_ti.training.state import LossScaler, TrainState
+from lib_ti.training.step import update
+
+
+def random_sd15(dtype: torch.dtype, device: torch.device) -> StableDiffusion:
+    """SD1.5's UNet and text encoder with random weights; a step needs no VAE."""
+    from diffusers import UNet2DConditionModel
+
+    sizes = config.shipped("sd1")
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**sizes.unet.for_diffusers())
+    text = text_encoder(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, hidden_act="quick_gelu",
+        vocab_size=49408,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    for module in (unet, text):
+        values = {}
+        for name, empty in module.state_dict().items():
+            fan_in = empty[0].numel() if empty.ndim > 1 else 1
+            noise = (
+                torch.randn(empty.shape, generator=generator) * (0.7 / fan_in**0.5)
+                if empty.ndim > 1
+                else torch.ones(empty.shape)
+            )
+            values[name] = noise.to(device, dtype)
+        module.load_state_dict(values, assign=True)
+        module.requires_grad_(False).eval()
+    text.text_model.embeddings.position_ids = torch.arange(77, device=device).unsqueeze(0)
+    return StableDiffusion(unet, None, PromptEncoder(text), Vocabulary(), sizes.noise, device, dtype)
+
+
+def source(model: StableDiffusion, resolution: int, factor: int) -> BatchSource:
+    cache = LatentCache(Path("unused"), 1 << 40)
+    shape = (4, resolution // factor, resolution // factor)
+    cache.put(0, False, Encoded(torch.zeros(shape), torch.ones(shape), None))
+    examples = [Example(Path("made-up.png"), "", None, (resolution, resolution))]
+    captioner = Captioner("my-mug", ["a photo of [name]"])
+    return BatchSource(examples, cache, captioner, model.vocabulary, Word("my-mug", 0, 2), 0, False, model.noise.steps)
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations per second of a large matrix product: what the machine can do at best."""
+    side = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(side, side, device=device).to(dtype)
+    return 2 * side**3 / min(seconds(lambda: a @ a, device) for _ in range(5))
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def measure(
+    title: str, model: StableDiffusion, resolution: int, factor: int, batch: int, steps: int, precision: str
+) -> None:
+    drawn = source(model, resolution, factor)
+    vectors = start.from_text(model.token_table(), model.vocabulary, "object", 2)
+    state = TrainState.begin({"clip_l": vectors.to(model.device)}, 0.0, LossScaler(active=precision == "fp16"))
+
+    def step() -> None:
+        update(state, model, drawn, [0] * batch, batch, 0.005)
+
+    step()  # the first one allocates and chooses kernels
+    times = [seconds(step, model.device) for _ in range(steps)]
+    with FlopCounterMode(display=False) as counter:
+        step()
+    middle = statistics.median(times)
+    rate, best = counter.get_total_flops() / middle, matrix_rate(model.dtype, model.device)
+    print(
+        f"{title:<16}{resolution:>6}{batch:>7}{precision:>11}{middle:>11.3f}{min(times):>9.3f}{max(times):>9.3f}"
+        f"{peak_mb(model.device) or float('nan'):>10.0f}{rate / 1e12:>10.3f}{best / 1e12:>10.3f}{rate / best:>8.0%}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--resolution", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", choices=["auto", *DTYPES])
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device)
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}; peak memory is the process's so far"
+    )
+    print(f"{'model':<16}{'pixels':>6}{'batch':>7}{'precision':>11}{'s/step':>11}{'min':>9}{'max':>9}"
+          f"{'peak MB':>10}{'TFLOP/s':>10}{'matmul':>10}{'share':>8}")  # fmt: skip
+    for path in [arguments.model] if arguments.model else [MODEL, None]:
+        checkpoint = open_checkpoint(path) if path else None
+        precision = choose_precision(arguments.precision, device, checkpoint.parameters if checkpoint else 860_000_000)
+        dtype = DTYPES[precision]
+        if checkpoint is None:
+            model, resolution, factor = random_sd15(dtype, device), arguments.resolution, 8
+        else:
+            model = StableDiffusion.load(checkpoint, dtype, device)
+            resolution, factor = min(arguments.resolution, checkpoint.resolution), model.factor
+        title = path.stem if path else "random SD1.5"
+        measure(title, model, resolution, factor, arguments.batch_size, arguments.steps, precision)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Small checkpoints of random weights in the original layout: real in every respect but size and sense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from reference.ldm import AutoencoderKL, CLIPTextModel, UNetModel
+
+PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text": "cond_stage_model.transformer."}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """`unet` and `vae` are the `params` and the `ddconfig` of a .yaml; the text encoder is as wide as the UNet's context."""
+
+    unet: Mapping[str, Any]
+    vae: Mapping[str, Any]
+    text_layers: int
+    image_size: int  # of latents
+    parameterization: str = "eps"
+    scale_factor: float = 0.18215
+    vocabulary: int = 49408
+
+    @property
+    def width(self) -> int:
+        """Length of one embedding vector."""
+        return self.unet["context_dim"]
+
+
+_LATENTS = {"in_channels": 4, "out_channels": 4}
+_PICTURES = {"z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3}
+
+SIZES = {
+    # The least that is like the real one, for tests that train.
+    "small": Sizes(
+        unet={
+            **_LATENTS, "model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1,
+            "attention_resolutions": [2, 1], "num_heads": 4, "context_dim": 64,
+        },
+        vae={**_PICTURES, "ch": 32, "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": []},
+        text_layers=1,
+        image_size=8,
+    ),
+    # What v-predicting models of other makers do otherwise: heads by width, matrices as projections, deep transformers.
+    "v": Sizes(
+        unet={
+            **_LATENTS, "model_channels": 32, "channel_mult": [1, 2, 3], "num_res_blocks": [1, 2, 1],
+            "attention_resolutions": [4, 2], "num_head_channels": 16, "context_dim": 96, "transformer_depth": 2,
+            "use_linear_in_transformer": True,
+        },
+        vae={**_PICTURES, "ch": 32, "ch_mult": [1, 2, 3], "num_res_blocks": 2, "attn_resolutions": [64]},
+        text_layers=2,
+        image_size=16,
+        parameterization="v",
+        scale_factor=0.13025,
+    ),
+    # Attention at some levels only, with a gap.
+    "deep": Sizes(
+        unet={
+            **_LATENTS, "model_channels": 32, "channel_mult": [1, 1, 2, 3], "num_res_blocks": 2,
+            "attention_resolutions": [8, 2], "num_heads": 2, "context_dim": 128,
+        },
+        vae={**_PICTURES, "ch": 32, "ch_mult": [1, 2, 2, 3], "num_res_blocks": 1, "attn_resolutions": [128, 32]},
+        text_layers=3,
+        image_size=8,
+    ),
+    # A single level: nothing goes down or up.
+    "flat": Sizes(
+        unet={
+            **_LATENTS, "model_channels": 96, "channel_mult": [1], "num_res_blocks": 3,
+            "attention_resolutions": [1], "num_head_channels": 48, "context_dim": 160,
+        },
+        vae={**_PICTURES, "ch": 64, "ch_mult": [1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [256]},
+        text_layers=1,
+        image_size=4,
+    ),
+    # Attention in the middle only; widths that go up and down.
+    "middle": Sizes(
+        unet={
+            **_LATENTS, "model_channels": 64, "channel_mult": [1, 1], "num_res_blocks": 1,
+            "attention_resolutions": [], "num_heads": 8, "context_dim": 64, "use_linear_in_transformer": True,
+        },
+        vae={**_PICTURES, "ch": 32, "ch_mult": [1, 2, 1, 3], "num_res_blocks": 2, "attn_resolutions": []},
+        text_layers=2,
+        image_size=8,
+    ),
+}  # fmt: skip
+
+
+class Networks(NamedTuple):
+    unet: UNetModel
+    vae: AutoencoderKL
+    text: CLIPTextModel
+
+    def rounded(self, dtype: torch.dtype) -> Networks:
+        """The same in fp32, after a stay in `dtype`, as weights are after they were in a file."""
+        return Networks(*(network.to(dtype).float() for network in self))
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights under their names in a checkpoint."""
+        return {PREFIXES[part] + k: v for part, n in self._asdict().items() for k, v in n.state_dict().items()}
+
+
+def build(sizes: Sizes, seed: int = 0) -> Networks:
+    """The networks, with random weights that keep every signal at about unit size."""
+    with torch.device("meta"):
+        unet, vae = UNetModel(**sizes.unet), AutoencoderKL(**sizes.vae)
+        text = CLIPTextModel(sizes.width, sizes.text_layers, sizes.vocabulary)
+    generator = torch.Generator().manual_seed(seed)
+    for network in (unet, vae, text):
+        network.to_empty(device="cpu").requires_grad_(False).eval()
+        for module in network.modules():
+            _fill(module, generator)
+    text.text_model["final_layer_norm"].bias += 0.1  # hosts divide by the features' mean, so it must not be about 0
+    latents = sizes.vae["z_channels"]
+    vae.quant_conv.weight[:latents] /= sizes.scale_factor
+    vae.quant_conv.bias[latents:] -= 4  # a narrow posterior, like the real ones
+    return Networks(unet, vae, text)
+
+
+def _fill(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw the module's own weights; none is left at a value that would hide an exchange."""
+    for name, value in module.named_parameters(recurse=False):
+        if isinstance(module, nn.Embedding):
+            value.normal_(0, 0.02, generator=generator)  # as in CLIP
+        elif value.ndim > 1:
+            value.normal_(0, value[0].numel() ** -0.5, generator=generator)
+        else:
+            value.normal_(float(name == "weight"), 0.1, generator=generator)
+
+
+def config(sizes: Sizes) -> dict[str, Any]:
+    """The configuration, with all that the original ones hold."""
+    unet = {"image_size": 32, **sizes.unet, "use_spatial_transformer": True, "use_checkpoint": True, "legacy": False}
+    params = {
+        "linear_start": 0.00085,
+        "linear_end": 0.012,
+        "num_timesteps_cond": 1,
+        "log_every_t": 200,
+        "timesteps": 1000,
+        "first_stage_key": "jpg",
+        "cond_stage_key": "txt",
+        "image_size": sizes.image_size,
+        "channels": sizes.unet["in_channels"],
+        "cond_stage_trainable": False,
+        "conditioning_key": "crossattn",
+        "monitor": "val/simple_loss_ema",
+        "scale_factor": sizes.scale_factor,
+        "use_ema": False,
+        "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": unet},
+        "first_stage_config": {
+            "target": "ldm.models.autoencoder.AutoencoderKL",
+            "params": {
+                "embed_dim": sizes.vae["z_channels"],
+                "monitor": "val/rec_loss",
+                "ddconfig": {"double_z": True, **sizes.vae, "dropout": 0.0},
+                "lossconfig": {"target": "torch.nn.Identity"},
+            },
+        },
+        "cond_stage_config": {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder"},
+    }
+    if sizes.parameterization != "eps":  # which is what its absence means
+        params["parameterization"] = sizes.parameterization
+    target = "ldm.models.diffusion.ddpm.LatentDiffusion"
+    return {"model": {"base_learning_rate": 1.0e-04, "target": target, "params": params}}
+
+
+def write_checkpoint(
+    path: Path,
+    sizes: Sizes,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float16,
+    *,
+    ema_only: bool = False,
+    without_vae: bool = False,
+    old_text_names: bool = False,
+    extra_keys: bool = True,
+    beside: Mapping[str, Any] | None = None,
+    with_yaml: bool = True,
+) -> Path:
+    """Write the checkpoint, a .safetensors or a .ckpt as `path` ends, and its .yaml; returns `path`.
+
+    `ema_only`: the UNet is there as its moving average alone. `old_text_names`: without `text_model.`, as early ones have them.
+    `extra_keys`: also what else training leaves in a file. `beside`: what a .ckpt's record holds besides the weights.
+    """
+    networks = build(sizes, seed)
+    state = {name: value.to(dtype) for name, value in networks.state().items()}
+    unet = [name for name in state if name.startswith(PREFIXES["unet"])]
+    if ema_only:
+        state |= {_average(name): state.pop(name) for name in unet}
+    if without_vae:
+        state = {name: value for name, value in state.items() if not name.startswith(PREFIXES["vae"])}
+    if extra_keys:
+        state |= _left_by_training()
+        if not ema_only:
+            state |= {_average(name): torch.zeros_like(state[name]) for name in unet}
+    if old_text_names:
+        state = {name.replace(".text_model.", "."): value for name, value in state.items()}
+    if path.suffix == ".ckpt":
+        torch.save({"state_dict": state, **(beside or {})}, path)
+    else:
+        save_file(state, path)
+    if with_yaml:
+        path.with_suffix(".yaml").write_text(yaml.safe_dump(config(sizes), sort_keys=False))
+    return path
+
+
+def _average(name: str) -> str:
+    return "model_ema." + name.removeprefix("model.").replace(".", "")
+
+
+def _left_by_training() -> dict[str, Tensor]:
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    return {
+        "betas": betas,
+        "alphas_cumprod": (1 - betas).cumprod(0),
+        "model_ema.decay": torch.tensor(0.9999),
+        "model_ema.num_updates": torch.tensor(470000, dtype=torch.int32),
+        PREFIXES["text"] + "text_model.embeddings.position_ids": torch.arange(77)[None],
+    }
