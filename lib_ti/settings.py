@@ -230,6 +230,8 @@ def _scalar(text: str, kind: type, option: Option) -> Any:
     if kind is str:
         if option.choices and text not in option.choices:
             raise ValueError(f"{text!r} is none of {', '.join(option.choices)}")
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise ValueError("is not readable text")
         return text
     try:
         value = kind(text)

@@ -1,7 +1,5 @@
 """What the tests share: a small checkpoint, a folder of pictures, and no network."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -25,6 +26,9 @@ DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str]) -> int:
     """Carry out a command line; the exit code is DONE, FAILED, BAD_INPUT or STOPPED."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path or a console may hold what the other cannot show
+            stream.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return DONE if arguments else BAD_INPUT

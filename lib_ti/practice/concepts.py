@@ -88,7 +88,9 @@ class Examiner:
             shape = (self._times, *encoded.mean.shape)
             strata = (torch.arange(self._times) + torch.rand(self._times, generator=generator)) / self._times
             latents = encoded.mean + encoded.deviation * torch.randn(shape, generator=generator)
-            bank.append((latents, torch.randn(shape, generator=generator), (strata * steps).long().clamp(max=steps - 1)))
+            bank.append(
+                (latents, torch.randn(shape, generator=generator), (strata * steps).long().clamp(max=steps - 1))
+            )
         return bank
 
     def _encode(self, picture: Image.Image) -> Encoded:
@@ -108,7 +110,9 @@ class Examiner:
             total += float((predicted - self.model.noise.target(latents, noise, t)).square().mean())
         return total / len(self._bank)
 
-    def score(self, text: str, word: Word | None = None, vectors: torch.Tensor | None = None, samples: int = 10) -> Score:
+    def score(
+        self, text: str, word: Word | None = None, vectors: torch.Tensor | None = None, samples: int = 10
+    ) -> Score:
         """All three measures of a word."""
         table = {"clip_l": vectors if vectors is not None else torch.zeros(0, self.model.token_table().shape[1])}
         referee = load_judge()

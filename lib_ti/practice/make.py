@@ -7,6 +7,7 @@ goes, so the program may be interrupted anywhere and started again:
     draw       pictures and their scenes
     vae        the autoencoder, on quarter crops (the same convolutions at a quarter of the cost), then whole pictures
     latents    every picture encoded; the scale that makes their deviation 1 / 0.18215 goes into the quant convolutions
+    decoder    the autoencoder's decoder alone, on whole pictures, for sharper edges; the latents stay what they are
     diffusion  the UNet and the text encoder together, weights averaged
     judge      the classifier that scores pictures
     export     practice.safetensors in the original layout, fp16, and judge.safetensors
@@ -97,8 +98,7 @@ def train_vae(work: Path, steps: int) -> None:
 
 @torch.inference_mode()
 def encode_latents(work: Path) -> None:
-    pictures, vae = np.load(work / "pictures.npy", mmap_mode="r"), AutoencoderKL(**CONFIG.vae.for_diffusers())
-    vae.load_state_dict(averaged(work / "vae.pt")["vae"])
+    pictures, vae = np.load(work / "pictures.npy", mmap_mode="r"), _trained_vae(work)
     moments = []
     for start in range(0, PICTURES, 100):
         posterior = vae.encode(_to_tensor(pictures[start : start + 100])).latent_dist
@@ -106,6 +106,32 @@ def encode_latents(work: Path) -> None:
     latents = torch.cat(moments)  # (pictures, mean and std, 4, 8, 8)
     deviation = latents[:, 0].float().std().item()
     _save(work / "latents.pt", lambda path: torch.save({"latents": latents, "deviation": deviation}, path))
+
+
+def train_decoder(work: Path, steps: int) -> None:
+    pictures = np.load(work / "pictures.npy", mmap_mode="r")
+    latents = torch.load(work / "latents.pt", weights_only=True)["latents"]
+    vae = _trained_vae(work)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    fit = Fit(work / "decoder.pt", {"vae": vae}, steps, learning_rate=6e-4, average=0.998)
+    for _, rng in fit:
+        chosen = np.sort(rng.choice(PICTURES, 16, replace=False))
+        mean, std = latents[chosen].float().unbind(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            decoded = vae.decode(mean + std * torch.randn_like(std)).sample.float()
+        error = decoded - _to_tensor(pictures[chosen])
+        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        fit.step(error.abs().mean() + error.square().mean() + 0.5 * edges)
+
+
+def _trained_vae(work: Path) -> Any:
+    """The averaged autoencoder, with the better decoder if there is one already."""
+    vae = AutoencoderKL(**CONFIG.vae.for_diffusers())
+    vae.load_state_dict(averaged(work / "vae.pt")["vae"])
+    if (work / "decoder.pt").exists():
+        vae.load_state_dict(averaged(work / "decoder.pt")["vae"], strict=False)
+    return vae
 
 
 def train_diffusion(work: Path, steps: int) -> None:
@@ -135,9 +161,7 @@ def train_judge(work: Path, steps: int) -> None:
     pictures = np.load(work / "pictures.npy", mmap_mode="r")
     answers = _answers(PICTURES)
     stored = torch.load(work / "latents.pt", weights_only=True)
-    vae = AutoencoderKL(**CONFIG.vae.for_diffusers())
-    vae.load_state_dict(averaged(work / "vae.pt")["vae"])
-    vae.requires_grad_(False)
+    vae = _trained_vae(work).requires_grad_(False)
     judge = Judge()
     fit = Fit(work / "judge.pt", {"judge": judge}, steps, learning_rate=1e-3, average=0.99)
     for _, rng in fit:
@@ -159,8 +183,7 @@ def _answers(count: int) -> dict[str, torch.Tensor]:
 def export(work: Path, folder: Path) -> None:
     """Write the averaged weights as a checkpoint, the scale of the latents folded into the quant convolutions."""
     deviation = torch.load(work / "latents.pt", weights_only=True)["deviation"]
-    vae = AutoencoderKL(**CONFIG.vae.for_diffusers())
-    vae.load_state_dict(averaged(work / "vae.pt")["vae"])
+    vae = _trained_vae(work)
     gain = 1 / (deviation * CONFIG.vae.scale)
     with torch.no_grad():
         means = CONFIG.vae.latent_channels  # the other half are logarithms of variances
@@ -193,7 +216,8 @@ class Fit:
         self.path, self.models, self.steps, self.average = path, models, steps, average
         for model in models.values():
             model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.parameters = [p for model in models.values() for p in model.parameters()]
+        self.names = [(m, n) for m, model in models.items() for n, p in model.named_parameters() if p.requires_grad]
+        self.parameters = [models[m].get_parameter(n) for m, n in self.names]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=0.01, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min((step + 1) / 100, max(0.0, 1 - step / steps))
@@ -226,9 +250,8 @@ class Fit:
         self.done += 1
 
     def _store(self) -> None:
-        names = [(m, n) for m, model in self.models.items() for n, _ in model.named_parameters()]
         averages: dict[str, dict[str, torch.Tensor]] = {m: {} for m in self.models}
-        for (m, n), value in zip(names, self.averages, strict=True):
+        for (m, n), value in zip(self.names, self.averages, strict=True):
             averages[m][n] = value
         state = {
             "done": self.done,
@@ -270,6 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for intermediate results")
     parser.add_argument("--vae-steps", type=int, default=4000)
+    parser.add_argument("--decoder-steps", type=int, default=3000)
     parser.add_argument("--diffusion-steps", type=int, default=5500)
     parser.add_argument("--judge-steps", type=int, default=2500)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model", help="folder for the model")
@@ -281,6 +305,7 @@ def main() -> None:
     train_vae(work, args.vae_steps)
     if not (work / "latents.pt").exists():
         encode_latents(work)
+    train_decoder(work, args.decoder_steps)
     train_diffusion(work, args.diffusion_steps)
     train_judge(work, args.judge_steps)
     export(work, args.out)

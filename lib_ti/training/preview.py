@@ -36,7 +36,10 @@ class Previews:
     @property
     def prompts(self) -> tuple[str, ...]:
         given = self.settings.preview_prompt or DEFAULT_PROMPTS[self.settings.kind]
-        return tuple(prompt.replace(NAME_SLOT, self.word.name) for prompt in given)
+        return tuple(map(self._named, given))
+
+    def _named(self, prompt: str) -> str:
+        return prompt.replace(NAME_SLOT, self.word.name)
 
     def make(self, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
         """Sample every prompt with every seed. Raises sampling.Interrupted when the training is stopped meanwhile."""
@@ -45,7 +48,7 @@ class Previews:
         how = Sampling(
             s.preview_sampler, s.preview_steps, s.preview_guidance, s.preview_width or side, s.preview_height or side
         )
-        negative = vocabulary.encode(s.preview_negative_prompt, [self.word])
+        negative = vocabulary.encode(self._named(s.preview_negative_prompt), [self.word])
         began = time.monotonic()
         for (i, prompt), (j, seed) in product(enumerate(self.prompts), enumerate(s.preview_seed)):
             encoded = vocabulary.encode(prompt, [self.word])

@@ -68,6 +68,8 @@ class Session:
         cache = LatentCache(recorder.scratch, s.latent_cache_mb << 20)
         try:
             self._encode(model, cache)
+            if not s.preview_every:
+                model.vae = None  # its work is done
             state = self._state(model)
             loop = self._loop(model, cache, state, digest)
             if not loop.run():

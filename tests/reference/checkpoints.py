@@ -109,21 +109,29 @@ class Networks(NamedTuple):
         return {PREFIXES[part] + k: v for part, n in self._asdict().items() for k, v in n.state_dict().items()}
 
 
+def empty(sizes: Sizes) -> Networks:
+    """The networks as names and shapes only."""
+    with torch.device("meta"):
+        return Networks(
+            UNetModel(**sizes.unet),
+            AutoencoderKL(**sizes.vae),
+            CLIPTextModel(sizes.width, sizes.text_layers, sizes.vocabulary),
+        )
+
+
 def build(sizes: Sizes, seed: int = 0) -> Networks:
     """The networks, with random weights that keep every signal at about unit size."""
-    with torch.device("meta"):
-        unet, vae = UNetModel(**sizes.unet), AutoencoderKL(**sizes.vae)
-        text = CLIPTextModel(sizes.width, sizes.text_layers, sizes.vocabulary)
+    networks = empty(sizes)
     generator = torch.Generator().manual_seed(seed)
-    for network in (unet, vae, text):
+    for network in networks:
         network.to_empty(device="cpu").requires_grad_(False).eval()
         for module in network.modules():
             _fill(module, generator)
-    text.text_model["final_layer_norm"].bias += 0.1  # hosts divide by the features' mean, so it must not be about 0
-    latents = sizes.vae["z_channels"]
-    vae.quant_conv.weight[:latents] /= sizes.scale_factor
-    vae.quant_conv.bias[latents:] -= 4  # a narrow posterior, like the real ones
-    return Networks(unet, vae, text)
+    networks.text.text_model["final_layer_norm"].bias += 0.1  # hosts divide by the features' mean; about 0 will not do
+    moments, latents = networks.vae.quant_conv, sizes.vae["z_channels"]
+    moments.weight[:latents] /= sizes.scale_factor
+    moments.bias[latents:] -= 4  # a narrow posterior, as the real ones are
+    return networks
 
 
 def _fill(module: nn.Module, generator: torch.Generator) -> None:

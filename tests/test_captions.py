@@ -1,0 +1,194 @@
+"""Prompts of the training: templates, captions, tags; and the word is in every one of them."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lib_ti.data.captions import BUILT_IN, Captioner, load_templates
+from lib_ti.errors import UnusableFile
+from lib_ti.model.prompts import PLAIN, Vocabulary, Word
+from lib_ti.training.batch import BatchSource
+
+
+def write(template: str, caption: str, mentions_name: bool = False, seed: int = 0, **options) -> str:
+    return Captioner("my-mug", [template], **options).write(caption, mentions_name, random.Random(seed))
+
+
+class TestTemplates:
+    def read(self, tmp_path, data: bytes) -> tuple[str, ...]:
+        path = tmp_path / "templates.txt"
+        path.write_bytes(data)
+        return load_templates(path)
+
+    @pytest.mark.parametrize(
+        "data",
+        [b"a [name]\nthe [name]", b"\xef\xbb\xbfa [name]\r\nthe [name]\r\n", b"\n# a note\n  a [name] \n\n\t\nthe [name]\n"],
+    )
+    def test_one_a_line(self, tmp_path, data):
+        assert self.read(tmp_path, data) == ("a [name]", "the [name]")
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [(b"", "no template"), (b" \n\n", "no template"), (b"# x\n#\n", "no template"), (b"caf\xe9", "cannot be read")],
+    )
+    def test_unusable(self, tmp_path, data, reason):
+        with pytest.raises(UnusableFile, match=reason):
+            self.read(tmp_path, data)
+
+    def test_not_there(self, tmp_path):
+        with pytest.raises(UnusableFile, match="cannot be read"):
+            load_templates(tmp_path / "templates.txt")
+        with pytest.raises(UnusableFile, match="cannot be read"):
+            load_templates(tmp_path)
+
+    @pytest.mark.parametrize("kind", BUILT_IN)
+    def test_built_in_ones_hold_the_word_once_and_differ(self, kind):
+        assert len(set(BUILT_IN[kind])) == len(BUILT_IN[kind]) >= 5
+        assert {template.count("[name]") for template in BUILT_IN[kind]} == {1}
+
+    def test_each_is_drawn_about_as_often(self):
+        captioner, rng = Captioner("m", BUILT_IN["subject"]), random.Random(0)
+        counts = Counter(captioner.write("", False, rng) for _ in range(4400))
+        assert counts.keys() == {template.replace("[name]", "m") for template in BUILT_IN["subject"]}
+        assert max(counts.values()) < 1.5 * min(counts.values())
+
+
+@pytest.mark.parametrize(
+    ("template", "caption", "prompt"),
+    [
+        ("a photo of [name]", "", "a photo of my-mug"),
+        ("a photo of [name]", "red, on a table", "a photo of my-mug, red, on a table"),
+        ("[name]: [filewords]", "on a table", "my-mug: on a table"),
+        ("[filewords], by [name] [name]", "a cat", "a cat, by my-mug my-mug"),
+        # without a caption nothing is left of its place
+        ("[name], [filewords]", "", "my-mug"),
+        ("[filewords], [name]", "", "my-mug"),
+        ("[filewords]", "", "my-mug"),
+        ("[filewords]", "a cat", "a cat"),
+        # what looks like the WebUIs' syntax is text
+        ("a (photo:1.2) of [name]", "a ((cat)) [with] {hats} <lora:x:1> | AND", 
+         "a (photo:1.2) of my-mug, a ((cat)) [with] {hats} <lora:x:1> | AND"),
+        # slots in a caption are text too
+        ("[name], [filewords]", "about [filewords] and [name]", "my-mug, about [filewords] and [name]"),
+        ("a \\1 of [name]", "\\g<0>", "a \\1 of my-mug, \\g<0>"),
+    ],
+)  # fmt: skip
+def test_a_template_and_a_caption_make_a_prompt(template, caption, prompt):
+    assert write(template, caption) == prompt
+
+
+def test_a_caption_that_mentions_the_word_stands_alone():
+    assert write("a photo of [name]", "my-mug on a table", mentions_name=True) == "my-mug on a table"
+
+
+class TestTags:
+    CAPTION = "red mug, on a table ,, (close-up:1.1), 2 cups"
+    TAGS = ("red mug", "on a table", "(close-up:1.1)", "2 cups")
+
+    def many(self, **options) -> list[list[str]]:
+        captioner, rng = Captioner("m", ["[filewords]"], **options), random.Random(0)
+        return [captioner.write(self.CAPTION, False, rng).split(", ") for _ in range(1000)]
+
+    def test_are_left_alone_unless_asked(self):
+        assert write("[filewords]", self.CAPTION) == self.CAPTION
+
+    def test_shuffled_into_every_order(self):
+        orders = Counter(map(tuple, self.many(shuffle_tags=True)))
+        assert {tuple(sorted(order)) for order in orders} == {tuple(sorted(self.TAGS))}
+        assert len(orders) == 24
+
+    def test_dropped_each_by_its_own_chance_and_in_order(self):
+        drawn = self.many(tag_dropout=0.3)
+        for tags in drawn:
+            assert tags == ["m"] or tags == [tag for tag in self.TAGS if tag in tags]
+        for tag in self.TAGS:
+            assert sum(tag in tags for tags in drawn) == pytest.approx(700, abs=60)
+
+    def test_all_dropped_leaves_the_word(self):
+        assert {tuple(tags) for tags in self.many(tag_dropout=1.0)} == {("m",)}
+
+    def test_a_caption_is_dropped_whole(self):
+        drawn = self.many(caption_dropout=0.25)
+        assert sum(tags == ["m"] for tags in drawn) == pytest.approx(250, abs=60)
+        assert {len(tags) for tags in drawn} == {1, len(self.CAPTION.split(", "))}
+
+    def test_the_same_dice_write_the_same_prompt(self):
+        options = {"shuffle_tags": True, "tag_dropout": 0.3, "caption_dropout": 0.3}
+        first, second = (write("[filewords]", self.CAPTION, seed=5, **options) for _ in range(2))
+        assert first == second
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    return Vocabulary()
+
+
+def source(vocabulary: Vocabulary, templates, name: str = "my-mug", count: int = 2, **options) -> BatchSource:
+    captioner = Captioner(name, templates, **options)
+    return BatchSource((), None, captioner, vocabulary, Word(name, 0, count), seed=0, flip=False, times=1000)
+
+
+def learned(prompt) -> list[int]:
+    return [row for row in prompt.rows if row != PLAIN]
+
+
+HOSTILE = st.sampled_from(
+    ["", "my-mug", "MY-MUG,", "my - mug", "my-mugs", "<|endoftext|>", "<|EndOfText|>", "(x:1.2)", "[name]", "\0", "\u0301", "杯子", "cat " * 90]
+)
+CAPTIONS = st.lists(HOSTILE | st.text(max_size=30), max_size=5).map(" ".join)
+SHARES = st.sampled_from([0.0, 0.5, 1.0])
+
+
+@given(
+    caption=CAPTIONS,
+    template=st.sampled_from(["[name]", "a photo of [name], [filewords]", "[filewords]", "no slot", "cat " * 90 + "[name]"]),
+    count=st.sampled_from([1, 2, 75]),
+    shuffle=st.booleans(),
+    tags=SHARES,
+    whole=SHARES,
+    seed=st.integers(0, 9),
+)
+@example(caption="a red my-mug", template="no slot", count=2, shuffle=False, tags=1.0, whole=0.0, seed=0)
+@example(caption="a <|EndOfText|> b", template="[name]", count=2, shuffle=False, tags=0.0, whole=0.0, seed=0)
+@example(caption="cat " * 74 + "my-mug", template="[name]", count=2, shuffle=False, tags=0.0, whole=0.0, seed=0)
+def test_the_word_is_in_every_prompt(vocabulary, caption, template, count, shuffle, tags, whole, seed):
+    """A prompt without it has no gradient: a whole step would teach nothing."""
+    batches = source(vocabulary, [template], count=count, shuffle_tags=shuffle, tag_dropout=tags, caption_dropout=whole)
+    prompt = batches.prompt(caption, random.Random(seed))
+    assert len(prompt.ids) == len(prompt.rows) == 77
+    assert prompt.rows[0] == prompt.rows[-1] == PLAIN
+    at = prompt.rows.index(0)
+    assert prompt.rows[at : at + count] == tuple(range(count)), "its vectors stand together and in order"
+    ends = [place for place, token in enumerate(prompt.ids) if token == 49407]
+    assert ends == [*range(ends[0], 77)], "nothing in a text ends the prompt before its end"
+
+
+def test_a_caption_with_the_word_is_not_told_it_twice(vocabulary):
+    prompt = source(vocabulary, ["a photo of [name]"]).prompt("a red My-Mug on a table", random.Random(0))
+    assert learned(prompt) == [0, 1]
+    assert prompt == vocabulary.encode("a red my-mug on a table", [Word("my-mug", 0, 2)])
+
+
+def test_parts_of_other_words_are_not_the_word(vocabulary):
+    """`cat` is a word of its own, not the front of `catalog`."""
+    prompt = source(vocabulary, ["a photo of [name]"], name="cat", count=1).prompt("a catalog", random.Random(0))
+    assert learned(prompt) == [0]
+    assert prompt == vocabulary.encode("a photo of cat, a catalog", [Word("cat", 0, 1)])
+
+
+def test_brackets_and_weights_are_ordinary_tokens(vocabulary):
+    text = "a ((cat:1.3)) [dog]"
+    assert vocabulary.encode(text).ids[1:-1] == (*vocabulary.tokens(text), *[49407] * (75 - len(vocabulary.tokens(text))))
+    assert "".join(vocabulary.text(token) for token in vocabulary.tokens(text)) == "a((cat:1.3))[dog]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<|endoftext|>", "<|startoftext|>", "<|ENDOFTEXT|>", "<|StartOfText|>", "<|endof<|endoftext|>text|>",
+     "<|endof\0text|>", "<|endof\u200btext|>"],  # the tokenizer lowers case and drops what is invisible
+)  # fmt: skip
+def test_special_tokens_written_out_are_text(vocabulary, text):
+    assert not {49406, 49407} & set(vocabulary.tokens(f"a {text} b"))

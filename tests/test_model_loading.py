@@ -1,0 +1,279 @@
+"""Whatever layout, container and precision a checkpoint has, the networks loaded from it compute what it says.
+
+`reference.ldm` computes the same from the same weights, without anything of the package.
+"""
+
+import hashlib
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from reference.checkpoints import SIZES, Networks, Sizes, build, empty, write_checkpoint
+from reference.folder import Folder, write_folder
+from safetensors.torch import load_file, save_file
+
+from lib_ti.model import original
+from lib_ti.model.checkpoint import Checkpoint
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.loading import open_checkpoint, with_vae
+from lib_ti.model.noise import Noise
+from lib_ti.model.prompts import PLAIN, Prompt
+from lib_ti.model.text import PromptEncoder
+from lib_ti.model.weights import Weights
+
+CPU = torch.device("cpu")
+FEW = replace(SIZES["small"], vocabulary=500)  # no test here writes a prompt
+TIMES = torch.tensor([3, 981])
+OF_SD15 = "21503364ca61d806acb658b579a19b5a1c418f8496f5647379e151adfab3c318"  # sha256 of its names and shapes
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def load(checkpoint: Checkpoint) -> StableDiffusion:
+    return StableDiffusion.load(checkpoint, torch.float32, CPU)
+
+
+def computed(model: StableDiffusion) -> dict[str, torch.Tensor]:
+    """What every part of a loaded model makes of some inputs, their sides unequal."""
+    width = model.token_table().shape[1]
+    prompt = Prompt(tuple(range(77)), (PLAIN,) * 77)
+    mean, deviation = model.encode_pictures(noise(1, 3, 32, 64))
+    return {
+        "prediction": model.predict(noise(2, 4, 16, 8), TIMES, noise(2, 77, width).to(model.dtype)),
+        "mean": mean,
+        "deviation": deviation,
+        "pixels": model.decode_latents(noise(1, 4, 6, 4)),
+        "features": model.encode_prompts([prompt], {"clip_l": torch.zeros(0, width)}),
+    }
+
+
+def expected(networks: Networks, sizes: Sizes) -> dict[str, torch.Tensor]:
+    """The same of the reference's networks."""
+    unet, vae, text = networks
+    mean, log_variance = vae.encode(noise(1, 3, 32, 64))
+    return {
+        "prediction": unet(noise(2, 4, 16, 8), TIMES, noise(2, 77, sizes.width)),
+        "mean": mean * sizes.scale_factor,
+        "deviation": (log_variance / 2).exp() * sizes.scale_factor,
+        "pixels": vae.decode(noise(1, 4, 6, 4) / sizes.scale_factor).clamp(-1, 1),
+        "features": text(torch.arange(77)[None]),
+    }
+
+
+def assert_close(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-5)
+
+
+def assert_loads(path: Path, sizes: Sizes = FEW, dtype: torch.dtype = torch.float16) -> None:
+    assert_close(computed(load(open_checkpoint(path))), expected(build(sizes).rounded(dtype), sizes))
+
+
+# --- the original layout -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.smoke
+def test_a_checkpoint_computes_what_its_file_says(tiny_checkpoint):
+    assert_loads(tiny_checkpoint, SIZES["small"])
+
+
+@pytest.mark.parametrize("name", sorted(SIZES.keys() - {"small"}))
+def test_so_does_one_of_any_size(tmp_path, name):
+    sizes = replace(SIZES[name], vocabulary=500)
+    assert_loads(write_checkpoint(tmp_path / "model.safetensors", sizes), sizes)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_in_any_container_and_precision(tmp_path, suffix, dtype):
+    assert_loads(write_checkpoint(tmp_path / f"model{suffix}", FEW, dtype=dtype), dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [{"extra_keys": False}, {"old_text_names": True}, {"ema_only": True}, {"ema_only": True, "extra_keys": False}],
+    ids=lambda otherwise: "-".join(otherwise),
+)
+def test_with_more_or_fewer_or_other_keys(tmp_path, otherwise):
+    assert_loads(write_checkpoint(tmp_path / "model.safetensors", FEW, **otherwise))
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old container"])
+@pytest.mark.parametrize("nested", ["", "state_dict", "model"])
+def test_a_ckpt_holds_its_weights_at_any_usual_place(tmp_path, zipped, nested):
+    state = load_file(write_checkpoint(tmp_path / "model.safetensors", FEW))
+    record = {nested: state, "epoch": 3} if nested else state
+    torch.save(record, tmp_path / "model.ckpt", _use_new_zipfile_serialization=zipped)
+    assert_loads(tmp_path / "model.ckpt")
+
+
+def test_a_ckpt_of_lightning_loads_where_lightning_is_not_installed(tmp_path, monkeypatch):
+    gone = ModuleType("lightning_gone")
+    monkeypatch.setitem(sys.modules, gone.__name__, gone)
+    for base in (object, dict, list):  # each is pickled by other means
+        name = f"Of{base.__name__.title()}"
+        setattr(gone, name, type(name, (base,), {"__module__": gone.__name__}))
+    callback, options, history = gone.OfObject(), gone.OfDict(rate=1e-4), gone.OfList([0.5, 0.25])
+    callback.best = np.float64(0.1)
+    record = {
+        "pytorch-lightning_version": "1.4.2",
+        "callbacks": {gone.OfObject: {"state": callback, "scores": np.zeros(3)}},
+        "hyper_parameters": options,
+        "history": history,
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}}],
+    }
+    path = write_checkpoint(tmp_path / "model.ckpt", FEW, beside=record)
+    monkeypatch.delitem(sys.modules, gone.__name__)
+    assert_loads(path)
+
+
+def test_what_the_yaml_tells(tmp_path):
+    sizes = replace(SIZES["v"], vocabulary=500)
+    checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", sizes))
+    assert (checkpoint.family.name, checkpoint.width, checkpoint.prompt_length) == ("sd1", 96, 77)
+    assert checkpoint.resolution == 8 * 16
+    assert checkpoint.noise == Noise(1000, 0.00085, 0.012, "v")
+    assert checkpoint.predicting("auto").noise.prediction == "v"
+    assert checkpoint.predicting("epsilon").noise.prediction == "epsilon"
+
+
+def test_loaded_networks_are_frozen_and_in_the_precision_asked_for(tiny_checkpoint):
+    model = StableDiffusion.load(open_checkpoint(tiny_checkpoint), torch.bfloat16, CPU)
+    for network in (model.unet, model.vae, model.text.model):
+        assert not network.training
+        assert {(p.dtype, p.requires_grad) for p in network.parameters()} == {(torch.bfloat16, False)}
+    prediction = computed(model)["prediction"]
+    assert prediction.dtype == torch.float32  # and so is all else that comes out
+    wanted = expected(build(SIZES["small"]), SIZES["small"])["prediction"]
+    torch.testing.assert_close(prediction, wanted, rtol=0, atol=0.1)
+
+
+def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch):
+    real = Sizes(
+        unet={
+            "in_channels": 4, "out_channels": 4, "model_channels": 320, "channel_mult": [1, 2, 4, 4], "num_res_blocks": 2,
+            "attention_resolutions": [4, 2, 1], "num_heads": 8, "context_dim": 768,
+        },
+        vae={
+            "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "z_channels": 4,
+            "resolution": 256, "in_channels": 3, "out_ch": 3,
+        },
+        text_layers=12,
+        image_size=64,
+    )  # fmt: skip
+    shapes = {name: tuple(value.shape) for name, value in empty(real).state().items()}
+    listing = "\n".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
+    assert hashlib.sha256(listing.encode()).hexdigest() == OF_SD15, "these are not the names of v1-5-pruned-emaonly"
+
+    monkeypatch.setattr(original, "open_weights", lambda path: Weights(path, shapes, pytest.fail))
+    checkpoint = open_checkpoint(Path("v1-5-pruned-emaonly.safetensors"))
+    parts = checkpoint.unet, checkpoint.vae, checkpoint.text
+    assert [len(part.weights.shapes) for part in parts] == [686, 248, 196]
+    assert (checkpoint.width, checkpoint.resolution, checkpoint.noise) == (768, 512, Noise())
+
+
+# --- another VAE ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_vae(tmp_path) -> Path:
+    """A checkpoint with a VAE of other weights."""
+    return write_checkpoint(tmp_path / "other.safetensors", FEW, seed=1)
+
+
+@pytest.fixture
+def without_vae(tmp_path) -> Checkpoint:
+    checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", FEW, without_vae=True))
+    assert checkpoint.vae is None
+    return checkpoint
+
+
+def assert_has_other_vae(checkpoint: Checkpoint) -> None:
+    networks = build(FEW)._replace(vae=build(FEW, seed=1).vae).rounded(torch.float16)
+    assert_close(computed(load(checkpoint)), expected(networks, FEW))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+@pytest.mark.parametrize("prefix", ["first_stage_model.", ""], ids=["prefixed", "bare"])
+def test_a_vae_in_the_original_layout(without_vae, other_vae, tmp_path, prefix, suffix):
+    vae = {
+        prefix + name.removeprefix("first_stage_model."): value
+        for name, value in load_file(other_vae).items()
+        if name.startswith("first_stage_model.")
+    }
+    path = tmp_path / f"vae{suffix}"
+    save_file(vae, path) if suffix == ".safetensors" else torch.save({"state_dict": vae}, path)
+    assert_has_other_vae(with_vae(without_vae, path))
+
+
+@pytest.mark.parametrize("names", ["new", "old"])
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_a_vae_in_the_layout_of_diffusers(without_vae, other_vae, tmp_path, names, place):
+    vae = open_checkpoint(other_vae).vae.load(torch.float32, CPU)
+    folder = tmp_path / "vae"
+    vae.save_pretrained(folder)
+    file = folder / "diffusion_pytorch_model.safetensors"
+    if names == "old":  # those of diffusers before 0.13, which the files of many VAEs still have
+        save_file({old_attention_names(name): value for name, value in vae.state_dict().items()}, file)
+    assert_has_other_vae(with_vae(without_vae, folder if place == "folder" else file))
+
+
+def old_attention_names(name: str) -> str:
+    for new, old in {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}.items():
+        name = name.replace(f".{new}.", f".{old}.")
+    return name
+
+
+def test_another_vae_takes_the_place_of_a_checkpoint_s_own(other_vae, tmp_path):
+    checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", FEW))
+    assert_has_other_vae(with_vae(checkpoint, other_vae))
+
+
+# --- diffusers folders ---------------------------------------------------------------------------------------------
+
+
+def assert_folder_loads(folder: Folder) -> None:
+    model = load(open_checkpoint(folder.path))
+    wanted = replace(model, unet=folder.unet, vae=folder.vae, text=PromptEncoder(folder.text))
+    assert_close(computed(model), computed(wanted))
+
+
+@pytest.mark.parametrize(
+    "saving",
+    [
+        {},
+        {"variant": "fp16", "dtype": torch.float16},
+        {"safe_serialization": False},
+        {"safe_serialization": False, "variant": "fp16", "dtype": torch.float16},
+        {"max_shard_size": "200KB"},
+        {"max_shard_size": "200KB", "variant": "fp16", "dtype": torch.float16},
+        {"max_shard_size": "200KB", "safe_serialization": False},
+    ],
+    ids=["plain", "fp16", "bin", "fp16 bin", "sharded", "sharded fp16", "sharded bin"],
+)
+def test_a_folder_computes_what_diffusers_saved(tmp_path, saving):
+    folder = write_folder(tmp_path / "model", vocabulary=5000, **saving)
+    assert ("max_shard_size" in saving) == any(tmp_path.rglob("*.index*.json"))
+    assert_folder_loads(folder)
+
+
+def test_a_folder_tells_what_it_predicts(tmp_path):
+    folder = write_folder(tmp_path, vocabulary=500, scheduler={"prediction_type": "v_prediction"})
+    checkpoint = open_checkpoint(folder.path)
+    assert checkpoint.noise == Noise(prediction="v")
+    assert (checkpoint.width, checkpoint.resolution) == (64, 64)
+
+
+def test_a_folder_without_a_vae_takes_another(tmp_path, other_vae):
+    folder = write_folder(tmp_path / "model", vocabulary=500)
+    shutil.move(folder.path / "vae", tmp_path / "vae")
+    checkpoint = open_checkpoint(folder.path)
+    assert checkpoint.vae is None
+    found = computed(load(with_vae(checkpoint, tmp_path / "vae")))
+    torch.testing.assert_close(found["mean"], folder.vae.encode(noise(1, 3, 32, 64)).latent_dist.mean * 0.18215)

@@ -1,0 +1,162 @@
+"""An old PyTorch file may say "call this function": nothing it names is run, and nobody's class is needed to read it.
+
+Every file here would leave a mark on the disk, or is one that torch.load hands on to code of its own.
+"""
+
+import builtins
+import importlib
+import io
+import operator
+import os
+import pickle
+import runpy
+import shutil
+import subprocess
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
+
+from lib_ti.embedding import formats
+from lib_ti.errors import UnusableFile
+from lib_ti.model import pickles
+from lib_ti.model.weights import open_weights
+
+
+class Call:
+    """Pickled, it is an order to call a function."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.order = function, arguments
+
+    def __reduce__(self):
+        return self.order
+
+
+def hostile(mark: Path) -> dict[str, Call]:
+    """Calls that would leave `mark`, or lead to some that would."""
+    command, code = f'echo > "{mark}"', f"open({str(mark)!r}, 'w')"
+    return {
+        "os.system": Call(os.system, command),
+        "os.mkdir": Call(os.mkdir, str(mark)),
+        "subprocess": Call(subprocess.call, command),
+        "eval": Call(eval, code),
+        "exec": Call(exec, code),
+        "open": Call(open, str(mark), "w"),
+        "io.open": Call(io.open, str(mark), "w"),
+        "shutil": Call(shutil.copy, __file__, str(mark)),
+        "numpy": Call(np.savetxt, str(mark), [1]),
+        "torch.save": Call(torch.save, 1, str(mark)),
+        "torch's load": Call(torch.load, __file__),
+        "getattr": Call(getattr, object, "__subclasses__"),
+        "__import__": Call(builtins.__import__, "os"),
+        "importlib": Call(importlib.import_module, "os"),
+        "runpy": Call(runpy.run_path, __file__),
+        "operator": Call(operator.attrgetter, "__class__"),
+        "types": Call(types.SimpleNamespace),
+        "pickle": Call(pickle.loads, b"."),
+        "this package": Call(formats.read, Path("x.pt")),
+        "itself": Call(pickles.load, Path("x.pt")),
+    }
+
+
+def in_zip(thing: object, path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "more": thing}, path)
+
+
+def in_old_container(thing: object, path: Path) -> None:
+    torch.save({"a": torch.zeros(2), "more": thing}, path, _use_new_zipfile_serialization=False)
+
+
+def bare(thing: object, path: Path) -> None:
+    path.write_bytes(pickle.dumps(thing, 4))
+
+
+@pytest.mark.parametrize("write", [in_zip, in_old_container, bare], ids=lambda write: write.__name__)
+@pytest.mark.parametrize("name", hostile(Path()))
+def test_no_call_is_made(tmp_path, name, write):
+    mark = tmp_path / "mark"
+    write(hostile(mark)[name], tmp_path / "model.ckpt")
+    with pytest.raises(UnusableFile, match="contains code"):
+        open_weights(tmp_path / "model.ckpt")
+    assert not mark.exists()
+
+
+def test_the_calls_would_leave_their_mark(tmp_path):
+    """Else the test above would prove nothing."""
+    pickle.loads(pickle.dumps(hostile(tmp_path / "mark")["os.system"]))
+    assert (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("collections", "OrderedDict.__class__"),
+        ("torch._utils", "_rebuild_tensor.__globals__"),
+        ("torch", "storage.os.system"),
+        ("builtins", "object.__subclasses__"),
+        ("builtins", "str.format"),
+        ("lib_ti.model.pickles", "sys.modules"),
+        ("nt", "system"),
+        ("posix", "system"),
+        ("__main__", "anything"),
+    ],
+)
+def test_no_way_leads_round_through_attributes(tmp_path, module, name):
+    """Newer pickles name things by a path, along which anything can be reached from anything."""
+    (tmp_path / "model.ckpt").write_bytes(b"\x80\4" + text(module) + text(name) + b"\x93)R.")
+    with pytest.raises(UnusableFile, match="contains code"):
+        open_weights(tmp_path / "model.ckpt")
+
+
+def text(value: str) -> bytes:
+    """The order to push a short string."""
+    return b"\x8c" + bytes([len(value)]) + value.encode()
+
+
+def test_torchscript_is_not_run(tmp_path, monkeypatch):
+    """To torch.load such an archive is a program, whatever unpickler it was given; loading one can write files."""
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("the program was loaded"))
+    path = tmp_path / "model.ckpt"
+    in_zip(None, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model/constants.pkl", b"")
+    with pytest.raises(UnusableFile, match="contains code"):
+        open_weights(path)
+
+
+def test_the_source_in_an_old_file_is_not_written_out(tmp_path, monkeypatch):
+    """Old files of whole modules hold these modules' source, and torch.load writes a .patch where it has changed.
+
+    Here it is "the source" of a function that the file first gave another name, and so the patch another place.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def push(value: object) -> bytes:
+        return pickle.dumps(value, 2)[2:-1]
+
+    function = b"ctorch._utils\n_rebuild_tensor_v2\n" + push((None, {"dump_patches": True, "__name__": "mark"})) + b"b"
+    module = b"\x80\2(" + push("module") + function + push("source.py") + push("rm -r /\n") + b"tQ."
+    parts = [pickle.dumps(part, 2) for part in (MAGIC_NUMBER, PROTOCOL_VERSION, {})]
+    Path("model.ckpt").write_bytes(b"".join([*parts, module, pickle.dumps([], 2)]))
+    with pytest.raises(UnusableFile):
+        open_weights(Path("model.ckpt"))
+    assert [file.name for file in tmp_path.iterdir()] == ["model.ckpt"]
+    assert torch._utils._rebuild_tensor_v2.__name__ != "mark"
+
+
+@pytest.mark.parametrize("name", ["embedding.pt", "model.ckpt"])
+def test_tar_archives_are_not_unpacked(tmp_path, monkeypatch, name):
+    """The container of the first PyTorch, which torch.load unpacks into a temporary folder."""
+    monkeypatch.setattr("tarfile.TarFile.extract", lambda *_, **__: pytest.fail("it was unpacked"))
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w"):
+        pass
+    shutil.make_archive(str(tmp_path / "archive"), "tar", tmp_path, ".")
+    (tmp_path / "archive.tar").rename(path)
+    with pytest.raises(UnusableFile):
+        pickles.load(path)

@@ -1,0 +1,535 @@
+"""Pictures of every kind people have become upright, 8-bit RGB or RGBA with the right colours; everything else is refused."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps, PngImagePlugin
+
+from lib_ti.data import latents, pictures
+from lib_ti.data.latents import Example
+from lib_ti.data.pictures import PictureFile
+from lib_ti.errors import UnusableFile
+from lib_ti.settings import parse
+from lib_ti.training.intake import bucket_step, examples, take_in
+
+RED, GREEN, BLUE, GOLD = (200, 30, 40), (20, 180, 60), (30, 50, 210), (220, 190, 20)
+
+
+def quarters(width: int = 32, height: int = 16) -> Image.Image:
+    """A picture that shows which way up it is."""
+    picture = Image.new("RGB", (width, height), RED)
+    picture.paste(GREEN, (width // 2, 0, width, height // 2))
+    picture.paste(BLUE, (0, height // 2, width // 2, height))
+    picture.paste(GOLD, (width // 2, height // 2, width, height))
+    return picture
+
+
+def values(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture).astype(int)
+
+
+def assert_close(found: Image.Image, wanted: Image.Image, tolerance: float) -> None:
+    """Equal but for a lossy file's errors: small on average."""
+    assert (found.mode, found.size) == (wanted.mode, wanted.size)
+    assert np.abs(values(found) - values(wanted)).mean() <= tolerance
+
+
+def saved(path: Path, picture: Image.Image, **options) -> Path:
+    picture.save(path, **options)
+    return path
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size, and has hardly a pixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+class TestDecode:
+    def test_rgb(self, tmp_path):
+        assert_close(pictures.decode(saved(tmp_path / "a.png", quarters())), quarters(), 0)
+
+    @pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp", "tif", "gif"])
+    def test_other_formats(self, tmp_path, suffix):
+        decoded = pictures.decode(saved(tmp_path / f"a.{suffix}", quarters()))
+        assert_close(decoded, quarters(), 8 if suffix in ("jpg", "webp") else 0)
+
+    def test_alpha_is_kept_with_the_colours_below_it(self, tmp_path):
+        picture = quarters().convert("RGBA")
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+        assert_close(pictures.decode(saved(tmp_path / "a.png", picture)), picture, 0)
+
+    def test_gray_with_alpha(self, tmp_path):
+        picture = Image.merge("LA", (Image.linear_gradient("L"), Image.linear_gradient("L").rotate(90)))
+        assert_close(pictures.decode(saved(tmp_path / "a.png", picture)), picture.convert("RGBA"), 0)
+
+    def test_gray(self, tmp_path):
+        decoded = pictures.decode(saved(tmp_path / "a.png", Image.linear_gradient("L")))
+        assert_close(decoded, Image.linear_gradient("L").convert("RGB"), 0)
+
+    def test_black_and_white(self, tmp_path):
+        picture = Image.new("1", (16, 8))
+        picture.paste(1, (8, 0, 16, 8))
+        decoded = pictures.decode(saved(tmp_path / "a.png", picture))
+        assert decoded.mode == "RGB"
+        assert (decoded.getpixel((7, 4)), decoded.getpixel((8, 4))) == ((0, 0, 0), (255, 255, 255))
+
+    def test_palette(self, tmp_path):
+        picture = quarters().quantize(4)
+        assert picture.mode == "P"
+        assert_close(pictures.decode(saved(tmp_path / "a.png", picture)), quarters(), 0)
+
+    def test_palette_with_a_transparent_colour(self, tmp_path):
+        picture = quarters().quantize(4)
+        hole = picture.getpixel((0, 0))  # RED's
+        decoded = pictures.decode(saved(tmp_path / "a.png", picture, transparency=hole))
+        assert decoded.mode == "RGBA"
+        assert decoded.convert("RGB").tobytes() == quarters().tobytes()
+        assert [decoded.getchannel("A").getpixel(at) for at in ((0, 0), (31, 0), (0, 15))] == [0, 255, 255]
+
+    def test_palette_with_half_transparent_colours(self, tmp_path):
+        picture = quarters().quantize(4)
+        colours = [picture.getpixel(at) for at in ((0, 0), (31, 0))]
+        alpha = bytearray(b"\xff" * 4)
+        alpha[colours[0]], alpha[colours[1]] = 0, 100
+        decoded = pictures.decode(saved(tmp_path / "a.png", picture, transparency=bytes(alpha)))
+        assert [decoded.getpixel(at) for at in ((0, 0), (31, 0), (0, 15))] == [(*RED, 0), (*GREEN, 100), (*BLUE, 255)]
+
+    def test_one_transparent_colour_without_a_palette(self, tmp_path):
+        decoded = pictures.decode(saved(tmp_path / "a.png", quarters(), transparency=BLUE))
+        assert [decoded.getpixel(at) for at in ((0, 0), (0, 15))] == [(*RED, 255), (*BLUE, 0)]
+
+    def test_cmyk_jpeg(self, tmp_path):
+        decoded = pictures.decode(saved(tmp_path / "a.jpg", quarters(64, 64).convert("CMYK"), quality=95))
+        assert_close(decoded, quarters(64, 64), 8)
+
+    def test_gray_jpeg(self, tmp_path):
+        decoded = pictures.decode(saved(tmp_path / "a.jpg", quarters(64, 64).convert("L"), quality=95))
+        assert_close(decoded, quarters(64, 64).convert("L").convert("RGB"), 3)
+
+    def test_16_bit_gray_png(self, tmp_path):
+        """Pillow alone would clip everything from 256 on to white."""
+        deep = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
+        decoded = pictures.decode(saved(tmp_path / "a.png", Image.fromarray(deep)))
+        assert decoded.mode == "RGB"
+        assert (values(decoded)[..., 1].ravel() == np.arange(256)).all()
+
+    @pytest.mark.parametrize("top", [1.0, 255.0, 1000.0])
+    def test_32_bit_float_tiff(self, tmp_path, top):
+        """Its white is 1, 255, or else its own largest value; nothing below black."""
+        shades = np.linspace(0, top, 256, dtype=np.float32).reshape(16, 16)
+        shades[0, 0] = -top
+        decoded = pictures.decode(saved(tmp_path / "a.tif", Image.fromarray(shades)))
+        assert decoded.mode == "RGB"
+        assert (values(decoded)[..., 0].ravel() == np.arange(256)).all()
+
+    def test_what_is_no_number_in_a_float_tiff_is_black(self, tmp_path):
+        shades = np.full((4, 4), 0.5, np.float32)
+        shades[0, 0], shades[0, 1] = np.nan, -np.inf
+        decoded = values(pictures.decode(saved(tmp_path / "a.tif", Image.fromarray(shades))))
+        assert decoded[0, :3, 0].tolist() == [0, 0, 128]
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_a_camera_held_any_way_gives_an_upright_picture(self, tmp_path, orientation):
+        undone_by = {
+            1: None,
+            2: Image.Transpose.FLIP_LEFT_RIGHT,
+            3: Image.Transpose.ROTATE_180,
+            4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE,
+            6: Image.Transpose.ROTATE_90,  # stored turned to the left, shown turned to the right
+            7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_270,
+        }[orientation]
+        stored = quarters(64, 32) if undone_by is None else quarters(64, 32).transpose(undone_by)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = saved(tmp_path / "a.jpg", stored, quality=95, subsampling=0, exif=exif)
+        assert_close(pictures.decode(path), quarters(64, 32), 4)
+        assert pictures.check(path) == (64, 32)
+
+    @pytest.mark.parametrize(("suffix", "options"), [("gif", {}), ("webp", {"lossless": True}), ("png", {})])
+    def test_of_an_animation_the_first_frame(self, tmp_path, suffix, options):
+        frames = [quarters(), Image.new("RGB", (32, 16), "black")]
+        path = saved(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
+        with Image.open(path) as animation:
+            assert animation.n_frames == 2
+        assert_close(pictures.decode(path).convert("RGB"), quarters(), 0)
+
+    def test_a_large_jpeg_is_decoded_no_larger_than_needed(self, tmp_path):
+        path = saved(tmp_path / "a.jpg", quarters(6000, 4200), quality=90)
+        decoded = pictures.decode(path)
+        assert decoded.size == (3000, 2100), "a half, which is still longer than any copy that is kept"
+        assert_close(decoded, quarters(3000, 2100), 2)
+
+
+class TestRefusal:
+    def refusal(self, path: Path) -> str:
+        with pytest.raises(UnusableFile) as caught:
+            pictures.decode(path)
+        message = str(caught.value)
+        assert message.startswith(f"{path}: ")
+        assert "\n" not in message
+        return message.removeprefix(f"{path}: ")
+
+    @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp"])
+    def test_truncated(self, tmp_path, suffix):
+        noise = Image.effect_noise((64, 64), 80).convert("RGB")  # nothing to compress, so a half lacks pixels
+        path = saved(tmp_path / f"a.{suffix}", noise)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        assert self.refusal(path) == "truncated"
+
+    @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"a letter", b"%PDF-1.7", bytes(1000)])
+    def test_not_a_picture(self, tmp_path, data):
+        path = tmp_path / "a.png"
+        path.write_bytes(data)
+        assert self.refusal(path) == "not a picture that can be read"
+
+    def test_a_header_that_claims_gigapixels(self, tmp_path):
+        path = tmp_path / "a.png"
+        path.write_bytes(png_header(40_000, 40_000))
+        assert path.stat().st_size < 200
+        assert self.refusal(path) == "far too large; reduce the picture first"
+
+    def test_larger_than_any_camera(self, tmp_path):
+        path = tmp_path / "a.png"
+        path.write_bytes(png_header(12_000, 11_000))
+        assert self.refusal(path) == "12000×11000 pixels is too large; reduce the picture first"
+
+    def test_not_there(self, tmp_path):
+        self.refusal(tmp_path / "a.png")
+        self.refusal(tmp_path)
+
+    @given(cut=st.integers(0, 10_000), at=st.integers(0, 10_000), junk=st.binary(max_size=8))
+    @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tif"])
+    def test_damage_is_a_refusal_at_worst(self, tmp_path_factory, suffix, cut, at, junk):
+        path = saved(tmp_path_factory.getbasetemp() / f"damaged.{suffix}", quarters())
+        data = bytearray(path.read_bytes())
+        at %= len(data)
+        data[at : at + len(junk)] = junk
+        path.write_bytes(data[: max(1, len(data) - cut % len(data))])
+        try:
+            assert pictures.decode(path).mode in ("RGB", "RGBA")
+        except UnusableFile:
+            pass
+
+
+def test_transparent_is_white_as_on_paper():
+    picture = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    picture.putpixel((1, 0), (200, 100, 0, 255))
+    picture.putpixel((2, 0), (0, 0, 0, 51))
+    assert [pictures.flatten(picture).getpixel((x, 0)) for x in range(3)] == [(255,) * 3, (200, 100, 0), (204,) * 3]
+    assert pictures.flatten(quarters()).tobytes() == quarters().tobytes()
+
+
+class TestFit:
+    def test_the_middle_of_a_wide_picture(self):
+        wide = Image.new("RGB", (90, 30), RED)
+        wide.paste(GREEN, (30, 0, 60, 30))
+        assert pictures.fit(wide, 30, 30).getcolors() == [(900, GREEN)]
+
+    def test_the_middle_of_a_tall_picture(self):
+        tall = Image.new("RGB", (30, 90), RED)
+        tall.paste(GREEN, (0, 30, 30, 60))
+        assert pictures.fit(tall, 30, 30).getcolors() == [(900, GREEN)]
+
+    def test_nothing_is_touched_that_fits_already(self):
+        noise = Image.effect_noise((64, 32), 80)
+        assert pictures.fit(noise, 64, 32).tobytes() == noise.tobytes()
+
+    @given(*[st.integers(1, 300)] * 2, *[st.integers(1, 40).map(lambda n: 8 * n)] * 2)
+    def test_as_pillow_would(self, width, height, to_width, to_height):
+        """Pillow's own fit cuts at fractions of pixels, ours at whole ones: on a slope they hardly differ."""
+        slope = Image.merge("RGB", [Image.linear_gradient("L").rotate(a).resize((width, height)) for a in (0, 90, 180)])
+        ours = pictures.fit(slope, to_width, to_height)
+        theirs = ImageOps.fit(slope, (to_width, to_height), Image.Resampling.LANCZOS)
+        assert ours.size == theirs.size == (to_width, to_height)
+        step = 255 / min(width, height) * max(1, min(width / to_width, height / to_height))
+        assert np.abs(values(ours) - values(theirs)).mean() <= 2 + step
+
+    def test_a_strip_is_not_blown_up_to_be_cut(self, monkeypatch):
+        """A scanned spine of a book, 2048×2, would take gigabytes at 1024 pixels."""
+        sizes = []
+        resize = Image.Image.resize
+
+        def watched(self, size, *args, **kwargs):
+            sizes.append(size)
+            return resize(self, size, *args, **kwargs)
+
+        monkeypatch.setattr(Image.Image, "resize", watched)
+        assert pictures.fit(Image.new("L", (2048, 16)), 256, 256).size == (256, 256)
+        assert all(width * height <= 2048 * 2048 for width, height in sizes)
+
+
+def test_reduced_keeps_the_shape():
+    assert pictures.reduced(quarters(4000, 1000)).size == (2048, 512)
+    assert pictures.reduced(quarters(5000, 1)).size == (2048, 1)
+    small = quarters()
+    assert pictures.reduced(small) is small
+
+
+class TestBuckets:
+    @pytest.mark.parametrize("resolution", [64, 72, 256, 448, 512, 640, 768, 1024])
+    def test_sizes_fit_the_network_and_the_memory(self, resolution):
+        step = bucket_step(resolution)
+        assert step % 8 == 0
+        for width, height in pictures.aspect_buckets(resolution, step):
+            assert width % step == height % step == 0
+            assert 0.5 <= width / height <= 2
+            assert 0.75 <= width * height / resolution**2 <= 1.34
+
+    @pytest.mark.parametrize(
+        ("size", "bucket"),
+        [((3000, 3000), (512, 512)), ((1200, 1000), (576, 448)), ((1500, 1000), (640, 384)), ((900, 100), (704, 384)),
+         ((10, 9000), (384, 704))],
+    )  # fmt: skip
+    def test_known_shapes(self, size, bucket):
+        assert pictures.bucket_of(size, 512, 64) == bucket
+
+    @given(st.integers(50, 5000), st.integers(50, 5000), st.sampled_from([64, 256, 512, 1000, 1024]))
+    def test_no_other_bucket_is_nearer(self, width, height, resolution):
+        def cut(bucket: tuple[int, int]) -> float:
+            """How many times larger the picture is than what is kept of it."""
+            across, down = bucket[0] * height, bucket[1] * width
+            return max(across, down) / min(across, down)
+
+        step = bucket_step(resolution)
+        buckets = {*pictures.aspect_buckets(resolution, step), (resolution, resolution)}
+        chosen = pictures.bucket_of((width, height), resolution, step)
+        assert chosen in buckets
+        assert cut(chosen) == pytest.approx(min(map(cut, buckets)))
+
+    @pytest.mark.parametrize("resolution", [64, 512, 768])
+    def test_a_picture_turned_gets_its_bucket_turned(self, resolution):
+        step = bucket_step(resolution)
+        for width in range(1000, 2200, 50):
+            upright = pictures.bucket_of((width, 1000), resolution, step)
+            assert pictures.bucket_of((1000, width), resolution, step) == upright[::-1]
+
+
+class TestFolder:
+    def test_only_what_is_meant_to_be_a_picture(self, tmp_path):
+        (tmp_path / "folder.png").mkdir()
+        for name in ("b.png", "a.JPG", "c", "a.txt", "A.TXT", "b.mask.png", "B.MASK.PNG", ".hidden.png", "Thumbs.db",
+                     "desktop.ini", "meta.json"):  # fmt: skip
+            (tmp_path / name).touch()
+        assert [file.path.name for file in pictures.find(tmp_path)] == ["a.JPG", "b.png", "c"]
+
+    @pytest.mark.parametrize(
+        ("data", "caption"),
+        [
+            (b"a red mug", "a red mug"),
+            (b"\xef\xbb\xbfa red mug", "a red mug"),
+            (b"a red mug,\r\n on a table \r\n\r\n", "a red mug, on a table"),
+            ("a café\n".encode(), "a café"),
+            (b"", ""),
+            (b" \n", ""),
+        ],
+    )
+    def test_captions_of_text_files(self, tmp_path, data, caption):
+        (tmp_path / "mug.png").touch()
+        (tmp_path / "mug.txt").write_bytes(data)
+        assert PictureFile(tmp_path / "mug.png").caption("txt") == caption
+
+    @pytest.mark.parametrize("data", ["a café, red".encode("latin-1"), "a cafё, red".encode("cp1251"), b"a caf\0, red"])
+    def test_a_caption_in_another_encoding_keeps_its_plain_words(self, tmp_path, data):
+        (tmp_path / "mug.txt").write_bytes(data)
+        caption = PictureFile(tmp_path / "mug.png").caption("txt")
+        assert caption.startswith("a caf")
+        assert caption.endswith(", red")
+
+    @pytest.mark.parametrize(
+        ("name", "caption"),
+        [("red_mug on a table", "red mug on a table"), ("00001-0-red mug", "red mug"), ("12 red  mug", "red mug"),
+         ("2024-05-01", "2024-05-01"), ("mug 2", "mug 2")],
+    )  # fmt: skip
+    def test_captions_of_file_names(self, tmp_path, name, caption):
+        assert PictureFile(tmp_path / f"{name}.png").caption("file-name") == caption
+
+    def test_no_captions(self, tmp_path):
+        (tmp_path / "mug.txt").write_text("a red mug")
+        file = PictureFile(tmp_path / "mug.png")
+        assert file.caption("none") == ""
+        assert PictureFile(tmp_path / "cup.png").caption("txt") == ""
+
+    @pytest.mark.parametrize("mask", ["mug.mask.png", "mug.jpg.mask.png"])
+    def test_masks_lie_beside(self, tmp_path, mask):
+        assert PictureFile(tmp_path / "mug.jpg").mask is None
+        (tmp_path / mask).touch()
+        assert PictureFile(tmp_path / "mug.jpg").mask == tmp_path / mask
+
+
+class TestMasks:
+    """How much each latent counts; the VAE makes one of 8×8 pixels."""
+
+    def weight(self, path: Path, mask: Path | None = None, mirrored: bool = False, size: tuple[int, int] = (32, 16)):
+        return latents.weight(Example(path, "", mask, size), mirrored, 8)
+
+    def left_half(self, size: tuple[int, int]) -> Image.Image:
+        mask = Image.new("L", size)
+        mask.paste(255, (0, 0, size[0] // 2, size[1]))
+        return mask
+
+    def test_alpha(self, tmp_path):
+        picture = quarters().convert("RGBA")
+        picture.putalpha(self.left_half(picture.size))
+        path = saved(tmp_path / "a.png", picture)
+        assert self.weight(path).tolist() == [[[2, 2, 0, 0]] * 2]
+        assert self.weight(path, mirrored=True).tolist() == [[[0, 0, 2, 2]] * 2]
+
+    def test_a_mask_file_of_another_size_goes_before_alpha(self, tmp_path):
+        picture = quarters().convert("RGBA")
+        picture.putalpha(self.left_half(picture.size).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+        mask = saved(tmp_path / "a.mask.png", self.left_half((320, 160)))
+        weight = self.weight(saved(tmp_path / "a.png", picture), mask)
+        assert weight.numpy() == pytest.approx(np.array([[[2, 2, 0, 0]] * 2]), abs=0.05)
+
+    def test_shades_count_in_proportion(self, tmp_path):
+        mask = saved(tmp_path / "a.mask.png", Image.fromarray(np.repeat([[50, 100, 150, 200]], 16, 0).repeat(8, 1).astype("uint8")))
+        weight = self.weight(saved(tmp_path / "a.png", quarters()), mask)
+        assert weight[0].tolist() == [pytest.approx([0.4, 0.8, 1.2, 1.6])] * 2
+        assert float(weight.mean()) == pytest.approx(1), "so that a mask does not change the learning rate"
+
+    def test_a_mask_is_cut_like_its_picture(self, tmp_path):
+        picture = saved(tmp_path / "a.png", quarters(96, 16))
+        mask = Image.new("L", (96, 16), 255)
+        mask.paste(0, (48, 0, 96, 16))
+        weight = self.weight(picture, saved(tmp_path / "a.mask.png", mask))
+        assert weight.tolist() == [[[2, 2, 0, 0]] * 2]
+
+    def test_a_photographed_mask_is_upright_too(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        turned = self.left_half((32, 16)).rotate(180)
+        weight = self.weight(saved(tmp_path / "a.png", quarters()), saved(tmp_path / "a.mask.png", turned, exif=exif))
+        assert weight.tolist() == [[[2, 2, 0, 0]] * 2]
+
+    @pytest.mark.parametrize("shade", [0, 128, 255])
+    def test_a_mask_of_one_shade_says_nothing(self, tmp_path, shade):
+        picture = quarters().convert("RGBA")
+        picture.putalpha(shade)
+        assert self.weight(saved(tmp_path / "a.png", picture)) is None
+
+    def test_a_mask_whose_light_is_cut_off_says_nothing(self, tmp_path):
+        mask = Image.new("L", (96, 16))
+        mask.paste(255, (0, 0, 8, 16))
+        picture = saved(tmp_path / "a.png", quarters(96, 16))
+        assert self.weight(picture, saved(tmp_path / "a.mask.png", mask), size=(16, 16)) is None
+
+    def test_masks_can_be_left_alone(self, tmp_path):
+        picture = quarters().convert("RGBA")
+        picture.putalpha(self.left_half(picture.size))
+        path = saved(tmp_path / "a.png", picture)
+        assert latents.weight(Example(path, "", None, (32, 16), masked=False), False, 8) is None
+
+
+def test_pixels_are_what_the_vae_wants(tmp_path):
+    picture = Image.new("RGB", (16, 8), (0, 255, 51))
+    picture.paste((255, 0, 0), (0, 0, 8, 8))
+    example = Example(saved(tmp_path / "a.png", picture), "", None, (16, 8))
+    tensor = latents.pixels(example, mirrored=False)
+    assert tensor.shape == (1, 3, 8, 16)
+    assert tensor[0, :, 0, 0].tolist() == [1, -1, -1]
+    assert tensor[0, :, 7, 15].tolist() == pytest.approx([-1, 1, -0.6])
+    assert (latents.pixels(example, mirrored=True) == tensor.flip(3)).all()
+
+
+class TestIntake:
+    """The run's own copies."""
+
+    def settings(self, **more):
+        return parse({"images": "x", "name": "x-y", "model": "x", "out": "x", "resolution": "64", **more})[0]
+
+    def take_in(self, tmp_path, captions="none"):
+        take_in(tmp_path / "given", captions, tmp_path / "images", lambda: False)
+        return tmp_path / "images"
+
+    @pytest.fixture
+    def given_folder(self, tmp_path):
+        (tmp_path / "given").mkdir()
+        return tmp_path / "given"
+
+    def test_carry_nothing_but_pixels(self, given_folder, tmp_path):
+        """Where and by whom a photograph was taken is nobody's business who gets to see a run."""
+        exif = Image.Exif()
+        exif[0x0112], exif[0x010F], exif[0x8825] = 6, "Camera of Jane Doe", {1: "N", 2: (52.0, 31.0, 12.0)}
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Author", "Jane Doe")
+        told = {"exif": exif, "icc_profile": b"Jane Doe's screen" * 10, "dpi": (300, 300)}
+        saved(given_folder / "a.jpg", quarters(64, 32), comment="Jane Doe", **told)
+        saved(given_folder / "a.mask.png", quarters(64, 32).convert("L"), pnginfo=text, **told)
+        saved(given_folder / "b.png", quarters().convert("RGBA"), pnginfo=text, **told)
+        folder = self.take_in(tmp_path)
+        assert sorted(p.name for p in folder.iterdir()) == ["0000.mask.png", "0000.png", "0001.png"]
+        for path in folder.iterdir():
+            data = path.read_bytes()
+            kinds, at = set(), 8
+            while at < len(data):
+                (length,) = struct.unpack(">I", data[at : at + 4])
+                kinds.add(data[at + 4 : at + 8])
+                at += length + 12
+            assert kinds == {b"IHDR", b"IDAT", b"IEND"}, path.name
+
+    def test_have_the_same_pixels(self, given_folder, tmp_path):
+        picture = quarters().convert("RGBA")
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+        saved(given_folder / "a.png", picture)
+        assert_close(Image.open(self.take_in(tmp_path) / "0000.png"), picture, 0)
+
+    def test_are_at_most_2048_long_and_their_masks_as_large(self, given_folder, tmp_path):
+        saved(given_folder / "a.png", quarters(2500, 1250))
+        saved(given_folder / "a.mask.png", Image.linear_gradient("L"))
+        saved(given_folder / "b.jpg", quarters(20, 4100))
+        folder = self.take_in(tmp_path)
+        sizes = {path.name: Image.open(path).size for path in folder.iterdir()}
+        assert sizes == {"0000.png": (2048, 1024), "0000.mask.png": (2048, 1024), "0001.png": (10, 2048)}
+
+    def test_keep_captions_and_leave_out_what_cannot_be_read(self, given_folder, tmp_path):
+        saved(given_folder / "a.png", quarters())
+        (given_folder / "a.txt").write_text("a café", encoding="utf-8")
+        (given_folder / "b.png").write_bytes(b"broken")
+        saved(given_folder / "c.png", quarters())
+        (given_folder / "c.mask.png").write_bytes(b"broken")
+        saved(given_folder / "d.png", quarters())
+        found = examples(self.take_in(tmp_path, "txt"), self.settings())
+        assert [(e.path.name, e.caption) for e in found] == [("0000.png", "a café"), ("0003.png", "")]
+
+    def test_are_made_once(self, given_folder, tmp_path):
+        saved(given_folder / "a.png", quarters())
+        copy = self.take_in(tmp_path) / "0000.png"
+        before = copy.read_bytes()
+        (given_folder / "a.png").unlink()
+        self.take_in(tmp_path)
+        assert copy.read_bytes() == before
+
+    def test_are_whole_or_not_there(self, given_folder, tmp_path):
+        for name in "abc":
+            saved(given_folder / f"{name}.png", quarters())
+        answers = iter([False, False, True])
+        take_in(given_folder, "none", tmp_path / "images", lambda: next(answers))
+        assert not (tmp_path / "images").exists()
+        assert len(os.listdir(self.take_in(tmp_path))) == 3
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["given", "images"]
+
+    def test_become_examples(self, given_folder, tmp_path):
+        saved(given_folder / "a.png", quarters(600, 300))
+        saved(given_folder / "a.mask.png", quarters(600, 300).convert("L"))
+        folder = self.take_in(tmp_path)
+        (plain,) = examples(folder, self.settings())
+        assert (plain.size, plain.mask, plain.masked) == ((64, 64), folder / "0000.mask.png", True)
+        (shaped,) = examples(folder, self.settings(buckets=True, masks=False))
+        assert (shaped.size, shaped.mask, shaped.masked) == ((88, 48), None, False)
+
+    def test_that_are_gone_are_missed(self, tmp_path):
+        with pytest.raises(UnusableFile, match="pictures are gone"):
+            examples(tmp_path / "images", self.settings())
