@@ -36,6 +36,9 @@ FIELDS: dict[str, frozenset[str]] = {
 mean cosine to where they started. `file`: relative to the run folder, but absolute in `finished`.
 """
 
+_PLACE = {"step": ("step",), "preview": ("step", "prompt_index", "seed_index"), "snapshot": ("step",)}
+"""By what readers file an event; without it, it is unreadable."""
+
 ENDINGS = frozenset({"finished", "stopped", "failed"})
 
 
@@ -91,9 +94,10 @@ def _parse(data: bytes) -> Iterator[Event]:
         try:
             record = json.loads(line)
             kind, moment = record.pop("kind"), float(record.pop("time"))
-        except (ValueError, KeyError, AttributeError, TypeError):
+            known = kind in FIELDS and all(type(record.get(name)) is int for name in _PLACE.get(kind, ()))
+        except (ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError):
             continue  # torn by a kill, then mended: the event is lost, the log is not
-        if kind in FIELDS:
+        if known:
             yield Event(kind, {k: v for k, v in record.items() if k in FIELDS[kind]}, moment)
 
 

@@ -224,9 +224,7 @@ def _read(name: str, given: Raw) -> Any:
 
 def _scalar(text: str, kind: type, option: Option) -> Any:
     if kind is Path:
-        if not text.strip() or "\0" in text:
-            raise ValueError("is empty")
-        return Path(text).expanduser()
+        return _path(text)
     if kind is str:
         if option.choices and text not in option.choices:
             raise ValueError(f"{text!r} is none of {', '.join(option.choices)}")
@@ -238,12 +236,29 @@ def _scalar(text: str, kind: type, option: Option) -> Any:
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is not a {'whole ' if kind is int else ''}number") from None
     low, high = option.low, option.high
-    if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
+    if (
+        (kind is float and not math.isfinite(value))
+        or (low is not None and value < low)
+        or (high is not None and value > high)
+    ):
         span = (
             f"from {low:g} to {high:g}" if low is not None and high is not None and high < 1e9 else f"{low:g} or more"
         )
         raise ValueError(f"{text.strip()} is out of range; it goes {span}" + (f" {option.unit}" if option.unit else ""))
     return value
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise ValueError("is empty")
+    if "\0" in text:
+        raise ValueError("contains a null character")
+    if any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in Path(text).parts) or len(text) > 4000:
+        raise ValueError("is longer than a path can be")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{text}: there is no such home folder") from None
 
 
 def _switch(text: str) -> bool:
@@ -267,7 +282,8 @@ def _check_multiple_of_8(pixels: int) -> None:
         raise ValueError(f"{pixels} is not a multiple of 8; {pixels // 8 * 8} is the next one below")
 
 
-def _check_device(text: str) -> None:
+def check_device(text: str) -> None:
+    """Raises ValueError with a sentence unless `text` may be a device."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise ValueError(f"{text!r} is not auto, cpu or a card such as cuda:0; other devices are not supported")
 
@@ -275,7 +291,7 @@ def _check_device(text: str) -> None:
 _CHECKS: dict[str, Any] = {
     "name": _check_name,
     "learning_rate": _check_rate,
-    "device": _check_device,
+    "device": check_device,
     "resolution": _check_multiple_of_8,
     "preview_width": _check_multiple_of_8,
     "preview_height": _check_multiple_of_8,

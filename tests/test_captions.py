@@ -25,7 +25,11 @@ class TestTemplates:
 
     @pytest.mark.parametrize(
         "data",
-        [b"a [name]\nthe [name]", b"\xef\xbb\xbfa [name]\r\nthe [name]\r\n", b"\n# a note\n  a [name] \n\n\t\nthe [name]\n"],
+        [
+            b"a [name]\nthe [name]",
+            b"\xef\xbb\xbfa [name]\r\nthe [name]\r\n",
+            b"\n# a note\n  a [name] \n\n\t\nthe [name]\n",
+        ],
     )
     def test_one_a_line(self, tmp_path, data):
         assert self.read(tmp_path, data) == ("a [name]", "the [name]")
@@ -69,7 +73,7 @@ class TestTemplates:
         ("[filewords]", "", "my-mug"),
         ("[filewords]", "a cat", "a cat"),
         # what looks like the WebUIs' syntax is text
-        ("a (photo:1.2) of [name]", "a ((cat)) [with] {hats} <lora:x:1> | AND", 
+        ("a (photo:1.2) of [name]", "a ((cat)) [with] {hats} <lora:x:1> | AND",
          "a (photo:1.2) of my-mug, a ((cat)) [with] {hats} <lora:x:1> | AND"),
         # slots in a caption are text too
         ("[name], [filewords]", "about [filewords] and [name]", "my-mug, about [filewords] and [name]"),
@@ -136,15 +140,18 @@ def learned(prompt) -> list[int]:
 
 
 HOSTILE = st.sampled_from(
-    ["", "my-mug", "MY-MUG,", "my - mug", "my-mugs", "<|endoftext|>", "<|EndOfText|>", "(x:1.2)", "[name]", "\0", "\u0301", "杯子", "cat " * 90]
-)
+    ["", "my-mug", "MY-MUG,", "my - mug", "my-mugs", "<|endoftext|>", "<|EndOfText|>", "(x:1.2)", "[name]", "\0",
+     "\u0301", "杯子", "cat " * 90]
+)  # fmt: skip
 CAPTIONS = st.lists(HOSTILE | st.text(max_size=30), max_size=5).map(" ".join)
 SHARES = st.sampled_from([0.0, 0.5, 1.0])
 
 
 @given(
     caption=CAPTIONS,
-    template=st.sampled_from(["[name]", "a photo of [name], [filewords]", "[filewords]", "no slot", "cat " * 90 + "[name]"]),
+    template=st.sampled_from(
+        ["[name]", "a photo of [name], [filewords]", "[filewords]", "no slot", "cat " * 90 + "[name]"]
+    ),
     count=st.sampled_from([1, 2, 75]),
     shuffle=st.booleans(),
     tags=SHARES,
@@ -181,7 +188,10 @@ def test_parts_of_other_words_are_not_the_word(vocabulary):
 
 def test_brackets_and_weights_are_ordinary_tokens(vocabulary):
     text = "a ((cat:1.3)) [dog]"
-    assert vocabulary.encode(text).ids[1:-1] == (*vocabulary.tokens(text), *[49407] * (75 - len(vocabulary.tokens(text))))
+    assert vocabulary.encode(text).ids[1:-1] == (
+        *vocabulary.tokens(text),
+        *[49407] * (75 - len(vocabulary.tokens(text))),
+    )
     assert "".join(vocabulary.text(token) for token in vocabulary.tokens(text)) == "a((cat:1.3))[dog]"
 
 

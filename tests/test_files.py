@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -33,15 +34,20 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     assert names(tmp_path) == ["a.png"]
 
 
+def write_half(target, error):
+    with files.replacing(target) as part:
+        part.write_bytes(b"ne")
+        raise error
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError(), KeyboardInterrupt()])
 @pytest.mark.parametrize("old", [b"old", None])
 def test_a_failure_leaves_everything_as_it_was(tmp_path, old, error):
     target = tmp_path / "a.bin"
     if old is not None:
         target.write_bytes(old)
-    with pytest.raises(type(error)), files.replacing(target) as part:
-        part.write_bytes(b"ne")
-        raise error
+    with pytest.raises(type(error)):
+        write_half(target, error)
     assert (target.read_bytes() if target.exists() else None) == old
     assert names(tmp_path) == ([] if old is None else ["a.bin"])
 
@@ -87,7 +93,7 @@ class Held:
         if self.refusals:
             self.refusals -= 1
             raise PermissionError(13, "Access is denied")
-        os.replace(source, target)
+        Path(source).replace(target)
 
 
 def pretend(monkeypatch, name, replace):

@@ -3,7 +3,6 @@
 from collections import Counter
 from itertools import islice
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,7 +63,9 @@ def test_a_run_goes_on_alike_on_another_machine_and_in_a_later_version():
 
 
 def test_draws_for_different_purposes_differ():
-    draws = [derive(*parts) for parts in ((0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), (0, "a", 11), (0, "a1", 1))]
+    draws = [
+        derive(*parts) for parts in ((0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), (0, "a", 11), (0, "a1", 1))
+    ]
     assert len(set(draws)) == len(draws)
 
 

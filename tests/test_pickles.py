@@ -12,6 +12,7 @@ import pickle
 import runpy
 import shutil
 import subprocess
+import tarfile
 import types
 import zipfile
 from pathlib import Path
@@ -118,13 +119,18 @@ def text(value: str) -> bytes:
     return b"\x8c" + bytes([len(value)]) + value.encode()
 
 
-def test_torchscript_is_not_run(tmp_path, monkeypatch):
-    """To torch.load such an archive is a program, whatever unpickler it was given; loading one can write files."""
+@pytest.mark.parametrize("tail", [b"", b"PK\5\6"], ids=["plain", "hidden"])
+def test_torchscript_is_not_run(tmp_path, monkeypatch, tail):
+    """To torch.load such an archive is a program, whatever unpickler it was given; loading one can write files.
+
+    With half an end mark behind it, it is a zip archive to torch, but none to Python.
+    """
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("the program was loaded"))
     path = tmp_path / "model.ckpt"
     in_zip(None, path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("model/constants.pkl", b"")
+    path.write_bytes(path.read_bytes() + tail)
     with pytest.raises(UnusableFile, match="contains code"):
         open_weights(path)
 
@@ -154,9 +160,7 @@ def test_tar_archives_are_not_unpacked(tmp_path, monkeypatch, name):
     """The container of the first PyTorch, which torch.load unpacks into a temporary folder."""
     monkeypatch.setattr("tarfile.TarFile.extract", lambda *_, **__: pytest.fail("it was unpacked"))
     path = tmp_path / name
-    with zipfile.ZipFile(path, "w"):
-        pass
-    shutil.make_archive(str(tmp_path / "archive"), "tar", tmp_path, ".")
-    (tmp_path / "archive.tar").rename(path)
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__, "storages")
     with pytest.raises(UnusableFile):
         pickles.load(path)

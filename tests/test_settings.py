@@ -202,7 +202,9 @@ def test_any_settings_survive_text_and_json(chosen):
     assert TrainSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
 
 
-HOSTILE = st.sampled_from(["", " ", "nan", "-1", "1" * 4000, "1" * 5000, "~nobody/x", "~", "\0", "１２", "\udcff", "auto", "0:0"])
+HOSTILE = st.sampled_from(
+    ["", " ", "nan", "-1", "1" * 4000, "1" * 5000, "~nobody/x", "~", "\0", "１２", "\udcff", "auto", "0:0"]
+)
 TEXTS = HOSTILE | st.text()
 
 

@@ -23,6 +23,7 @@ from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import TrainSettings, parse
 from lib_ti.training import start
 from lib_ti.training.batch import Batch, BatchSource
+from lib_ti.training.device import choose_precision
 from lib_ti.training.preflight import preflight
 from lib_ti.training.state import LossScaler, TrainState
 from lib_ti.training.step import losses, update
@@ -101,11 +102,11 @@ def test_the_gradient_is_that_of_finite_differences(model, source):
     batch, vectors = source.draw(0, [0, 1], 0, model.device), begin(model).vectors["clip_l"]
     losses(model, batch, {"clip_l": vectors}).mean().backward()
     gradient, vectors.grad = vectors.grad.clone(), None
-    direction = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(1))
+    direction = gradient / gradient.norm()
     with torch.no_grad():
-        there = losses(model, batch, {"clip_l": vectors + 1e-3 * direction}).mean()
-        back = losses(model, batch, {"clip_l": vectors - 1e-3 * direction}).mean()
-    assert float((there - back) / 2e-3) == pytest.approx(float((gradient * direction).sum()), rel=0.02, abs=1e-5)
+        there = losses(model, batch, {"clip_l": vectors + 1e-2 * direction}).mean()
+        back = losses(model, batch, {"clip_l": vectors - 1e-2 * direction}).mean()
+    assert float((there - back) / 2e-2) == pytest.approx(float(gradient.norm()), rel=0.02)
 
 
 def test_a_mask_hides_what_it_covers(model, source):
@@ -353,6 +354,10 @@ def test_buckets_keep_shapes_and_masks_and_captions_come_along(tiny_checkpoint, 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_the_same(tiny_checkpoint, pictures, tmp_path, precision):
+    try:
+        choose_precision(precision, torch.device("cpu"), 0)
+    except ValueError as error:
+        pytest.skip(str(error))
     full = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="20"))
     half = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="20", name="half", precision=precision))
     a, b = ([e.data["loss"] for e in f.timeline().steps.values()] for f in (full, half))

@@ -21,8 +21,10 @@ class Progress:
             self._step(data)
         elif event.kind == "loading":
             self._say(f"Loading {data['checkpoint']}")
-        elif event.kind == "encoding" and data["done"] == data["images"]:
-            self._say(f"Encoded {data['images']} pictures")
+        elif event.kind == "encoding":
+            self._advance(data["done"], data["images"], "picture")
+            if data["done"] == data["images"]:
+                self.close()
         elif event.kind == "preview":
             self._say(f"Preview at step {data['step']}: {data['file']}")
         elif event.kind == "warning":
@@ -35,13 +37,16 @@ class Progress:
             self._say(f"Stopped at step {data['step']}. Nothing is lost: the run can be resumed.")
 
     def _step(self, data: dict[str, Any]) -> None:
-        if self._bar is None:
-            self._bar = tqdm(total=data["steps"], initial=data["step"] - 1, unit="step", dynamic_ncols=True)
-        self._bar.update(data["step"] - self._bar.n)
+        self._advance(data["step"], data["steps"], "step")
         self._bar.set_postfix_str(
             f"loss {data['smoothed_loss']:.4f}, rate {data['learning_rate']:.2g}, norm {data['norm']:.2f}",
             refresh=False,
         )
+
+    def _advance(self, done: int, total: int, unit: str) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=total, initial=done - 1, unit=unit, dynamic_ncols=True)
+        self._bar.update(done - self._bar.n)
 
     def _say(self, line: str) -> None:
         tqdm.write(line)

@@ -11,9 +11,9 @@ from threading import Event as Flag
 
 from lib_ti.cli.arguments import Parser, add_settings, raw_settings
 from lib_ti.cli.progress import Progress
-from lib_ti.errors import BadInput, Problem, UnusableFile
+from lib_ti.errors import BadInput, Problem, RunBusy, UnusableFile
 from lib_ti.events import Event
-from lib_ti.settings import parse
+from lib_ti.settings import TrainSettings, parse
 
 STOPPED = 130
 
@@ -40,6 +40,8 @@ def resume(arguments: Sequence[str]) -> int:
     from lib_ti.runs.folder import RunFolder
 
     folder = RunFolder.open(values.run)
+    if folder.running:
+        raise RunBusy(f"{folder.path} is being trained by another process")
     settings = folder.settings
     if values.steps is not None:
         _, problems = parse({**dict.fromkeys(("images", "name", "model", "out"), "x"), "steps": values.steps})
@@ -48,15 +50,18 @@ def resume(arguments: Sequence[str]) -> int:
             problems = [Problem("steps", f"the run has made {done} steps already; give a larger total")]
         if problems:
             raise BadInput(problems)
-        if not folder.running:
-            folder.store_settings(dataclasses.replace(settings, steps=int(values.steps)))
-    _check_checkpoint(settings.model)
+    _check_checkpoint(settings)
+    if values.steps is not None:
+        folder.store_settings(dataclasses.replace(settings, steps=int(values.steps)))
     return _run(folder.path, values.json, ())
 
 
-def _check_checkpoint(model: Path) -> None:
-    if not model.exists():
-        raise UnusableFile(model, "the checkpoint of this run is not there any more; put it back to go on")
+def _check_checkpoint(settings: TrainSettings) -> None:
+    from lib_ti.runs.execute import checkpoint_of
+
+    if not settings.model.exists():
+        raise UnusableFile(settings.model, "the checkpoint of this run is not there any more; put it back to go on")
+    checkpoint_of(settings)
 
 
 def _add_json(parser: Parser) -> None:

@@ -70,14 +70,17 @@ def check(path: Path) -> tuple[int, int]:
 def decode(path: Path) -> Image.Image:
     """The picture upright, RGB or RGBA with 8 bits a channel; of an animation the first frame. Raises UnusableFile."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own limit on size is a warning; the limit below is an error
-            picture = Image.open(path)
-        if picture.width * picture.height > LARGEST:
-            raise UnusableFile(path, f"{picture.width}×{picture.height} pixels is too large; reduce the picture first")
-        picture.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # a JPEG can be decoded at a half or a quarter, quickly
-        upright = ImageOps.exif_transpose(picture)
-        return _eight_bits(upright if upright is not None else picture)
+        with path.open("rb") as file:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's own limit on size is a warning; the limit below is an error
+                picture = Image.open(file)
+            if picture.width * picture.height > LARGEST:
+                raise UnusableFile(
+                    path, f"{picture.width}×{picture.height} pixels is too large; reduce the picture first"
+                )
+            picture.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # a JPEG can be decoded at a half or a quarter, quickly
+            upright = ImageOps.exif_transpose(picture)
+            return _eight_bits(upright if upright is not None else picture)
     except UnusableFile:
         raise
     except Image.DecompressionBombError as error:
@@ -98,6 +101,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 def _gray(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], deep: bool) -> Image.Image:
     """16-bit and floating-point grays, which Pillow would clip rather than scale."""
+    values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
     top = float(values.max(initial=0.0))
     if deep:
         full = 255.0 if top <= 255 else 65535.0 if top <= 65535 else top
@@ -126,11 +130,13 @@ def without_metadata(picture: Image.Image) -> Image.Image:
 def fit(picture: Image.Image, width: int, height: int) -> Image.Image:
     """Resized to cover width × height and cropped about the centre."""
     scale = max(width / picture.width, height / picture.height)
-    size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    if size != picture.size:
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    return picture.crop((left, top, left + width, top + height))
+    if scale == 1:
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        return picture.crop((left, top, left + width, top + height))
+    # cut first: a strip that was resized whole would fill the memory
+    x, y = max(0.0, picture.width - width / scale) / 2, max(0.0, picture.height - height / scale) / 2
+    box = (x, y, picture.width - x, picture.height - y)
+    return picture.resize((width, height), Image.Resampling.LANCZOS, box)
 
 
 def flatten(picture: Image.Image) -> Image.Image:
@@ -159,7 +165,7 @@ def aspect_buckets(resolution: int, step: int) -> Iterator[tuple[int, int]]:
     for width in range(max(step, resolution // 2 // step * step), resolution * 2 + 1, step):
         height = max(step, round(resolution * resolution / width / step) * step)
         if 0.5 <= width / height <= 2:
-            yield width, height
+            yield from {(width, height), (height, width)}
 
 
 def bucket_of(size: tuple[int, int], resolution: int, step: int) -> tuple[int, int]:

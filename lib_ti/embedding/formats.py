@@ -57,11 +57,12 @@ def portable(embedding: Embedding) -> bytes:
 
 def a1111(embedding: Embedding) -> bytes:
     """A1111's own `.pt`, in PyTorch's old container, which its unpickler takes from any release."""
+    steps = embedding.metadata.get("steps", "")
     record = {
         "string_to_token": {"*": 265},
         "string_to_param": {"*": next(iter(embedding.vectors.values())).float().clone()},
         "name": embedding.name,
-        "step": int(embedding.metadata.get("steps", 0)),
+        "step": int(steps) if steps.isdecimal() else 0,
         "sd_checkpoint": embedding.metadata.get("checkpoint_sha256", "")[:10] or None,
         "sd_checkpoint_name": embedding.metadata.get("checkpoint_name"),
     }
@@ -112,7 +113,8 @@ def _unwrap(found: Any) -> tuple[Any, dict[str, str]]:
     if not isinstance(found, dict) or not isinstance(found.get("string_to_param"), dict):
         return found, {}
     told = {"steps": found.get("step"), "checkpoint_name": found.get("sd_checkpoint_name"), "name": found.get("name")}
-    return found["string_to_param"], {k: str(v) for k, v in told.items() if v is not None}
+    plain = {k: str(v) for k, v in told.items() if isinstance(v, str) or (isinstance(v, int) and 0 <= v < 10**9)}
+    return found["string_to_param"], plain
 
 
 def _vectors(path: Path, found: Any) -> dict[str, torch.Tensor]:
@@ -120,15 +122,22 @@ def _vectors(path: Path, found: Any) -> dict[str, torch.Tensor]:
         found = {"*": found}
     tensors = {k: v for k, v in found.items() if isinstance(v, torch.Tensor)} if isinstance(found, dict) else {}
     if tensors.keys() == {"clip_l", "clip_g"}:
-        return {name: _checked(path, tensor) for name, tensor in tensors.items()}
+        both = {name: _checked(path, tensors[name]) for name in ("clip_l", "clip_g")}
+        if len({len(vectors) for vectors in both.values()}) > 1:
+            raise UnusableFile(path, "it should hold as many vectors for one text encoder as for the other")
+        return both
     if len(tensors) != 1:
         raise UnusableFile(path, f"an embedding holds one set of vectors, but this file holds {len(tensors)}")
     return {"clip_l": _checked(path, next(iter(tensors.values())))}
 
 
+def _possible(shape: torch.Size) -> bool:
+    return 1 <= shape[0] <= 75 and 1 <= shape[1] <= 4096
+
+
 def _checked(path: Path, tensor: torch.Tensor) -> torch.Tensor:
     vectors = tensor.detach().unsqueeze(0) if tensor.ndim == 1 else tensor.detach()
-    if vectors.ndim != 2 or not vectors.is_floating_point() or not 1 <= len(vectors) <= 75 or vectors.shape[1] > 4096:
+    if vectors.ndim != 2 or not vectors.is_floating_point() or not _possible(vectors.shape):
         raise UnusableFile(path, f"{tuple(tensor.shape)} {tensor.dtype} is no set of vectors; not an embedding")
     vectors = vectors.float()
     if not torch.isfinite(vectors).all():

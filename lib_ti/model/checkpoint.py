@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,20 @@ class Part:
     module: torch.nn.Module
     weights: Weights
 
+    @property
+    def wanted(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the weights the network needs. Position numbers, which some files hold, are not among them."""
+        return {name: tuple(v.shape) for name, v in self.module.state_dict().items() if v.is_floating_point()}
+
     def check(self, what: str) -> Part:
         """Itself, if the weights are all there and fit. Raises UnusableFile, naming what is missing."""
-        wanted = {name: tuple(value.shape) for name, value in self.module.state_dict().items()}
-        if missing := [name for name in wanted if name not in self.weights.shapes]:
+        if self.weights.quantised:
+            raise UnusableFile(
+                self.weights.path, "its weights are quantised; use the fp16 or fp32 version of the checkpoint"
+            )
+        if missing := [name for name in self.wanted if name not in self.weights.shapes]:
             raise UnusableFile(self.weights.path, f"its {what} lacks {some(missing)}")
-        for name, shape in wanted.items():
+        for name, shape in self.wanted.items():
             found = self.weights.shapes[name]
             if _without_ones(found) != _without_ones(shape):
                 raise UnusableFile(self.weights.path, f"{name} of its {what} is {found}, but {shape} was expected")
@@ -45,13 +53,13 @@ class Part:
     def load(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
         """The network with its weights, each read straight into its place; frozen, for inference."""
         state = {
-            name: self.weights.read(name).to(device, dtype, copy=True).reshape(value.shape)
-            for name, value in self.module.state_dict().items()
+            name: self.weights.read(name).to(device, dtype, copy=True).reshape(shape)
+            for name, shape in self.wanted.items()
         }
-        self.module.load_state_dict(state, assign=True)
+        self.module.load_state_dict(state, strict=False, assign=True)
         for module in self.module.modules():
             for name, buffer in module.named_buffers(recurse=False):
-                if buffer.is_meta:  # not in the file: transformers' position numbers
+                if buffer.is_meta:  # transformers' position numbers
                     setattr(module, name, torch.arange(buffer.numel(), device=device).view(buffer.shape))
         return self.module.requires_grad_(False).eval()
 
@@ -67,6 +75,16 @@ class Checkpoint:
     text: Part
     unet: Part
     vae: Part | None
+
+    def __post_init__(self) -> None:
+        """Text encoder and UNet must speak of features of the same width. Raises UnusableFile."""
+        wanted = next(
+            shape[1] for name, shape in self.unet.weights.shapes.items() if name.endswith("attn2.to_k.weight")
+        )
+        if wanted != self.width:
+            raise UnusableFile(
+                self.path, f"its text encoder gives features of width {self.width}, but its UNet takes {wanted}"
+            )
 
     @property
     def width(self) -> int:
@@ -100,11 +118,20 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def text_encoder(**sizes: Any) -> torch.nn.Module:
-    """An empty CLIP text encoder."""
-    with torch.device("meta"):
-        module: torch.nn.Module = CLIPTextModel(CLIPTextConfig(**sizes))
+def empty(build: Callable[[], Any], path: Path, what: str) -> torch.nn.Module:
+    """A network without weights, made by `build`. Raises UnusableFile if no network has such sizes."""
+    try:
+        with torch.device("meta"):
+            module: torch.nn.Module = build()
+    except Exception as error:  # the libraries check sizes as they go, each in its own way
+        reason = " ".join(str(error).split())
+        raise UnusableFile(path, f"the sizes that are given for its {what} make no network ({reason})") from error
     return module
+
+
+def text_encoder(sizes: Mapping[str, Any], path: Path) -> torch.nn.Module:
+    """An empty CLIP text encoder. Raises UnusableFile if none has such sizes."""
+    return empty(lambda: CLIPTextModel(CLIPTextConfig(**sizes)), path, "text encoder")
 
 
 def some(names: Iterable[str]) -> str:

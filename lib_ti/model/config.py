@@ -6,6 +6,7 @@ The notation is that of the configuration files of Stability AI's and CompVis' c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,16 +107,42 @@ def read(path: Path) -> ModelConfig:
             steps=int(params.get("timesteps", 1000)),
             first_beta=float(params.get("linear_start", 1e-4)),
             last_beta=float(params.get("linear_end", 2e-2)),
-            prediction={"eps": "epsilon", "v": "v"}[params.get("parameterization", "eps")],
+            prediction=_prediction(params.get("parameterization", "eps"), path),
         )
         if params.get("beta_schedule", "linear") != "linear":
             raise UnusableFile(path, f"the noise schedule {params['beta_schedule']!r} is not supported")
         size = params.get("image_size", params["unet_config"]["params"].get("image_size", 64))
-        return ModelConfig(unet, vae, noise, 8 * int(size))
+        return _sane(ModelConfig(unet, vae, noise, 8 * int(size)))
+    except UnusableFile:
+        raise
     except KeyError as error:
         raise UnusableFile(path, f"the configuration lacks {error}") from error
-    except (yaml.YAMLError, TypeError, ValueError, AttributeError, OSError) as error:
-        raise UnusableFile(path, f"not a Stable Diffusion configuration ({error})") from error
+    except Exception as error:  # whatever else a file may hold in place of numbers
+        raise UnusableFile(path, f"not a Stable Diffusion configuration ({' '.join(str(error).split())})") from error
+
+
+def _prediction(name: object, path: Path) -> str:
+    known = {"eps": "epsilon", "v": "v"}
+    if name not in known:
+        raise UnusableFile(path, f"the parameterization {name!r} is not supported")
+    return known[str(name)]
+
+
+def _sane(config: ModelConfig) -> ModelConfig:
+    """Itself, if its numbers are possible at all. Raises ValueError."""
+    noise, levels = config.noise, len(config.unet.widths)
+    if not (1 <= noise.steps <= 100_000 and 0 < noise.first_beta <= noise.last_beta < 1):
+        raise ValueError("its noise schedule is impossible")
+    if not (math.isfinite(config.vae.scale) and config.vae.scale > 0):
+        raise ValueError("scale_factor is not a number above 0")
+    if not 8 <= config.resolution <= 4096:
+        raise ValueError(f"image_size {config.resolution // 8} is out of range; it goes from 1 to 512")
+    if any(len(sizes) != levels for sizes in (config.unet.res_blocks, config.unet.depth)):
+        raise ValueError("its lists of sizes are of different lengths")
+    counts = (*config.unet.widths, *config.unet.res_blocks, *config.unet.depth, *config.unet.heads, *config.vae.widths)
+    if not counts or min(counts) < 1 or max(counts) > 1 << 16:
+        raise ValueError("its sizes are out of range")
+    return config
 
 
 def _unet(params: Mapping[str, Any]) -> UNetConfig:

@@ -14,12 +14,11 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from lib_ti.errors import UnusableFile
-from lib_ti.model.checkpoint import Checkpoint, Part, text_encoder
+from lib_ti.model.checkpoint import Checkpoint, Part, empty, text_encoder
 from lib_ti.model.families import SD1
+from lib_ti.model.layout import current_vae_name
 from lib_ti.model.noise import Noise
 from lib_ti.model.weights import Weights, open_weights
-
-_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def open_folder(folder: Path) -> Checkpoint:
@@ -35,14 +34,15 @@ def open_folder(folder: Path) -> Checkpoint:
     text_config = _json(folder / "text_encoder" / "config.json")
     if text_config.get("hidden_act") != "quick_gelu":
         raise UnusableFile(folder, "its text encoder is not Stable Diffusion 1's; that is not supported yet")
-    unet, weights = _empty(UNet2DConditionModel, unet_config), _weights(folder / "unet")
+    text = text_encoder(text_config, folder / "text_encoder")
+    unet = _empty(UNet2DConditionModel, unet_config, folder / "unet", "UNet")
     return Checkpoint(
         path=folder,
         family=SD1,
         noise=_noise(folder / "scheduler" / "scheduler_config.json"),
         resolution=8 * int(unet_config.get("sample_size", 64)),
-        text=Part(text_encoder(**text_config), _weights(folder / "text_encoder")).check("text encoder"),
-        unet=Part(unet, weights).check("UNet"),
+        text=Part(text, _weights(folder / "text_encoder")).check("text encoder"),
+        unet=Part(unet, _weights(folder / "unet")).check("UNet"),
         vae=vae_part(folder / "vae") if (folder / "vae").is_dir() else None,
     )
 
@@ -50,20 +50,13 @@ def open_folder(folder: Path) -> Checkpoint:
 def vae_part(folder: Path) -> Part:
     """A VAE from a folder of its own. Raises UnusableFile."""
     weights = _weights(folder)
-    names = {_current_name(name): name for name in weights.shapes}
-    return Part(_empty(AutoencoderKL, _json(folder / "config.json")), weights.renamed(names)).check("VAE")
+    names = {current_vae_name(name): name for name in weights.shapes}
+    module = _empty(AutoencoderKL, _json(folder / "config.json"), folder, "VAE")
+    return Part(module, weights.renamed(names)).check("VAE")
 
 
-def _current_name(name: str) -> str:
-    """Early diffusers releases named a VAE's attention otherwise."""
-    parts = name.split(".")
-    return ".".join(_OLD_ATTENTION.get(part, part) for part in parts) if "attentions" in parts else name
-
-
-def _empty(network: Any, config: Mapping[str, Any]) -> torch.nn.Module:
-    with torch.device("meta"):
-        module: torch.nn.Module = network.from_config({k: v for k, v in config.items() if not k.startswith("_")})
-    return module
+def _empty(network: Any, config: Mapping[str, Any], folder: Path, what: str) -> torch.nn.Module:
+    return empty(lambda: network.from_config({k: v for k, v in config.items() if not k.startswith("_")}), folder, what)
 
 
 def _weights(folder: Path) -> Weights:
@@ -81,21 +74,30 @@ def _weights(folder: Path) -> Weights:
 
 
 def _shards(index: Path) -> Weights:
-    places: dict[str, str] = _json(index)["weight_map"]
-    shards = {name: open_weights(index.with_name(name)) for name in sorted(set(places.values()))}
+    places = _json(index).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise UnusableFile(index, "it does not say where the weights are")
+    shards = {name: open_weights(index.parent / Path(name).name) for name in sorted(set(places.values()))}
     shapes = {name: shape for shard in shards.values() for name, shape in shard.shapes.items()}
-    return Weights(next(iter(shards.values())).path, shapes, lambda name: shards[places[name]].read(name))
+    shapes = {name: shapes[name] for name, place in places.items() if name in shards[place].shapes}
+    quantised = any(shard.quantised for shard in shards.values())
+    return Weights(
+        next(iter(shards.values())).path, shapes, lambda name: shards[places[name]].read(name), {}, quantised
+    )
 
 
 def _noise(path: Path) -> Noise:
     config = _json(path)
     if config.get("beta_schedule", "scaled_linear") != "scaled_linear":
         raise UnusableFile(path, f"the noise schedule {config['beta_schedule']!r} is not supported")
+    predictions = {"epsilon": "epsilon", "v_prediction": "v"}
+    if (prediction := config.get("prediction_type", "epsilon")) not in predictions:
+        raise UnusableFile(path, f"the prediction type {prediction!r} is not supported")
     return Noise(
         steps=config.get("num_train_timesteps", 1000),
         first_beta=config.get("beta_start", 0.00085),
         last_beta=config.get("beta_end", 0.012),
-        prediction={"v_prediction": "v"}.get(config.get("prediction_type", "epsilon"), "epsilon"),
+        prediction=predictions[prediction],
     )
 
 
@@ -104,7 +106,7 @@ def _json(path: Path, otherwise: str = "the file is missing") -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UnusableFile(path, otherwise) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnusableFile(path, f"unreadable ({error})") from error
     if not isinstance(record, dict):
         raise UnusableFile(path, "unreadable (not a JSON object)")

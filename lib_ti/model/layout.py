@@ -17,6 +17,7 @@ _RESNET = {
     "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
     "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
 }  # fmt: skip
+_EARLY_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _VAE_RESNET = {"conv_shortcut": "nin_shortcut"}
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
@@ -79,6 +80,12 @@ def vae_names(parameters: Iterable[str], config: VaeConfig) -> dict[str, str]:
         name: _translate(name, blocks, {".resnets.": _VAE_RESNET, ".attentions.": _VAE_ATTENTION})
         for name in parameters
     }
+
+
+def current_vae_name(name: str) -> str:
+    """A name in diffusers' VAE; early releases called the parts of its attention otherwise."""
+    parts = name.split(".")
+    return ".".join(_EARLY_ATTENTION.get(part, part) for part in parts) if "attentions" in parts else name
 
 
 def ema_name(name: str) -> str:

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from lib_ti.errors import UnusableFile
 from lib_ti.model import config as configs
 from lib_ti.model import layout
-from lib_ti.model.checkpoint import Checkpoint, Part, some, text_encoder
+from lib_ti.model.checkpoint import Checkpoint, Part, empty, some, text_encoder
 from lib_ti.model.config import ModelConfig, UNetConfig, VaeConfig
 from lib_ti.model.families import Family
 from lib_ti.model.sniff import family_of
@@ -51,8 +51,7 @@ def config_of(weights: Weights, family: Family) -> ModelConfig:
 
 
 def _unet_part(weights: Weights, config: UNetConfig) -> Part:
-    with torch.device("meta"):
-        module: torch.nn.Module = UNet2DConditionModel(**config.for_diffusers())
+    module = empty(lambda: UNet2DConditionModel(**config.for_diffusers()), weights.path, "UNet")
     names = layout.unet_names(module.state_dict(), config)
     names = {ours: layout.UNET + name for ours, name in names.items()}
     if not _has(weights, layout.UNET):
@@ -61,8 +60,7 @@ def _unet_part(weights: Weights, config: UNetConfig) -> Part:
 
 
 def _vae_part(weights: Weights, config: VaeConfig, prefix: str) -> Part:
-    with torch.device("meta"):
-        module: torch.nn.Module = AutoencoderKL(**config.for_diffusers())
+    module = empty(lambda: AutoencoderKL(**config.for_diffusers()), weights.path, "VAE")
     names = layout.vae_names(module.state_dict(), config)
     return _part(module, weights, {ours: prefix + name for ours, name in names.items()}, "VAE")
 
@@ -80,16 +78,20 @@ def _text_part(weights: Weights) -> Part:
         for k in weights.shapes
         if k.startswith(f"{prefix}encoder.layers.")
     }
-    module = text_encoder(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=inner,
-        max_position_embeddings=positions,
-        num_hidden_layers=len(layers),
-        num_attention_heads=max(1, width // 64),
-        hidden_act="quick_gelu",
-    )
+    sizes = {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "max_position_embeddings": positions,
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": max(1, width // 64),
+        "hidden_act": "quick_gelu",
+    }
+    module = text_encoder(sizes, weights.path)
     names = {name: prefix + name.removeprefix("text_model.") for name in module.state_dict()}
+    names.pop(
+        "text_model.embeddings.position_ids", None
+    )  # in early transformers releases; `Part.load` counts them itself
     return _part(module, weights, names, "text encoder")
 
 
@@ -100,9 +102,9 @@ def open_vae(path: Path, checkpoint: Checkpoint) -> Part:
     config = (configs.read(beside) if beside.exists() else configs.shipped(checkpoint.family.name)).vae
     prefix = layout.VAE if _has(weights, f"{layout.VAE}decoder.") else ""
     if _has(weights, f"{prefix}decoder.up_blocks."):  # diffusers' own names
-        with torch.device("meta"):
-            module: torch.nn.Module = AutoencoderKL(**config.for_diffusers())
-        return Part(module, weights).check("VAE")
+        module = empty(lambda: AutoencoderKL(**config.for_diffusers()), path, "VAE")
+        names = {layout.current_vae_name(name): name for name in weights.shapes}
+        return Part(module, weights.renamed(names)).check("VAE")
     if not _has(weights, f"{prefix}decoder.up."):
         raise UnusableFile(path, "this is not a VAE of Stable Diffusion")
     return _vae_part(weights, config, prefix)

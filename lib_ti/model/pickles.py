@@ -7,12 +7,12 @@ whatever belongs to Python itself, where the dangerous functions live, is refuse
 
 from __future__ import annotations
 
-import io
+import functools
 import pickle
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -34,7 +34,10 @@ _ALLOWED = {
 }  # fmt: skip
 _BUILTINS = {"set", "frozenset", "dict", "list", "tuple", "int", "float", "bool", "str", "bytes", "bytearray", "complex",
              "slice", "object"}  # fmt: skip
-_OURS_AND_PYTHONS = {"torch", "numpy", "lib_ti", "pip", "setuptools", *sys.stdlib_module_names}
+_PYTHONS_AND_OURS = {
+    *sys.stdlib_module_names, "__builtin__", "__main__", "posix", "nt", "commands",  # of other systems and of Python 2 too
+    "torch", "numpy", "lib_ti", "pip", "setuptools",
+}  # fmt: skip
 
 
 class _Refused(pickle.UnpicklingError):
@@ -59,24 +62,49 @@ class _Stub:
         return self
 
 
+class _ParameterDict(dict[str, Any]):
+    """What the paper's code keeps an embedding's vectors in, as a plain dict."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.update(state.get("_parameters") or {})
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
+
 class _Unpickler(pickle.Unpickler):
+    """Finds only what is harmless. torch sets `persistent_load` on it, which is where tensors come from."""
+
+    @property
+    def persistent_load(self) -> Any:
+        return self._resolve
+
+    @persistent_load.setter
+    def persistent_load(self, resolve: Any) -> None:
+        def resolve_tensors(identity: Any) -> Any:
+            if identity[0] in ("module", b"module"):  # in old files a class and its source, which torch would compare
+                return identity[1]
+            return resolve(identity)
+
+        self._resolve = resolve_tensors
+        pickle.Unpickler.persistent_load.__set__(self, resolve_tensors)  # type: ignore[attr-defined]
+
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
+        if full == "torch.nn.modules.container.ParameterDict":
+            return _ParameterDict
         if full in _ALLOWED:
-            return super().find_class(module, name)
+            found = super().find_class(module, name)
+            # a fresh object: a pickle may set attributes on what it was given
+            return functools.partial(found) if module == "torch._utils" else found
         if module in ("builtins", "__builtin__") and name in _BUILTINS:
             return super().find_class("builtins", name)
-        if full == "copyreg._reconstructor" or full == "copy_reg._reconstructor":
+        if full in ("copyreg._reconstructor", "copy_reg._reconstructor"):
             return _reconstruct
-        if module.split(".")[0] in ("numpy",) and name in ("scalar", "dtype", "_reconstruct", "ndarray"):
+        package = module.split(".")[0]
+        if package == "numpy" and name in ("scalar", "dtype", "_reconstruct", "ndarray"):
             return type(name, (_Stub,), {})  # metrics that a trainer stored: nothing a model needs
-        if module.split(".")[0] in _OURS_AND_PYTHONS or module in (
-            "__builtin__",
-            "__main__",
-            "posix",
-            "nt",
-            "commands",
-        ):
+        if package in _PYTHONS_AND_OURS:
             raise _Refused(f"it would call {full}")
         return type(name.rpartition(".")[2] or "Stub", (_Stub,), {})
 
@@ -86,11 +114,14 @@ def _reconstruct(cls: Any, base: Any, state: Any) -> Any:
     return cls() if isinstance(cls, type) and issubclass(cls, _Stub) else base(state)
 
 
-_RESTRICTED: Any = SimpleNamespace(
-    Unpickler=_Unpickler,
-    load=lambda file, **options: _Unpickler(file, **options).load(),
-    loads=lambda data, **options: _Unpickler(io.BytesIO(data), **options).load(),
-)
+class _Restricted:
+    """What torch.load takes for the pickle module."""
+
+    Unpickler = _Unpickler
+
+    @staticmethod
+    def load(file: Any, **options: Any) -> Any:
+        return _Unpickler(file, **options).load()
 
 
 def load(path: Path) -> Any:
@@ -99,8 +130,17 @@ def load(path: Path) -> Any:
     Raises UnusableFile, also for a file that would run code.
     """
     try:
-        options: dict[str, Any] = {"mmap": True} if zipfile.is_zipfile(path) else {}
-        return torch.load(str(path), map_location="cpu", pickle_module=_RESTRICTED, weights_only=False, **options)
+        options: dict[str, Any] = {}
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                    raise _Refused("it is a TorchScript program")
+            options["mmap"] = True
+        elif tarfile.is_tarfile(path):  # torch would unpack it
+            raise UnusableFile(path, "a tar archive, not a PyTorch file of the last years")
+        return torch.load(str(path), map_location="cpu", pickle_module=_Restricted, weights_only=False, **options)
+    except UnusableFile:
+        raise
     except _Refused as error:
         raise UnusableFile(path, f"this file contains code ({error}); it was not opened") from error
     except Exception as error:  # any damage whatever surfaces in the parser as any error whatever

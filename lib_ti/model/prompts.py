@@ -58,11 +58,10 @@ class Vocabulary:
         return self.length - 2
 
     def tokens(self, text: str) -> list[int]:
-        """The numbers of a text's tokens, without start and end. Special tokens written out are text."""
+        """The numbers of a text's tokens, without start and end; where a text spells those out they are left out too."""
         tokenizer = self._tokenizer
-        plain = text.replace("<|startoftext|>", " ").replace("<|endoftext|>", " ")
-        ids: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(plain))
-        return ids
+        ids: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
+        return [i for i in ids if i not in (tokenizer.bos_token_id, tokenizer.eos_token_id)]
 
     def text(self, token: int) -> str:
         """A token as people would write it; a word's part keeps a hyphen where it goes on."""

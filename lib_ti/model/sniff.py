@@ -42,7 +42,7 @@ def _refusal(weights: Weights) -> str | None:
         None,
     )
     if entry is None or len(entry) != 4:
-        if any_key("encoder.down."):
+        if any_key("encoder.down.", "encoder.down_blocks."):
             return "this is a VAE, not a checkpoint"
         if any_key("control_model.", "controlnet_cond_embedding", "zero_convs"):
             return "this is a ControlNet, not a checkpoint"

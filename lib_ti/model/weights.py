@@ -49,7 +49,8 @@ def open_weights(path: Path) -> Weights:
         raise UnusableFile(path, "gguf files are quantised; use the original .safetensors checkpoint")
     if not magic:
         raise UnusableFile(path, "the file is empty")
-    if magic[:2] == b"PK" or magic[:1] == b"\x80":
+    # a safetensors file starts with its header's length, whose bytes may be any, then the header, which is JSON
+    if magic[8:9] != b"{" and (magic[:2] == b"PK" or magic[:1] == b"\x80"):
         return _from_pickle(path)
     return _from_safetensors(path)
 
@@ -73,7 +74,7 @@ def _damage(path: Path, error: str) -> str:
 
 def _from_pickle(path: Path) -> Weights:
     found = pickles.load(path)
-    while isinstance(found, dict) and isinstance(inner := found.get("state_dict", found.get("model")), dict):
+    if isinstance(found, dict) and isinstance(inner := found.get("state_dict", found.get("model")), dict):
         found = inner
     if not isinstance(found, dict):
         raise UnusableFile(path, "it holds no weights")

@@ -1,4 +1,4 @@
-"""The contact sheet in docs: ``python -m lib_ti.practice.sheet OUT.png`` draws what the practice model makes of ordinary captions."""
+"""Draws the contact sheet in docs: ``python -m lib_ti.practice.sheet OUT.png``, the practice model on ordinary captions."""
 
 from __future__ import annotations
 

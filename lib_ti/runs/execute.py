@@ -64,7 +64,7 @@ def _execute(folder: RunFolder, recorder: FolderRecorder, stopped: Callable[[], 
     if not stopped():
         session = Session(
             settings=settings,
-            checkpoint=_checkpoint(settings),
+            checkpoint=checkpoint_of(settings),
             examples=examples(folder.images, settings),
             templates=load_templates(folder.templates),
             initial=formats.read(folder.start) if folder.start.exists() else None,
@@ -80,7 +80,8 @@ def _execute(folder: RunFolder, recorder: FolderRecorder, stopped: Callable[[], 
     return True
 
 
-def _checkpoint(settings: TrainSettings) -> Checkpoint:
+def checkpoint_of(settings: TrainSettings) -> Checkpoint:
+    """The checkpoint that a run's settings name. Raises UnusableFile."""
     checkpoint = open_checkpoint(settings.model)
     if settings.vae:
         checkpoint = with_vae(checkpoint, settings.vae)

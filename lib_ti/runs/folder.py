@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti import __version__, files
-from lib_ti.errors import UnusableFile
+from lib_ti.errors import BadInput, UnusableFile
 from lib_ti.events import ENDINGS, Timeline, read
 from lib_ti.runs.lock import RunLock, is_held
 from lib_ti.settings import TrainSettings
@@ -65,7 +65,9 @@ class RunFolder:
             return TrainSettings.from_json(
                 json.loads((self.path / "settings.json").read_text(encoding="utf-8"))["settings"]
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except BadInput as error:
+            raise UnusableFile(self.path / "settings.json", "; ".join(map(str, error.problems))) from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UnusableFile(self.path / "settings.json", f"unreadable ({error})") from error
 
     def store_settings(self, settings: TrainSettings) -> None:

@@ -6,22 +6,25 @@ import time
 
 import torch
 
+from lib_ti.settings import check_device
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGE = 100_000_000  # parameters; below, a CPU spends its time elsewhere and fp32 is the more exact
 
 
 def choose_device(asked: str) -> torch.device:
     """The device that `asked` (auto, cpu, cuda, cuda:N) names. Raises ValueError with a sentence where it is not there."""
+    check_device(asked)
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ValueError("there is no CUDA device that torch can use; use --device cpu, or install torch for your card")
-    device = torch.device("cuda:0" if asked in ("auto", "cuda") else asked)
-    if (device.index or 0) >= torch.cuda.device_count():
+    index = int(asked.partition(":")[2] or 0)
+    if index >= torch.cuda.device_count():
         raise ValueError(
             f"{asked} is not there; this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0 on"
         )
-    return device
+    return torch.device("cuda", index)
 
 
 def choose_precision(asked: str, device: torch.device, parameters: int) -> str:

@@ -34,7 +34,7 @@ def take_in(source: Path, captions: str, folder: Path, stopped: Callable[[], boo
         stem = part / f"{i:04d}"
         pictures.without_metadata(picture).save(stem.with_suffix(".png"), compress_level=3)
         if mask:
-            mask.resize(picture.size).save(stem.with_suffix(".mask.png"))
+            pictures.without_metadata(mask.resize(picture.size)).save(stem.with_suffix(".mask.png"))
         if caption := file.caption(captions):
             stem.with_suffix(".txt").write_text(caption, encoding="utf-8")
     os.replace(part, folder)

@@ -133,12 +133,14 @@ class _Preflight:
     def _templates(self, captions: Sequence[str]) -> Sequence[str]:
         """The templates that leave room for the vectors; complains of those that do not, and of words left out."""
         s = self.settings
-        if self._faulty("template_file", "name"):
+        if self._faulty("template_file"):
             return ()
         try:
             templates = load_templates(s.template_file) if s.template_file else BUILT_IN[s.kind]
         except UnusableFile as error:
             self._report("template_file", error)
+            return ()
+        if self._faulty("name"):
             return ()
         vocabulary, word = Vocabulary(), Word(s.name, 0, s.vectors)
         own = vocabulary.tokens(s.name)
@@ -149,7 +151,8 @@ class _Preflight:
             self.warnings.append(
                 f"{s.name!r} is an ordinary word of the vocabulary: wherever prompts use it, they will mean the embedding"
             )
-        if not s.init_random and not s.init_embedding and not vocabulary.tokens(s.init_text):
+        starts_elsewhere = s.init_random or s.init_embedding or self._faulty("init_text", "init_embedding")
+        if not starts_elsewhere and not vocabulary.tokens(s.init_text):
             self._report("init_text", f"{s.init_text!r} holds no word")
         lengths = {t: len(vocabulary.tokens(t.replace(NAME_SLOT, " ").replace(WORDS_SLOT, " "))) for t in templates}
         fitting = [t for t in templates if lengths[t] + s.vectors <= vocabulary.room]
@@ -287,14 +290,14 @@ def unwritable(folder: Path, parents: bool) -> str | None:
 def _existing(path: Path) -> Path:
     """The path itself, or the nearest folder above it that exists."""
     path = path.absolute()
-    while not path.exists() and path != path.parent:
+    while not os.path.lexists(path) and path != path.parent:  # a link to nothing is there, and in the way
         path = path.parent
     return path
 
 
 def _inside_embeddings(runs_dir: Path, out: Path) -> Path | None:
     """The embeddings folder that `runs_dir` lies in, if any: `out`, or any folder of that name."""
-    runs, embeddings = runs_dir.resolve(), out.resolve()
+    runs, embeddings = (Path(os.path.realpath(path)) for path in (runs_dir, out))  # `resolve` fails on loops
     for folder in (runs, *runs.parents):
         if folder == embeddings or folder.name.casefold() == "embeddings":
             return folder

@@ -49,7 +49,7 @@ SIZES = {
         text_layers=1,
         image_size=8,
     ),
-    # What v-predicting models of other makers do otherwise: heads by width, matrices as projections, deep transformers.
+    # All that v-predicting models do otherwise: heads by width, matrices as projections, deep transformers.
     "v": Sizes(
         unet={
             **_LATENTS, "model_channels": 32, "channel_mult": [1, 2, 3], "num_res_blocks": [1, 2, 1],
@@ -80,7 +80,7 @@ SIZES = {
         },
         vae={**_PICTURES, "ch": 64, "ch_mult": [1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [256]},
         text_layers=1,
-        image_size=4,
+        image_size=8,
     ),
     # Attention in the middle only; widths that go up and down.
     "middle": Sizes(

@@ -19,12 +19,17 @@ class Folder(NamedTuple):
 
 
 def write_folder(
-    path: Path, vocabulary: int = 49408, dtype: torch.dtype = torch.float32, scheduler: Any = None, **saving: Any
+    path: Path,
+    vocabulary: int = 49408,
+    dtype: torch.dtype = torch.float32,
+    scheduler: Any = None,
+    safe_serialization: bool = True,
+    **saving: Any,
 ) -> Folder:
     """Write the folder; returns it with the networks that are in it, in fp32.
 
-    `scheduler`: changes to the scheduler's settings. `saving`: as save_pretrained has it (`variant`,
-    `safe_serialization`, `max_shard_size`).
+    `scheduler`: changes to the scheduler's settings. `safe_serialization` and `saving` (`variant`, `max_shard_size`) are
+    save_pretrained's.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -54,7 +59,8 @@ def write_folder(
             )
         )
     for name, network in {"unet": unet, "vae": vae, "text_encoder": text}.items():
-        network.requires_grad_(False).eval().to(dtype).save_pretrained(path / name, **saving)
+        network.requires_grad_(False).eval().to(dtype)
+        network.save_pretrained(path / name, safe_serialization=safe_serialization, **saving)
         network.float()
     PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, **(scheduler or {})

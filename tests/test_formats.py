@@ -1,0 +1,392 @@
+"""Embedding files: written to the byte, read by their real readers, and read from whoever wrote them."""
+
+import io
+import os
+import pickletools
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.loaders import textual_inversion
+from hypothesis import example, given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load, save, save_file
+
+from lib_ti.embedding import formats
+from lib_ti.embedding.formats import WRITERS, safetensors_bytes
+from lib_ti.embedding.value import Embedding
+from lib_ti.errors import UnusableFile
+from lib_ti.names import problem_with
+
+TWO = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 0.5, 1e-8]])
+MUG = Embedding("my-mug", {"clip_l": TWO}, {"steps": "500", "checkpoint_name": "v1-5", "checkpoint_sha256": "ab" * 32})
+
+
+def same(found: Embedding, wanted: Embedding) -> bool:
+    """Their names and vectors, to the bit."""
+    vectors = [{k: v.tolist() for k, v in e.vectors.items()} for e in (found, wanted)]
+    return found.name == wanted.name and vectors[0] == vectors[1]
+
+
+def write(embedding: Embedding, how: str, folder: Path) -> Path:
+    suffix, writer = WRITERS[how]
+    path = folder / f"{embedding.name}{suffix}"
+    path.write_bytes(writer(embedding))
+    return path
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.smoke
+def test_safetensors_byte_by_byte():
+    header = (
+        b'{"__metadata__":{"a":"1","b":"two"},'
+        b'"first":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},'
+        b'"second":{"dtype":"F16","shape":[2],"data_offsets":[8,12]}}      '  # spaces up to a multiple of 8
+    )
+    written = safetensors_bytes(
+        {"second": torch.tensor([1, -2], dtype=torch.float16), "first": torch.tensor([[1.0, -0.5]])},
+        {"b": "two", "a": "1"},
+    )
+    assert written == b"\xa0" + bytes(7) + header + b"\0\0\x80\x3f\0\0\0\xbf" + b"\0\x3c\0\xc0"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64], ids=str)
+@pytest.mark.parametrize("metadata", [{}, {"ключ": '"quoted"\n', "empty": ""}], ids=["bare", "with metadata"])
+def test_safetensors_own_reader_reads_it(tmp_path, dtype, metadata):
+    tensors = {"b": (torch.arange(6).view(2, 3) - 2).to(dtype).T, "a": torch.zeros(0, 5, dtype=dtype)}
+    (tmp_path / "file.safetensors").write_bytes(safetensors_bytes(tensors, metadata))
+    with safe_open(tmp_path / "file.safetensors", framework="pt") as file:
+        assert (file.metadata() or {}) == metadata
+        assert sorted(file.keys()) == ["a", "b"]
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(file.get_tensor(name), tensor, rtol=0, atol=0)
+
+
+def test_the_portable_file():
+    written = load(formats.portable(MUG))
+    assert list(written) == ["emb_params"]
+    torch.testing.assert_close(written["emb_params"], TWO, rtol=0, atol=0)
+    both = {"clip_l": torch.zeros(2, 768), "clip_g": torch.ones(2, 1280, dtype=torch.float16)}
+    written = load(formats.portable(Embedding("mug", both)))
+    assert {k: (tuple(v.shape), v.dtype) for k, v in written.items()} == {
+        "clip_l": ((2, 768), torch.float32),
+        "clip_g": ((2, 1280), torch.float32),
+    }
+
+
+def test_a1111_s_file(tmp_path):
+    path = write(MUG, "a1111", tmp_path)
+    record = torch.load(path, weights_only=True)
+    vectors = record.pop("string_to_param")
+    assert record == {
+        "string_to_token": {"*": 265},
+        "name": "my-mug",
+        "step": 500,
+        "sd_checkpoint": "ababababab",
+        "sd_checkpoint_name": "v1-5",
+    }
+    assert list(vectors) == ["*"]
+    assert type(vectors["*"]) is torch.Tensor
+    assert vectors["*"].tolist() == TWO.tolist()
+    assert not vectors["*"].requires_grad
+
+
+def test_a1111_s_file_names_only_what_a1111_allows(tmp_path):
+    """It reads with an unpickler of its own, and takes no members into a zip archive that newer releases write."""
+    stream = io.BytesIO(write(MUG, "a1111", tmp_path).read_bytes())
+    assert stream.read(2) == b"\x80\2"
+    stream.seek(0)
+    named = set()
+    for _ in range(4):  # magic number, protocol, system, the record
+        named |= {argument for order, argument, _ in pickletools.genops(stream) if order.name == "GLOBAL"}
+    assert named == {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"}
+
+
+def test_an_embedding_that_tells_nothing_of_itself_becomes_a1111_s(tmp_path):
+    record = torch.load(write(Embedding("mug", {"clip_l": TWO}), "a1111", tmp_path), weights_only=True)
+    assert (record["step"], record["sd_checkpoint"], record["sd_checkpoint_name"]) == (0, None, None)
+
+
+def test_foreign_metadata_does_not_hinder_a1111_s(tmp_path):
+    odd = Embedding("mug", {"clip_l": TWO}, {"steps": "2 epochs"})
+    assert torch.load(write(odd, "a1111", tmp_path), weights_only=True)["step"] == 0
+
+
+def test_diffusers_file(tmp_path):
+    path = write(MUG, "diffusers", tmp_path)
+    with safe_open(path, framework="pt") as file:
+        assert (list(file.keys()), file.metadata()) == (["my-mug"], {"format": "pt"})
+
+
+@pytest.mark.parametrize("how", WRITERS)
+def test_diffusers_reads_them_all(tmp_path, how):
+    path = write(MUG, how, tmp_path)
+    tokenizer = type("Tokenizer", (), {"get_vocab": staticmethod(dict)})
+    token = "my-mug" if how == "safetensors" else None  # the others bring it along
+    found = textual_inversion.load_textual_inversion_state_dicts([str(tmp_path)], weight_name=path.name)
+    retrieve = textual_inversion.TextualInversionLoaderMixin._retrieve_tokens_and_embeddings
+    (name,), (vectors,) = retrieve([token], found, tokenizer)
+    assert (name, vectors.tolist()) == ("my-mug", TWO.tolist())
+
+
+def test_the_same_embedding_gives_the_same_bytes_in_every_process():
+    """Except for A1111's file: PyTorch's old container numbers its tensors by their place in memory."""
+    program = """if True:  # for the indent
+        import hashlib, torch
+        from lib_ti.embedding.formats import WRITERS
+        from lib_ti.embedding.value import Embedding
+        embedding = Embedding("mug", {"clip_l": torch.ones(2, 768)}, {str(n): str(-n) for n in range(50)})
+        for how in ("safetensors", "diffusers"):
+            print(hashlib.sha256(WRITERS[how][1](embedding)).hexdigest())
+    """
+    root = Path(__file__).parent.parent
+    digests = {
+        subprocess.check_output(
+            [sys.executable, "-c", program], cwd=root, env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": "."}
+        )
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+    assert len(digests.pop().split()) == 2
+
+
+# --- round trips ---------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def embeddings(draw: st.DrawFn) -> Embedding:
+    name = draw(st.text(min_size=1, max_size=20).filter(lambda text: problem_with(text) is None))
+    count, width = draw(st.integers(1, 75)), draw(st.integers(1, 48))
+    number = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    few = draw(st.lists(number, min_size=1, max_size=8))
+    vectors = torch.tensor(few).repeat(count * width)[: count * width].view(count, width)
+    return Embedding(name, {"clip_l": vectors}, draw(st.dictionaries(st.text(max_size=9), st.text(max_size=9))))
+
+
+@pytest.mark.parametrize("how", WRITERS)
+@given(embedding=embeddings())
+@example(embedding=Embedding("emb_params", {"clip_l": torch.ones(1, 768)}))
+@example(embedding=Embedding("string_to_param", {"clip_l": torch.ones(75, 1024)}))
+def test_what_is_written_is_read_again(tmp_path_factory, how, embedding):
+    found = formats.read(write(embedding, how, tmp_path_factory.getbasetemp()))
+    assert same(found, embedding)
+    if how == "safetensors":
+        assert found.metadata == embedding.metadata
+
+
+def test_two_encoders_there_and_back(tmp_path):
+    both = Embedding("xl", {"clip_l": torch.rand(3, 768), "clip_g": torch.rand(3, 1280)}, {"steps": "1"})
+    found = formats.read(write(both, "safetensors", tmp_path))
+    assert same(found, both)
+    assert (found.count, sorted(found.widths), found.family) == (3, [768, 1280], "sdxl")
+
+
+# --- what others write ---------------------------------------------------------------------------------------------
+
+
+def in_parameter_dict() -> torch.nn.ParameterDict:
+    return torch.nn.ParameterDict({"*": torch.nn.Parameter(TWO.clone())})
+
+
+def a1111(vectors: torch.Tensor) -> dict:
+    return {
+        "string_to_token": {"*": 265},
+        "string_to_param": {"*": vectors},
+        "name": "another name",
+        "step": 800,
+        "sd_checkpoint": "81761151",
+        "sd_checkpoint_name": "v1-5-pruned",
+    }
+
+
+OTHERS = {
+    "kohya.safetensors": {"emb_params": TWO.half()},
+    "onetrainer.safetensors": {"emp_params": TWO},
+    "diffusers.safetensors": {"<mug>": TWO},
+    "one-vector.safetensors": {"<mug>": TWO[0].clone()},
+    "double.safetensors": {"emb_params": TWO.double()},
+    "brain.safetensors": {"emb_params": TWO.bfloat16()},
+    "diffusers.bin": {"<mug>": TWO},
+    "one-vector.bin": {"<mug>": TWO[0].clone()},
+    "parameter.bin": {"<mug>": torch.nn.Parameter(TWO.clone())},
+    "bare.pt": TWO,
+    "a1111.pt": a1111(TWO),
+    "a1111-parameter.pt": a1111(torch.nn.Parameter(TWO.clone())),
+    "paper.pt": {"string_to_token": {"*": torch.tensor(265)}, "string_to_param": in_parameter_dict()},
+    "UPPER.PT": {"<mug>": TWO},
+    "with.dots.pt": {"<mug>": TWO},
+}
+
+
+@pytest.mark.parametrize("file", OTHERS)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old container"])
+def test_what_others_write(tmp_path, file, zipped):
+    path, content = tmp_path / file, OTHERS[file]
+    if path.suffix == ".safetensors":
+        save_file(content, path, {"modelspec.title": "mug"})
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    found = formats.read(path)
+    vectors = found.vectors["clip_l"]
+    assert found.name == path.stem  # as the WebUIs have it, whatever the file says
+    assert (vectors.dtype, vectors.requires_grad, vectors.is_contiguous()) == (torch.float32, False, True)
+    wanted = TWO[:1] if "one-vector" in file else TWO
+    torch.testing.assert_close(vectors, wanted, rtol=0.01, atol=1e-7)
+
+
+def test_what_a1111_says_of_an_embedding_is_kept(tmp_path):
+    torch.save(a1111(TWO), tmp_path / "mug.pt")
+    told = {"steps": "800", "checkpoint_name": "v1-5-pruned", "name": "another name"}
+    assert formats.read(tmp_path / "mug.pt").metadata == told
+
+
+@pytest.mark.parametrize(
+    ("widths", "family"),
+    [([768], "sd1"), ([1024], "sd2"), ([768, 1280], "sdxl"), ([64], "unknown"), ([1280], "unknown")],
+)
+def test_the_family_is_told_by_the_widths(widths, family):
+    vectors = {str(width): torch.zeros(2, width) for width in widths}
+    assert Embedding("mug", vectors).family == family
+    assert Embedding("mug", vectors, {"family": "sd1"}).family == "sd1"
+
+
+# --- what cannot be used -------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "nothing": ({}, "holds 0"),
+    "two-sets": ({"a": TWO, "b": TWO + 1}, "holds 2"),
+    "sdxl-output": ({"clip_l_out": TWO, "clip_g_out": TWO + 1}, "holds 2"),
+    "picture": ({"a": torch.zeros(2, 3, 4)}, "not an embedding"),
+    "number": ({"a": torch.tensor(1.0)}, "not an embedding"),
+    "integers": ({"a": torch.zeros(2, 768, dtype=torch.int64)}, "not an embedding"),
+    "no-vectors": ({"a": torch.zeros(0, 768)}, "not an embedding"),
+    "no-width": ({"a": torch.zeros(2, 0)}, "not an embedding"),
+    "too-many": ({"a": torch.zeros(76, 768)}, "not an embedding"),
+    "too-wide": ({"a": torch.zeros(2, 5000)}, "not an embedding"),
+    "not-a-number": ({"a": torch.tensor([[1.0, float("nan")]])}, "not numbers"),
+    "infinite": ({"a": torch.tensor([[1.0, float("-inf")]])}, "not numbers"),
+    "beyond-fp32": ({"a": torch.tensor([[1e300]], dtype=torch.float64)}, "not numbers"),
+    "one-bad-half": ({"clip_l": TWO, "clip_g": TWO * float("nan")}, "not numbers"),
+    "unequal-halves": ({"clip_l": TWO, "clip_g": TWO[:1].clone()}, "as many"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_embedding_is_refused(tmp_path, kind, suffix):
+    content, reason = REFUSED[kind]
+    path = tmp_path / f"{kind}{suffix}"
+    save_file(content, path) if suffix == ".safetensors" else torch.save(content, path)
+    with pytest.raises(UnusableFile, match=reason):
+        formats.read(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "text",
+        3,
+        [TWO],
+        {"string_to_param": None},
+        {"string_to_param": {"*": "text"}},
+        {"string_to_param": {}},
+        {3: 4},
+    ],
+    ids=repr,
+)
+def test_pickles_of_something_else_are_refused(tmp_path, content):
+    torch.save(content, tmp_path / "mug.pt")
+    with pytest.raises(UnusableFile, match=r"mug\.pt"):
+        formats.read(tmp_path / "mug.pt")
+
+
+@pytest.mark.parametrize("told", [[1, 2], {"a": TWO}, 10**5000], ids=["list", "dict", "huge"])
+def test_odd_words_about_an_embedding_are_passed_over(tmp_path, told):
+    torch.save(a1111(TWO) | {"step": told, "name": told}, tmp_path / "mug.pt")
+    assert formats.read(tmp_path / "mug.pt").metadata == {"checkpoint_name": "v1-5-pruned"}
+
+
+@pytest.mark.parametrize("file", ["mug.txt", "mug", "mug.png", "mug.safetensors.part"])
+def test_other_suffixes_are_refused(tmp_path, file):
+    (tmp_path / file).write_bytes(save({"emb_params": TWO}))
+    with pytest.raises(UnusableFile, match="ends in"):
+        formats.read(tmp_path / file)
+
+
+def test_what_is_not_there_is_refused(tmp_path):
+    (tmp_path / "folder.pt").mkdir()
+    for path in (tmp_path / "mug.pt", tmp_path / "folder.pt"):
+        with pytest.raises(UnusableFile, match="no such file"):
+            formats.read(path)
+
+
+def test_a_checkpoint_is_not_read_as_an_embedding(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "LARGEST", 1000)
+    save_file({"emb_params": torch.zeros(1, 768)}, tmp_path / "mug.safetensors")
+    with pytest.raises(UnusableFile, match="too large"):
+        formats.read(tmp_path / "mug.safetensors")
+
+
+# --- damage --------------------------------------------------------------------------------------------------------
+
+
+def files() -> dict[str, bytes]:
+    """Sound files of each kind."""
+    zipped = io.BytesIO()
+    torch.save(a1111(TWO), zipped)
+    written = {f"{how}{suffix}": writer(MUG) for how, (suffix, writer) in WRITERS.items()}
+    return written | {"zip.pt": zipped.getvalue()}
+
+
+@given(st.sampled_from(sorted(files())), st.data())
+def test_damaged_files_are_read_or_refused(tmp_path_factory, file, data):
+    """Nothing but UnusableFile comes of any file."""
+    content = bytearray(files()[file])
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=6), "places"):
+        content[place] = data.draw(st.integers(0, 255), "byte")
+    end = data.draw(st.integers(0, len(content)) | st.just(len(content)), "end")
+    path = tmp_path_factory.getbasetemp() / f"damaged-{file}"
+    path.write_bytes(content[:end] + data.draw(st.binary(max_size=9), "rest"))
+    with suppress(UnusableFile):
+        formats.read(path)
+
+
+@given(st.sampled_from([".safetensors", ".pt", ".bin"]), st.binary(max_size=300))
+@example(".pt", b"")
+@example(".safetensors", b"")
+@example(".safetensors", b"\xff" * 8 + b"{}")
+@example(".safetensors", b"\x02" + bytes(7) + b"{}")
+@example(".safetensors", b"\x10" + bytes(7) + b'{"__metadata__":')
+def test_bytes_of_any_kind_are_refused(tmp_path_factory, suffix, content):
+    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UnusableFile):
+        formats.read(path)
+
+
+DTYPES = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I64", "U8", "U16", "U32", "U64", "BOOL",
+          "C64", "F4", "X"]  # fmt: skip
+
+
+@given(
+    dtype=st.sampled_from(DTYPES),
+    shape=st.lists(st.sampled_from([0, 1, 2, 3, 75, 2**32, 2**63, -1]), max_size=3),
+    end=st.integers(0, 600),
+    size=st.integers(0, 600),
+)
+@example(dtype="F8_E4M3", shape=[1, 2], end=2, size=2)
+@example(dtype="U16", shape=[1, 2], end=4, size=4)
+@example(dtype="F32", shape=[2**32, 2**32], end=0, size=0)
+def test_headers_that_say_anything_are_read_or_refused(tmp_path_factory, dtype, shape, end, size):
+    header = f'{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{end}]}}}}'.encode()
+    path = tmp_path_factory.getbasetemp() / "header.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    with suppress(UnusableFile):
+        assert formats.read(path).count <= 75
