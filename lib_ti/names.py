@@ -40,6 +40,8 @@ def problem_with(name: str) -> str | None:
         return "the name cannot start or end with a dot or a space"
     if name.split(".")[0].rstrip().casefold() in _DEVICES:
         return f"{name} is the name of a device on Windows; choose another name"
+    if name == "__metadata__":  # what safetensors files call their own notes
+        return "this name is taken by the file format; choose another name"
     if keyword := _KEYWORDS.search(name):
         return f"{keyword[0]} is a keyword in prompts; choose another name"
     if name.casefold().endswith(_SUFFIXES):

@@ -115,8 +115,13 @@ def test_no_way_leads_round_through_attributes(tmp_path, module, name):
 
 
 def text(value: str) -> bytes:
-    """The order to push a short string."""
+    """The order to push a short string, without a place in the memory for it."""
     return b"\x8c" + bytes([len(value)]) + value.encode()
+
+
+def push(value: object) -> bytes:
+    """The orders that build a value."""
+    return pickle.dumps(value, 2)[2:-1]
 
 
 @pytest.mark.parametrize("tail", [b"", b"PK\5\6"], ids=["plain", "hidden"])
@@ -141,10 +146,6 @@ def test_the_source_in_an_old_file_is_not_written_out(tmp_path, monkeypatch):
     Here it is "the source" of a function that the file first gave another name, and so the patch another place.
     """
     monkeypatch.chdir(tmp_path)
-
-    def push(value: object) -> bytes:
-        return pickle.dumps(value, 2)[2:-1]
-
     function = b"ctorch._utils\n_rebuild_tensor_v2\n" + push((None, {"dump_patches": True, "__name__": "mark"})) + b"b"
     module = b"\x80\2(" + push("module") + function + push("source.py") + push("rm -r /\n") + b"tQ."
     parts = [pickle.dumps(part, 2) for part in (MAGIC_NUMBER, PROTOCOL_VERSION, {})]
@@ -152,7 +153,25 @@ def test_the_source_in_an_old_file_is_not_written_out(tmp_path, monkeypatch):
     with pytest.raises(UnusableFile):
         open_weights(Path("model.ckpt"))
     assert [file.name for file in tmp_path.iterdir()] == ["model.ckpt"]
-    assert torch._utils._rebuild_tensor_v2.__name__ != "mark"
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("torch._utils", "_rebuild_tensor_v2"),
+        ("torch", "_utils._rebuild_tensor_v2"),
+        ("torch.storage", "TypedStorage"),
+        ("torch", "FloatStorage"),
+        ("collections", "OrderedDict"),
+    ],
+)
+def test_what_a_pickle_may_name_it_cannot_change(tmp_path, module, name):
+    """A pickle can set attributes of what it was given: these would stay changed for the whole process."""
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(b"\x80\4" + text(module) + text(name) + b"\x93" + push((None, {"mark": 1})) + b"b.")
+    with pytest.raises(UnusableFile):
+        open_weights(path)
+    assert not hasattr(operator.attrgetter(name)(importlib.import_module(module)), "mark")
 
 
 @pytest.mark.parametrize("name", ["embedding.pt", "model.ckpt"])

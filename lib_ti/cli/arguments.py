@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, get_args
 
 from lib_ti.errors import BadInput, Problem
-from lib_ti.settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, Option, Raw, flag
+from lib_ti.option import Option, Raw
+from lib_ti.settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, flag
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -21,7 +21,7 @@ from lib_ti.model.loading import open_checkpoint, with_vae
 from lib_ti.model.prompts import Word
 from lib_ti.model.sampling import Sampling, sample
 from lib_ti.training.device import DTYPES, choose_device, choose_precision
-from lib_ti.training.preflight import unwritable
+from lib_ti.training.places import unwritable
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Iterator
@@ -41,11 +42,19 @@ class PictureFile:
     def caption(self, source: str) -> str:
         """Its caption from `source`: txt, file-name, or none. Line ends become spaces."""
         if source == "txt" and self.caption_file:
-            return " ".join(self.caption_file.read_text(encoding="utf-8-sig", errors="replace").split())
+            return " ".join(_text(self.caption_file.read_bytes()).split())
         if source == "file-name":
             words = _NUMBER_IN_FRONT.sub("", self.path.stem) or self.path.stem
             return " ".join(words.replace("_", " ").split())
         return ""
+
+
+def _text(data: bytes) -> str:
+    """UTF-8, or what old Windows programs write."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
 
 
 def find(folder: Path) -> list[PictureFile]:
@@ -62,6 +71,30 @@ def _meant(path: Path) -> bool:
     )
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Pillow's readers of pictures. Others of its readers start programs: Ghostscript, for anything that looks like EPS."""
+    Image.init()
+    wanted = (
+        "PNG",
+        "JPEG",
+        "MPO",
+        "WEBP",
+        "GIF",
+        "BMP",
+        "DIB",
+        "TIFF",
+        "PPM",
+        "TGA",
+        "ICO",
+        "JPEG2000",
+        "AVIF",
+        "PCX",
+        "SGI",
+    )
+    return tuple(name for name in wanted if name in Image.OPEN)
+
+
 def check(path: Path) -> tuple[int, int]:
     """Decode a picture whole and return its width and height. Raises UnusableFile."""
     return decode(path).size
@@ -73,7 +106,7 @@ def decode(path: Path) -> Image.Image:
         with path.open("rb") as file:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's own limit on size is a warning; the limit below is an error
-                picture = Image.open(file)
+                picture = Image.open(file, formats=_formats())
             if picture.width * picture.height > LARGEST:
                 raise UnusableFile(
                     path, f"{picture.width}×{picture.height} pixels is too large; reduce the picture first"

@@ -62,7 +62,7 @@ def a1111(embedding: Embedding) -> bytes:
         "string_to_token": {"*": 265},
         "string_to_param": {"*": next(iter(embedding.vectors.values())).float().clone()},
         "name": embedding.name,
-        "step": int(steps) if steps.isdecimal() else 0,
+        "step": int(steps) if steps.isdecimal() and len(steps) < 10 else 0,
         "sd_checkpoint": embedding.metadata.get("checkpoint_sha256", "")[:10] or None,
         "sd_checkpoint_name": embedding.metadata.get("checkpoint_name"),
     }
@@ -104,7 +104,7 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, torch.Tensor], dict[str,
     try:
         with safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:  # the last: a dtype this torch lacks
         raise UnusableFile(path, f"damaged, or not a safetensors file ({str(error).splitlines()[0]})") from error
 
 

@@ -11,7 +11,6 @@ import functools
 import pickle
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,6 @@ _ALLOWED = {
     "torch._utils._rebuild_parameter",
     "torch.Size",
     "_codecs.encode",
-    *(f"torch.{kind}Storage" for kind in
-      ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")),
-    "torch.storage.TypedStorage",
-    "torch.storage.UntypedStorage",
     *(f"torch.{dtype}" for dtype in ("float16", "float32", "float64", "bfloat16", "int64", "int32", "uint8", "bool")),
 }  # fmt: skip
 _BUILTINS = {"set", "frozenset", "dict", "list", "tuple", "int", "float", "bool", "str", "bytes", "bytearray", "complex",
@@ -93,14 +88,14 @@ class _Unpickler(pickle.Unpickler):
         full = f"{module}.{name}"
         if full == "torch.nn.modules.container.ParameterDict":
             return _ParameterDict
-        if full in _ALLOWED:
+        if full in _ALLOWED and "." not in name:
             found = super().find_class(module, name)
             # a fresh object: a pickle may set attributes on what it was given
             return functools.partial(found) if module == "torch._utils" else found
         if module in ("builtins", "__builtin__") and name in _BUILTINS:
             return super().find_class("builtins", name)
         if full in ("copyreg._reconstructor", "copy_reg._reconstructor"):
-            return _reconstruct
+            return functools.partial(_reconstruct)
         package = module.split(".")[0]
         if package == "numpy" and name in ("scalar", "dtype", "_reconstruct", "ndarray"):
             return type(name, (_Stub,), {})  # metrics that a trainer stored: nothing a model needs
@@ -131,10 +126,11 @@ def load(path: Path) -> Any:
     """
     try:
         options: dict[str, Any] = {}
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                    raise _Refused("it is a TorchScript program")
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"PK"
+        if zipped:  # asked of torch's own reader, which takes archives for whole that Python's does not
+            if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
+                raise _Refused("it is a TorchScript program")
             options["mmap"] = True
         elif tarfile.is_tarfile(path):  # torch would unpack it
             raise UnusableFile(path, "a tar archive, not a PyTorch file of the last years")

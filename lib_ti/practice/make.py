@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import math
 import random
-import time
-from collections.abc import Callable, Iterator
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from lib_ti.embedding.formats import safetensors_bytes
 from lib_ti.model import config
 from lib_ti.model.prompts import Vocabulary
 from lib_ti.practice.export import original_layout
+from lib_ti.practice.fit import Fit, averaged, save
 from lib_ti.practice.judge import QUESTIONS, Judge
 from lib_ti.practice.pictures import Scene, caption, draw, random_scene
 
@@ -74,7 +73,7 @@ def _pixels(index: int) -> np.ndarray[Any, Any]:
 def draw_pictures(work: Path) -> None:
     with Pool() as pool:
         pictures = np.stack(pool.map(_pixels, range(PICTURES), chunksize=200))
-    _save(work / "pictures.npy", lambda path: np.save(path, pictures))
+    save(work / "pictures.npy", lambda path: np.save(path, pictures))
 
 
 def train_vae(work: Path, steps: int) -> None:
@@ -105,7 +104,7 @@ def encode_latents(work: Path) -> None:
         moments.append(torch.stack([posterior.mean, posterior.std], 1).half())
     latents = torch.cat(moments)  # (pictures, mean and std, 4, 8, 8)
     deviation = latents[:, 0].float().std().item()
-    _save(work / "latents.pt", lambda path: torch.save({"latents": latents, "deviation": deviation}, path))
+    save(work / "latents.pt", lambda path: torch.save({"latents": latents, "deviation": deviation}, path))
 
 
 def train_decoder(work: Path, steps: int) -> None:
@@ -201,92 +200,9 @@ def export(work: Path, folder: Path) -> None:
     files.write_bytes(folder / "judge.safetensors", safetensors_bytes(judge, {}))
 
 
-# --- training, in pieces -----------------------------------------------------------------------------------------
-
-
-class Fit:
-    """A training that survives interruption: iterate for (step, numpy generator), call `step(loss)` in each round.
-
-    AdamW, a short warm-up and a linear fall to zero, gradients clipped to norm 1, weights averaged exponentially.
-    """
-
-    def __init__(
-        self, path: Path, models: dict[str, torch.nn.Module], steps: int, learning_rate: float, average: float
-    ) -> None:
-        self.path, self.models, self.steps, self.average = path, models, steps, average
-        for model in models.values():
-            model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.names = [(m, n) for m, model in models.items() for n, p in model.named_parameters() if p.requires_grad]
-        self.parameters = [models[m].get_parameter(n) for m, n in self.names]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=0.01, fused=True)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: min((step + 1) / 100, max(0.0, 1 - step / steps))
-        )
-        self.averages = [p.detach().clone() for p in self.parameters]
-        self.done, self._losses = 0, [0.0]
-        if path.exists():
-            self._restore()
-
-    def __iter__(self) -> Iterator[tuple[int, np.random.Generator]]:
-        started, first = time.monotonic(), self.done
-        while self.done < self.steps:
-            torch.manual_seed(self.done)
-            yield self.done, np.random.default_rng(self.done)
-            if self.done % 100 == 0 or self.done == self.steps:
-                self._store()
-                pace = (time.monotonic() - started) / (self.done - first)
-                recent = sum(self._losses[-100:]) / len(self._losses[-100:])
-                print(f"{self.path.stem} {self.done}/{self.steps} loss {recent:.4f} {pace:.2f} s/step", flush=True)
-
-    def step(self, loss: torch.Tensor) -> None:
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad()
-        decay = min(self.average, (1 + self.done) / (10 + self.done))
-        torch._foreach_lerp_(self.averages, [p.detach() for p in self.parameters], 1 - decay)
-        self._losses.append(loss.item())
-        self.done += 1
-
-    def _store(self) -> None:
-        averages: dict[str, dict[str, torch.Tensor]] = {m: {} for m in self.models}
-        for (m, n), value in zip(self.names, self.averages, strict=True):
-            averages[m][n] = value
-        state = {
-            "done": self.done,
-            "averages": averages,
-            "models": {m: dict(model.named_parameters()) for m, model in self.models.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": {"last_epoch": self.schedule.last_epoch},
-        }
-        _save(self.path, lambda path: torch.save(state, path))
-
-    def _restore(self) -> None:
-        state = torch.load(self.path, weights_only=True)
-        self.done = state["done"]
-        for m, model in self.models.items():
-            model.load_state_dict(state["models"][m], strict=False)
-        self.averages = [value for m in self.models for value in state["averages"][m].values()]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.last_epoch = state["schedule"]["last_epoch"]
-
-
-def averaged(path: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """The averaged weights of a finished `Fit`, by model."""
-    averages: dict[str, dict[str, torch.Tensor]] = torch.load(path, weights_only=True)["averages"]
-    return averages
-
-
 def _to_tensor(pictures: np.ndarray[Any, Any]) -> torch.Tensor:
     """(n, h, w, 3) bytes to (n, 3, h, w) in -1..1."""
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def _save(path: Path, write: Callable[[Path], object]) -> None:
-    part = path.with_name(f"part-{path.name}")
-    write(part)
-    part.replace(path)
 
 
 def main() -> None:

@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from lib_ti.data import pictures
 from lib_ti.data.captions import BUILT_IN, load_templates
@@ -23,6 +20,7 @@ from lib_ti.model.loading import open_checkpoint, with_vae
 from lib_ti.model.prompts import Vocabulary, Word
 from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings
 from lib_ti.training.device import choose_device, choose_precision
+from lib_ti.training.places import existing, inside_embeddings, space_needed, unwritable
 
 MOST_PICTURES = 1000
 EMBEDDING_SUFFIXES = (".safetensors", ".pt", ".bin")
@@ -224,7 +222,7 @@ class _Preflight:
             elif not self._faulty("name") and s.out.is_dir():
                 self._name_is_free()
         if not self._faulty("runs_dir"):
-            inside = None if self._faulty("out") else _inside_embeddings(s.runs_dir, s.out)
+            inside = None if self._faulty("out") else inside_embeddings(s.runs_dir, s.out)
             if inside:
                 self._report(
                     "runs_dir",
@@ -249,56 +247,14 @@ class _Preflight:
             self.warnings.append(f"{', '.join(others)} also answers to {s.name!r}; WebUIs will load only one of them")
 
     def _disk(self, sizes: Sequence[tuple[int, int]], resolution: int) -> None:
-        """Room for the copies of the pictures, the latents that do not stay in memory, the previews and snapshots."""
         s = self.settings
         if self._faulty("runs_dir"):
             return
-        copies = sum(3 * w * h * min(1.0, pictures.LONGEST_SIDE / max(w, h)) ** 2 for w, h in sizes)
-        latents = len(sizes) * (2 if s.flip else 1) * resolution**2 / 64 * 36
-        outputs = 2 + s.steps // s.preview_every if s.preview_every else 0
-        shown = outputs * max(1, len(s.preview_prompt)) * len(s.preview_seed) * 3 * resolution**2
-        needed = int(copies + max(0.0, latents - (s.latent_cache_mb << 20)) + shown) + (8 << 20)
-        free = shutil.disk_usage(_existing(s.runs_dir)).free
+        needed = space_needed(s, sizes, resolution)
+        free = shutil.disk_usage(existing(s.runs_dir)).free
         if free < needed:
             self._report(
                 "runs_dir", f"the disk is too full: the run needs {needed >> 20} MB, and {free >> 20} MB are free"
             )
-        if not self._faulty("out") and shutil.disk_usage(_existing(s.out)).free < 1 << 20:
+        if not self._faulty("out") and shutil.disk_usage(existing(s.out)).free < 1 << 20:
             self._report("out", "the disk is full")
-
-
-def unwritable(folder: Path, parents: bool) -> str | None:
-    """Why nothing can be written to a folder, which may not exist yet; with `parents` nor may those above it."""
-    if folder.exists():
-        if not folder.is_dir():
-            return f"{folder} is not a folder"
-    elif not parents and not folder.absolute().parent.is_dir():
-        return f"there is no folder {folder.absolute().parent} to make {folder.name} in"
-    existing = _existing(folder)
-    if not existing.is_dir():
-        return f"{existing} is not a folder"
-    try:
-        if not os.access(existing, os.W_OK):
-            raise PermissionError(13, "permission denied")
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        return f"{folder} cannot be written to ({error.strerror})"
-    return None
-
-
-def _existing(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that exists."""
-    path = path.absolute()
-    while not os.path.lexists(path) and path != path.parent:  # a link to nothing is there, and in the way
-        path = path.parent
-    return path
-
-
-def _inside_embeddings(runs_dir: Path, out: Path) -> Path | None:
-    """The embeddings folder that `runs_dir` lies in, if any: `out`, or any folder of that name."""
-    runs, embeddings = (Path(os.path.realpath(path)) for path in (runs_dir, out))  # `resolve` fails on loops
-    for folder in (runs, *runs.parents):
-        if folder == embeddings or folder.name.casefold() == "embeddings":
-            return folder
-    return None
