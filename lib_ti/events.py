@@ -15,7 +15,7 @@ from typing import Any
 
 FIELDS: dict[str, frozenset[str]] = {
     "queued": frozenset({"place"}),
-    "loading": frozenset({"checkpoint"}),
+    "loading": frozenset({"checkpoint", "folder"}),
     "encoding": frozenset({"done", "images"}),
     "step": frozenset(
         {"step", "steps", "loss", "smoothed_loss", "learning_rate", "norm", "similarity", "images_per_s", "seconds_left",

@@ -13,10 +13,9 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; when the block ends well it takes the place of `path`, else it is removed.
 
-    The temporary name keeps the suffix, as writers choose their format by it, and starts with a dot, so that a
-    WebUI that scans the folder meanwhile takes it for nothing.
+    The temporary name has a suffix that no WebUI takes for an embedding or a picture, should it scan the folder meanwhile.
     """
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
         _replace(part, path)

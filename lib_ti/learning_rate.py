@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+HIGHEST = 1000.0
+
 
 class UnreadableRate(ValueError):
     """The text is no learning rate; the message says what is wrong with it."""
@@ -51,6 +53,8 @@ def _stage(part: str) -> Stage:
         raise UnreadableRate(f"{part!r} is not a rate such as 0.005, nor rate:step such as 0.005:100") from None
     if not (math.isfinite(rate) and rate > 0):
         raise UnreadableRate(f"{rate_text.strip()} is not a finite number above 0")
+    if rate > HIGHEST:
+        raise UnreadableRate(f"{rate_text.strip()} is far too high; 0.005 is usual")
     if until is not None and until < 1:
         raise UnreadableRate(f"step {until} in {part!r} is below 1")
     return Stage(rate, until)

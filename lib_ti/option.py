@@ -36,6 +36,8 @@ def read(kind: Any, option: Option, given: Raw) -> Any:
     if not isinstance(given, str):
         raise ValueError("takes one value")
     if type(None) in get_args(kind):
+        if Path in get_args(kind) and not given.strip():
+            raise ValueError("needs a value")
         if given.strip().casefold() in ("auto", ""):
             return None
         kind = get_args(kind)[0]

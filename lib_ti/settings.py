@@ -90,7 +90,10 @@ class TrainSettings:
         "auto", "0.005, or AUTOMATIC1111's 0.005:100, 1e-3:1000 (rate:last step)", "Learning", metavar="RATE"
     )
     lr_schedule: str = _option(
-        "constant", "how a single rate falls over the training", "Learning", choices=("constant", "linear", "cosine")
+        "auto",
+        "how a single rate falls over the training; auto: cosine",
+        "Learning",
+        choices=("auto", "constant", "linear", "cosine"),
     )
     warmup_steps: int = _option(0, "steps in which the rate rises from zero", "Learning", unit="steps", low=0, high=1e6)
     batch_size: int = _option(1, "pictures at a time", "Learning", unit="pictures", low=1, high=1024)
@@ -225,7 +228,7 @@ def _clashes(settings: TrainSettings, raw: Mapping[str, Raw]) -> list[Problem]:
         problems.append(Problem("init_random", "cannot go with --init-embedding; choose one start"))
     if not (settings.init_text.strip() or settings.init_random or settings.init_embedding):
         problems.append(Problem("init_text", "is empty; give a word, or start with --init-random"))
-    if settings.lr_schedule != "constant" and ":" in settings.learning_rate:
+    if settings.lr_schedule not in ("auto", "constant") and ":" in settings.learning_rate:
         problems.append(Problem("lr_schedule", "applies to a single rate; a list of rates is a schedule of its own"))
     return [p for p in problems if p.option in raw or p.option == "init_text"]
 

@@ -64,7 +64,7 @@ class TestTemplates:
     ("template", "caption", "prompt"),
     [
         ("a photo of [name]", "", "a photo of my-mug"),
-        ("a photo of [name]", "red, on a table", "a photo of my-mug, red, on a table"),
+        ("a photo of [name]", "red, on a table", "a photo of my-mug"),
         ("[name]: [filewords]", "on a table", "my-mug: on a table"),
         ("[filewords], by [name] [name]", "a cat", "a cat, by my-mug my-mug"),
         # without a caption nothing is left of its place
@@ -73,11 +73,11 @@ class TestTemplates:
         ("[filewords]", "", "my-mug"),
         ("[filewords]", "a cat", "a cat"),
         # what looks like the WebUIs' syntax is text
-        ("a (photo:1.2) of [name]", "a ((cat)) [with] {hats} <lora:x:1> | AND",
+        ("a (photo:1.2) of [name], [filewords]", "a ((cat)) [with] {hats} <lora:x:1> | AND",
          "a (photo:1.2) of my-mug, a ((cat)) [with] {hats} <lora:x:1> | AND"),
         # slots in a caption are text too
         ("[name], [filewords]", "about [filewords] and [name]", "my-mug, about [filewords] and [name]"),
-        ("a \\1 of [name]", "\\g<0>", "a \\1 of my-mug, \\g<0>"),
+        ("a \\1 of [name], [filewords]", "\\g<0>", "a \\1 of my-mug, \\g<0>"),
     ],
 )  # fmt: skip
 def test_a_template_and_a_caption_make_a_prompt(template, caption, prompt):
@@ -181,7 +181,9 @@ def test_a_caption_with_the_word_is_not_told_it_twice(vocabulary):
 
 def test_parts_of_other_words_are_not_the_word(vocabulary):
     """`cat` is a word of its own, not the front of `catalog`."""
-    prompt = source(vocabulary, ["a photo of [name]"], name="cat", count=1).prompt("a catalog", random.Random(0))
+    prompt = source(vocabulary, ["a photo of [name], [filewords]"], name="cat", count=1).prompt(
+        "a catalog", random.Random(0)
+    )
     assert learned(prompt) == [0]
     assert prompt == vocabulary.encode("a photo of cat, a catalog", [Word("cat", 0, 1)])
 

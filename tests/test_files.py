@@ -27,8 +27,7 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
         part.write_bytes(b"ne")
         assert target.read_bytes() == b"old"
         assert part.parent == target.parent, "elsewhere it might be on another disk, and a rename a copy"
-        assert part.suffix == ".png", "writers choose their format by it"
-        assert part.name.startswith("."), "a WebUI that scans the folder passes it over"
+        assert part.suffix == ".part", "a WebUI that scans the folder passes it over"
         part.write_bytes(b"new")
     assert target.read_bytes() == b"new"
     assert names(tmp_path) == ["a.png"]

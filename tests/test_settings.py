@@ -137,10 +137,15 @@ def test_a_random_start_needs_no_words():
 
 @pytest.mark.parametrize("text", ["", " ", "auto", "AUTO"])
 def test_auto(text):
-    settings, problems = parse({**GIVEN, "resolution": text, "vae": text})
+    settings, problems = parse({**GIVEN, "resolution": text, "preview_width": text})
     assert not problems
     assert settings.resolution is None
-    assert settings.vae is None
+    assert settings.preview_width is None
+
+
+def test_a_file_that_is_named_must_have_a_name():
+    (problem,) = problems_of(vae="")
+    assert (problem.option, problem.message) == ("vae", "needs a value")
 
 
 def test_the_home_folder_is_meant_by_a_tilde(monkeypatch, tmp_path):

@@ -65,6 +65,7 @@ def settings_for(checkpoint: Path, pictures: Path, folder: Path, **more: str) ->
     asked = {
         "model": str(checkpoint), "images": str(pictures), "name": "my-mug", "out": str(folder / "out"),
         "runs_dir": str(folder / "runs"), "steps": "12", "preview_every": "0", "snapshot_every": "5", "precision": "fp32",
+        "lr_schedule": "constant",
         **more,
     }  # fmt: skip
     settings, problems = parse(asked)

@@ -63,14 +63,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         else:
             many = TYPES[name] in (tuple[str, ...], tuple[int, ...])
             metavar = "{" + ",".join(option.choices) + "}" if option.choices else option.metavar or _metavar(name)
-            # nargs "?": a missing value is reported with all other problems instead of ending the parsing
-            group.add_argument(
-                flag(name), action="append" if many else "store", nargs="?", const="", metavar=metavar, **shared
-            )
+            # a missing value is reported with all other problems instead of ending the parsing
+            counted: dict[str, Any] = {"action": "extend", "nargs": "*"} if many else {"nargs": "?", "const": ""}
+            group.add_argument(flag(name), metavar=metavar, **counted, **shared)
 
 
 def raw_settings(values: argparse.Namespace) -> dict[str, Raw]:
-    return {name: value for name, value in vars(values).items() if name in TYPES}
+    return {name: [""] if value == [] else value for name, value in vars(values).items() if name in TYPES}
 
 
 def explain(name: str, option: Option) -> str:

@@ -122,7 +122,7 @@ class _Check:
     def checkpoint(self, model: Path, vae: Path | None) -> Checkpoint | None:
         option = "model"
         try:
-            checkpoint = open_checkpoint(model)
+            checkpoint = open_checkpoint(model).knows_all_words()
             option = "vae"
             checkpoint = with_vae(checkpoint, vae) if vae else checkpoint
         except UnusableFile as error:

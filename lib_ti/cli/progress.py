@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tqdm import tqdm
-
 from lib_ti.events import Event
 
 
@@ -44,11 +42,15 @@ class Progress:
         )
 
     def _advance(self, done: int, total: int, unit: str) -> None:
+        from tqdm import tqdm  # here, so that `doctor` can say that it is missing
+
         if self._bar is None:
             self._bar = tqdm(total=total, initial=done - 1, unit=unit, dynamic_ncols=True)
         self._bar.update(done - self._bar.n)
 
     def _say(self, line: str) -> None:
+        from tqdm import tqdm
+
         tqdm.write(line)
 
     def close(self) -> None:

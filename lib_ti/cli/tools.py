@@ -49,7 +49,8 @@ def generate(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--embedding",
         type=Path,
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="FILE",
         help="an embedding; give it again for more",

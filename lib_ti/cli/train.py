@@ -13,6 +13,7 @@ from lib_ti.cli.arguments import Parser, add_settings, raw_settings
 from lib_ti.cli.progress import Progress
 from lib_ti.errors import BadInput, Problem, RunBusy, UnusableFile
 from lib_ti.events import Event
+from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import TrainSettings, parse
 
 STOPPED = 130
@@ -35,33 +36,49 @@ def resume(arguments: Sequence[str]) -> int:
     parser = Parser("resume", "Go on with a run that was stopped or killed, or train a finished one further.")
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
     parser.add_argument("--steps", metavar="N", help="the new total of steps")
+    parser.add_argument("--device", metavar="DEVICE", help="another device than the one it began on")
     _add_json(parser)
     values = parser.read_strictly(arguments)
-    from lib_ti.runs.folder import RunFolder
-
     folder = RunFolder.open(values.run)
     if folder.running:
         raise RunBusy(f"{folder.path} is being trained by another process")
     settings = folder.settings
     if values.steps is not None:
         _, problems = parse({**dict.fromkeys(("images", "name", "model", "out"), "x"), "steps": values.steps})
-        done = max(folder.timeline().steps, default=0)
+        done = folder.saved_step
         if not problems and int(values.steps) < done:
             problems = [Problem("steps", f"the run has made {done} steps already; give a larger total")]
         if problems:
             raise BadInput(problems)
-    _check_checkpoint(settings)
+    if values.device is not None:
+        settings = dataclasses.replace(settings, device=values.device)
+    _check(settings, folder)
     if values.steps is not None:
-        folder.store_settings(dataclasses.replace(settings, steps=int(values.steps)))
+        settings = dataclasses.replace(settings, steps=int(values.steps))
+    folder.store_settings(settings)
     return _run(folder.path, values.json, ())
 
 
-def _check_checkpoint(settings: TrainSettings) -> None:
+def _check(settings: TrainSettings, folder: RunFolder) -> None:
+    """What a run needs from outside must still be there. Raises BadInput or UnusableFile."""
     from lib_ti.runs.execute import checkpoint_of
+    from lib_ti.training.device import choose_device
+    from lib_ti.training.places import unwritable
 
     if not settings.model.exists():
         raise UnusableFile(settings.model, "the checkpoint of this run is not there any more; put it back to go on")
     checkpoint_of(settings)
+    problems = []
+    try:
+        choose_device(settings.device)
+    except ValueError as error:
+        problems.append(Problem("device", str(error)))
+    if reason := unwritable(settings.out, parents=False):
+        problems.append(Problem("out", reason))
+    if not folder.images.is_dir() and not settings.images.is_dir():
+        problems.append(Problem("images", f"{settings.images} is gone, and the run has no copies of its pictures yet"))
+    if problems:
+        raise BadInput(problems)
 
 
 def _add_json(parser: Parser) -> None:
@@ -70,7 +87,6 @@ def _add_json(parser: Parser) -> None:
 
 def _run(path: Path, as_json: bool, warnings: Sequence[str]) -> int:
     from lib_ti.runs.execute import execute
-    from lib_ti.runs.folder import RunFolder
 
     folder, progress = RunFolder.open(path), Progress()
     if not as_json:

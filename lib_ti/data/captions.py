@@ -34,13 +34,18 @@ BUILT_IN: dict[str, tuple[str, ...]] = {"subject": _SUBJECT, "style": _STYLE, "n
 """The templates of each kind of word, for pictures without captions."""
 
 
+def built_in(kind: str, captions: bool) -> tuple[str, ...]:
+    """The templates of a kind of word; with captions, each says the caption after the word."""
+    return tuple(f"{template}, {WORDS_SLOT}" for template in BUILT_IN[kind]) if captions else BUILT_IN[kind]
+
+
 def load_templates(path: Path) -> tuple[str, ...]:
     """The templates in a file, one a line; empty lines and lines that start with # do not count. Raises UnusableFile."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UnusableFile(path, f"the templates cannot be read ({error})") from error
-    templates = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    templates = tuple(line.strip() for line in lines if line.strip() and not line.strip().startswith("#"))
     if not templates:
         raise UnusableFile(path, f"there is no template in it; write lines such as: a photo of {NAME_SLOT}")
     return templates
@@ -62,10 +67,8 @@ class Captioner:
         words = self._words(caption, rng)
         if not words:
             return self._without_words(template).replace(NAME_SLOT, self.name)
-        if mentions_name:  # the caption's author has placed the word; a template would say it twice
+        if mentions_name and NAME_SLOT in template:  # the caption's author has placed the word; this would say it twice
             return words
-        if WORDS_SLOT not in template:
-            template = f"{template}, {WORDS_SLOT}"
         return template.replace(NAME_SLOT, self.name).replace(WORDS_SLOT, words)
 
     def _words(self, caption: str, rng: random.Random) -> str:

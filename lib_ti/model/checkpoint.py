@@ -6,6 +6,7 @@ own parameter names. So a missing or misshapen weight is known, and named, befor
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,7 @@ from lib_ti.model.families import Family
 from lib_ti.model.noise import Noise
 from lib_ti.model.weights import Weights
 
+VOCABULARY = 49408  # words of CLIP's tokenizer
 TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
 
 
@@ -56,12 +58,13 @@ class Part:
             name: self.weights.read(name).to(device, dtype, copy=True).reshape(shape)
             for name, shape in self.wanted.items()
         }
-        self.module.load_state_dict(state, strict=False, assign=True)
-        for module in self.module.modules():
+        network = copy.deepcopy(self.module)  # empty, so it costs nothing; the part itself stays empty
+        network.load_state_dict(state, strict=False, assign=True)
+        for module in network.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 if buffer.is_meta:  # transformers' position numbers
                     setattr(module, name, torch.arange(buffer.numel(), device=device).view(buffer.shape))
-        return self.module.requires_grad_(False).eval()
+        return network.requires_grad_(False).eval()
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,17 @@ class Checkpoint:
     vae: Part | None
 
     def __post_init__(self) -> None:
-        """Text encoder and UNet must speak of features of the same width. Raises UnusableFile."""
-        wanted = next(
-            shape[1] for name, shape in self.unet.weights.shapes.items() if name.endswith("attn2.to_k.weight")
-        )
-        if wanted != self.width:
+        """The networks must speak of the same things. Raises UnusableFile."""
+        latents: Any = self.vae.module.config if self.vae else None
+        taken: Any = self.unet.module.config
+        if self.vae and latents.latent_channels != taken.in_channels:
+            raise UnusableFile(
+                self.vae.weights.path,
+                f"this VAE makes latents of {latents.latent_channels} channels, but the UNet takes {taken.in_channels}",
+            )
+        widths = {shape[1] for name, shape in self.unet.weights.shapes.items() if name.endswith("attn2.to_k.weight")}
+        wanted = " and ".join(map(str, sorted(widths))) or "none"
+        if widths != {self.width}:
             raise UnusableFile(
                 self.path, f"its text encoder gives features of width {self.width}, but its UNet takes {wanted}"
             )
@@ -90,6 +99,12 @@ class Checkpoint:
     def width(self) -> int:
         """Length of one embedding vector."""
         return self.text.weights.shapes[TOKEN_TABLE][1]
+
+    def knows_all_words(self) -> Checkpoint:
+        """Itself, if its vocabulary is CLIP's, so that any prompt can be written. Raises UnusableFile."""
+        if (words := self.text.weights.shapes[TOKEN_TABLE][0]) < VOCABULARY:
+            raise UnusableFile(self.path, f"its vocabulary has {words} words, but CLIP's has {VOCABULARY}")
+        return self
 
     @property
     def prompt_length(self) -> int:
@@ -109,12 +124,14 @@ class Checkpoint:
         """The same, with what it predicts set by hand: epsilon, v, or auto to leave it."""
         return self if prediction == "auto" else replace(self, noise=replace(self.noise, prediction=prediction))
 
-    def sha256(self) -> str:
-        """Of the checkpoint file; for a folder, of the UNet's."""
+    def sha256(self, abandoned: Callable[[], bool] = lambda: False) -> str:
+        """Of the checkpoint file; for a folder, of the UNet's. Empty if it is not wanted any more on the way."""
         digest = hashlib.sha256()
         with self.unet.weights.path.open("rb") as file:
             while chunk := file.read(1 << 22):
                 digest.update(chunk)
+                if abandoned():
+                    return ""
         return digest.hexdigest()
 
 

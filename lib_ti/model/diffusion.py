@@ -77,7 +77,9 @@ class StableDiffusion:
 
     def predict(self, noisy: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """The UNet's prediction (b, c, h, w), fp32, for noisy latents at times t (b,) under features (b, tokens, width)."""
-        predicted: torch.Tensor = self.unet(noisy.to(self.dtype), t, encoder_hidden_states=context).sample
+        predicted: torch.Tensor = self.unet(
+            noisy.to(self.dtype), t.to(self.device), encoder_hidden_states=context
+        ).sample
         return predicted.float()
 
     @contextmanager

@@ -99,7 +99,7 @@ def open_vae(path: Path, checkpoint: Checkpoint) -> Part:
     """A VAE file of either layout, for this checkpoint's architecture. Raises UnusableFile."""
     weights = open_weights(path)
     beside = checkpoint.path.with_suffix(".yaml")
-    config = (configs.read(beside) if beside.exists() else configs.shipped(checkpoint.family.name)).vae
+    config = (configs.read(beside) if beside.is_file() else configs.shipped(checkpoint.family.name)).vae
     prefix = layout.VAE if _has(weights, f"{layout.VAE}decoder.") else ""
     if _has(weights, f"{prefix}decoder.up_blocks."):  # diffusers' own names
         module = empty(lambda: AutoencoderKL(**config.for_diffusers()), path, "VAE")

@@ -49,9 +49,10 @@ def _refusal(weights: Weights) -> str | None:
         if any_key("down_blocks."):
             return "this is one part of a diffusers folder; choose the folder itself"
         return "this is not a Stable Diffusion checkpoint"
-    if entry[1] == 9:
+    leaving = shapes.get(f"{UNET}out.2.weight") or shapes.get(ema_name(f"{UNET}out.2.weight")) or (4,)
+    if entry[1] != leaving[0] and entry[1] == 9:
         return "this is an inpainting checkpoint, which cannot be trained on; use the ordinary version of it"
-    if entry[1] == 8:
+    if entry[1] != leaving[0] and entry[1] == 8:
         return "this is an image-editing checkpoint (InstructPix2Pix), which cannot be trained on"
     if any_key("conditioner.embedders.1."):
         return f"this is an SDXL checkpoint, which {_NOT_SUPPORTED_YET}"

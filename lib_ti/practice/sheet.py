@@ -1,4 +1,7 @@
-"""Draws the contact sheet in docs: ``python -m lib_ti.practice.sheet OUT.png``, the practice model on ordinary captions."""
+"""Draws the sheets in docs: ``python -m lib_ti.practice.sheet OUT.png [RUN_FOLDER]``.
+
+What the practice model makes of ordinary captions, or the previews of a run.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from lib_ti.model.loading import open_checkpoint
 from lib_ti.model.sampling import sample
 from lib_ti.practice.concepts import MODEL, SAMPLING
 from lib_ti.practice.pictures import COLOURS, GROUNDS, NAMED, SECRETS
+from lib_ti.runs.folder import RunFolder
 
 CELL, LABEL, ACROSS = 128, 14, 8
 
@@ -46,6 +50,31 @@ def draw_sheet(seeds: int = 2) -> Image.Image:
     return sheet
 
 
+def draw_run(run: RunFolder) -> Image.Image:
+    """The pictures a run learned from, then a row for each of its preview prompts, the steps from left to right."""
+    previews = run.timeline().previews
+    steps = sorted({step for step, _, _ in previews})
+    prompts = sorted({prompt for _, prompt, _ in previews})
+    learned = sorted(run.images.glob("*.png"))[: len(steps)]
+    sheet = Image.new("RGB", (len(steps) * CELL, (1 + len(prompts)) * (LABEL + CELL)), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text(
+        (2, 1), f"{len(list(run.images.glob('*.png')))} pictures to learn {run.settings.name!r} from", fill="black"
+    )
+    for column, path in enumerate(learned):
+        sheet.paste(Image.open(path).convert("RGB").resize((CELL, CELL)), (column * CELL, LABEL))
+    for row, prompt in enumerate(prompts, 1):
+        y = row * (LABEL + CELL)
+        for column, step in enumerate(steps):
+            event = previews[step, prompt, 0].data
+            label = f"{event['prompt']}" if column == 0 else f"step {step}" if row == 1 else ""
+            pen.text((column * CELL + 2, y + 1), label, fill="black")
+            picture = Image.open(run.path / event["file"]).resize((CELL, CELL), Image.Resampling.BICUBIC)
+            sheet.paste(picture, (column * CELL, y + LABEL))
+    return sheet
+
+
 if __name__ == "__main__":
+    sheet = draw_run(RunFolder.open(Path(sys.argv[2]))) if len(sys.argv) > 2 else draw_sheet()
     with files.replacing(Path(sys.argv[1])) as part:
-        draw_sheet().save(part)
+        sheet.save(part, "PNG")

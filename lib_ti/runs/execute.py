@@ -45,6 +45,9 @@ def execute(
         for message in warnings:
             recorder.event("warning", message=message)
         return _execute(folder, recorder, stopped)
+    except KeyboardInterrupt:
+        recorder.event("stopped", step=folder.saved_step)
+        raise
     except Exception as error:
         with folder.log.open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())
@@ -59,6 +62,7 @@ def execute(
 
 def _execute(folder: RunFolder, recorder: FolderRecorder, stopped: Callable[[], bool]) -> bool:
     settings = folder.settings
+    recorder.event("loading", checkpoint=settings.model.name, folder=str(folder.path))
     take_in(settings.images, settings.captions, folder.images, stopped)
     done = None
     if not stopped():
@@ -73,7 +77,7 @@ def _execute(folder: RunFolder, recorder: FolderRecorder, stopped: Callable[[], 
         )
         done = session.run()
     if done is None:
-        recorder.event("stopped", step=max(folder.timeline().steps, default=0))
+        recorder.event("stopped", step=folder.saved_step)
         return False
     deliver(done, folder, settings)
     recorder.event("finished", step=settings.steps, file=str(settings.out / f"{settings.name}.safetensors"))
@@ -93,7 +97,6 @@ def deliver(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
 
     The place comes first: if the run is killed in between, the file there is known by its bytes as this run's own.
     """
-    settings.out.mkdir(exist_ok=True)
     target = settings.out / f"{settings.name}.safetensors"
     if target.exists() and not settings.overwrite:
         earlier = folder.embedding.read_bytes() if folder.embedding.exists() else b""
@@ -102,7 +105,14 @@ def deliver(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
             raise TrainingFailed(
                 f"{target} has come into being meanwhile and was left alone; the new embedding is {folder.embedding}"
             )
-    files.write_bytes(target, data)
+    try:
+        settings.out.mkdir(exist_ok=True)
+        files.write_bytes(target, data)
+    except OSError as error:
+        files.write_bytes(folder.embedding, data)
+        raise TrainingFailed(
+            f"{settings.out} cannot be written to ({error.strerror}); the new embedding is {folder.embedding}"
+        ) from error
     files.write_bytes(folder.embedding, data)
 
 

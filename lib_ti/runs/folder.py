@@ -13,7 +13,7 @@ embedding.safetensors               the result
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ class RunFolder:
         """A new folder `RUNS_DIR/NAME/<date-time>/`, which comes into being together with its settings and `contents`."""
         parent = settings.runs_dir.absolute() / settings.name
         parent.mkdir(parents=True, exist_ok=True)
-        part = parent / f".{os.getpid()}.part"
-        part.mkdir(exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".", dir=parent))
+        part.chmod(0o755)  # mkdtemp's own is for one user alone, and the WebUI's server may be another
         cls(part).store_settings(_absolute(settings))
         for name, data in contents.items():
             (part / name).write_bytes(data)
@@ -89,6 +89,15 @@ class RunFolder:
     @property
     def state(self) -> Path:
         return self.path / "state.safetensors"
+
+    @property
+    def saved_step(self) -> int:
+        """The step that the saved state would go on from. It stands in the state file's header, which is JSON."""
+        if not self.state.exists():
+            return 0
+        with self.state.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return int(json.loads(header["__metadata__"]["state"])["step"])
 
     @property
     def log(self) -> Path:

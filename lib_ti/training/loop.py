@@ -60,7 +60,7 @@ class Loop:
         except Interrupted:
             pass  # a preview was left unfinished; the step before it is whole
         self._save()
-        return state.step >= s.steps
+        return state.step >= s.steps and state.shown == state.step
 
     def _outputs(self) -> bool:
         """Make what is due after this step. The first previews wait for the first step, so that training starts at once."""

@@ -48,8 +48,16 @@ def inside_embeddings(runs_dir: Path, out: Path) -> Path | None:
     return None
 
 
+def answering_to(name: str, folder: Path) -> list[str]:
+    """The embedding files in `folder` that a WebUI would call by `name`, whatever the case of its letters."""
+    suffixes = (".safetensors", ".pt", ".bin")
+    return sorted(
+        p.name for p in folder.iterdir() if p.stem.casefold() == name.casefold() and p.suffix.lower() in suffixes
+    )
+
+
 def space_needed(settings: TrainSettings, sizes: Sequence[tuple[int, int]], resolution: int) -> int:
-    """Bytes that a run may take: copies of the pictures, latents that do not stay in memory, previews, snapshots."""
+    """Bytes that a run may take: copies of the pictures, latents that do not stay in memory, previews."""
     copies = sum(3 * w * h * min(1.0, pictures.LONGEST_SIDE / max(w, h)) ** 2 for w, h in sizes)
     latents = len(sizes) * (2 if settings.flip else 1) * resolution**2 / 64 * 36
     outputs = 2 + settings.steps // settings.preview_every if settings.preview_every else 0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lib_ti.data import pictures
-from lib_ti.data.captions import BUILT_IN, load_templates
+from lib_ti.data.captions import built_in, load_templates
 from lib_ti.data.pictures import PictureFile
 from lib_ti.embedding import formats
 from lib_ti.embedding.value import Embedding
@@ -20,10 +20,9 @@ from lib_ti.model.loading import open_checkpoint, with_vae
 from lib_ti.model.prompts import Vocabulary, Word
 from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings
 from lib_ti.training.device import choose_device, choose_precision
-from lib_ti.training.places import existing, inside_embeddings, space_needed, unwritable
+from lib_ti.training.places import answering_to, existing, inside_embeddings, space_needed, unwritable
 
 MOST_PICTURES = 1000
-EMBEDDING_SUFFIXES = (".safetensors", ".pt", ".bin")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class _Preflight:
         checkpoint = self._checkpoint()
         files, sizes = self._pictures()
         captions = self._caption_source(files)
-        templates = self._templates([file.caption(captions) for file in files])
+        templates = self._templates([file.caption(captions) for file in files], checkpoint)
         initial = self._initial(checkpoint)
         self._places()
         changes: dict[str, object] = {"captions": captions}
@@ -66,6 +65,9 @@ class _Preflight:
             changes |= {"resolution": resolution, "precision": self._precision(checkpoint)}
             if self.settings.learning_rate == "auto":
                 changes["learning_rate"] = str(checkpoint.family.learning_rate)
+            if self.settings.lr_schedule == "auto":
+                changes["lr_schedule"] = "constant" if ":" in self.settings.learning_rate else "cosine"
+            self._sampling(checkpoint)
             self._disk(sizes, resolution)
         else:
             self._precision(None)
@@ -84,7 +86,7 @@ class _Preflight:
         if self._faulty("model"):
             return None
         try:
-            checkpoint = open_checkpoint(self.settings.model)
+            checkpoint = open_checkpoint(self.settings.model).knows_all_words()
         except UnusableFile as error:
             self._report("model", error)
             return None
@@ -108,7 +110,7 @@ class _Preflight:
         for file in pictures.find(folder):
             try:
                 sizes.append(pictures.check(file.path))
-                if file.mask:
+                if file.mask and self.settings.masks:
                     pictures.check(file.mask)
             except UnusableFile as error:
                 reasons.append(str(error))
@@ -128,19 +130,20 @@ class _Preflight:
             return self.settings.captions
         return "txt" if any(file.caption_file for file in files) else "none"
 
-    def _templates(self, captions: Sequence[str]) -> Sequence[str]:
+    def _templates(self, captions: Sequence[str], checkpoint: Checkpoint | None) -> Sequence[str]:
         """The templates that leave room for the vectors; complains of those that do not, and of words left out."""
         s = self.settings
         if self._faulty("template_file"):
             return ()
         try:
-            templates = load_templates(s.template_file) if s.template_file else BUILT_IN[s.kind]
+            templates = load_templates(s.template_file) if s.template_file else built_in(s.kind, any(captions))
         except UnusableFile as error:
             self._report("template_file", error)
             return ()
         if self._faulty("name"):
             return ()
-        vocabulary, word = Vocabulary(), Word(s.name, 0, s.vectors)
+        vocabulary = Vocabulary(checkpoint.prompt_length if checkpoint else 77)
+        word = Word(s.name, 0, s.vectors)
         own = vocabulary.tokens(s.name)
         if not own:
             self._report("name", "the name has no letters or digits that a prompt could hold")
@@ -173,7 +176,7 @@ class _Preflight:
             captions and len(mentioned) == len(captions) and all(mentioned)
         ):
             self.warnings.append(f"there are templates without {NAME_SLOT}; the word is put in front of their prompts")
-        if mentioned and any(mentioned) and not all(mentioned):
+        if mentioned and not all(mentioned):
             self.warnings.append(
                 f"{mentioned.count(False)} captions do not mention {word.name!r}; a template adds it to them"
             )
@@ -196,6 +199,9 @@ class _Preflight:
                 "init_embedding",
                 f"{path.name} has vectors of width {widths}, but this checkpoint takes {checkpoint.width}",
             )
+        if embedding.count != self.settings.vectors:
+            what = "the rest is left out" if embedding.count > self.settings.vectors else "the last one is repeated"
+            self.warnings.append(f"{path.name} has {embedding.count} vectors, the word {self.settings.vectors}; {what}")
         return embedding
 
     def _precision(self, checkpoint: Checkpoint | None) -> str:
@@ -212,6 +218,11 @@ class _Preflight:
         except ValueError as error:
             self._report("precision", error)
             return "fp32"
+
+    def _sampling(self, checkpoint: Checkpoint) -> None:
+        s, times = self.settings, checkpoint.noise.steps
+        if s.preview_every and s.preview_steps >= times:
+            self._report("preview_steps", f"this checkpoint knows {times} times; give fewer sampling steps")
 
     def _places(self) -> None:
         """The folders to write to, and whether the name is free."""
@@ -233,17 +244,11 @@ class _Preflight:
 
     def _name_is_free(self) -> None:
         s = self.settings
-        taken = [
-            p
-            for p in s.out.iterdir()
-            if p.stem.casefold() == s.name.casefold() and p.suffix.lower() in EMBEDDING_SUFFIXES
-        ]
+        taken = answering_to(s.name, s.out)
         if taken and not s.overwrite:
-            self._report(
-                "name",
-                f"{taken[0].name} exists already in {s.out}; choose another name, or replace it with --overwrite",
-            )
-        elif others := [p.name for p in taken if p.name != f"{s.name}.safetensors"]:
+            reason = f"{taken[0]} exists already in {s.out}; choose another name, or replace it with --overwrite"
+            self._report("name", reason)
+        elif others := [name for name in taken if name != f"{s.name}.safetensors"]:
             self.warnings.append(f"{', '.join(others)} also answers to {s.name!r}; WebUIs will load only one of them")
 
     def _disk(self, sizes: Sequence[tuple[int, int]], resolution: int) -> None:

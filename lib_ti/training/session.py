@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event as Flag
 
 import torch
 
@@ -47,7 +48,10 @@ class Session:
     def run(self) -> bytes | None:
         """Train, or go on from the recorder's saved state. The finished embedding file, or None if stopped before its end."""
         with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
-            digest = pool.submit(self.checkpoint.sha256)  # some seconds of a large file, beside the loading
+            done = Flag()
+            digest = pool.submit(
+                self.checkpoint.sha256, done.is_set
+            )  # some seconds of a large file, beside the loading
             try:
                 return self._run(digest)
             except torch.cuda.OutOfMemoryError as error:
@@ -57,10 +61,11 @@ class Session:
                 ) from error
             except Stopped:
                 return None
+            finally:
+                done.set()
 
     def _run(self, digest: Future[str]) -> bytes | None:
         s, recorder = self.settings, self.recorder
-        recorder.event("loading", checkpoint=self.checkpoint.path.name)
         model = StableDiffusion.load(self.checkpoint, DTYPES[s.precision], choose_device(s.device))
         if s.gradient_checkpointing:
             model.unet.enable_gradient_checkpointing()

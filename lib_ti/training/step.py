@@ -48,11 +48,15 @@ def update(
     if not math.isfinite(value):
         raise TrainingFailed(f"the loss of step {state.step + 1} is not a number; {_advice(model.dtype)}")
     if state.scaler.accept(parameters):
-        _check_gradient(parameters, state.step, model.dtype)
+        _check_gradient(parameters, state.step, not state.optimizer.state, model.dtype)
         _clip(parameters, clip, clip_at)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.optimizer.step()
+        if not all(bool(torch.isfinite(p).all()) for p in parameters):
+            raise TrainingFailed(
+                f"the vectors are no numbers any more after step {state.step + 1}; try a lower learning rate"
+            )
     elif state.scaler.overflows > state.scaler.GIVE_UP_AFTER:
         raise TrainingFailed(f"fp16 overflows at every step up to {state.step + 1}; {_advice(model.dtype)}")
     state.optimizer.zero_grad(set_to_none=True)
@@ -60,10 +64,10 @@ def update(
     return value
 
 
-def _check_gradient(parameters: Sequence[torch.nn.Parameter], step: int, dtype: torch.dtype) -> None:
-    """A step that cannot learn must not pass for one that does."""
+def _check_gradient(parameters: Sequence[torch.nn.Parameter], step: int, first: bool, dtype: torch.dtype) -> None:
+    """A step that cannot learn must not pass for one that does. `first`: no update has been made yet."""
     for parameter in parameters:
-        if parameter.grad is None or (step == 0 and not bool(parameter.grad.any())):
+        if parameter.grad is None or (first and not bool(parameter.grad.any())):
             raise TrainingFailed(
                 "the vectors get no gradient, so nothing would be learned; this checkpoint cannot be trained on"
             )
