@@ -32,7 +32,7 @@ DEMO_WORD, DEMO_EMBEDDINGS, DEMO_RUNS = "my-coin", "demo/embeddings", "demo/text
 DEMO_TRAINING = f"""
     --model lib_ti/practice/model/practice.safetensors --images lib_ti/practice/concepts/coin
     --name {DEMO_WORD} --out {DEMO_EMBEDDINGS} --runs-dir {DEMO_RUNS} --overwrite
-    --steps 300 --vectors 2 --init-text object
+    --steps 400 --batch-size 4 --vectors 2 --init-text object
     --preview-prompt "a photo of a red [name] on grass" --preview-prompt "a photo of a blue [name] in snow"
 """
 CHECKS = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"])

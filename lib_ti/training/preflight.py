@@ -27,12 +27,9 @@ MOST_PICTURES = 1000
 
 @dataclass(frozen=True)
 class Plan:
-    """A training that can be carried out. `settings`: nothing in them is "auto" any more, except the device."""
+    """A training that can be carried out. Nothing in its settings is "auto" any more that the machine decides."""
 
     settings: TrainSettings
-    checkpoint: Checkpoint
-    pictures: Sequence[PictureFile]
-    sizes: Sequence[tuple[int, int]]  # of the pictures, in pixels
     templates: Sequence[str]
     initial: Embedding | None
     warnings: Sequence[str]
@@ -73,8 +70,7 @@ class _Preflight:
             self._precision(None)
         if self.problems or checkpoint is None:
             raise BadInput(self.problems)
-        settings = replace(self.settings, **changes)  # type: ignore[arg-type]
-        return Plan(settings, checkpoint, files, sizes, templates, initial, self.warnings)
+        return Plan(replace(self.settings, **changes), templates, initial, self.warnings)  # type: ignore[arg-type]
 
     def _faulty(self, *options: str) -> bool:
         return any(problem.option in options for problem in self.problems)
@@ -205,19 +201,15 @@ class _Preflight:
         return embedding
 
     def _precision(self, checkpoint: Checkpoint | None) -> str:
-        if self._faulty("device"):
-            return "fp32"
+        option = "device"
         try:
-            device = choose_device(self.settings.device)
+            if not self._faulty(option):
+                device = choose_device(self.settings.device)
+                option = "precision"
+                return choose_precision(self.settings.precision, device, checkpoint.parameters if checkpoint else 0)
         except ValueError as error:
-            self._report("device", error)
-            return "fp32"
-        try:
-            parameters = checkpoint.parameters if checkpoint else 0
-            return choose_precision(self.settings.precision, device, parameters)
-        except ValueError as error:
-            self._report("precision", error)
-            return "fp32"
+            self._report(option, error)
+        return "fp32"
 
     def _sampling(self, checkpoint: Checkpoint) -> None:
         s, times = self.settings, checkpoint.noise.steps
