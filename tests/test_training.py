@@ -125,7 +125,7 @@ def test_a_mask_hides_what_it_covers(model, source):
     noisy = model.noise.add(batch.latents, batch.noise, batch.t)
     predicted = model.predict(noisy, batch.t, model.encode_prompts(batch.prompts, vectors))
     shifted = ((predicted - other_noise).square() * weight).mean()
-    assert float(shifted) == pytest.approx(error, rel=1e-5)
+    assert shifted.item() == pytest.approx(error, rel=1e-5)
 
 
 def test_v_prediction_aims_at_v(model, source):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,9 @@ from lib_ti.cli.arguments import Parser, add_settings, raw_settings
 from lib_ti.cli.progress import Progress
 from lib_ti.errors import BadInput, Problem, RunBusy, UnusableFile
 from lib_ti.events import Event
+from lib_ti.option import Raw
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings import TrainSettings, parse
+from lib_ti.settings import REQUIRED, TrainSettings, parse
 
 STOPPED = 130
 
@@ -43,18 +45,20 @@ def resume(arguments: Sequence[str]) -> int:
     if folder.running:
         raise RunBusy(f"{folder.path} is being trained by another process")
     settings = folder.settings
-    if values.steps is not None:
-        _, problems = parse({**dict.fromkeys(("images", "name", "model", "out"), "x"), "steps": values.steps})
-        done = folder.saved_step
-        if not problems and int(values.steps) < done:
-            problems = [Problem("steps", f"the run has made {done} steps already; give a larger total")]
-        if problems:
-            raise BadInput(problems)
-    if values.device is not None:
-        settings = dataclasses.replace(settings, device=values.device)
+    given: dict[str, Raw] = {
+        name: getattr(values, name) for name in ("steps", "device") if getattr(values, name) is not None
+    }
+    asked, problems = parse({**dict.fromkeys(REQUIRED, "x"), **given})
+    done = folder.saved_step
+    if "steps" in given and not problems and asked.steps < done:
+        problems = [Problem("steps", f"the run has made {done} steps already; give a larger total")]
+    if problems:
+        raise BadInput(problems)
+    settings = dataclasses.replace(settings, **{name: getattr(asked, name) for name in given})
     _check(settings, folder)
-    if values.steps is not None:
-        settings = dataclasses.replace(settings, steps=int(values.steps))
+    if done >= settings.steps and (settings.out / f"{settings.name}.safetensors").exists():
+        print(f"This run was finished at step {done}; --steps with a larger total trains it further.", file=sys.stderr)
+        return 0
     folder.store_settings(settings)
     return _run(folder.path, values.json, ())
 

@@ -209,9 +209,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for intermediate results")
     parser.add_argument("--vae-steps", type=int, default=4000)
-    parser.add_argument("--decoder-steps", type=int, default=3000)
+    parser.add_argument("--decoder-steps", type=int, default=900)
     parser.add_argument("--diffusion-steps", type=int, default=5500)
-    parser.add_argument("--judge-steps", type=int, default=2500)
+    parser.add_argument("--judge-steps", type=int, default=1500)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model", help="folder for the model")
     args = parser.parse_args()
     work: Path = args.work

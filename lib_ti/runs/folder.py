@@ -92,12 +92,15 @@ class RunFolder:
 
     @property
     def saved_step(self) -> int:
-        """The step that the saved state would go on from. It stands in the state file's header, which is JSON."""
+        """The step that the saved state would go on from. Raises UnusableFile if the state is damaged."""
         if not self.state.exists():
             return 0
-        with self.state.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return int(json.loads(header["__metadata__"]["state"])["step"])
+        try:
+            with self.state.open("rb") as file:  # a safetensors file: its header is JSON, with its length in front
+                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 20)))
+            return int(json.loads(header["__metadata__"]["state"])["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnusableFile(self.state, "the saved state is damaged; start a new training") from error
 
     @property
     def log(self) -> Path:
