@@ -76,8 +76,8 @@ def main() -> None:
         start_word = options.get("init_text", "object")
         start = examiner.score(start_word, samples=arguments.samples)
         oracle = examiner.score(examiner.oracle, samples=arguments.samples)
-        print(row(concept, start_word, start, 0.0, None))
-        print(row(concept, "oracle", oracle, 1.0, None))
+        print(row(concept, start_word, start, 0.0, None), flush=True)
+        print(row(concept, "oracle", oracle, 1.0, None), flush=True)
         for seed in range(arguments.seeds):
             vectors, seconds = train(concept, seed, options)
             score = examiner.score("learned-word", Word("learned-word", 0, len(vectors)), vectors, arguments.samples)
