@@ -45,10 +45,8 @@ def random_sd15(dtype: torch.dtype, device: torch.device) -> StableDiffusion:
     sizes = config.shipped("sd1")
     with torch.device("meta"):
         unet = UNet2DConditionModel(**sizes.unet.for_diffusers())
-    text = text_encoder(
-        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, hidden_act="quick_gelu",
-        vocab_size=49408,
-    )  # fmt: skip
+    clip = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    text = text_encoder({**clip, "vocab_size": 49408, "hidden_act": "quick_gelu"}, Path("random SD1.5"))
     generator = torch.Generator().manual_seed(0)
     for module in (unet, text):
         values = {}
