@@ -353,6 +353,16 @@ def test_buckets_keep_shapes_and_masks_and_captions_come_along(tiny_checkpoint, 
     assert folder.summary()["state"] == "finished"
 
 
+def test_a_broken_mask_costs_nothing_where_masks_do_not_count(tiny_checkpoint, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (70, 70), "red").save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "a.mask.png").write_bytes(b"no picture")
+    folder = run(settings_for(tiny_checkpoint, tmp_path / "in", tmp_path, steps="1", masks="false"))
+    assert [p.name for p in folder.images.iterdir()] == ["0000.png"]
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_the_same(tiny_checkpoint, pictures, tmp_path, precision):
     try:

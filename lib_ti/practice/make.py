@@ -10,7 +10,7 @@ goes, so the program may be interrupted anywhere and started again:
     decoder    the autoencoder's decoder alone, on whole pictures, for sharper edges; the latents stay what they are
     diffusion  the UNet and the text encoder together, weights averaged
     judge      the classifier that scores pictures
-    export     practice.safetensors in the original layout, fp16, and judge.safetensors
+    export     practice.safetensors in the original layout, fp16, judge.safetensors, and the pictures of the concepts
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from lib_ti import files
 from lib_ti.embedding.formats import safetensors_bytes
 from lib_ti.model import config
 from lib_ti.model.prompts import Vocabulary
+from lib_ti.practice.concepts import write_pictures
 from lib_ti.practice.export import original_layout
 from lib_ti.practice.fit import Fit, averaged, save
 from lib_ti.practice.judge import QUESTIONS, Judge
@@ -225,6 +226,7 @@ def main() -> None:
     train_diffusion(work, args.diffusion_steps)
     train_judge(work, args.judge_steps)
     export(work, args.out)
+    write_pictures()
 
 
 if __name__ == "__main__":

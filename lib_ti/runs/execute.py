@@ -63,7 +63,7 @@ def execute(
 def _execute(folder: RunFolder, recorder: FolderRecorder, stopped: Callable[[], bool]) -> bool:
     settings = folder.settings
     recorder.event("loading", checkpoint=settings.model.name, folder=str(folder.path))
-    take_in(settings.images, settings.captions, folder.images, stopped)
+    take_in(settings.images, settings.captions, folder.images, stopped, settings.masks)
     done = None
     if not stopped():
         session = Session(

@@ -13,7 +13,7 @@ from lib_ti.errors import UnusableFile
 from lib_ti.settings import TrainSettings
 
 
-def take_in(source: Path, captions: str, folder: Path, stopped: Callable[[], bool]) -> None:
+def take_in(source: Path, captions: str, folder: Path, stopped: Callable[[], bool], masks: bool = True) -> None:
     """Copy the pictures of `source` into `folder`, which appears only when it is whole; nothing happens if it is there.
 
     What cannot be read is left out, as the user was told when the request was checked.
@@ -28,7 +28,7 @@ def take_in(source: Path, captions: str, folder: Path, stopped: Callable[[], boo
             return
         try:
             picture = pictures.reduced(pictures.decode(file.path))
-            mask = pictures.flatten(pictures.decode(file.mask)).convert("L") if file.mask else None
+            mask = pictures.flatten(pictures.decode(file.mask)).convert("L") if masks and file.mask else None
         except UnusableFile:
             continue
         stem = part / f"{i:04d}"
