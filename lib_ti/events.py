@@ -78,13 +78,16 @@ class EventLog:
         return event
 
 
-def read(path: Path, after: int = 0) -> tuple[list[Event], int]:
-    """The events from byte `after` on, and the byte to go on from. Unfinished and unreadable lines are left out."""
+def read(path: Path, after: int = 0, most: int = -1) -> tuple[list[Event], int]:
+    """The events from byte `after` on, and the byte to go on from. Unfinished and unreadable lines are left out.
+
+    Of `most` bytes at a time, where that is given; it must be more than a line.
+    """
     if not path.exists():
         return [], 0
     with path.open("rb") as file:
         file.seek(after)
-        data = file.read()
+        data = file.read(most)
     whole = data[: data.rfind(b"\n") + 1]
     return list(_parse(whole)), after + len(whole)
 

@@ -166,6 +166,8 @@ OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in dataclasses.
 TYPES: dict[str, Any] = get_type_hints(TrainSettings)
 REQUIRED = tuple(f.name for f in dataclasses.fields(TrainSettings) if f.default is dataclasses.MISSING)
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainSettings) if f.name not in REQUIRED}
+CHANGEABLE = frozenset({"steps", "device", "gradient_checkpointing", "batch_size", "gradient_accumulation"})
+"""What may differ when a run goes on. Batches and their accumulation trade memory for time and change nothing else."""
 
 
 def parse(raw: Mapping[str, Raw]) -> tuple[TrainSettings, list[Problem]]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from lib_ti import __version__
-from lib_ti.cli import tools, train
+from lib_ti.cli import tools, train, ui, work
 from lib_ti.cli.arguments import suggestion
 from lib_ti.errors import BadInput, RunBusy, TextualInversionError, UnusableFile
 
@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "generate": (tools.generate, "make pictures with embeddings"),
     "inspect": (tools.inspect, "describe an embedding file"),
     "convert": (tools.convert, "write an embedding in another format"),
+    "work": (work.work, ""),
+    "ui": (ui.ui, "open a web page for all of it"),
     "doctor": (tools.doctor, "look at what this machine has"),
 }
 
@@ -58,5 +60,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items() if text]
     return "\n".join(["python -m lib_ti COMMAND ...", "", *lines, "", "python -m lib_ti COMMAND --help tells more."])

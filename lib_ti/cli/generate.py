@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from lib_ti import files
 from lib_ti.embedding import formats
+from lib_ti.embedding.combine import combine
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.loading import open_checkpoint, with_vae
-from lib_ti.model.prompts import Word
 from lib_ti.model.sampling import Sampling, sample
 from lib_ti.training.device import DTYPES, choose_device, choose_precision
 from lib_ti.training.places import unwritable
@@ -67,12 +67,7 @@ class Request:
 def generate_pictures(request: Request) -> None:
     """Make the pictures as OUT/SEED.png, with what made them in the PNG's "parameters" as the WebUIs write it."""
     model = StableDiffusion.load(request.checkpoint, DTYPES[request.precision], request.device)
-    words: list[Word] = []
-    tables: list[torch.Tensor] = []
-    for embedding in request.embeddings:
-        words.append(Word(embedding.name, sum(map(len, tables)), embedding.count))
-        tables.append(embedding.vectors["clip_l"])
-    vectors = {"clip_l": torch.cat(tables).to(model.device) if tables else torch.zeros(0, request.checkpoint.width)}
+    words, vectors = combine(request.embeddings, {"clip_l": request.checkpoint.width}, model.device)
     prompt = model.vocabulary.encode(request.prompt, words)
     negative = model.vocabulary.encode(request.negative_prompt, words)
     if prompt.truncated or negative.truncated:
@@ -83,17 +78,10 @@ def generate_pictures(request: Request) -> None:
         image = sample(model, prompt, negative, vectors, seed, request.how)
         path = request.out / f"{seed}.png"
         info = PngInfo()
-        info.add_text("parameters", _parameters(request, seed))
+        told = request.how.infotext(request.prompt, request.negative_prompt, seed, request.checkpoint.path.stem)
+        info.add_text("parameters", told)
         with files.replacing(path) as part:
             image.save(part, "PNG", pnginfo=info)
-
-
-def _parameters(request: Request, seed: int) -> str:
-    how = request.how
-    return (
-        f"{request.prompt}\nNegative prompt: {request.negative_prompt}\nSteps: {how.steps}, Sampler: {how.sampler}, "
-        f"CFG scale: {how.guidance:g}, Seed: {seed}, Size: {how.width}x{how.height}, Model: {request.checkpoint.path.stem}"
-    )
 
 
 class _Check:

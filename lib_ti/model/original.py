@@ -12,8 +12,8 @@ from lib_ti.errors import UnusableFile
 from lib_ti.model import config as configs
 from lib_ti.model import layout
 from lib_ti.model.checkpoint import Checkpoint, Part, empty, some, text_encoder
-from lib_ti.model.config import ModelConfig, UNetConfig, VaeConfig
-from lib_ti.model.families import Family
+from lib_ti.model.config import UNetConfig, VaeConfig
+from lib_ti.model.describe import config_of
 from lib_ti.model.sniff import family_of
 from lib_ti.model.weights import Weights, open_weights
 
@@ -32,22 +32,6 @@ def open_file(path: Path) -> Checkpoint:
         unet=_unet_part(weights, config.unet),
         vae=_vae_part(weights, config.vae, layout.VAE) if _has(weights, f"{layout.VAE}decoder.") else None,
     )
-
-
-def config_of(weights: Weights, family: Family) -> ModelConfig:
-    """From the .yaml beside the file; a real checkpoint needs none."""
-    beside = weights.path.with_suffix(".yaml")
-    if beside.exists():
-        return configs.read(beside)
-    config = configs.shipped(family.name)
-    entry = f"{layout.UNET}input_blocks.0.0.weight"
-    found = weights.shapes.get(entry) or weights.shapes[layout.ema_name(entry)]
-    if found[0] != config.unet.widths[0]:
-        raise UnusableFile(
-            weights.path,
-            f"its sizes are none of a known family's; put its configuration beside it, as {beside.name}",
-        )
-    return config
 
 
 def _unet_part(weights: Weights, config: UNetConfig) -> Part:

@@ -34,6 +34,13 @@ class Sampling:
     width: int
     height: int
 
+    def infotext(self, prompt: str, negative: str, seed: int, model: str) -> str:
+        """What made a picture, as the WebUIs write it into PNG files under "parameters" and read it back."""
+        return (
+            f"{prompt}\nNegative prompt: {negative}\nSteps: {self.steps}, Sampler: {self.sampler}, "
+            f"CFG scale: {self.guidance:g}, Seed: {seed}, Size: {self.width}x{self.height}, Model: {model}"
+        )
+
 
 class Interrupted(Exception):
     """The sampling was asked to stop."""

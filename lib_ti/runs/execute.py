@@ -12,6 +12,7 @@ from lib_ti.errors import TextualInversionError, TrainingFailed
 from lib_ti.events import Event
 from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.loading import open_checkpoint, with_vae
+from lib_ti.runs.card import place_card
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.recorder import FolderRecorder
 from lib_ti.settings import TrainSettings
@@ -33,10 +34,12 @@ def execute(
     watch: Callable[[Event], None] = lambda event: None,
     stopped: Callable[[], bool] = lambda: False,
     warnings: Sequence[str] = (),
+    sample: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train from wherever the run is to its end, and put the embedding in its place. False if it was stopped before.
 
-    However it ends, the last event says so. Raises TextualInversionError, after the log has the traceback.
+    `sample` says whether previews were asked for since it was called last. However it ends, the last event says so.
+    Raises TextualInversionError, after the log has the traceback.
     """
     lock = folder.lock
     lock.acquire()
@@ -44,7 +47,7 @@ def execute(
     try:
         for message in warnings:
             recorder.event("warning", message=message)
-        return _execute(folder, recorder, stopped)
+        return _execute(folder, recorder, stopped, sample)
     except KeyboardInterrupt:
         recorder.event("stopped", step=folder.saved_step)
         raise
@@ -60,7 +63,9 @@ def execute(
         lock.release()
 
 
-def _execute(folder: RunFolder, recorder: FolderRecorder, stopped: Callable[[], bool]) -> bool:
+def _execute(
+    folder: RunFolder, recorder: FolderRecorder, stopped: Callable[[], bool], sample: Callable[[], bool]
+) -> bool:
     settings = folder.settings
     recorder.event("loading", checkpoint=settings.model.name, folder=str(folder.path))
     take_in(settings.images, settings.captions, folder.images, stopped, settings.masks)
@@ -74,12 +79,15 @@ def _execute(folder: RunFolder, recorder: FolderRecorder, stopped: Callable[[], 
             initial=formats.read(folder.start) if folder.start.exists() else None,
             recorder=recorder,
             stopped=stopped,
+            sample=sample,
         )
         done = session.run()
     if done is None:
         recorder.event("stopped", step=folder.saved_step)
         return False
     deliver(done, folder, settings)
+    if problem := place_card(folder, settings):
+        recorder.event("warning", message=problem)
     recorder.event("finished", step=settings.steps, file=str(settings.out / f"{settings.name}.safetensors"))
     return True
 

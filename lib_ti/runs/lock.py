@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,21 @@ class RunLock:
         self._path = path
         self._file: Any = None
 
-    def acquire(self) -> None:
-        """Raises RunBusy if another process holds it."""
+    def acquire(self, patience_s: float = 1.0) -> None:
+        """Raises RunBusy if another process holds it. For a moment whoever only looks at it may hold it, too."""
         file = self._path.open("ab")
-        try:
-            _lock(file.fileno())
-        except OSError:
-            file.close()
-            raise RunBusy(f"{self._path.parent} is being trained by another process") from None
-        self._file = file
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                _lock(file.fileno())
+            except OSError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.02)
+                    continue
+                file.close()
+                raise RunBusy(f"{self._path.parent} is being trained by another process") from None
+            self._file = file
+            return
 
     def release(self) -> None:
         if self._file is not None:
@@ -38,7 +45,7 @@ def is_held(path: Path) -> bool:
         return False
     lock = RunLock(path)
     try:
-        lock.acquire()
+        lock.acquire(patience_s=0)
     except RunBusy:
         return True
     lock.release()

@@ -28,7 +28,10 @@ def due(step: int, every: int, last: int) -> bool:
 
 @dataclass
 class Loop:
-    """A training in progress. `pack` makes an embedding file of the current vectors; `stopped` is asked between steps."""
+    """A training in progress. `pack` makes an embedding file of the current vectors.
+
+    Between steps `stopped` is asked, and `sample` whether previews are wanted at once.
+    """
 
     settings: TrainSettings
     model: StableDiffusion
@@ -38,6 +41,7 @@ class Loop:
     recorder: Recorder
     pack: Callable[[TrainState], bytes]
     stopped: Callable[[], bool]
+    sample: Callable[[], bool] = lambda: False
     _pace: deque[float] = field(default_factory=lambda: deque(maxlen=50))
 
     def run(self) -> bool:
@@ -54,7 +58,7 @@ class Loop:
                 loss = update(state, self.model, self.source, next(batches), s.batch_size, applied, s.clip, s.clip_at)
                 self._pace.append(time.monotonic() - began)
                 self._report(loss, applied)
-                if self._outputs() or time.monotonic() - saved > STATE_EVERY_S:
+                if self._outputs() or self._asked_for() or time.monotonic() - saved > STATE_EVERY_S:
                     self._save()
                     saved = time.monotonic()
         except Interrupted:
@@ -75,6 +79,18 @@ class Loop:
             self.recorder.snapshot(state.step, self.pack(state))
         state.shown = state.step
         return preview or snapshot
+
+    def _asked_for(self) -> bool:
+        """Previews between those that are due, where somebody asks for them."""
+        if not self.sample():
+            return False
+        if self.model.vae is None:
+            self.recorder.event(
+                "warning", message="this training was started without previews, so there are none to make"
+            )
+            return False
+        self.previews.make(self.state.step, self.state.vectors)
+        return True
 
     def _save(self) -> None:
         self.recorder.save_state(self.state.to_bytes())

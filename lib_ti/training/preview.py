@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompts import Word
@@ -20,6 +23,19 @@ DEFAULT_PROMPTS = {
     "style": (f"a house in the style of {NAME_SLOT}", f"a tree in the style of {NAME_SLOT}"),
     "negative": (f"a photo of {NAME_SLOT}",),
 }
+
+
+@dataclass(frozen=True)
+class Described:
+    """A picture that says in its file what made it, in the way of the WebUIs."""
+
+    image: Image.Image
+    infotext: str
+
+    def save(self, fp: Path, format: str) -> None:
+        info = PngInfo()
+        info.add_text("parameters", self.infotext)
+        self.image.save(fp, format, pnginfo=info)
 
 
 @dataclass
@@ -48,12 +64,14 @@ class Previews:
         how = Sampling(
             s.preview_sampler, s.preview_steps, s.preview_guidance, s.preview_width or side, s.preview_height or side
         )
-        negative = vocabulary.encode(self._named(s.preview_negative_prompt), [self.word])
+        unwanted = self._named(s.preview_negative_prompt)
+        negative = vocabulary.encode(unwanted, [self.word])
         began = time.monotonic()
         for (i, prompt), (j, seed) in product(enumerate(self.prompts), enumerate(s.preview_seed)):
             encoded = vocabulary.encode(prompt, [self.word])
             image = sample(self.model, encoded, negative, vectors, seed, how, self.stopped)
-            self.recorder.preview(image, step, i, j, prompt=prompt, seed=seed)
+            described = Described(image, how.infotext(prompt, unwanted, seed, s.model.stem))
+            self.recorder.preview(described, step, i, j, prompt=prompt, seed=seed)
         self._spent.append(time.monotonic() - began)
 
     def seconds_left(self, step: int) -> float:

@@ -44,6 +44,7 @@ class Session:
     initial: Embedding | None  # to start from, instead of the settings' words
     recorder: Recorder
     stopped: Callable[[], bool] = lambda: False
+    sample: Callable[[], bool] = lambda: False  # whether previews were asked for since it was called last
 
     def run(self) -> bytes | None:
         """Train, or go on from the recorder's saved state. The finished embedding file, or None if stopped before its end."""
@@ -135,4 +136,4 @@ class Session:
             return formats.portable(Embedding(s.name, vectors, metadata))
 
         previews = Previews(s, model, word, self.recorder, self.stopped)
-        return Loop(s, model, state, source, previews, self.recorder, pack, self.stopped)
+        return Loop(s, model, state, source, previews, self.recorder, pack, self.stopped, self.sample)

@@ -1,0 +1,72 @@
+// What the training has to do with txt2img and img2img: trying the word there, and saying why Generate waits.
+(() => {
+    "use strict";
+    const tinv = (window.tinv = window.tinv || {});
+    const TABS = ["txt2img", "img2img"];
+
+    /** Bring a tab of the host to the front, wherever the user's settings have put it. */
+    function select(id) {
+        const panel = tinv.byId(id);
+        if (!panel) return false;
+        const named = tinv.byId(`${id}-button`);
+        const panels = [...panel.parentElement.children].filter((child) => child.classList.contains("tabitem"));
+        const nav = panel.parentElement.querySelector(":scope > .tab-nav, :scope > [role=tablist]");
+        const button = named || (nav && nav.querySelectorAll("button")[panels.indexOf(panel)]);
+        if (button) button.click();
+        return Boolean(button);
+    }
+
+    const PROMPTS = { subject: (name) => `a photo of ${name}`, style: (name) => `a house in the style of ${name}` };
+
+    function put(area, text) {
+        area.value = text;
+        area.dispatchEvent(new Event("input", { bubbles: true }));
+        if (typeof window.updateInput === "function") window.updateInput(area);
+    }
+
+    /** The word in a prompt that shows it, Generate in focus; starting is the user's. */
+    function tryIn(name, kind) {
+        select("tab_txt2img");
+        const negative = kind === "negative";
+        const area = document.querySelector(negative ? "#txt2img_neg_prompt textarea, #txt2img_neg_prompt input" : "#txt2img_prompt textarea, #txt2img_prompt input");
+        if (!area) return;
+        if (negative) put(area, area.value.split(/,\s*/).includes(name) ? area.value : [area.value, name].filter(Boolean).join(", "));
+        else put(area, PROMPTS[kind === "style" ? "style" : "subject"](name));
+        const generate = tinv.byId("txt2img_generate");
+        const button = generate && (generate.tagName === "BUTTON" ? generate : generate.querySelector("button"));
+        setTimeout(() => { if (button) { button.focus(); button.scrollIntoView({ block: "nearest" }); } }, 100);
+    }
+
+    /** What shows embeddings looks again: our picker, the host's cards, tag completion. */
+    function refreshHost() {
+        if (tinv.refreshPickers) tinv.refreshPickers();
+        const cards = tinv.byId("txt2img_textual_inversion_extra_refresh_internal");
+        if (cards) cards.click();
+        if (typeof window.refreshEmbeddings === "function") Promise.resolve(window.refreshEmbeddings()).catch(() => {});
+    }
+
+    function notices() {
+        const lending = tinv.run.world.lending;
+        for (const name of TABS) {
+            const tab = tinv.byId(`tab_${name}`), id = `tinv_waits_${name}`;
+            if (!tab) continue;
+            let bar = tinv.byId(id);
+            if (!lending) {
+                if (bar) bar.remove();
+                continue;
+            }
+            if (bar && bar.dataset.run === lending.run) continue;
+            if (bar) bar.remove();
+            const stop = tinv.h("button.tinv-button", { onclick: (event) => { event.target.disabled = true; event.target.textContent = "Stopping…"; tinv.actions.stop(lending.run); } }, "Stop training");
+            bar = tinv.h("div.tinv-waits", { id, role: "status", "data-run": lending.run }, tinv.h("span", {}, ...tinv.words("Generate waits: {} is being trained.", lending.name)), stop);
+            tab.prepend(bar);
+        }
+    }
+
+    tinv.txt2img = { tryIn, refreshHost };
+    tinv.starters = tinv.starters || [];
+    tinv.starters.push(() => {
+        tinv.on("run", notices);
+        tinv.on("library", (again) => { if (again) refreshHost(); });
+    });
+})();

@@ -1,0 +1,106 @@
+"""`ui`: the web page of the standalone host."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import threading
+import time
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lib_ti.cli.arguments import Parser
+from lib_ti.errors import BadInput, Problem
+
+PORT = 7870
+
+
+def ui(arguments: Sequence[str]) -> int:
+    parser = Parser("ui", "Open a web page for training words, and for pictures with them.")
+    parser.add_argument("--port", default=str(PORT), metavar="N", help=f"[{PORT}]")
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path(), metavar="DIR",
+        help="runs are kept in its textual_inversion/, words in its embeddings/ [the current folder]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE",
+        help="a checkpoint, or a folder of them to choose from [the little model that comes with the project]",
+    )  # fmt: skip
+    parser.add_argument("--listen", action="store_true", help="let other computers open the page too")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for these before showing anything")
+    parser.add_argument("--hide-paths", action="store_true", help="keep this computer's folders from the page")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
+    values = parser.read_strictly(arguments)
+    if importlib.util.find_spec("gradio") is None:
+        raise BadInput([Problem("", 'the page needs gradio: pip install "gradio>=3.41.2,<5"')])
+    auth = _auth(values.auth)
+    if not values.data_dir.is_dir():
+        raise BadInput([Problem("data_dir", f"there is no folder {values.data_dir}")])
+    from lib_ti.webui.standalone import PRACTICE, Standalone
+
+    host = Standalone(values.data_dir, values.model or PRACTICE, values.hide_paths)
+    address = "0.0.0.0" if values.listen else "127.0.0.1"
+    with _listen(address, values.port) as door:
+        _serve(host, door, auth, opens_browser=not values.no_browser)
+    return 0
+
+
+def _serve(host: Any, door: socket.socket, auth: tuple[str, str] | None, opens_browser: bool) -> None:
+    """Show the page until Ctrl-C."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # in time: gradio reads it when it is imported
+    import uvicorn
+
+    from lib_ti.webui import page, trainer
+
+    ours = trainer.start(host)
+    try:
+        app = page.serve(ours, page.build(ours), auth)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+        url = f"http://127.0.0.1:{door.getsockname()[1]}/"
+        threading.Thread(target=_announce, args=(server, url, opens_browser), daemon=True).start()
+        server.run(sockets=[door])
+    except KeyboardInterrupt:  # uvicorn hands it on once it has ended
+        pass
+    finally:
+        print("Ending. A running training is saved.", flush=True)
+        ours.close()
+
+
+def _announce(server: Any, url: str, opens_browser: bool) -> None:
+    while not server.started:
+        if server.should_exit:
+            return
+        time.sleep(0.05)
+    print(f"Open {url} in a browser. Ctrl-C ends it.", flush=True)
+    if opens_browser:
+        webbrowser.open(url)
+
+
+def _auth(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise BadInput([Problem("auth", "is not USER:PASSWORD")])
+    return user, password
+
+
+def _listen(address: str, port: str) -> socket.socket:
+    """A socket that is this program's before anything else is loaded. Raises BadInput."""
+    if not port.isdecimal() or not int(port) < 65536:
+        raise BadInput([Problem("port", f"{port!r} is no port; choose a number up to 65535")])
+    door = socket.socket()
+    if os.name != "nt":  # there it would let two programs have the same port
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((address, int(port)))
+    except OSError as error:
+        door.close()
+        reason = f"port {port} is in use, perhaps by another such page; choose another with --port"
+        if isinstance(error, PermissionError):
+            reason = f"port {port} is not open to you; choose another with --port"
+        raise BadInput([Problem("port", reason)]) from error
+    return door

@@ -1,0 +1,27 @@
+"""Several embeddings in one table of vectors, which prompts' rows point into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from lib_ti.embedding.value import Embedding
+from lib_ti.model.prompts import Word
+
+Vectors = dict[str, torch.Tensor]
+
+
+def combine(
+    embeddings: Sequence[Embedding], widths: Mapping[str, int], device: torch.device
+) -> tuple[list[Word], Vectors]:
+    """Each embedding's word, by its name, and for each text encoder in `widths` the vectors of all, (n, width)."""
+    words: list[Word] = []
+    first = 0
+    for embedding in embeddings:
+        words.append(Word(embedding.name, first, embedding.count))
+        first += embedding.count
+    return words, {
+        encoder: torch.cat([torch.zeros(0, width), *(e.vectors[encoder] for e in embeddings)]).to(device)
+        for encoder, width in widths.items()
+    }

@@ -1,0 +1,205 @@
+"""What can be said of a form while it is filled in: quickly, in the host's own process, without loading anything."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lib_ti import names
+from lib_ti.errors import Problem, UnusableFile
+from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings, parse
+from lib_ti.webui import asking
+from lib_ti.webui.drafts import Drafts
+from lib_ti.webui.host import Host
+from lib_ti.webui.results import free_name, taken_by
+from lib_ti.webui.speed import Speed
+
+log = logging.getLogger("lib_ti")
+LONGEST_SHOWN = 40  # tokens of the sequence
+
+
+class Checking:
+    """Looks at forms for one host."""
+
+    def __init__(self, host: Host, drafts: Drafts, speed: Speed, running: Any) -> None:
+        """`running`: a function that gives the names that are being trained, or wait for it."""
+        self._host, self._drafts, self._speed, self._running = host, drafts, speed, running
+        self._described: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self._vocabularies: dict[int, Any] = {}
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The selected checkpoint for the page: title, family, resolution, and why it cannot be trained on, if so."""
+        chosen = self._host.selected()
+        if chosen is None:
+            return None
+        key = (chosen, *_state_of(chosen.path), *_state_of(chosen.path.with_suffix(".yaml")))
+        if self._described is None or self._described[0] != key:
+            self._described = (key, self._describe(chosen.title, chosen.path))
+        return self._described[1]
+
+    def resolution(self) -> int:
+        """What pictures should have at least."""
+        checkpoint = self.checkpoint()
+        return int(checkpoint["resolution"]) if checkpoint and checkpoint["resolution"] else 512
+
+    def presets(self) -> dict[str, dict[str, str]]:
+        checkpoint = self.checkpoint()
+        return asking.presets_for(checkpoint["learning_rate"] if checkpoint else 0.005)
+
+    def check(self, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
+        """Everything the page shows beside the fields."""
+        checkpoint, presets = self.checkpoint(), self.presets()
+        raw, refused = asking.raw_settings(form, self._host, self._drafts.folder(draft))
+        settings, found = parse(raw)
+        problems = [asking.in_form_words(p) for p in (*refused, *found) if p.option not in ("images", "model")]
+        pictures = len(self._drafts.pictures_of(draft))
+        return {
+            "checkpoint": checkpoint,
+            "name": self._name(str(raw["name"])),
+            "problems": [{"option": p.option, "message": p.message} for p in problems if p.option != "name"],
+            "estimate": self._estimate(settings, pictures),
+            "presets": {name: self._cost(settings, values, pictures) for name, values in presets.items()},
+            "preset": asking.preset_of(form, presets),
+            "sequence": self._sequence(settings),
+        }
+
+    def name_problems(self, name: str) -> list[Problem]:
+        """Why this word cannot be trained now, beside what its file's place says."""
+        if name.casefold() in self._running():
+            return [Problem("name", f"{name} is being trained already; wait for it, or choose another name")]
+        return []
+
+    def _describe(self, title: str, path: Path) -> dict[str, Any]:
+        shown: dict[str, Any] = {
+            "title": title, "family": None, "family_title": "", "resolution": None, "learning_rate": 0.005, "problem": "",
+        }  # fmt: skip
+        try:
+            from lib_ti.model.describe import describe
+
+            found = describe(path)
+        except UnusableFile as error:
+            return {**shown, "problem": str(error).removeprefix(f"{error.path}: ")}
+        except Exception as error:  # an unheard-of file must not take the form away; starting will say more
+            log.exception("%s could not be looked at", path)
+            return {**shown, "problem": f"it cannot be looked at ({type(error).__name__})"}
+        family = found.family
+        return {
+            **shown, "family": family.name, "family_title": family.title, "resolution": found.resolution,
+            "learning_rate": family.learning_rate,
+        }  # fmt: skip
+
+    def _name(self, name: str) -> dict[str, Any]:
+        def state(kind: str, message: str, suggestion: str = "") -> dict[str, Any]:
+            return {"state": kind, "message": message, "suggestion": suggestion, "tokens": len(tokens)}
+
+        tokens = self._tokens(name)
+        if not name.strip():
+            return state("empty", "")
+        if problem := names.problem_with(name):
+            return state("bad", problem)
+        if self.name_problems(name):
+            return state("running", f"{name} is being trained right now", free_name(f"{name}-2", self._host.embeddings))
+        if taken_by(name, self._host.embeddings):
+            suggestion = free_name(name, self._host.embeddings)
+            return state("taken", f"Already exists: replace, or save as {suggestion}", suggestion)
+        if len(tokens) == 1:
+            return state("word", f"'{name}' is already an English word; try my-{name}", f"my-{name}")
+        return state("free", "Free to use")
+
+    def _tokens(self, text: str) -> list[int]:
+        vocabulary = self._vocabulary()
+        return vocabulary.tokens(text) if vocabulary else []
+
+    def _vocabulary(self, length: int = 77) -> Any:
+        """None where the host's transformers cannot read it; the training's own process will say why."""
+        if length not in self._vocabularies:
+            try:
+                from lib_ti.model.prompts import Vocabulary
+
+                self._vocabularies[length] = Vocabulary(length)
+                self._vocabularies[length].tokens("a")
+            except Exception:
+                log.exception("the tokenizer does not work in this process")
+                self._vocabularies[length] = None
+        return self._vocabularies[length]
+
+    def _estimate(self, settings: TrainSettings, pictures: int) -> dict[str, Any]:
+        checkpoint = self.checkpoint()
+        passes = settings.steps * settings.global_batch / pictures if pictures else 0.0
+        shown: dict[str, Any] = {
+            "text": "Time appears after 30 steps", "seconds": None, "memory_mb": None, "total_mb": None,
+            "memory_kind": "VRAM" if self._host.device().startswith("cuda") else "RAM", "passes": passes,
+        }  # fmt: skip
+        if not checkpoint or not checkpoint["family"]:
+            return shown
+        resolution = settings.resolution or checkpoint["resolution"]
+        estimate = self._speed.estimate(settings, checkpoint["family"], resolution, self._host.device())
+        if estimate is None:
+            return shown
+        text = f"About {duration(estimate.seconds)}"
+        if estimate.memory_mb:
+            total = self._total_mb()
+            needs = f"{estimate.memory_mb / 1024:.1f}"
+            text += f" · needs {needs} of {total / 1024:.0f} GB" if total else f" · needs {needs} GB"
+            shown |= {"memory_mb": estimate.memory_mb, "total_mb": total}
+        return {**shown, "text": text, "seconds": estimate.seconds}
+
+    def _total_mb(self) -> float | None:
+        """Of the card; None on a CPU, whose memory others use too."""
+        device = self._host.device()
+        if not device.startswith("cuda"):
+            return None
+        try:
+            import torch
+
+            return float(torch.cuda.get_device_properties(device).total_memory) / 2**20
+        except Exception:  # the host cannot reach its card any more; the training will say so
+            log.exception("the card's memory is not known")
+            return None
+
+    def _cost(self, settings: TrainSettings, values: Mapping[str, str], pictures: int) -> str:
+        """What a preset takes, in words."""
+        import dataclasses
+
+        numbers = {k: int(v) for k, v in values.items() if k != "learning_rate"}
+        estimate = self._estimate(dataclasses.replace(settings, **numbers), pictures)  # type: ignore[arg-type]
+        told = [f"{values['steps']} steps"]
+        if estimate["seconds"] is not None:
+            told.append(f"about {duration(estimate['seconds'])}")
+        if estimate["passes"]:
+            passes = estimate["passes"]
+            told.append(f"{passes:.0f} passes over the pictures" if passes >= 1.5 else "one pass over the pictures")
+        return ", ".join(told)
+
+    def _sequence(self, settings: TrainSettings) -> list[dict[str, Any]]:
+        """The tokens of the first prompt that the word is trained in, its own ones marked."""
+        from lib_ti.data.captions import built_in
+
+        vocabulary = self._vocabulary()
+        if vocabulary is None or not self._tokens(settings.name):
+            return []
+        before, _, behind = built_in(settings.kind, captions=False)[0].replace(WORDS_SLOT, "").partition(NAME_SLOT)
+        shown = [{"text": vocabulary.text(t), "ours": False} for t in vocabulary.tokens(before)]
+        shown += [
+            {"text": f"{settings.name} {i + 1}/{settings.vectors}", "ours": True} for i in range(settings.vectors)
+        ]
+        shown += [{"text": vocabulary.text(t), "ours": False} for t in vocabulary.tokens(behind)]
+        return shown[:LONGEST_SHOWN]
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 40 s, 6 min, 1 h 20 min."""
+    if seconds < 55:
+        return f"{max(5, round(seconds / 5) * 5)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_mtime_ns, found.st_size

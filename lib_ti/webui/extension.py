@@ -1,0 +1,72 @@
+"""What the extension adds to a host: the tab, the settings, the picker, and routes under the host's API.
+
+All of it is made anew at each Reload UI, except the trainer: a training goes on while the pages change.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lib_ti.webui import options
+
+if TYPE_CHECKING:
+    from lib_ti.webui.trainer import Trainer
+
+TITLE, TAB = "Textual Inversion", "textual_inversion"
+
+
+def register() -> None:
+    """Tell the host what to call; to be called while it loads its scripts."""
+    callbacks: Any = import_module("modules.script_callbacks")
+    callbacks.on_ui_settings(add_settings)
+    callbacks.on_ui_tabs(make_tab)
+    callbacks.on_app_started(serve)
+
+
+@functools.cache
+def trainer() -> Trainer:
+    """The one trainer of this process."""
+    from lib_ti.webui.a1111 import detect
+    from lib_ti.webui.trainer import Trainer
+
+    made = Trainer(detect())
+    atexit.register(made.close)
+    return made
+
+
+def add_settings() -> None:
+    """Add the section on the Settings page."""
+    options.add(runs_folder_changed=lambda: close_off(getattr(import_module("modules.shared"), "demo", None)))
+
+
+def make_tab() -> list[tuple[Any, str, str]]:
+    """The tab, as the host wants it: its Blocks, its title, and the id that its element gets after `tab_`."""
+    from lib_ti.webui import tab
+
+    return [(tab.build(trainer()), TITLE, TAB)]
+
+
+def make_picker(is_img2img: bool) -> None:
+    """The accordion in txt2img or img2img."""
+    from lib_ti.webui import picker
+
+    picker.picker("img2img" if is_img2img else "txt2img")
+
+
+def serve(demo: Any, app: Any) -> None:
+    """What needs the running server; `demo` is None where the host runs without pages (`--nowebui`)."""
+    close_off(demo)
+    flags = import_module("modules.shared").cmd_opts
+    if getattr(flags, "api", False) or getattr(flags, "nowebui", False):
+        from lib_ti.webui import rest
+
+        rest.add_routes(app, trainer().actions(), getattr(flags, "api_auth", None))
+
+
+def close_off(demo: Any) -> None:
+    """Keep gradio from serving files of ours by their address: whoever may see a picture gets it through the page."""
+    if demo is not None:
+        demo.blocked_paths = sorted({*(getattr(demo, "blocked_paths", None) or ()), *trainer().blocked()})

@@ -1,0 +1,193 @@
+"""The embeddings in the host's folder: what each is, whether it fits the selected checkpoint, and its picture.
+
+Asked for by the page again and again, so files are looked at once for each state they are in, the most common kind by
+its header alone, and whether anything changed is told by the folder's entries.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from lib_ti.embedding.outline import SUFFIXES, Outline, outline
+from lib_ti.errors import UnusableFile
+from lib_ti.model.header import vector_widths
+from lib_ti.webui.host import CheckpointChoice, Host
+from lib_ti.webui.thumbnails import Thumbnails
+
+THUMB = 160  # pixels, the longer side
+_PICTURES = tuple(f"{middle}.{kind}" for middle in (".preview", "") for kind in ("png", "jpg", "jpeg", "webp"))
+"""What follows an embedding's name in its picture's, the best first."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A file in one state: replaced or rewritten, it has another."""
+
+    path: str
+    time_ns: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One embedding. `reason` says for users why it cannot be used with the selected checkpoint; empty where it can."""
+
+    name: str
+    path: Path
+    time: float  # seconds since 1970
+    outline: Outline | None
+    reason: str
+    picture: Stamp | None
+
+    @property
+    def fits(self) -> bool:
+        return not self.reason
+
+    @property
+    def label(self) -> str:
+        """What a list of embeddings shows."""
+        return f"{self.name} — {self.reason}" if self.reason else self.name
+
+
+_T = TypeVar("_T")
+
+
+class _Seen(Generic[_T]):
+    """What was found out of files, each in the state it was in; of `most` at a time."""
+
+    def __init__(self, look: Callable[[Path], _T], most: int) -> None:
+        self._look, self._most = look, most
+        self._found: dict[Stamp, _T] = {}
+
+    def __call__(self, stamp: Stamp) -> _T:
+        if stamp not in self._found:
+            found = self._look(Path(stamp.path))
+            while len(self._found) >= self._most:
+                self._found.pop(next(iter(self._found)), None)
+            self._found[stamp] = found
+        return self._found[stamp] if stamp in self._found else self._look(Path(stamp.path))
+
+
+class Library:
+    """The embeddings of one host. To be asked from any thread."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._outline = _Seen(_outline_or_reason, 10_000)
+        self._widths = _Seen(vector_widths, 50)
+        self._thumbs = Thumbnails(500)
+
+    def checkpoint(self) -> CheckpointChoice | None:
+        """The selected checkpoint."""
+        return self._host.selected()
+
+    def version(self) -> str:
+        """Text that is another as soon as the folder's embeddings, their pictures or the checkpoint are others."""
+        found = [(s.path, s.time_ns, s.size) for folder in _folders(self._host.embeddings) for s in folder.values()]
+        return f"{zlib.crc32(repr((sorted(found), self._selected())).encode('utf-8', 'surrogatepass')):08x}"
+
+    def entries(self) -> list[Entry]:
+        """All embeddings, the newest first; those that do not fit the selected checkpoint come last."""
+        stamp = self._selected()
+        widths = self._widths(stamp) if stamp else None
+        by_name: dict[str, Entry] = {}
+        for folder in _folders(self._host.embeddings):
+            for file, found in folder.items():
+                if file.endswith(SUFFIXES):
+                    entry = self._entry(found, folder, widths)
+                    other = by_name.get(entry.name)
+                    if other is None or (entry.fits, entry.time) > (other.fits, other.time):
+                        by_name[entry.name] = entry
+        return sorted(by_name.values(), key=lambda e: (not e.fits, -e.time, e.name.casefold()))
+
+    def thumb(self, name: str) -> str | None:
+        """An embedding's picture as a data URL, at most `THUMB` pixels long; None where it has none."""
+        for entry in self.entries():
+            if entry.name == name and entry.picture:
+                try:
+                    return self._thumbs.of(Path(entry.picture.path), THUMB)
+                except Exception:  # a damaged picture is no picture, whatever the decoder says
+                    return None
+        return None
+
+    def actions(self) -> dict[str, Callable[..., Any]]:
+        """What the page may ask for."""
+        return {"embeddings": self._tell_embeddings, "thumb": lambda name: {"image": self.thumb(str(name))}}
+
+    def _tell_embeddings(self) -> dict[str, Any]:
+        version, checkpoint = self.version(), self.checkpoint()
+        told = [
+            {
+                "name": entry.name, "label": entry.label, "fits": entry.fits, "reason": entry.reason, "time": entry.time,
+                "vectors": entry.outline.count if entry.outline else None, "preview": entry.picture is not None,
+            }
+            for entry in self.entries()
+        ]  # fmt: skip
+        return {"embeddings": told, "checkpoint": checkpoint.title if checkpoint else "", "version": version}
+
+    def _entry(self, stamp: Stamp, beside: Mapping[str, Stamp], widths: tuple[int, ...] | None) -> Entry:
+        path = Path(stamp.path)
+        found, problem = self._outline(stamp)
+        reason = f"unreadable: {problem}" if problem else ""
+        if found and widths and found.widths != widths:
+            reason = f"made for {found.made_for}"
+        names = (f"{path.stem}{end}".lower() for end in _PICTURES)
+        picture = next((beside[name] for name in names if name in beside), None)
+        return Entry(path.stem, path, stamp.time_ns / 1e9, found, reason, picture)
+
+    def _selected(self) -> Stamp | None:
+        checkpoint = self.checkpoint()
+        if checkpoint is None:
+            return None
+        try:
+            status = checkpoint.path.stat()
+        except OSError:
+            return Stamp(str(checkpoint.path), 0, 0)
+        return Stamp(str(checkpoint.path), status.st_mtime_ns, status.st_size)
+
+
+def _folders(root: Path) -> Iterator[dict[str, Stamp]]:
+    """For the folder and each below it, links included, its embeddings and pictures by their names in small letters."""
+    waiting, seen = [str(root)], set()
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up
+            continue
+        seen.add(real)
+        found: dict[str, Stamp] = {}
+        for entry in _listed(folder):
+            name = entry.name.lower()
+            try:
+                if name.endswith((*SUFFIXES, *_PICTURES)) and not name.startswith("._"):  # which macOS leaves about
+                    status = entry.stat()
+                    # on a file system that tells letters apart, two names may differ in nothing else
+                    key = name if name not in found else f"{entry.name}/{name}"
+                    found[key] = Stamp(entry.path, status.st_mtime_ns, status.st_size)
+                elif entry.is_dir():
+                    waiting.append(entry.path)
+            except OSError:  # just gone, or a link to nothing
+                continue
+        yield found
+
+
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:  # not there, or not ours to read
+        return []
+
+
+def _outline_or_reason(path: Path) -> tuple[Outline | None, str]:
+    try:
+        return outline(path), ""
+    except UnusableFile as error:
+        return None, str(error).removeprefix(f"{error.path}: ")
+    except Exception as error:  # one odd file must not take the list away
+        return None, type(error).__name__

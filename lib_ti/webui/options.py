@@ -1,0 +1,69 @@
+"""The extension's section on the host's Settings page, and what is set there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+SECTION = ("textual_inversion_trainer", "Textual Inversion")
+
+
+@dataclass(frozen=True)
+class HostOption:
+    """One line of the Settings page. Its `key` is what the host stores it under, so it never changes."""
+
+    key: str
+    default: str | bool
+    label: str
+    info: str
+
+
+RUNS_FOLDER = HostOption(
+    "tinv_runs_folder",
+    "",
+    "Folder that trainings are kept in",
+    "each training has a folder of its own there, with its settings, previews and snapshots; empty: the folder "
+    "textual_inversion beside this WebUI's other data. Trainings in the folder used before stay there, and are no "
+    "longer listed",
+)
+KEEP_SNAPSHOTS = HostOption(
+    "tinv_keep_snapshots",
+    True,
+    "Keep the snapshots of finished trainings",
+    "the word as it was at every so many steps, a few kB each; with them you can still go back to an earlier step "
+    "when the last one has learned too much",
+)
+KEEP_PICTURES = HostOption(
+    "tinv_keep_pictures",
+    True,
+    "Keep the copies of your pictures after a training has finished",
+    "with them a finished training can be continued or repeated with other settings; without, the pictures are "
+    "deleted from its folder when it has finished. Your own files are never touched",
+)
+ALL = (RUNS_FOLDER, KEEP_SNAPSHOTS, KEEP_PICTURES)
+
+
+def add(runs_folder_changed: Callable[[], None]) -> None:
+    """Put the section on the Settings page; to be called when the host asks for settings."""
+    shared: Any = import_module("modules.shared")
+    for option in ALL:
+        hidden = shared.hide_dirs if option is RUNS_FOLDER else None  # a path on the server: --hide-ui-dir-config
+        info = shared.OptionInfo(
+            option.default,
+            option.label,
+            component_args=hidden,
+            onchange=runs_folder_changed if option is RUNS_FOLDER else None,
+            section=SECTION,
+        )
+        info.category_id = "training"  # not an argument: not every host's class has it
+        if hasattr(info, "info"):
+            info = info.info(option.info)
+        shared.opts.add_option(option.key, info)
+
+
+def value(option: HostOption) -> Any:
+    """What is set, or the default where the host does not know the option (yet)."""
+    found = getattr(import_module("modules.shared").opts, option.key, None)
+    return found if isinstance(found, type(option.default)) else option.default

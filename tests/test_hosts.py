@@ -1,0 +1,578 @@
+"""The hosts' adapters, against small stand-ins for the hosts' modules."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from lib_ti.webui import a1111, extension, options
+from lib_ti.webui.a1111 import A1111, detect
+from lib_ti.webui.forge import Forge
+
+
+class Model:
+    """A checkpoint in the host, on a device or in RAM."""
+
+    def __init__(self, name, device="cuda", lowvram=False):
+        self.name, self.device, self.lowvram = name, device, lowvram
+
+    def parameters(self):
+        return iter([SimpleNamespace(device=SimpleNamespace(type=self.device))])
+
+
+class State:
+    interrupted = stopping_generation = False
+    job = ""
+
+    def begin(self, job):
+        self.job, self.interrupted, self.stopping_generation = job, False, False
+
+    def end(self):
+        self.job = ""
+
+
+class FakeOptions(SimpleNamespace):
+    def add_option(self, key, info):
+        self.labels[key] = info
+        setattr(self, key, info.default)
+
+
+class OptionInfo:
+    def __init__(self, default=None, label="", component=None, component_args=None, onchange=None, section=None):
+        self.default, self.label, self.component_args, self.onchange = default, label, component_args, onchange
+        self.section, self.said = section, ""
+
+    def info(self, text):
+        self.said = text
+        return self
+
+
+class Lock:
+    """The host's loader holds it while it loads."""
+
+    def __init__(self):
+        self.taken = 0
+
+    def acquire(self, timeout):
+        self.taken += 1
+        return True
+
+    def release(self):
+        self.taken += 10
+
+
+class Database:
+    def __init__(self):
+        self.reads = []
+
+    def load_textual_inversion_embeddings(self, **how):
+        self.reads.append(how)
+
+
+@pytest.fixture
+def web(monkeypatch, tmp_path):
+    """A1111's modules, as far as they are asked for. `web.moves`: where models were sent, in order."""
+    moves = []
+    checkpoint = tmp_path / "sd.safetensors"
+    choice = SimpleNamespace(title="sd.safetensors [abc]", filename=str(checkpoint))
+
+    def send(model, device):
+        moves.append((model.name, device))
+        model.device = device
+
+    models = {
+        "modules.shared": {
+            "opts": FakeOptions(labels={}, sd_model_checkpoint="sd"),
+            "cmd_opts": SimpleNamespace(embeddings_dir=str(tmp_path / "embeddings"), hide_ui_dir_config=False),
+            "state": State(),
+            "hide_dirs": {"visible": True},
+            "OptionInfo": OptionInfo,
+        },
+        "modules.call_queue": {"queue_lock": object()},
+        "modules.paths_internal": {"data_path": str(tmp_path / "data")},
+        "modules.devices": {"device": SimpleNamespace(type="cuda", index=None), "torch_gc": lambda: None},
+        "modules.sd_models": {
+            "checkpoints_list": {"sd": choice},
+            "checkpoint_aliases": {"sd": choice},
+            "model_data": SimpleNamespace(sd_model=None, loaded_sd_models=[], lock=Lock()),
+            "send_model_to_cpu": lambda model: send(model, "cpu"),
+            "send_model_to_device": lambda model: send(model, "cuda"),
+        },
+        "modules.sd_vae": {"resolve_vae": lambda path: SimpleNamespace(tuple=lambda: (None, None))},
+        "modules.sd_hijack": {"model_hijack": SimpleNamespace(embedding_db=Database())},
+        "modules.processing": {
+            "StableDiffusionProcessing": SimpleNamespace(cached_c=["a", 1], cached_uc=["b", 2]),
+            "StableDiffusionProcessingTxt2Img": SimpleNamespace(cached_hr_c=["c", 3, None], cached_hr_uc=[None, None]),
+        },
+    }
+    made = SimpleNamespace(moves=moves, checkpoint=checkpoint, path=tmp_path)
+    monkeypatch.setitem(sys.modules, "modules", ModuleType("modules"))
+    for name, contents in models.items():
+        add(monkeypatch, made, name, contents)
+    monkeypatch.setattr(a1111, "RESTORE_PAUSE_S", 0)
+    return made
+
+
+@pytest.fixture
+def forge(monkeypatch, web):
+    """Forge's own modules beside them."""
+    management = {
+        "unload_all_models": lambda: web.moves.append("unloaded"),
+        "soft_empty_cache": lambda: web.moves.append("emptied"),
+    }
+    monkeypatch.setitem(sys.modules, "backend", ModuleType("backend"))
+    add(monkeypatch, web, "backend.memory_management", management)
+    add(monkeypatch, web, "backend.args", {"args": SimpleNamespace(all_in_fp32=False)})
+    add(monkeypatch, web, "modules.ui_extra_networks_textual_inversion", {"embedding_db": Database()})
+    return web
+
+
+def add(monkeypatch, web, name, contents):
+    module = ModuleType(name)
+    vars(module).update(contents)
+    monkeypatch.setitem(sys.modules, name, module)
+    setattr(web, name.rpartition(".")[2], module)
+
+
+# What is chosen
+
+
+def test_the_host_is_told_by_its_modules(web, monkeypatch):
+    assert type(detect()) is A1111
+    assert detect().title == "AUTOMATIC1111"
+    add(monkeypatch, web, "ldm_patched.modules.model_management", {})
+    assert detect().title == "WebUI"
+
+
+def test_forge_is_told_by_its_backend(forge):
+    assert type(detect()) is Forge
+
+
+def test_the_chosen_checkpoint(web):
+    choice = A1111().selected()
+    assert (choice.title, choice.path) == ("sd.safetensors [abc]", web.checkpoint)
+
+
+def test_the_first_checkpoint_where_the_chosen_one_is_gone(web):
+    web.shared.opts.sd_model_checkpoint = "deleted.safetensors"
+    assert A1111().selected().path == web.checkpoint
+
+
+def test_no_checkpoint(web, capsys):
+    web.sd_models.checkpoints_list.clear()
+    web.sd_models.checkpoint_aliases.clear()
+    assert A1111().selected() is None
+    assert A1111().vae() is None
+    assert capsys.readouterr().out == ""
+
+
+def test_the_vae(web, monkeypatch, caplog):
+    host, file = A1111(), web.path / "vae.pt"
+    assert host.vae() is None
+    asked = []
+
+    def resolve(path):
+        asked.append(path)
+        return SimpleNamespace(tuple=lambda: (str(file), "specified in settings"))
+
+    monkeypatch.setattr(web.sd_vae, "resolve_vae", resolve)
+    assert host.vae() is None  # chosen, and deleted since
+    file.touch()
+    assert host.vae() == file
+    assert asked == [str(web.checkpoint)] * 2
+    monkeypatch.delattr(web.sd_vae, "resolve_vae")
+    assert host.vae() is None
+    assert "Could not ask for the VAE: AttributeError" in caplog.text
+
+
+def test_forges_vae_among_its_text_encoders(forge):
+    def tensors(name, *keys):
+        header = json.dumps({key: {} for key in keys}).encode()
+        path = forge.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        return str(path)
+
+    clip = tensors("clip.safetensors", "text_model.encoder.layers.0.mlp.fc1.weight")
+    one, two = (tensors(f"{n}.safetensors", "decoder.conv_in.weight") for n in (1, 2))
+    pickled, t5 = tensors("vae.pt"), tensors("text_encoder/t5.bin")
+    cut = forge.path / "cut.safetensors"
+    cut.write_bytes(b"\xff" * 20)
+    host = Forge()
+    for listed, expected in [
+        ([], None),
+        ([clip], None),
+        ([one, clip], one),
+        ([one, two], two),
+        ([one, str(cut), str(forge.path / "gone.safetensors")], one),
+        ([pickled, t5], pickled),
+        ([str(forge.path / "gone.pt")], None),
+    ]:
+        forge.shared.opts.forge_additional_modules = listed
+        assert host.vae() == (Path(expected) if expected else None)
+    del forge.shared.opts.forge_additional_modules
+    assert host.vae() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "index", "expected"),
+    [("cuda", None, "cuda:0"), ("cuda", 1, "cuda:1"), ("cpu", None, "cpu"), ("mps", None, "auto")],
+)
+def test_the_device(web, kind, index, expected):
+    web.devices.device = SimpleNamespace(type=kind, index=index)
+    assert A1111().device() == expected
+
+
+def test_full_precision_is_asked_for_by_flags_and_means_nothing_on_a_cpu(forge):
+    assert (A1111().precision(), Forge().precision()) == ("auto", "auto")
+    forge.args.args.all_in_fp32 = True
+    assert (A1111().precision(), Forge().precision()) == ("auto", "fp32")
+    forge.shared.cmd_opts.no_half = True
+    assert A1111().precision() == "fp32"
+    forge.devices.device = SimpleNamespace(type="cpu")
+    assert A1111().precision() == "auto"
+
+
+# Settings and folders
+
+
+def test_folders(web):
+    host = A1111()
+    assert host.embeddings == web.path / "embeddings"
+    assert host.runs == web.path / "data" / "textual_inversion"
+    web.shared.opts.embeddings_dir = str(web.path / "elsewhere")
+    assert host.embeddings == web.path / "elsewhere"
+    web.shared.opts.tinv_runs_folder = ' "mine" '
+    assert host.runs == web.path / "data" / "mine"
+    web.shared.opts.tinv_runs_folder = str(web.path / "runs")
+    assert host.runs == web.path / "runs"
+    assert not host.hides_paths
+    web.shared.cmd_opts.hide_ui_dir_config = True
+    assert host.hides_paths
+
+
+def test_settings(web):
+    host = A1111()
+    assert host.keeps_snapshots
+    assert host.keeps_pictures
+    changed = []
+    options.add(lambda: changed.append(1))
+    labels = web.shared.opts.labels
+    assert {key: info.default for key, info in labels.items()} == {
+        "tinv_runs_folder": "", "tinv_keep_snapshots": True, "tinv_keep_pictures": True,
+    }  # fmt: skip
+    assert {info.section for info in labels.values()} == {("textual_inversion_trainer", "Textual Inversion")}
+    assert all(info.said for info in labels.values())
+    assert labels["tinv_runs_folder"].component_args is web.shared.hide_dirs
+    labels["tinv_runs_folder"].onchange()
+    assert changed == [1]
+    web.shared.opts.tinv_keep_snapshots = web.shared.opts.tinv_keep_pictures = False
+    assert not host.keeps_snapshots
+    assert not host.keeps_pictures
+    web.shared.opts.tinv_runs_folder = None  # a settings file that someone has edited
+    assert host.runs == web.path / "data" / "textual_inversion"
+
+
+# Lending the card
+
+
+def test_models_leave_the_card_and_come_back(web):
+    """One that the host keeps in RAM stays there: it must not come to the card afterwards."""
+    current, other, kept = Model("current"), Model("other"), Model("kept", device="cpu")
+    web.sd_models.model_data.sd_model = current
+    web.sd_models.model_data.loaded_sd_models = [current, other, kept]
+    with A1111().lent("my-mug"):
+        assert web.shared.state.job == "Textual Inversion: my-mug"
+        assert web.moves == [("current", "cpu"), ("other", "cpu")]
+    assert web.moves[2:] == [("other", "cuda"), ("current", "cuda")]
+    assert web.shared.state.job == ""
+
+
+def test_a_model_whose_parts_come_and_go_is_sent_away_too(web):
+    web.sd_models.model_data.sd_model = Model("low", device="cpu", lowvram=True)
+    with A1111().lent("w"):
+        assert web.moves == [("low", "cpu")]
+    assert web.moves[1:] == [("low", "cuda")]
+
+
+def test_no_model_is_loaded_for_it(web):
+    """Nor while the host is still loading its first: that is waited for, since it would come to the card."""
+    data = web.sd_models.model_data
+    with A1111().lent("w"):
+        assert web.moves == []
+    assert data.lock.taken == 11
+    data.sd_model = Model("current")
+    with A1111().lent("w"):
+        pass
+    assert data.lock.taken == 11
+
+
+def test_the_model_comes_back_when_the_training_fails(web):
+    web.sd_models.model_data.sd_model = Model("current")
+
+    def fail():
+        with A1111().lent("w"):
+            raise RuntimeError("training")
+
+    with pytest.raises(RuntimeError, match="training"):
+        fail()
+    assert web.moves == [("current", "cpu"), ("current", "cuda")]
+    assert web.shared.state.job == ""
+
+
+def test_a_model_that_got_stuck_half_way_is_brought_back_whole(web, caplog):
+    """The training goes on with what memory there is."""
+    current, other = Model("current"), Model("other")
+    web.sd_models.model_data.sd_model = current
+    web.sd_models.model_data.loaded_sd_models = [current, other]
+    send = web.sd_models.send_model_to_cpu
+
+    def stick(model):
+        if model is current:
+            raise MemoryError("no room in RAM")
+        send(model)
+
+    web.sd_models.send_model_to_cpu = stick
+    with A1111().lent("w"):
+        assert web.moves == [("other", "cpu")]
+    assert web.moves[1:] == [("other", "cuda"), ("current", "cuda")]
+    assert "Could not move the host's model off the card: MemoryError: no room in RAM" in caplog.text
+
+
+def test_models_parked_come_back_when_parking_is_interrupted(web):
+    current, other = Model("current"), Model("other")
+    web.sd_models.model_data.sd_model = current
+    web.sd_models.model_data.loaded_sd_models = [current, other]
+    send = web.sd_models.send_model_to_cpu
+
+    def press_ctrl_c(model):
+        if model is other:
+            raise KeyboardInterrupt
+        send(model)
+
+    web.sd_models.send_model_to_cpu = press_ctrl_c
+    with pytest.raises(KeyboardInterrupt), A1111().lent("w"):
+        pytest.fail("lent although interrupted")
+    assert web.moves == [("current", "cpu"), ("other", "cuda"), ("current", "cuda")]
+    assert web.shared.state.job == ""
+
+
+@pytest.mark.parametrize(("failures", "back"), [(2, True), (99, False)])
+def test_a_full_card_is_tried_again(web, caplog, failures, back):
+    current, other = Model("current"), Model("other")
+    web.sd_models.model_data.sd_model = current
+    web.sd_models.model_data.loaded_sd_models = [current, other]
+    send, tries = web.sd_models.send_model_to_device, []
+
+    def full(model):
+        tries.append(model.name)
+        if model is current and tries.count("current") <= failures:
+            raise RuntimeError("CUDA out of memory")
+        send(model)
+
+    web.sd_models.send_model_to_device = full
+    with A1111().lent("w"):
+        pass
+    assert (("current", "cuda") in web.moves) == back
+    assert ("other", "cuda") in web.moves
+    assert ("choose the checkpoint anew" in caplog.text) != back
+    assert web.shared.state.job == ""
+
+
+def test_a_host_of_another_version_lends_what_it_can(web, caplog):
+    del web.shared.state
+    web.shared.state = SimpleNamespace(interrupted=False)  # without begin and end
+    del web.sd_models.send_model_to_cpu
+    web.sd_models.model_data.sd_model = Model("current")
+
+    def use():
+        with A1111().lent("w") as interrupted:
+            return interrupted()
+
+    with pytest.raises(AttributeError):
+        use()
+
+
+def test_interrupt_is_noticed_and_not_forgotten(web):
+    state = web.shared.state
+    state.interrupted = True  # from before
+    with A1111().lent("w") as interrupted:
+        assert not interrupted()
+        state.interrupted = True
+        assert interrupted()
+        state.interrupted = False  # as the host does after any other call
+        assert interrupted()
+    with A1111().lent("w") as interrupted:
+        assert not interrupted()
+        state.stopping_generation = True
+        assert interrupted()
+
+
+def test_forge_unloads_and_reloads_by_itself(forge):
+    with Forge().lent("w"):
+        assert forge.moves == ["unloaded", "emptied"]
+        assert forge.shared.state.job
+    assert forge.moves == ["unloaded", "emptied"]
+    assert forge.shared.state.job == ""
+
+
+def test_reforge_unloads_and_reloads_by_itself(web, monkeypatch):
+    management = {"unload_all_models": lambda: web.moves.append("unloaded"), "soft_empty_cache": lambda: None}
+    add(monkeypatch, web, "ldm_patched.modules.model_management", management)
+    web.sd_models.model_data.sd_model = Model("current")
+    with A1111().lent("w"):
+        pass
+    assert web.moves == ["unloaded"]
+
+
+def test_forge_that_cannot_unload_trains_all_the_same(forge, caplog):
+    del forge.memory_management.unload_all_models
+    with Forge().lent("w"):
+        pass
+    assert "Could not free the card of the host's model: AttributeError" in caplog.text
+    assert forge.shared.state.job == ""
+
+
+# New words
+
+
+def caches(web):
+    processing = web.processing
+    return [
+        *vars(processing.StableDiffusionProcessing).values(),
+        *vars(processing.StableDiffusionProcessingTxt2Img).values(),
+    ]
+
+
+def test_embeddings_are_read_again_and_prompts_forgotten_in_place(web):
+    kept = caches(web)
+    web.sd_models.model_data.sd_model = Model("current")
+    A1111().embeddings_changed(["my-mug"])
+    assert web.sd_hijack.model_hijack.embedding_db.reads == [{"force_reload": True}]
+    assert [cache[0] for cache in kept] == [None] * 4
+    assert all(now is before for now, before in zip(caches(web), kept, strict=True))
+
+
+def test_without_a_model_there_is_nothing_to_read(web):
+    A1111().embeddings_changed([])
+    assert web.sd_hijack.model_hijack.embedding_db.reads == []
+    assert [cache[0] for cache in caches(web)] == [None] * 4
+
+
+def test_forge_reads_into_all_its_tables(forge):
+    """Also when one of them fails, and with the stand-in that Forge has before its first generation."""
+    engines = {f"text_processing_engine{end}": SimpleNamespace(embeddings=Database()) for end in ("", "_l", "_g")}
+    broken = SimpleNamespace(embeddings=SimpleNamespace(load_textual_inversion_embeddings=lambda: 1 / 0))
+    t5 = SimpleNamespace()
+    forge.sd_models.model_data.sd_model = SimpleNamespace(
+        text_processing_engine_x=broken, text_processing_engine_t5=t5, other=SimpleNamespace(embeddings=1), **engines
+    )
+    Forge().embeddings_changed(["my-mug"])
+    assert [engine.embeddings.reads for engine in engines.values()] == [[{}]] * 3
+    cards = forge.ui_extra_networks_textual_inversion.embedding_db
+    assert cards.reads == [{"force_reload": True, "sync_with_sd_model": False}]
+    assert [cache[0] for cache in caches(forge)] == [None] * 4
+    for model in (None, SimpleNamespace(cond_stage_model=None)):
+        forge.sd_models.model_data.sd_model = model
+        Forge().embeddings_changed([])
+    assert len(cards.reads) == 3
+
+
+def test_a_host_of_another_version_costs_no_training(web, caplog):
+    web.sd_models.model_data.sd_model = Model("current")
+    del web.sd_hijack.model_hijack.embedding_db
+    del web.processing.StableDiffusionProcessingTxt2Img
+    caplog.set_level(logging.WARNING)
+    A1111().embeddings_changed(["my-mug"])
+    assert caplog.text.count("Could not") == 2
+
+
+# What is registered
+
+
+@pytest.fixture
+def application(web, monkeypatch):
+    """The trainer's stand-in, and the host's callbacks by name."""
+    called = {}
+    register = {
+        f"on_{name}": lambda function, name=name: called.__setitem__(name, function)
+        for name in ("ui_settings", "ui_tabs", "app_started")
+    }
+    add(monkeypatch, web, "modules.script_callbacks", register)
+    trainer = SimpleNamespace(blocked=lambda: ["/data/runs"], actions=lambda: {}, close=lambda: None)
+    monkeypatch.setattr(extension, "trainer", lambda: trainer)
+    extension.register()
+    return called
+
+
+def test_what_is_registered(application, web):
+    application["ui_settings"]()
+    assert "tinv_runs_folder" in web.shared.opts.labels
+    assert application.keys() == {"ui_settings", "ui_tabs", "app_started"}
+
+
+def test_the_runs_are_closed_to_whoever_guesses_an_address(application, web):
+    demo = SimpleNamespace(blocked_paths=["/secret"])
+    for _ in range(2):
+        application["app_started"](demo, None)
+        assert demo.blocked_paths == ["/data/runs", "/secret"]
+    web.shared.demo = SimpleNamespace()
+    application["ui_settings"]()
+    web.shared.opts.labels["tinv_runs_folder"].onchange()
+    assert web.shared.demo.blocked_paths == ["/data/runs"]
+
+
+def test_routes_only_where_the_host_has_an_api(application, web):
+    from fastapi import FastAPI
+
+    def paths():
+        app = FastAPI()
+        application["app_started"](None, app)
+        return {route.path for route in app.routes if route.path.startswith("/tinv")}
+
+    assert not paths()
+    web.shared.cmd_opts.api = True
+    assert "/tinv/v1/runs" in paths()
+    web.shared.cmd_opts.api, web.shared.cmd_opts.nowebui = False, True
+    assert "/tinv/v1/runs" in paths()
+
+
+def script(web, monkeypatch):
+    """The names in the namespace of the script, executed as the hosts do."""
+    add(monkeypatch, web, "modules.scripts", {"Script": type("Script", (), {}), "AlwaysVisible": object()})
+    sys.modules["modules"].scripts = web.scripts
+    path = Path(__file__).resolve().parent.parent / "scripts" / "textual_inversion.py"
+    names = {"__file__": str(path), "__name__": "textual_inversion.py"}
+    exec(compile(path.read_text(encoding="utf-8"), path, "exec"), names)
+    return names
+
+
+def test_the_script(application, web, monkeypatch):
+    application.clear()
+    before = list(sys.path)
+    names = script(web, monkeypatch)
+    assert application.keys() == {"ui_settings", "ui_tabs", "app_started"}
+    assert sys.path == before
+    made = []
+    monkeypatch.setattr(extension, "make_picker", made.append)
+    picker = names["TextualInversionPicker"]()
+    assert isinstance(picker, web.scripts.Script)
+    assert picker.title() == "Textual Inversion"
+    assert picker.show(True) is picker.show(False) is web.scripts.AlwaysVisible
+    assert picker.ui(True) == picker.ui(False) == []
+    assert made == [True, False]
+
+
+def test_another_package_of_our_name_is_told_and_nothing_registered(application, web, monkeypatch, tmp_path, capsys):
+    application.clear()
+    other = ModuleType("lib_ti")
+    other.__path__ = [str(tmp_path / "other" / "lib_ti")]
+    monkeypatch.setitem(sys.modules, "lib_ti", other)
+    assert "TextualInversionPicker" not in script(web, monkeypatch)
+    said = capsys.readouterr().out
+    assert str(tmp_path / "other" / "lib_ti") in said
+    assert said.count("\n") == 1
+    assert not application

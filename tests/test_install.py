@@ -1,0 +1,240 @@
+"""What install.py puts beside a host's packages, and that it leaves everything else alone."""
+
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DIFFUSERS = "diffusers==0.31.0"
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("install", ROOT / "install.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+install = load()
+
+
+class FakePip:
+    """Installs packages of one file into the target folder, as pip lists them; `code`: how it ends."""
+
+    def __init__(self, code=0):
+        self.code, self.calls = code, []
+
+    def __call__(self, arguments):
+        self.calls.append(list(arguments))
+        assert arguments[:3] == ["install", "--no-deps", "--target"]
+        target = Path(arguments[3])
+        for requirement in arguments[4:]:
+            name = requirement.partition("==")[0].partition(">")[0]
+            (target / name).mkdir(parents=True)
+            (target / name / "__init__.py").write_text("here = True\n")
+            (target / f"{name}-1.dist-info").mkdir()
+            with (target / f"{name}-1.dist-info" / "RECORD").open("w", newline="") as file:
+                rows = [
+                    [f"{name}/__init__.py", "sha256=x", "12"],
+                    [f"../../bin/{name}", "sha256=x", "99"],
+                    [f"{name}/__pycache__/x.pyc", "", ""],
+                ]
+                csv.writer(file).writerows(rows)
+            if self.code:
+                break
+        return self.code
+
+
+class Web:
+    """A WebUI's environment: the version it has of diffusers, and the modules it lacks."""
+
+    def __init__(self, diffusers=None, lacks=()):
+        self.diffusers, self.lacks = diffusers, set(lacks)
+
+    def version(self, name):
+        return self.diffusers if name == "diffusers" else None
+
+    def has(self, module):
+        return module not in self.lacks and (module != "diffusers" or self.diffusers is not None)
+
+
+def run(folder, web, pip):
+    return install.main(folder, web.version, web.has, pip)
+
+
+def beside(folder):
+    return sorted(path.name for path in folder.parent.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "extension" / "private"
+
+
+@pytest.fixture
+def filled(folder):
+    assert run(folder, Web(), FakePip()) == 0
+    return folder
+
+
+def test_diffusers_goes_into_the_folder_alone_and_once(folder):
+    pip = FakePip()
+    assert run(folder, Web(), pip) == 0
+    assert [call[4:] for call in pip.calls] == [[DIFFUSERS]]
+    assert (folder / "diffusers" / "__init__.py").exists()
+    assert (folder / ".gitignore").read_text() == "*\n"
+    assert run(folder, Web(), pip) == 0
+    assert len(pip.calls) == 1
+    assert beside(folder) == ["private"]
+
+
+def test_another_version_in_the_host_does_not_count(folder):
+    pip = FakePip()
+    assert run(folder, Web(diffusers="0.32.2"), pip) == 0
+    assert pip.calls[0][4:] == [DIFFUSERS]
+
+
+def test_nothing_is_done_where_the_host_has_it_all(folder):
+    pip = FakePip()
+    assert run(folder, Web(diffusers="0.31.0"), pip) == 0
+    assert not pip.calls
+    assert not folder.parent.exists()
+
+
+def test_the_version_without_the_package_does_not_count(folder):
+    """A deleted folder whose dist-info has stayed."""
+    pip = FakePip()
+    assert run(folder, Web(diffusers="0.31.0", lacks=["diffusers"]), pip) == 0
+    assert pip.calls[0][4:] == [DIFFUSERS]
+
+
+def test_only_what_is_missing_is_installed_beside_it(folder):
+    pip = FakePip()
+    assert run(folder, Web(lacks=["yaml", "regex"]), pip) == 0
+    assert pip.calls[0][4:] == [DIFFUSERS, "PyYAML>=6.0", "regex"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: (f / "diffusers" / "__init__.py").unlink(),
+        lambda f: (f / "diffusers" / "__init__.py").write_text("here"),
+        lambda f: (f / "installed.json").unlink(),
+        lambda f: (f / "installed.json").write_text("{"),
+        lambda f: (f / "installed.json").write_text("[]"),
+        lambda f: (f / "diffusers-1.dist-info" / "RECORD").unlink(),
+        lambda f: (f / "installed.json").write_text(
+            json.dumps({"packages": ["diffusers==0.30.3"], "python": sys.version})
+        ),
+    ],
+    ids=["file gone", "file cut", "no stamp", "stamp cut", "stamp of another kind", "no list", "other version"],
+)
+def test_a_damaged_folder_is_replaced(filled, damage):
+    damage(filled)
+    pip = FakePip()
+    assert run(filled, Web(), pip) == 0
+    assert len(pip.calls) == 1
+    assert install.is_ready(filled, [DIFFUSERS])
+    assert beside(filled) == ["private"]
+
+
+def test_a_folder_of_another_python_counts_only_for_what_is_not_compiled(folder):
+    for lacks, calls in (([], 0), (["regex"], 1)):
+        run(folder, Web(lacks=lacks), FakePip())
+        stamp = json.loads((folder / "installed.json").read_text())
+        (folder / "installed.json").write_text(json.dumps({**stamp, "python": "3.9"}))
+        pip = FakePip()
+        run(folder, Web(lacks=lacks), pip)
+        assert len(pip.calls) == calls
+
+
+def test_what_the_host_has_got_meanwhile_does_not_stay_in_front_of_it(folder):
+    run(folder, Web(lacks=["regex"]), FakePip())
+    run(folder, Web(), FakePip())
+    assert (folder / "diffusers").exists()
+    assert not (folder / "regex").exists()
+    run(folder, Web(lacks=["regex"]), FakePip())
+    assert run(folder, Web(diffusers="0.31.0"), FakePip()) == 0
+    assert not folder.exists()
+
+
+def test_offline_says_what_to_do_and_leaves_all_as_it_was(filled, capsys):
+    (filled / "diffusers" / "__init__.py").write_text("as it was")
+    assert run(filled, Web(), FakePip(code=1)) == 1
+    assert (filled / "diffusers" / "__init__.py").read_text() == "as it was"
+    assert beside(filled) == ["private"]
+    said = capsys.readouterr().err
+    assert "diffusers==0.31.0 could not be installed" in said
+    assert "connection to the internet" in said
+    assert "install.py" in said
+
+
+def test_a_folder_that_cannot_be_replaced_stays(filled, monkeypatch, capsys):
+    (filled / "installed.json").unlink()
+    rename = Path.rename
+
+    def refuse(self, target):
+        if self.name.endswith(".part"):
+            raise PermissionError("in use")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert run(filled, Web(), FakePip()) == 1
+    assert (filled / "diffusers").exists()
+    assert beside(filled) == ["private"]
+    assert "in use" in capsys.readouterr().err
+
+
+def test_what_a_cut_off_installation_left_is_deleted_an_hour_later(filled):
+    old, new = filled.with_name("private.1.part"), filled.with_name("private.2.part")
+    for left in (old, new):
+        left.mkdir()
+    os.utime(old, (time.time() - 4000, time.time() - 4000))
+    assert run(filled, Web(), FakePip()) == 0
+    assert beside(filled) == ["private", "private.2.part"]
+
+
+def test_pip_is_the_users_own_and_quick_to_give_up(tmp_path):
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__init__.py").touch()
+    (tmp_path / "pip" / "__main__.py").write_text(
+        "import json, os, sys; from pathlib import Path\n"
+        "seen = {k: os.environ.get(k) for k in ('PIP_RETRIES', 'PIP_DEFAULT_TIMEOUT', 'PIP_USER')}\n"
+        "Path(os.environ['SEEN']).write_text(json.dumps([sys.argv[1:], seen])); sys.exit(3)\n"
+    )
+    seen = tmp_path / "seen.json"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    mine = {**plain, "PYTHONPATH": str(tmp_path), "SEEN": str(seen), "PIP_USER": "1", "PIP_RETRIES": "7"}
+    assert install.run_pip(["install", "x"], {**mine, "INDEX_URL": "https://mirror"}) == 3
+    arguments, environment = json.loads(seen.read_text())
+    assert arguments[-2:] == ["--index-url", "https://mirror"]
+    assert environment == {"PIP_RETRIES": "7", "PIP_DEFAULT_TIMEOUT": "15", "PIP_USER": "0"}
+    install.run_pip(["install", "x"], mine)
+    assert "--index-url" not in json.loads(seen.read_text())[0]
+
+
+def test_started_by_itself_it_needs_no_host_and_imports_nothing_heavy(tmp_path):
+    """This environment has the exact diffusers: there is nothing to do."""
+    (tmp_path / "install.py").write_bytes((ROOT / "install.py").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", tmp_path / "install.py"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert not imported & {"diffusers", "torch", "transformers", "numpy", "launch"}
+    assert [path.name for path in tmp_path.iterdir()] == ["install.py"]
+
+
+def test_it_asks_for_what_the_project_says():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for asked in [*(f"{name}=={version}" for name, version in install.EXACTLY.items()), *install.IMPORTED_AS.values()]:
+        name = asked.partition("=")[0].partition(">")[0]
+        if f'"{name}' in project:
+            assert f'"{asked}"' in project
