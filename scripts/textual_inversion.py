@@ -12,7 +12,7 @@ try:
 finally:
     sys.path.remove(str(ROOT))
 
-FOUND = Path(next(iter(getattr(lib_ti, "__path__", [lib_ti.__file__])))).resolve()
+FOUND = Path(next(iter(getattr(lib_ti, "__path__", None) or [lib_ti.__file__]))).resolve()
 
 if sys.version_info < (3, 10):  # noqa: UP036 - a WebUI may run on an older one
     print(f"Textual Inversion is not loaded: it needs Python 3.10 or later, and this WebUI runs on {sys.version}.")

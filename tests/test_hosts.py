@@ -383,17 +383,13 @@ def test_a_full_card_is_tried_again(web, caplog, failures, back):
 
 
 def test_a_host_of_another_version_lends_what_it_can(web, caplog):
-    del web.shared.state
-    web.shared.state = SimpleNamespace(interrupted=False)  # without begin and end
+    web.shared.state = SimpleNamespace()
     del web.sd_models.send_model_to_cpu
     web.sd_models.model_data.sd_model = Model("current")
-
-    def use():
-        with A1111().lent("w") as interrupted:
-            return interrupted()
-
-    with pytest.raises(AttributeError):
-        use()
+    with A1111().lent("w") as interrupted:
+        assert not interrupted()
+    assert web.moves == [("current", "cuda")]
+    assert caplog.text.count("Could not") == 3
 
 
 def test_interrupt_is_noticed_and_not_forgotten(web):

@@ -57,7 +57,7 @@ def _serve(host: Any, door: socket.socket, auth: tuple[str, str] | None, opens_b
 
     ours = trainer.start(host)
     try:
-        app = page.serve(ours, page.build(ours), auth)
+        app = page.serve(ours, page.build(host, ours), auth)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
         url = f"http://127.0.0.1:{door.getsockname()[1]}/"
         threading.Thread(target=_announce, args=(server, url, opens_browser), daemon=True).start()

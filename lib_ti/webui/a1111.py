@@ -118,12 +118,12 @@ class A1111:
 
         def interrupted() -> bool:
             nonlocal pressed  # kept: whatever else a user does in the host resets its flags
-            pressed = pressed or bool(state.interrupted or getattr(state, "stopping_generation", False))
+            pressed = pressed or any(getattr(state, flag, False) for flag in ("interrupted", "stopping_generation"))
             return pressed
 
         with ExitStack() as undo:
-            undo.callback(carefully, "tell the host that the training has ended", state.end)
-            carefully("tell the host of the training", state.begin, f"Textual Inversion: {name}")
+            undo.callback(carefully, "tell the host that the training has ended", lambda: state.end())
+            carefully("tell the host of the training", lambda: state.begin(job=f"Textual Inversion: {name}"))
             carefully("free the card of the host's model", self._park, undo)
             yield interrupted
 
@@ -159,14 +159,14 @@ class A1111:
             if model is None or not _on_card(model):
                 continue  # one that the host itself keeps in RAM must not come to the card afterwards
             undo.callback(self._bring_back, models, model)
-            carefully("move the host's model off the card", models.send_model_to_cpu, model)
+            carefully("move the host's model off the card", lambda model=model: models.send_model_to_cpu(model))
 
     def _bring_back(self, models: Any, model: Any) -> None:
         for attempt in range(RESTORE_TRIES):
             if attempt:
                 time.sleep(RESTORE_PAUSE_S)
                 carefully("empty the card's cache", module("modules.devices").torch_gc)
-            if carefully("move the host's model back to the card", models.send_model_to_device, model):
+            if carefully("move the host's model back to the card", lambda: models.send_model_to_device(model)):
                 return
         log.error("The host's model is not back on the card: choose the checkpoint anew, or restart the WebUI.")
 

@@ -30,9 +30,9 @@ def register() -> None:
 def trainer() -> Trainer:
     """The one trainer of this process."""
     from lib_ti.webui.a1111 import detect
-    from lib_ti.webui.trainer import Trainer
+    from lib_ti.webui.trainer import start
 
-    made = Trainer(detect())
+    made = start(detect())
     atexit.register(made.close)
     return made
 

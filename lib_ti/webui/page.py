@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from random import randrange
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
@@ -21,24 +20,15 @@ from lib_ti.errors import TextualInversionError
 from lib_ti.webui import bridge, tab
 from lib_ti.webui.picker import picker
 from lib_ti.webui.standalone import Standalone, Wanted
+from lib_ti.webui.trainer import Trainer
 
 TITLE = "Textual Inversion"
 STATIC = "tinv-static"
 _ROOT = Path(lib_ti.__file__).parent.parent
 
 
-class Trainer(Protocol):
-    """What the page needs of the trainer."""
-
-    @property
-    def host(self) -> Standalone: ...
-    def actions(self) -> Mapping[str, bridge.Action]: ...
-    def blocked(self) -> Iterable[str]: ...
-
-
-def build(trainer: Trainer) -> Any:
+def build(host: Standalone, trainer: Trainer) -> Any:
     """The page, as `gr.Blocks`."""
-    host = trainer.host
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         with gr.Row(elem_id="quicksettings"):
             checkpoint = gr.Dropdown(
@@ -79,7 +69,9 @@ def _txt2img(host: Standalone) -> tuple[Any, Any]:
                 seed, count = _number("Seed (-1: any)", "seed", -1), _number("Batch size", "batch_size", 1)
             picker("txt2img")
         with gr.Column(min_width=320):
-            gallery = gr.Gallery(label="Pictures", elem_id="txt2img_gallery", columns=2, **_if_known(gr.Gallery, format="png"))
+            gallery = gr.Gallery(
+                label="Pictures", elem_id="txt2img_gallery", columns=2, **_if_known(gr.Gallery, format="png")
+            )
             told = gr.HTML(elem_id="html_info_txt2img")
 
     def make(*given: Any, progress: Any = gr.Progress()) -> tuple[list[Any], str]:  # noqa: B008 - gradio's way to ask for it

@@ -91,14 +91,6 @@ class Results:
                 raise TextualInversionError(f"The folder is {folder.path}")
             subprocess.Popen([opener, str(folder.path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def delete(self, folder: RunFolder) -> None:
-        """Delete a run; its embedding in the host's folder stays."""
-        doomed = folder.path.with_name(f".deleted-{folder.path.name}")
-        folder.path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-        if not any(doomed.parent.iterdir()):
-            doomed.parent.rmdir()
-
     def _is_own(self, target: Path, folder: RunFolder) -> bool:
         """Whether the file in the host's folder came from this very run."""
         if not target.exists():
@@ -106,6 +98,15 @@ class Results:
         data = target.read_bytes()
         mine = [folder.embedding, *(folder.path / "snapshots").glob("*.safetensors")]
         return any(path.exists() and path.read_bytes() == data for path in mine)
+
+
+def delete(folder: RunFolder) -> None:
+    """Delete a run; its embedding in the host's folder stays."""
+    doomed = folder.path.with_name(f".deleted-{folder.path.name}")
+    folder.path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+    if not any(doomed.parent.iterdir()):
+        doomed.parent.rmdir()
 
 
 def taken_by(name: str, folder: Path) -> list[str]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import lib_ti
 from lib_ti.errors import BadInput, Problem, UnusableFile
-from lib_ti.model.header import vector_widths
 from lib_ti.webui.host import CheckpointChoice, TryLock, holding
 from lib_ti.webui.library import Library, Stamp
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:  # they bring torch and diffusers, for which the page does not
 
 PRACTICE = Path(lib_ti.__file__).parent / "practice" / "model" / "practice.safetensors"
 """The little model that comes with the project."""
-
-_SIDES: dict[tuple[int, ...] | None, int] = {(1024,): 768, (768, 1280): 1024}
 
 
 @dataclass(frozen=True)
@@ -93,11 +90,10 @@ class Standalone:
 
     def side(self) -> int:
         """Of the pictures that the selected checkpoint is made for, in pixels."""
-        from lib_ti.model.config import read
+        from lib_ti.model.describe import describe
 
-        beside = self._selected.path.with_suffix(".yaml")
         try:
-            return read(beside).resolution if beside.is_file() else _SIDES.get(vector_widths(self._selected.path), 512)
+            return describe(self._selected.path).resolution
         except UnusableFile:  # generating will say so
             return 512
 

@@ -1,0 +1,216 @@
+"""The routes for scripts, before a stand-in of the trainer."""
+
+import base64
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from lib_ti.errors import BadInput, Problem, TextualInversionError
+from lib_ti.webui import rest
+
+RUN = "my-mug/2024-05-01T12-00-00"
+AT = f"/tinv/v1/runs/{RUN}"
+
+
+class Trainer:
+    """What the actions were asked, and what they answer."""
+
+    def __init__(self):
+        self.drafts, self.trained, self.asked = {}, [], []
+        self.fails = None
+        self.polls = []
+
+    def actions(self):
+        names = ("runs", "poll", "stop", "resume", "form", "add", "caption", "clear", "train")
+        return {name: getattr(self, name) for name in names}
+
+    def runs(self):
+        return {"runs": [{"id": RUN, "name": "my-mug", "state": "running", "thumb": "data:image/png;base64,AAAA"}]}
+
+    def poll(self, run, after, page):
+        self.polls.append((after, page))
+        if after == 0:
+            return {"run": {"id": run, "state": "training", "events": [{"kind": "loading"}], "after": 7, "more": True}}
+        return {"run": {"id": run, "state": "finished", "events": [{"kind": "step"}], "after": 9, "more": False}}
+
+    def stop(self, run):
+        self.asked.append(("stop", run))
+        if self.fails:
+            raise self.fails
+        return {}
+
+    def resume(self, run, steps, form):
+        self.asked.append(("resume", run, steps, form))
+        return {"run": run}
+
+    def form(self):
+        return {"values": {"name": "", "steps": "500", "flip": False, "preview_prompt": ""}, "presets": {}}
+
+    def add(self, draft, path, name):
+        data = Path(path).read_bytes()
+        if data == b"not a picture":
+            return {"pictures": [], "refused": [{"name": name, "reason": "not a picture that can be read"}]}
+        self.drafts.setdefault(draft, []).append([name, data, ""])
+        return {"pictures": [{"id": str(len(self.drafts[draft]) - 1), "name": name}], "refused": []}
+
+    def caption(self, draft, id, text):
+        self.drafts[draft][int(id)][2] = text
+        return {}
+
+    def clear(self, draft):
+        self.drafts.pop(draft, None)
+        return {}
+
+    def train(self, form, draft, token):
+        if self.fails:
+            raise self.fails
+        self.trained.append((form, self.drafts[draft]))
+        return {"run": RUN, "warnings": []}
+
+
+@pytest.fixture
+def trainer(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    return Trainer()
+
+
+def client_of(trainer, api_auth=None):
+    app = FastAPI()
+    rest.add_routes(app, trainer.actions(), api_auth)
+    return TestClient(app)
+
+
+@pytest.fixture
+def client(trainer):
+    return client_of(trainer)
+
+
+def picture(name="1.png", data=b"pixels", **more):
+    return {"name": name, "data": base64.b64encode(data).decode(), **more}
+
+
+def problems(reply):
+    assert reply.status_code == 422
+    return [(problem["option"], problem["message"]) for problem in reply.json()["problems"]]
+
+
+def test_the_list_is_without_pictures(client):
+    assert client.get("/tinv/v1/runs").json() == {"runs": [{"id": RUN, "name": "my-mug", "state": "running"}]}
+
+
+def test_a_run_with_all_its_events(client, trainer):
+    shown = client.get(AT).json()
+    assert shown["state"] == "finished"
+    assert [event["kind"] for event in shown["events"]] == ["loading", "step"]
+    assert trainer.polls == [(0, "api"), (7, "api")]
+
+
+@pytest.mark.parametrize(("method", "end"), [("get", ""), ("post", "/stop"), ("post", "/resume")])
+def test_a_run_that_is_not_there(client, trainer, method, end):
+    reply = getattr(client, method)(f"/tinv/v1/runs/my-mug/2023{end}")
+    assert (reply.status_code, reply.json()) == (404, {"error": "There is no run my-mug/2023."})
+    assert not trainer.asked
+
+
+def test_stop_and_resume(client, trainer):
+    assert client.post(f"{AT}/stop").json() == {}
+    assert client.post(f"{AT}/resume").json() == {"run": RUN}
+    assert client.post(f"{AT}/resume", json={"steps": 800}).json() == {"run": RUN}
+    assert trainer.asked == [("stop", RUN), ("resume", RUN, None, None), ("resume", RUN, 800, None)]
+    for steps in (True, "800", 8.5):
+        assert problems(client.post(f"{AT}/resume", json={"steps": steps})) == [("steps", "is not a whole number")]
+    assert problems(client.post(f"{AT}/resume", json={"name": "other"}))[0][0] == "name"
+    assert len(trainer.asked) == 3
+
+
+def test_start(client, trainer, tmp_path):
+    body = {
+        "name": "my-mug", "steps": 300, "flip": True, "preview_prompt": ["a [name]", "two [name]"], "seed": None,
+        "pictures": [picture("1.png", caption="a red mug"), {**picture("2.png"), "data": "data:image/png;base64,AAAA"}],
+    }  # fmt: skip
+    del body["seed"]
+    assert client.post("/tinv/v1/runs", json=body).json() == {"run": RUN, "warnings": []}
+    ((form, pictures),) = trainer.trained
+    assert form == {"name": "my-mug", "steps": "300", "flip": True, "preview_prompt": "a [name]\ntwo [name]"}
+    assert pictures == [["1.png", b"pixels", "a red mug"], ["2.png", b"\0\0\0", ""]]
+    assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_what_is_wrong_with_the_settings_comes_from_the_trainer_and_leaves_nothing(client, trainer):
+    trainer.fails = BadInput([Problem("name", "is taken"), Problem("steps", "is out of range")])
+    reply = client.post("/tinv/v1/runs", json={"name": "cat", "steps": 0, "pictures": [picture()]})
+    assert problems(reply) == [("name", "is taken"), ("steps", "is out of range")]
+    assert not trainer.drafts
+
+
+@pytest.mark.parametrize(
+    ("body", "option", "message"),
+    [
+        ({"pictures": [picture()], "out": "/etc"}, "out", "is no setting that can be given here"),
+        ({"pictures": [picture()], "steps": {"a": 1}}, "steps", "is neither a text"),
+        ({"pictures": [picture()], "preview_prompt": [["a"]]}, "preview_prompt", "is neither a text"),
+        ({}, "pictures", "is missing"),
+        ({"pictures": []}, "pictures", "is missing"),
+        ({"pictures": "1.png"}, "pictures", "is missing"),
+        ({"pictures": [picture(), 5]}, "pictures", "number 2 is not"),
+        ({"pictures": [{"name": "x"}]}, "pictures", "number 1 is not"),
+        ({"pictures": [{"name": 5, "data": "AAAA"}]}, "pictures", "number 1 is not"),
+        ({"pictures": [{"name": "x.png", "data": "no base64!"}]}, "pictures", "x.png: its data is not base64"),
+        ({"pictures": [picture("x.png", b"not a picture")]}, "pictures", "x.png: not a picture that can be read"),
+    ],
+)
+def test_bad_requests_start_nothing(client, trainer, tmp_path, body, option, message):
+    ((found, said),) = problems(client.post("/tinv/v1/runs", json=body))
+    assert found == option
+    assert message in said
+    assert not trainer.trained
+    assert not trainer.drafts
+    assert not (tmp_path / "uploads").exists() or not list((tmp_path / "uploads").iterdir())
+
+
+def test_what_is_no_json_object(client):
+    def post(content, kind="application/json; charset=utf-8"):
+        return client.post("/tinv/v1/runs", content=content, headers={"Content-Type": kind})
+
+    for content in (b"{", b"[]", b"\xff\xfe", b"[" * 100_000):
+        assert post(content).status_code == 400
+        assert post(content).json() == {"error": "The request is not a JSON object."}
+    assert post(b"{}", "text/plain").status_code == 415  # what a page of another site could send
+    assert client.post(f"{AT}/resume", content=b"{}").status_code == 415
+
+
+def test_a_request_beyond_all_measure(client, monkeypatch):
+    monkeypatch.setattr(rest, "LARGEST_BODY", 1 << 20)
+    assert client.post("/tinv/v1/runs", json={"name": "x" * (2 << 20)}).status_code == 413
+
+
+def test_what_cannot_be_done_now_and_what_went_wrong(client, trainer):
+    trainer.fails = TextualInversionError("This run is not running.")
+    reply = client.post(f"{AT}/stop")
+    assert (reply.status_code, reply.json()) == (409, {"error": "This run is not running."})
+    trainer.fails = RuntimeError("oh")
+    reply = client.post(f"{AT}/stop")
+    assert (reply.status_code, reply.json()) == (500, {"error": "RuntimeError: oh"})
+
+
+def test_the_hosts_credentials(trainer):
+    client = client_of(trainer, "ann:secret,bob:pass:word,zoë:ключ")  # FastAPI itself reads no more than ASCII
+    allowed = [("ann", "secret"), ("bob", "pass:word")]
+    refused = [("ann", "pass:word"), ("ann", ""), ("", ""), ("ann", "secret "), ("eve", "secret"), ("zoë", "ключ")]
+    routes = [
+        ("get", "/tinv/v1/runs"),
+        ("post", "/tinv/v1/runs"),
+        ("get", AT),
+        ("post", f"{AT}/stop"),
+        ("post", f"{AT}/resume"),
+    ]
+    for method, path in routes:
+        assert getattr(client, method)(path).status_code == 401
+        assert getattr(client, method)(path).headers["www-authenticate"] == "Basic"
+        for auth in refused:
+            assert getattr(client, method)(path, auth=auth).status_code == 401
+        for auth in allowed:
+            assert getattr(client, method)(path, auth=auth).status_code != 401
+    assert client.get("/tinv/v1/runs", headers={"Authorization": "Bearer secret"}).status_code == 401
