@@ -59,12 +59,12 @@
         run.offline = false;
         if (started) {
             startedAt = Date.now();
-            tinv.memory.set("trained", { run: started.run, draft, thumbs: tinv.pictures.thumbs.length });
+            tinv.memory.set("trained", { run: started.run, draft });
             tinv.form.apply({ overwrite: false });
-            for (const message of started.warnings || []) run.line.warnings.push({ message });
-            run.startWarnings = { run: started.run, messages: started.warnings || [] };
         }
         run.follow(started ? started.run : null);
+        for (const message of (started && started.warnings) || []) run.line.warnings.push({ message });
+        if (started) bringIntoView();
     }
 
     async function stop(id = tinv.run.id) {
@@ -73,6 +73,12 @@
         const reply = await attempt(() => tinv.insist(() => tinv.call("stop", { run: id })));
         if (!reply) run.stopping = false;
         run.poll();
+    }
+
+    /** On a phone, and on a page scrolled down to Train, the status is elsewhere. */
+    function bringIntoView() {
+        const { top, bottom } = tinv.byId("tinv_status").getBoundingClientRect();
+        if (tinv.isShown(tinv.byId("tinv_status")) && (top < 0 || bottom > innerHeight)) tinv.scrollTo(tinv.byId("tinv_run"), "start");
     }
 
     const sample = async () => { await attempt(() => tinv.call("sample", { run: tinv.run.id })); tinv.run.poll(); };
@@ -85,8 +91,7 @@
         const reply = await attempt(() => tinv.call("resume", { run: id, steps, form }, { seconds: 300 }), "The run is as it was.");
         run.asking = false;
         startedAt = Date.now();
-        if (reply) run.follow(reply.run || id);
-        else tinv.emit("run");
+        if (reply) { run.follow(reply.run || id); bringIntoView(); } else tinv.emit("run");
     }
 
     /** Make a snapshot the word that prompts use. Where that would replace a word, it asks. */
@@ -126,13 +131,11 @@
 
     /** The same training with settings that need less memory: from its last saved step if there is one, else anew. */
     async function withLessMemory(data) {
-        const old = (await attempt(() => tinv.call("settings", { run: data.id })));
+        if (data.resumable) return resume(data.id, { form: { less_memory: true } });
+        const old = await attempt(() => tinv.call("settings", { run: data.id }));
         if (!old) return;
         const batch = Number(old.form.batch_size) || 1, folded = Number(old.form.gradient_accumulation) || 1;
         const smaller = { batch_size: "1", gradient_accumulation: String(batch * folded), gradient_checkpointing: true };
-        if (batch === 1 && old.form.gradient_checkpointing) smaller.latent_cache_mb = "0";
-        if (data.resumable && data.step > 0) return resume(data.id, { form: smaller });
-        await attempt(() => tinv.pictures.reuse(data.id));
         tinv.form.apply({ ...old.form, ...smaller, overwrite: false });
         setTimeout(train, 300);
     }

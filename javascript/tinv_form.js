@@ -152,10 +152,12 @@
         defaults = { ...defaults, ...reply.values };
         for (const name of Object.keys(defaults)) defaults[name] = plain(defaults[name]);
         tinv.host = { hidesPaths: reply.hides_paths, title: reply.host, example: reply.example };
-        const touched = await form.collect(); // somebody may have typed while this was loading
-        const typed = Object.fromEntries(schema.fields.filter((f) => touched[f.name] !== f.start).map((f) => [f.name, touched[f.name]]));
+        const wanted = { ...defaults, ...tinv.memory.get("form", {}) };
+        const now = await form.collect(); // somebody may have typed while this was loading
         ready = true;
-        form.apply({ ...defaults, ...tinv.memory.get("form", {}), ...typed });
+        const stale = schema.fields.filter(({ name, start }) => now[name] === start && wanted[name] !== start);
+        form.apply(Object.fromEntries(stale.map(({ name }) => [name, wanted[name]])));
+        for (const event of ["runs", "ended", "library"]) tinv.on(event, form.changed); // a name may be free now, or taken
         tinv.emit("ready");
     });
 })();

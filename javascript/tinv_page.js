@@ -93,6 +93,11 @@
         if (place && place.textContent !== text) place.textContent = text;
     };
 
+    tinv.scrollTo = (element, block) => {
+        const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+        element.scrollIntoView({ block, behavior: calm ? "auto" : "smooth" });
+    };
+
     tinv.isShown = (element) => Boolean(element && element.offsetParent !== null);
 
     /** A button that turns into a question before it does something that cannot be undone. */

@@ -73,7 +73,7 @@
         }
     }
 
-    /** Options of what does not fit are grey. The list is made anew each time it opens. */
+    /** Options of what does not fit are grey, and can be chosen to read why. The list is made anew each time it opens. */
     function grey(picker) {
         for (const option of picker.querySelectorAll("ul.options li, [role=option]")) {
             const entry = known(option.getAttribute("aria-label") || option.textContent.replace("✓", "").trim());
@@ -81,8 +81,6 @@
             if (option.classList.contains("tinv-misfit") === misfit) continue;
             option.classList.toggle("tinv-misfit", misfit);
             option.style.opacity = misfit ? "0.5" : "";
-            if (misfit) option.setAttribute("aria-disabled", "true");
-            else option.removeAttribute("aria-disabled");
         }
     }
 

@@ -53,7 +53,7 @@
     function heading(step) {
         const { step: best, reason } = suggestion();
         const badge = step === best ? h("span.tinv-badge", {}, reason) : null;
-        return h("th", { scope: "col", "data-column": step }, step === 0 ? "Before" : h("span", {}, ...tinv.words("Step {}", step)), badge);
+        return h("th", { scope: "col", "data-column": step }, h("span", {}, ...tinv.words("Step {}", step), step === 0 ? ", before" : ""), badge);
     }
 
     function build({ rows, steps }) {

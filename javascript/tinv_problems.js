@@ -21,8 +21,7 @@
         const target = inputs(place)[0] || place;
         setTimeout(() => {
             target.focus({ preventScroll: true });
-            const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-            place.scrollIntoView({ block: "center", behavior: calm ? "auto" : "smooth" });
+            tinv.scrollTo(place, "center");
         }, 60);
     }
 
@@ -45,7 +44,7 @@
             let note = tinv.byId(id);
             if (!note) {
                 note = tinv.h("div.tinv-field-error", { id, "data-option": option });
-                place.append(note);
+                (place.querySelector(".tinv-box") || place).append(note);
             }
             const text = messages.map(tinv.sentence).join(" ");
             if (note.textContent !== text) note.textContent = text;
@@ -70,7 +69,7 @@
             atFields(problems);
             const items = problems.map(({ option, message }) => {
                 const label = name(option);
-                const text = tinv.sentence(label ? message : message);
+                const text = tinv.sentence(message);
                 const go = label && tinv.h("button.tinv-link", { onclick: () => focus(option) }, label);
                 return tinv.h("li", {}, go || null, go ? ": " : null, text);
             });

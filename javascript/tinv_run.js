@@ -29,7 +29,6 @@
         follow(id) {
             generation += 1;
             Object.assign(run, { id, data: null, line: blank(), after: 0, stopping: false });
-            tinv.memory.set("followed", id);
             tinv.emit("follow", id);
             tinv.emit("run");
             run.poll();
@@ -76,7 +75,8 @@
     function take(reply) {
         const before = run.world;
         run.world = reply;
-        if (reply.library !== before.library) tinv.emit("library", before.library !== undefined);
+        if (tinv.libraryChanged) tinv.libraryChanged(reply.library);
+        if (before.library !== undefined && reply.library !== before.library) tinv.emit("library");
         if (reply.runs !== before.runs) tinv.emit("runs changed");
         const was = run.data && run.data.state;
         if (run.id && reply.run) {
@@ -84,10 +84,13 @@
             run.data = reply.run;
             run.after = reply.run.after;
             for (const event of reply.run.events) add(event);
-            if (!ACTIVE.has(reply.run.state) || reply.run.state === "saving") run.stopping = false;
+            for (const step of reply.run.snapshots || []) run.line.snapshots.add(step);
+            if (!ACTIVE.has(reply.run.state)) run.stopping = false;
+            else if (reply.run.stopping) run.stopping = true;
             if (was && ACTIVE.has(was) && !ACTIVE.has(reply.run.state)) tinv.emit("ended", reply.run);
-        } else if (run.id && reply.run === null) {
-            return run.follow(null);
+        } else if (run.id) { // it was deleted
+            run.follow(null);
+            return true;
         } else if (!run.id && reply.active && !run.asking) {
             run.follow(reply.active);
             return true;

@@ -11,8 +11,6 @@
         all: [],
         refresh,
         useSettings,
-        /** The newest earlier run of a word. */
-        lastOf: (name) => (name && runs.all.find((one) => one.name === name && !["running", "queued"].includes(one.state))) || null,
     });
 
     async function refresh() {
@@ -35,7 +33,7 @@
             if (one && one.pictures && !tinv.pictures.count) await tinv.pictures.reuse(id);
             tinv.announce("The settings are filled in");
             const top = tinv.byId("tinv_images");
-            if (top) top.scrollIntoView({ block: "nearest" });
+            tinv.scrollTo(top, "start");
         } catch (error) {
             tinv.problems.error(error);
         }
@@ -43,7 +41,7 @@
 
     function open(id) {
         tinv.run.follow(id);
-        tinv.byId("tinv_status").scrollIntoView({ block: "center" });
+        tinv.scrollTo(tinv.byId("tinv_run"), "start");
     }
 
     const when = (seconds) => new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -64,7 +62,7 @@
         const active = ["running", "queued"].includes(one.state);
         const about = [...tinv.words("{} of {} steps", one.step, one.steps), " · ", tinv.bytes(one.bytes || 0), " · ", when(one.time)];
         const actions = [h("button.tinv-button", { onclick: () => open(one.id) }, "Open"), h("button.tinv-button", { onclick: () => useSettings(one.id) }, "Use these settings")];
-        if (one.resumable && !active) actions.push(h("button.tinv-button", { onclick: () => { tinv.actions.resume(one.id); open(one.id); } }, "Resume"));
+        if (one.resumable && !active) actions.push(h("button.tinv-button", { onclick: () => tinv.actions.resume(one.id) }, "Resume"));
         if (!active) actions.push(tinv.confirmButton("Delete", `Delete this run of ${one.name}? The word itself stays.`, "Delete", () => tinv.actions.remove(one.id)));
         const current = one.id === tinv.run.id;
         return h("li.tinv-run", { "data-run": one.id, "data-state": one.state, ...(current ? { "aria-current": "true" } : {}) }, thumb,

@@ -11,8 +11,7 @@
     function sentence(run, state) {
         const data = run.data || {}, now = lastStep();
         if (run.asking) return ["Checking…"];
-        if (run.stopping && state === "queued") return ["Stopping…"];
-        if (run.stopping) return tinv.words("Saving step {}…", data.step || 0);
+        if (run.stopping) return data.step ? tinv.words("Saving step {}…", data.step) : ["Stopping…"];
         switch (state) {
             case "idle": return [tinv.pictures.count ? "Ready. Press Train when all is set." : "Ready. Add pictures to begin."];
             case "queued": return data.place > 0 ? tinv.words(data.place === 1 ? "Waiting: {} training goes first" : "Waiting: {} trainings go first", data.place) : ["Waiting for the WebUI to finish what it is doing"];

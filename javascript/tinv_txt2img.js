@@ -67,6 +67,6 @@
     tinv.starters = tinv.starters || [];
     tinv.starters.push(() => {
         tinv.on("run", notices);
-        tinv.on("library", (again) => { if (again) refreshHost(); });
+        tinv.on("library", refreshHost);
     });
 })();

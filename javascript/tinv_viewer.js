@@ -17,7 +17,7 @@
             card: h("button.tinv-button", { onclick: card }, "Make this the card picture"),
         };
         const close = h("button.tinv-button", { "aria-label": "Close", title: "Close (Esc)", onclick: () => dialog.close() }, "✕");
-        const frame = h("div.tinv-viewer-frame", {}, parts.img);
+        const frame = h("div.tinv-viewer-frame", { tabindex: "-1", autofocus: true }, parts.img);
         dialog = h("dialog.tinv-viewer", { id: "tinv_viewer", "aria-labelledby": "tinv_viewer_title" },
             h("div.tinv-viewer-head", {}, h("div", {}, parts.title, " ", parts.prompt), close),
             frame,

@@ -2,7 +2,7 @@
 (() => {
     "use strict";
     const tinv = (window.tinv = window.tinv || {});
-    const { h } = { h: (...all) => tinv.h(...all) };
+    const h = (...all) => tinv.h(...all);
 
     const link = (label, action) => h("button.tinv-link", { onclick: action }, label);
 
@@ -20,9 +20,10 @@
             parts.push(mark(state === "bad" ? "bad" : "warn", "!"), tinv.sentence(message || ""));
             if (suggestion) parts.push(" ", rename(`use ${suggestion}`));
         }
-        const before = tinv.runs && tinv.runs.lastOf(tinv.form.values.name);
         const note = [h("div", {}, ...parts)];
-        if (before) note.push(h("div", {}, link("Use the settings of its last training", () => tinv.runs.useSettings(before.id))));
+        if (reply.earlier && state !== "running") {
+            note.push(h("div", {}, link("Use the settings of its last training", () => tinv.runs.useSettings(reply.earlier))));
+        }
         tinv.fill(tinv.byId("tinv_name_note"), ...note);
     }
 
@@ -75,9 +76,6 @@
     tinv.starters = tinv.starters || [];
     tinv.starters.push(() => {
         tinv.on("checked", (reply) => { nameNote(reply); checkpointNote(reply.checkpoint); sequence(reply.sequence); });
-        let last = null;
-        tinv.on("checked", (reply) => { last = reply; });
-        tinv.on("runs", () => last && nameNote(last));
         tinv.byId("tinv_search").addEventListener("input", (event) => search(event.target.value));
         tinv.byId("tinv_reset_all").addEventListener("click", () => tinv.form.reset());
         const lid = advancedLid();

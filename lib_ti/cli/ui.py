@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 import threading
 import time
@@ -55,14 +56,21 @@ def _serve(host: Any, door: socket.socket, auth: tuple[str, str] | None, opens_b
 
     from lib_ti.webui import page, trainer
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: trainings end saved
     ours = trainer.start(host)
     try:
         app = page.serve(ours, page.build(host, ours), auth)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-        url = f"http://127.0.0.1:{door.getsockname()[1]}/"
-        threading.Thread(target=_announce, args=(server, url, opens_browser), daemon=True).start()
-        server.run(sockets=[door])
-    except KeyboardInterrupt:  # uvicorn hands it on once it has ended
+        serving = threading.Thread(target=server.run, kwargs={"sockets": [door]})  # there it leaves signals to us
+        serving.start()
+        try:
+            _announce(server, f"http://127.0.0.1:{door.getsockname()[1]}/", opens_browser)
+            while serving.is_alive():
+                serving.join(0.5)  # Windows hears Ctrl-C between two waits only
+        finally:
+            server.should_exit = True
+            serving.join()
+    except KeyboardInterrupt:
         pass
     finally:
         print("Ending. A running training is saved.", flush=True)

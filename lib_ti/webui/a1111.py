@@ -124,6 +124,7 @@ class A1111:
         with ExitStack() as undo:
             undo.callback(carefully, "tell the host that the training has ended", lambda: state.end())
             carefully("tell the host of the training", lambda: state.begin(job=f"Textual Inversion: {name}"))
+            carefully("let the training outlive Reload UI", _outlive_reloads, state, undo)
             carefully("free the card of the host's model", self._park, undo)
             yield interrupted
 
@@ -190,6 +191,18 @@ class A1111:
             for name in ("cached_c", "cached_uc", "cached_hr_c", "cached_hr_uc"):
                 if cache := getattr(kind, name, None):
                     cache[0] = None  # in place: others hold the same list
+
+
+def _outlive_reloads(state: Any, undo: ExitStack) -> None:
+    """The host interrupts whatever runs when its page is reloaded from the settings; a training need not end for that."""
+    interrupt = state.interrupt
+
+    def unless_reloading() -> None:
+        if sys._getframe(1).f_code.co_name != "request_restart":
+            interrupt()
+
+    state.interrupt = unless_reloading
+    undo.callback(vars(state).pop, "interrupt", None)
 
 
 def _on_card(model: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import tempfile
 from html import escape
 from pathlib import Path
@@ -16,20 +17,26 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, Response
 
 import lib_ti
-from lib_ti.errors import TextualInversionError
-from lib_ti.webui import bridge, tab
+from lib_ti.errors import BadInput, Problem, TextualInversionError
+from lib_ti.webui import tab
 from lib_ti.webui.picker import picker
 from lib_ti.webui.standalone import Standalone, Wanted
 from lib_ti.webui.trainer import Trainer
 
 TITLE = "Textual Inversion"
 STATIC = "tinv-static"
+_FROM_ELSEWHERE = re.compile(
+    rb"<script[^>]*\ssrc=[\"']https?://[^>]*>\s*</script>|<link[^>]*\shref=[\"']https?://[^>]*>"
+)
+"""What gradio's page fetches from the network, and does without: no other computer has to know that it was opened."""
 _ROOT = Path(lib_ti.__file__).parent.parent
 
 
 def build(host: Standalone, trainer: Trainer) -> Any:
     """The page, as `gr.Blocks`."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # none from the network
+    ours = tab.build(trainer)  # not within the page's own Blocks, which would take it in at once
+    with gr.Blocks(title=TITLE, analytics_enabled=False, theme=gr.themes.Default(**fonts)) as page:
         with gr.Row(elem_id="quicksettings"):
             checkpoint = gr.Dropdown(
                 [choice.title for choice in host.choices], value=lambda: host.selected().title, label="Checkpoint",
@@ -39,7 +46,7 @@ def build(host: Standalone, trainer: Trainer) -> Any:
             with gr.TabItem("txt2img", id="txt2img", elem_id="tab_txt2img"):
                 width, height = _txt2img(host)
             with gr.TabItem(TITLE, id="textual_inversion", elem_id="tab_textual_inversion"):
-                tab.build(trainer).render()
+                ours.render()
 
         def choose(title: str) -> tuple[int, int]:
             host.choose(title)
@@ -62,10 +69,9 @@ def _txt2img(host: Standalone) -> tuple[Any, Any]:
         with gr.Column(min_width=320, elem_id="txt2img_settings"):
             with gr.Row():
                 steps = _number("Sampling steps", "steps", 20)
-                scale = gr.Number(7, label="CFG scale", elem_id="txt2img_cfg_scale", min_width=100)
-            with gr.Row():
                 width, height = _number("Width", "width", host.side()), _number("Height", "height", host.side())
             with gr.Row():
+                scale = gr.Number(7, label="CFG scale", elem_id="txt2img_cfg_scale", min_width=100)
                 seed, count = _number("Seed (-1: any)", "seed", -1), _number("Batch size", "batch_size", 1)
             picker("txt2img")
         with gr.Column(min_width=320):
@@ -74,16 +80,16 @@ def _txt2img(host: Standalone) -> tuple[Any, Any]:
             )
             told = gr.HTML(elem_id="html_info_txt2img")
 
-    def make(*given: Any, progress: Any = gr.Progress()) -> tuple[list[Any], str]:  # noqa: B008 - gradio's way to ask for it
+    def make(progress: Any = gr.Progress(), *given: Any) -> tuple[Any, str]:  # noqa: B008 - gradio's way to ask for it
         progress(0, desc="Waiting for the training to end" if host.is_lent else "Loading the checkpoint")
         try:
             made = host.generate(_wanted(*given), lambda share: progress(share, desc="Generating"))
         except TextualInversionError as error:
-            raise gr.Error(str(error)) from error
+            return gr.update(), f'<p role="alert">{escape(str(error))}</p>'
         for image, infotext in zip(made.images, made.infotexts, strict=True):
             image.info["parameters"] = infotext  # gradio writes it into the PNG
         lines = [made.note, *made.infotexts[:1]]
-        return list(made.images), "".join(f'<p class="tinv-infotext">{escape(line)}</p>' for line in lines if line)
+        return list(made.images), "".join(f"<p>{escape(line)}</p>".replace("\n", "<br>") for line in lines if line)
 
     asked = [prompt, negative, steps, scale, width, height, seed, count]
     for event in (generate.click, prompt.submit, negative.submit):
@@ -99,16 +105,20 @@ def _number(label: str, name: str, value: int) -> Any:
 def _wanted(
     prompt: str, negative: str, steps: Any, scale: Any, width: Any, height: Any, seed: Any, count: Any
 ) -> Wanted:
-    """What the fields ask for. Raises gr.Error where that cannot be made."""
+    """What the fields ask for. Raises BadInput where that cannot be made."""
     limits = {
         "Sampling steps": (steps, 1, 1000), "CFG scale": (scale, 0, 100), "Width": (width, 64, 4096),
         "Height": (height, 64, 4096), "Seed": (seed, -1, 2**32 - 1), "Batch size": (count, 1, 100),
     }  # fmt: skip
-    for label, (value, low, high) in limits.items():
-        if value is None or not low <= value <= high:
-            raise gr.Error(f"{label} goes from {low} to {high}.")
-    if width % 8 or height % 8:
-        raise gr.Error("Width and height have to be multiples of 8.")
+    problems = [
+        Problem("", f"{label} goes from {low} to {high}.")
+        for label, (value, low, high) in limits.items()
+        if value is None or not low <= value <= high
+    ]
+    if not problems and (width % 8 or height % 8):
+        problems.append(Problem("", "Width and height have to be multiples of 8."))
+    if problems:
+        raise BadInput(problems)
     chosen = randrange(2**32) if seed == -1 else int(seed)
     return Wanted(prompt, negative, int(steps), float(scale), int(width), int(height), chosen, int(count))
 
@@ -193,10 +203,13 @@ class _Inserting:
         if message["type"] == "http.response.start":
             self._start = message
             return
+        if message["type"] != "http.response.body":
+            await self._send(message)
+            return
         self._body += message.get("body", b"")
         if message.get("more_body"):
             return
-        body = self._body.replace(b"</head>", _head() + b"</head>", 1)
+        body = _FROM_ELSEWHERE.sub(b"", self._body).replace(b"</head>", _head() + b"</head>", 1)
         headers = [(k, v) for k, v in self._start["headers"] if k.lower() != b"content-length"]
         await self._send({**self._start, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
         await self._send({"type": "http.response.body", "body": body})

@@ -12,6 +12,13 @@ import gradio as gr
 
 from lib_ti.webui import bridge, trainer
 
+SHOWN = """
+<div class="tinv-picker-shown">
+  <div id="{tab}_tinv_thumb" class="tinv-picker-thumb"></div>
+  <div id="{tab}_tinv_note" class="tinv-note" role="status" aria-live="polite"></div>
+</div>
+"""
+
 
 def picker(tab: str) -> None:
     """Build it for a tab, "txt2img" or "img2img". To be called within `gr.Blocks`."""
@@ -23,15 +30,14 @@ def picker(tab: str) -> None:
             )
             again = gr.Button("🔄", elem_id=f"{tab}_tinv_refresh", elem_classes=["tool"], scale=0, min_width=40)
         with gr.Row(elem_classes=["tinv-picker-row"]):
-            thumb = gr.HTML(f'<div id="{tab}_tinv_thumb" class="tinv-picker-thumb"></div>')
             insert = gr.Button("Add to prompt", elem_id=f"{tab}_tinv_insert", min_width=120)
             negative = gr.Button("Add to negative", elem_id=f"{tab}_tinv_insert_negative", min_width=120)
-        note = gr.HTML(f'<div id="{tab}_tinv_note" class="tinv-picker-note" role="status" aria-live="polite"></div>')
+        shown = gr.HTML(SHOWN.format(tab=tab))
         kept = gr.Textbox(visible=False)
-    for component in (chosen, strength, again, thumb, insert, negative, note, kept):
+    for component in (chosen, strength, again, insert, negative, shown, kept):
         component.do_not_save_to_config = True  # the hosts would write them into their ui-config.json
     bridge.on(chosen.change, f"(v) => {{ window.tinv?.picked?.('{tab}', v); return [v]; }}", [chosen], [kept])
-    again.click(_choices, [kept], [chosen], queue=False, show_progress="hidden")
+    again.click(_choices, [kept], [chosen], queue=False, show_progress="hidden", api_name=False)
     for button, field in ((insert, "prompt"), (negative, "neg_prompt")):
         put = f"(...v) => {{ window.tinv?.insert?.('{tab}', '{field}', ...v); return []; }}"
         bridge.on(button.click, put, [chosen, strength])

@@ -26,6 +26,7 @@ HEADER = """
 """
 
 PICTURES = """
+<div class="tinv-box">
 <h3><span class="tinv-number">1</span><span>Pictures</span></h3>
 <label class="tinv-drop" id="tinv_drop">
   <input type="file" multiple accept="image/*,.txt" aria-describedby="tinv_drop_hint">
@@ -37,6 +38,7 @@ PICTURES = """
 <div class="tinv-row tinv-small">
   {folder}
   <button type="button" class="tinv-link" id="tinv_clear" hidden>Remove all pictures</button>
+</div>
 </div>
 """
 
@@ -51,6 +53,7 @@ FOLDER = """
 """
 
 RUN = """
+<div class="tinv-box">
 <div id="tinv_status">
   <div class="tinv-status" data-state="idle" data-step="0">
     <div class="tinv-status-line">
@@ -70,6 +73,7 @@ RUN = """
   <div id="tinv_loss"></div>
   <div id="tinv_log"></div>
 </details>
+</div>
 """
 
 SEEN = """
@@ -119,42 +123,46 @@ def build(trainer: Trainer) -> Any:
 def _left(form: Form, hides_paths: bool) -> Any:
     gr.HTML(PICTURES.format(folder="" if hides_paths else FOLDER), elem_id="tinv_images")
     with gr.Column(elem_id="tinv_word", elem_classes=["tinv-part"]):
-        gr.HTML('<h3><span class="tinv-number">2</span><span>Word</span></h3>')
+        _html('<h3><span class="tinv-number">2</span><span>Word</span></h3>')
         form.add("name")
-        gr.HTML('<div id="tinv_name_note" class="tinv-note" role="status"></div>')
+        _html('<div id="tinv_name_note" class="tinv-note" role="status"></div>')
         form.add("kind", "init_text")
-        gr.HTML('<div id="tinv_checkpoint" class="tinv-note" role="status"></div>')
+        _html('<div id="tinv_checkpoint" class="tinv-note" role="status"></div>')
     with gr.Column(elem_id="tinv_length", elem_classes=["tinv-part"]):
-        gr.HTML('<h3><span class="tinv-number">3</span><span>How long</span></h3>')
+        _html('<h3><span class="tinv-number">3</span><span>How long</span></h3>')
         preset = gr.Radio(
             choices=list(PRESETS.values()), value=PRESETS["balanced"], label="How long", show_label=False,
             elem_id="tinv_preset",
         )  # fmt: skip
         preset.do_not_save_to_config = True
-        gr.HTML('<div id="tinv_reset_note" class="tinv-note"></div>')
+        _html('<div id="tinv_reset_note" class="tinv-note"></div>')
         with gr.Row(elem_id="tinv_basics", elem_classes=["tinv-fields"]):
             form.add("steps", "learning_rate", "vectors", "batch_size")
     with gr.Accordion("Advanced", open=False, elem_id="tinv_advanced"):
-        gr.HTML(
+        _html(
             '<div class="tinv-row"><input type="search" id="tinv_search" aria-label="Find a setting"'
             ' placeholder="Find a setting"><button type="button" class="tinv-link" id="tinv_reset_all">Reset all</button></div>'
             '<p class="tinv-note" id="tinv_search_note" role="status"></p>'
         )
         for title in ADVANCED:
             with gr.Column(elem_classes=["tinv-group"]):
-                gr.HTML(f"<h4>{title}</h4>")
+                _html(f"<h4>{title}</h4>")
                 with gr.Row(elem_classes=["tinv-fields"]):
                     form.add(*form.section(title))
-    gr.HTML(SEEN)
+    _html(SEEN)
     with gr.Column(elem_id="tinv_go"):
-        gr.HTML('<div id="tinv_estimate" role="status"></div>')
+        _html('<div id="tinv_estimate" role="status"></div>')
         with gr.Row(elem_id="tinv_buttons"):
             gr.Button("Train", variant="primary", elem_id="tinv_train")
             gr.Button("Stop", variant="stop", elem_id="tinv_stop")
             gr.Button("Sample now", elem_id="tinv_sample_now")
             gr.Button("Resume", elem_id="tinv_resume")
-        gr.HTML('<div id="tinv_problems" role="alert"></div>')
+        _html('<div id="tinv_problems" role="alert"></div>')
     return preset
+
+
+def _html(content: str) -> None:
+    gr.HTML(content, elem_classes=["tinv-plain"])
 
 
 def _connect(fields: list[Any]) -> None:

@@ -1,0 +1,42 @@
+"""The standalone host, in a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+COIN = ROOT / "lib_ti" / "practice" / "concepts" / "coin"
+
+
+class Server:
+    """`python -m lib_ti ui` on a folder of its own."""
+
+    def __init__(self, data: Path, *flags: str) -> None:
+        self.data, self.flags = data, flags
+        self.url = ""
+        self.start()
+
+    def start(self) -> None:
+        port = self.url.rstrip("/").rpartition(":")[2] or "0"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lib_ti", "ui", "--no-browser", "--port", port, "--data-dir", str(self.data), *self.flags],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "GRADIO_TEMP_DIR": str(self.data / "uploads"), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        told = []
+        for line in self._process.stdout:
+            told.append(line)
+            if found := re.search(r"http://\S+", line):
+                self.url = found[0]
+                break
+        assert self.url, "".join(told)
+        self.told = told
+        threading.Thread(target=lambda: told.extend(self._process.stdout), daemon=True).start()
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        self._process.send_signal(number)
+        self._process.wait(60)

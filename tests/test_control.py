@@ -1,0 +1,154 @@
+"""The lines that another program writes to a training, however they arrive."""
+
+import json
+import os
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from lib_ti.cli import control
+from lib_ti.cli.control import Control
+
+
+def until(condition, patience_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + patience_s
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(found)
+
+
+@pytest.fixture
+def exits(monkeypatch):
+    """The codes with which a process would have been ended: at the end of its input, without the patience for saving."""
+    codes = []
+    monkeypatch.setattr(control, "LAST_CHANCE_S", 0.0)
+    monkeypatch.setattr(control, "os", SimpleNamespace(read=os.read, _exit=codes.append))
+    return codes
+
+
+@pytest.fixture
+def pipe(exits):
+    """A control and a way to write to it; None closes its input."""
+    reading, writing = os.pipe()
+    still_open = [writing]
+
+    def write(data: bytes | None) -> None:
+        if data is None:
+            os.close(still_open.pop())
+        else:
+            os.write(writing, data)
+
+    yield Control(reading), write
+    if still_open:
+        write(None)
+    listeners = [thread for thread in threading.enumerate() if thread.name == "control"]
+    for thread in listeners:
+        thread.join(5)
+    os.close(reading)
+
+
+def test_lines_torn_across_reads_are_whole(pipe):
+    control, write = pipe
+    found = []
+    reader = threading.Thread(target=lambda: found.append(control.request()))
+    reader.start()
+    for part in ('{"settings": {"na'.encode(), 'me": "gr'.encode(), "ü".encode()[:1], "ü".encode()[1:], b'n"}}\ng'):
+        write(part)
+        time.sleep(0.03)
+    reader.join(5)
+    assert json.loads(found[0]) == {"settings": {"name": "grün"}}
+    control.listen()
+    time.sleep(0.05)
+    assert not control._going.is_set()
+    write(b"o\nsam")
+    assert control.goes()
+    assert not control.sample()
+    write(b"ple\n")
+    assert until(control.sample)
+    assert not control.sample(), "asked for once, made once"
+    assert not control.stopped()
+
+
+def test_lines_that_come_together_are_each_obeyed(pipe):
+    control, write = pipe
+    write(b'{"run": "x"}\ngo\nsample\nstop\n')
+    assert control.request() == '{"run": "x"}'
+    control.listen()
+    assert until(control.stopped)
+    assert control.sample()
+
+
+def test_a_stop_right_behind_the_request_forestalls_the_start(pipe):
+    control, write = pipe
+    write(b"{}\nstop\n")
+    assert control.request() == "{}"
+    control.listen()
+    assert not control.goes()
+
+
+def test_a_long_request_arrives_whole(pipe):
+    control, write = pipe
+    text = json.dumps({"settings": {"preview_prompt": ["[name] " * 100] * 1000}})
+    writer = threading.Thread(target=lambda: write(text.encode() + b"\n"))
+    writer.start()
+    assert control.request() == text
+    writer.join(5)
+
+
+def test_the_end_of_the_input_is_a_stop_and_the_last_chance_to_save(pipe, exits):
+    control, write = pipe
+    write(b"{}\ngo\n")
+    control.request()
+    control.listen()
+    assert control.goes()
+    write(None)
+    assert until(control.stopped)
+    assert until(lambda: exits == [1])
+
+
+def test_the_end_of_the_input_before_the_start_is_a_stop(pipe):
+    control, write = pipe
+    write(b"{}\n")
+    control.request()
+    control.listen()
+    write(None)
+    assert not control.goes()
+
+
+def test_no_request_at_all_is_an_empty_one(pipe):
+    control, write = pipe
+    write(None)
+    assert control.request() == ""
+
+
+def test_half_a_line_at_the_end_is_not_obeyed(pipe):
+    control, write = pipe
+    write(b"{}\ngo")
+    control.request()
+    control.listen()
+    write(None)
+    assert not control.goes()
+
+
+@pytest.mark.parametrize("line", [b"", b"GO", b"go on", b"pause", b"\xff\xfe\0", b"stop!", b'{"do": "stop"}', b"s" * 70_000])
+def test_unknown_lines_change_nothing(pipe, line):
+    control, write = pipe
+    write(b"{}\n")
+    control.request()
+    control.listen()
+    write(line + b"\n")
+    time.sleep(0.05)
+    assert not control._going.is_set()
+    assert not control.stopped()
+    assert not control.sample()
+    write(b" go\r\n")  # as Windows ends lines
+    assert control.goes()
+
+
+def test_a_descriptor_that_cannot_be_read_is_at_its_end(exits):
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.close(writing)
+    assert Control(reading).request() == ""

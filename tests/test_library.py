@@ -1,0 +1,267 @@
+"""What the list of embeddings says of each file, and that it notices every change."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lib_ti.embedding.formats import safetensors_bytes
+from lib_ti.errors import UnusableFile
+from lib_ti.model.header import read_header, vector_widths
+from lib_ti.webui.host import CheckpointChoice
+from lib_ti.webui.library import THUMB, Library
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Host:
+    """As much of a host as a library asks for."""
+
+    def __init__(self, embeddings, checkpoint=None):
+        self.embeddings = embeddings
+        self.checkpoint = checkpoint
+
+    def selected(self):
+        return CheckpointChoice(self.checkpoint.name, self.checkpoint) if self.checkpoint else None
+
+
+def embedding(*shapes, names=("emb_params",)):
+    return safetensors_bytes({name: torch.zeros(shape) for name, shape in zip(names, shapes, strict=True)}, {})
+
+
+SDXL = embedding((4, 768), (4, 1280), names=("clip_l", "clip_g"))
+TABLES = {
+    (768,): {"cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": (9, 768)},
+    (128,): {"cond_stage_model.transformer.embeddings.token_embedding.weight": (9, 128)},
+    (1024,): {"cond_stage_model.model.token_embedding.weight": (9, 1024)},
+    (768, 1280): {
+        "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight": (9, 768),
+        "conditioner.embedders.1.model.token_embedding.weight": (9, 1280),
+    },
+    (1280,): {"conditioner.embedders.0.model.token_embedding.weight": (9, 1280)},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "embeddings"
+    folder.mkdir()
+    return folder
+
+
+def checkpoint(folder, widths):
+    path = folder / f"{'-'.join(map(str, widths))}.safetensors"
+    path.write_bytes(safetensors_bytes({k: torch.zeros(s) for k, s in TABLES[widths].items()}, {}))
+    return path
+
+
+def told(library):
+    return {entry.name: entry.reason for entry in library.entries()}
+
+
+@pytest.mark.smoke
+class TestFit:
+    @pytest.mark.parametrize("widths", TABLES)
+    def test_a_checkpoint_tells_its_width(self, tmp_path, widths):
+        assert vector_widths(checkpoint(tmp_path, widths)) == widths
+
+    def test_real_checkpoints_of_both_kinds(self, tiny_checkpoint, tmp_path):
+        assert vector_widths(tiny_checkpoint) == (64,)
+        state = {"state_dict": {k: torch.zeros(s) for k, s in TABLES[(768,)].items()}}
+        torch.save(state, tmp_path / "old.ckpt")
+        assert vector_widths(tmp_path / "old.ckpt") == (768,)
+
+    def test_folders_of_diffusers(self, tmp_path):
+        for part, width in (("text_encoder", 768), ("text_encoder_2", 1280)):
+            (tmp_path / part).mkdir()
+            (tmp_path / part / "config.json").write_text(f'{{"hidden_size": {width}}}')
+        assert vector_widths(tmp_path) == (768, 1280)
+
+    def test_each_embedding_where_it_belongs(self, folder, tmp_path):
+        files = {"one": embedding((2, 768)), "two": embedding((2, 1024)), "xl": SDXL, "own": embedding((2, 128))}
+        for name, data in files.items():
+            (folder / f"{name}.safetensors").write_bytes(data)
+        reasons = {
+            "one": "made for SD 1.x", "two": "made for SD 2.x", "xl": "made for SDXL", "own": "made for models of width 128",
+        }  # fmt: skip
+        for fits, widths in {"one": (768,), "two": (1024,), "xl": (768, 1280), "own": (128,)}.items():
+            assert told(Library(Host(folder, checkpoint(tmp_path, widths)))) == {**reasons, fits: ""}
+
+    def test_nothing_is_refused_where_the_checkpoint_tells_nothing(self, folder, tmp_path):
+        (folder / "one.safetensors").write_bytes(embedding((2, 768)))
+        (tmp_path / "odd.gguf").write_bytes(b"GGUF" + bytes(100))
+        for path in (None, tmp_path / "odd.gguf", tmp_path / "gone.safetensors"):
+            assert told(Library(Host(folder, path))) == {"one": ""}
+
+    def test_pickled_ones(self, folder):
+        torch.save({"string_to_param": {"*": torch.zeros(3, 768)}, "name": "other"}, folder / "old.pt")
+        torch.save({"<cat>": torch.zeros(768)}, folder / "concept.bin")
+        found = {entry.name: entry for entry in Library(Host(folder)).entries()}
+        assert (found["old"].outline.count, found["old"].outline.widths) == (3, (768,))
+        assert (found["concept"].outline.count, found["concept"].reason) == (1, "")
+
+
+class TestOrder:
+    def test_the_newest_first_and_misfits_last(self, folder, tmp_path):
+        for age, (name, width) in enumerate({"newest": 1024, "new": 768, "older": 768, "oldest": 1024}.items()):
+            path = folder / f"{name}.safetensors"
+            path.write_bytes(embedding((1, width)))
+            os.utime(path, (1e9 - age, 1e9 - age))
+        entries = Library(Host(folder, checkpoint(tmp_path, (768,)))).entries()
+        assert [entry.label for entry in entries] == [
+            "new", "older", "newest — made for SD 2.x", "oldest — made for SD 2.x",
+        ]  # fmt: skip
+
+    def test_of_two_by_one_name_the_one_that_fits(self, folder, tmp_path):
+        (folder / "sub").mkdir()
+        (folder / "word.safetensors").write_bytes(embedding((1, 1024)))
+        (folder / "sub" / "word.safetensors").write_bytes(embedding((1, 768)))
+        (entry,) = Library(Host(folder, checkpoint(tmp_path, (768,)))).entries()
+        assert entry.fits
+        assert entry.path.parent.name == "sub"
+
+
+class TestHostileFiles:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"", b"{", b"\xff" * 50, (10**18).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]",
+            (4).to_bytes(8, "little") + b"null", (17).to_bytes(8, "little") + b'{"a":{"shape":1}}',
+            (100_000).to_bytes(8, "little") + b"[" * 100_000, embedding((2, 768))[:-5], embedding((0, 768)),
+            embedding((2, 2, 2)), embedding((80, 768)), embedding((1, 2), (1, 2), names=("a", "b")),
+            safetensors_bytes({}, {}), safetensors_bytes({"a": torch.zeros(2, 3, dtype=torch.int64)}, {}),
+            embedding((2, 768), (3, 1280), names=("clip_l", "clip_g")),
+        ],
+    )  # fmt: skip
+    def test_damage_is_said_and_hides_nothing_else(self, folder, data):
+        (folder / "good.safetensors").write_bytes(embedding((1, 768)))
+        for name in ("bad.safetensors", "bad2.pt", "bad3.bin"):
+            (folder / name).write_bytes(data)
+        reasons = told(Library(Host(folder)))
+        assert reasons.pop("good") == ""
+        assert reasons.keys() == {"bad", "bad2", "bad3"}
+        for reason in reasons.values():
+            assert reason.startswith("unreadable: ")
+            assert str(folder) not in reason
+
+    def test_names_that_others_may_choose(self, folder):
+        names = {"a (v2) [x]", "<img src=x onerror=alert(1)>", "猫", 'it\'s "quoted"', "a.b", "x — made for SDXL"}
+        if os.name == "nt":
+            names = {"a (v2) [x]", "猫", "a.b"}
+        for name in names:
+            (folder / f"{name}.safetensors").write_bytes(embedding((1, 768)))
+        assert told(Library(Host(folder))).keys() == names
+        answer = Library(Host(folder)).actions()["embeddings"]()
+        assert {found["label"] for found in answer["embeddings"]} == names
+
+    def test_what_is_no_embedding_is_left_out(self, folder):
+        for name in ("a.preview.png", "a.png", "notes.txt", "._a.pt", "a.pt.optim", ".a.safetensors.1.part"):
+            (folder / name).write_bytes(b"?")
+        assert Library(Host(folder)).entries() == []
+
+    @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+    def test_links_in_circles(self, folder):
+        (folder / "sub").mkdir()
+        (folder / "sub" / "up").symlink_to(folder)
+        (folder / "nothing.pt").symlink_to(folder / "gone")
+        (folder / "sub" / "one.safetensors").write_bytes(embedding((1, 768)))
+        assert told(Library(Host(folder))).keys() == {"one"}
+
+    def test_a_folder_that_is_not_there(self, tmp_path):
+        library = Library(Host(tmp_path / "none"))
+        assert library.entries() == []
+        assert library.version() == library.version()
+
+
+class TestVersion:
+    def test_every_change_makes_another(self, folder, tmp_path):
+        host = Host(folder)
+        library = Library(host)
+        versions = [library.version()]
+        path = folder / "sub" / "one.safetensors"
+
+        def another():
+            assert library.version() == library.version()
+            assert library.version() not in versions
+            versions.append(library.version())
+
+        path.parent.mkdir()
+        path.write_bytes(embedding((1, 768)))
+        another()
+        before = path.stat()
+        path.write_bytes(embedding((2, 768)))  # in place, in the same moment
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        another()
+        os.utime(path, (1, 1))
+        another()
+        Image.new("RGB", (9, 9)).save(path.with_name("one.preview.png"))
+        another()
+        host.checkpoint = checkpoint(tmp_path, (768,))
+        another()
+        host.checkpoint.write_bytes(b"another")
+        another()
+        path.rename(folder / "one.safetensors")
+        another()
+
+    def test_a_replaced_file_is_read_again(self, folder):
+        library = Library(Host(folder))
+        path = folder / "one.safetensors"
+        path.write_bytes(embedding((1, 768)))
+        assert library.entries()[0].outline.count == 1
+        path.write_bytes(embedding((2, 768)))
+        assert library.entries()[0].outline.count == 2
+
+    def test_an_unchanged_file_is_not(self, folder, monkeypatch):
+        library = Library(Host(folder))
+        torch.save({"*": torch.zeros(1, 768)}, folder / "old.pt")
+        library.entries()
+        monkeypatch.setattr("lib_ti.embedding.formats.read", pytest.fail)
+        library.version()
+        assert told(library) == {"old": ""}
+
+
+class TestThumbnail:
+    def test_small_and_from_beside(self, folder):
+        library = Library(Host(folder))
+        for name in ("one", "two", "none", "damaged"):
+            (folder / f"{name}.safetensors").write_bytes(embedding((1, 768)))
+        Image.new("RGB", (900, 600), "red").save(folder / "one.preview.png")
+        Image.new("RGB", (900, 600), "blue").save(folder / "one.png")
+        Image.new("RGBA", (40, 900)).save(folder / "two.webp")
+        (folder / "damaged.preview.png").write_bytes(b"?")
+        for name in ("one", "two"):
+            shown = library.actions()["thumb"](name=name)["image"]
+            assert shown.startswith("data:image/jpeg;base64,")
+            assert len(shown) < 20_000
+        assert THUMB <= 160
+        for name in ("none", "damaged", "../one", "unknown"):
+            assert library.actions()["thumb"](name=name) == {"image": None}
+        assert [e["name"] for e in library.actions()["embeddings"]()["embeddings"] if not e["preview"]] == ["none"]
+
+
+def test_a_light_list(folder, tmp_path):
+    """Embeddings and checkpoints in safetensors files are looked at without torch."""
+    (folder / "one.safetensors").write_bytes(embedding((1, 768)))
+    path = checkpoint(tmp_path, (768,))
+    program = f"""
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from lib_ti.webui.library import Library
+host = SimpleNamespace(embeddings=Path({str(folder)!r}), selected=lambda: SimpleNamespace(title="", path=Path({str(path)!r})))
+assert Library(host).entries()[0].fits
+print(sorted({{"torch", "diffusers", "transformers", "gradio"}} & sys.modules.keys()))
+"""
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_a_header_is_not_believed(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(embedding((1, 768)) + b"more")
+    with pytest.raises(UnusableFile):
+        read_header(path)

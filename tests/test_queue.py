@@ -1,0 +1,547 @@
+"""Trainings one after another, whatever becomes of their processes, their folders and the host."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lib_ti.errors import TextualInversionError
+from lib_ti.events import ENDINGS, read
+from lib_ti.runs import child as children
+from lib_ti.runs.execute import create, execute
+from lib_ti.runs.folder import RunFolder
+from lib_ti.runs.queue import Job, RunQueue
+from lib_ti.settings import parse
+from lib_ti.training.preflight import preflight
+from lib_ti.webui.host import CheckpointChoice
+from lib_ti.webui.lending import Lending
+
+ROOT = Path(__file__).resolve().parent.parent
+
+WORKER = """
+import json, os, sys, threading, time
+
+folder = json.loads(sys.stdin.readline())["run"]
+how = json.load(open(folder + "/how.json"))
+stop, going = threading.Event(), threading.Event()
+
+def listen():
+    for line in sys.stdin:
+        if line.strip() == "go":
+            going.set()
+        if line.strip() == "stop":
+            break
+    stop.set()
+    going.set()
+
+def event(kind, **data):
+    with open(folder + "/events.jsonl", "a") as file:
+        file.write(json.dumps({"kind": kind, "time": time.time(), **data}) + chr(10))
+
+open(folder + "/pid", "w").write(str(os.getpid()))
+time.sleep(how.get("starts_for_s", 0))
+if how.get("greets"):
+    print("Some library welcomes you", flush=True)
+if "refuses" in how:
+    print(json.dumps({"error": how["refuses"]}), flush=True)
+    os._exit(0)
+print(json.dumps({"run": folder, "warnings": []}), flush=True)
+threading.Thread(target=listen, daemon=True).start()
+going.wait()
+if stop.is_set():
+    os._exit(130)
+event("loading", checkpoint="", folder=folder)
+for step in range(1, how.get("steps", 3) + 1):
+    if stop.is_set():
+        event("stopped", step=step - 1)
+        os._exit(130)
+    event("step", step=step, steps=how.get("steps", 3))
+    time.sleep(0.02)
+if "complains" in how:
+    print(how["complains"], file=sys.stderr, flush=True)
+    os._exit(3)
+event("finished", step=step, file="")
+os._exit(0)
+"""
+"""Speaks as a training's process does, and starts at once. `how.json` in the run's folder tells it what to do."""
+
+
+class StandIn:
+    """A host. `fails` says where; `wants_stop` is its Interrupt."""
+
+    title = "stand-in"
+    hides_paths = False
+    keeps_snapshots = True
+    keeps_pictures = True
+
+    def __init__(self, folder: Path, checkpoint: Path | None = None) -> None:
+        self.lock = threading.Lock()
+        self.embeddings, self.runs = folder / "embeddings", folder / "textual_inversion"
+        self.embeddings.mkdir()
+        self.checkpoint = checkpoint
+        self.fails: set[str] = set()
+        self.wants_stop = threading.Event()
+        self.lent_for: list[str] = []
+        self.is_lent = False
+        self.told: list[str] = []
+        self.seen: list[tuple[str, bool]] = []  # when it was told: which files were there, was it locked
+
+    def selected(self) -> CheckpointChoice | None:
+        return CheckpointChoice("tiny.safetensors [0123]", self.checkpoint) if self.checkpoint else None
+
+    def vae(self) -> Path | None:
+        return None
+
+    def device(self) -> str:
+        return "cpu"
+
+    def precision(self) -> str:
+        return "fp32"
+
+    @contextmanager
+    def lent(self, name):
+        assert self.lock.locked()
+        if "lend" in self.fails:
+            raise RuntimeError("the model cannot leave")
+        self.lent_for.append(name)
+        self.is_lent = True
+        try:
+            yield self._interrupted
+        finally:
+            self.is_lent = False
+            if "return" in self.fails:
+                raise RuntimeError("the model cannot come back")
+
+    def _interrupted(self) -> bool:
+        if "interrupt" in self.fails:
+            raise RuntimeError("nobody knows")
+        return self.wants_stop.is_set()
+
+    def embeddings_changed(self, names) -> None:
+        assert self.lock.locked()
+        self.told += names
+        if "reload" in self.fails:
+            raise RuntimeError("the list is broken")
+
+
+def until(condition, patience_s: float = 20.0):
+    """What the condition gives, as soon as it is true."""
+    deadline = time.monotonic() + patience_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def kinds(folder: RunFolder) -> list[str]:
+    return [event.kind for event in read(folder.events)[0]]
+
+
+def places(folder: RunFolder) -> list[int]:
+    return [event.data["place"] for event in read(folder.events)[0] if event.kind == "queued"]
+
+
+def pid_of(folder: RunFolder) -> int:
+    until((folder.path / "pid").exists)
+    return int(until((folder.path / "pid").read_text))
+
+
+def ending(folder: RunFolder):
+    return next((event for event in reversed(read(folder.events)[0]) if event.kind in ENDINGS), None)
+
+
+@pytest.fixture
+def host(tmp_path):
+    return StandIn(tmp_path)
+
+
+@pytest.fixture
+def lending(host):
+    return Lending(host)
+
+
+@pytest.fixture
+def ended():
+    return []
+
+
+@pytest.fixture
+def queue(lending, ended, monkeypatch):
+    monkeypatch.setattr(children, "_program", lambda: WORKER)
+    queue = RunQueue(lending.around, lambda job: ended.append(job.folder.path.parent.name))
+    yield queue
+    queue.close(5)
+
+
+@pytest.fixture
+def run(host):
+    """Makes a run's folder, for the worker above."""
+
+    def make(name: str = "my-mug", **how: object) -> RunFolder:
+        settings, _ = parse({"images": "x", "model": "x", "name": name, "out": str(host.embeddings), "runs_dir": str(host.runs)})
+        return RunFolder.create(settings, {"how.json": json.dumps(how).encode()})
+
+    return make
+
+
+@pytest.fixture
+def is_over(queue, host, lending):
+    """Waits for the queue to be empty, and sees that all that was the host's is the host's again."""
+
+    def wait() -> None:
+        until(lambda: not queue.jobs())
+        until(lambda: not host.lock.locked())
+        assert not host.is_lent
+        assert lending.borrower is None
+
+    return wait
+
+
+ENDLESS = 100_000
+
+
+# --- the order ---------------------------------------------------------------------------------------------------
+
+
+def test_one_after_another_in_their_order(queue, run, host, ended, is_over):
+    folders = [run(name) for name in ("one", "two", "three")]
+    for folder in folders:
+        queue.add(Job(folder))
+    assert [job.folder for job in queue.jobs()] == folders
+    is_over()
+    assert [kinds(folder)[-1] for folder in folders] == ["finished"] * 3
+    assert ended == host.lent_for == host.told == ["one", "two", "three"]
+    times = [(events[0].time, events[-1].time) for f in folders if (events := [e for e in read(f.events)[0] if e.kind != "queued"])]
+    assert all(earlier[1] <= later[0] for earlier, later in zip(times, times[1:], strict=False))
+
+
+def test_events_tell_the_place_and_how_it_moves_up(queue, run, host, is_over):
+    folders = [run(name) for name in ("one", "two", "three", "four")]
+    with host.lock:
+        for folder in folders:
+            queue.add(Job(folder))
+        assert [places(folder) for folder in folders] == [[0], [1], [2], [3]]
+        queue.stop(folders[1].path)
+        assert [places(folder) for folder in folders] == [[0], [1], [2, 1], [3, 2]]
+    is_over()
+    assert places(folders[3]) == [3, 2, 1]
+
+
+def test_many_clicks_at_once_lose_none(queue, run, is_over):
+    folders = [run(f"word-{i}", steps=1) for i in range(8)]
+    threads = [threading.Thread(target=queue.add, args=(Job(folder),)) for folder in folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    is_over()
+    assert [kinds(folder).count("finished") for folder in folders] == [1] * 8
+
+
+def test_only_the_first_keeps_a_warm_process(queue, run, is_over):
+    first, second = run("one", steps=ENDLESS), run("two")
+    warm = [children.Child({"run": str(folder.path)}) for folder in (first, second)]
+    for child in warm:
+        child.answer()
+    queue.add(Job(first, child=warm[0]))
+    queue.add(Job(second, child=warm[1]))
+    assert warm[1].exit_code(5) is not None
+    assert warm[0].running
+    queue.stop(first.path)
+    is_over()
+    assert kinds(second)[-1] == "finished", "with a process of its own"
+
+
+# --- stopping ----------------------------------------------------------------------------------------------------
+
+
+def test_stopping_one_that_waits_leaves_the_others(queue, run, host, ended, is_over):
+    first, second, third = run("one", steps=30), run("two"), run("three")
+    for folder in (first, second, third):
+        queue.add(Job(folder))
+    assert queue.stop(second.path)
+    assert [job.folder for job in queue.jobs()] == [first, third]
+    assert kinds(second) == ["queued", "stopped"]
+    assert not queue.stop(second.path), "it is out already"
+    is_over()
+    assert (kinds(first)[-1], kinds(third)[-1]) == ("finished", "finished")
+    assert ended == ["one", "three"]
+
+
+def test_stopping_what_was_never_there(queue, tmp_path):
+    assert not queue.stop(tmp_path)
+    assert queue.find(tmp_path) is None
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_stopping_while_the_host_generates(queue, run, host, ended, lending, warm):
+    folder = run()
+    child = children.Child({"run": str(folder.path)}) if warm else None
+    if child:
+        child.answer()
+    with host.lock:
+        queue.add(Job(folder, child=child))
+        time.sleep(0.05)
+        assert lending.borrower is None
+        assert queue.stop(folder.path)
+        until(lambda: not queue.jobs())
+        assert kinds(folder) == ["queued", "stopped"]
+        assert host.lock.locked(), "it is still the host's"
+    assert host.lent_for == ended == []
+    assert not child or child.exit_code(5) is not None
+
+
+def test_stopping_while_its_process_still_starts(queue, run, host, is_over):
+    folder = run(starts_for_s=0.6)
+    queue.add(Job(folder))
+    pid_of(folder)
+    assert queue.stop(folder.path)
+    is_over()
+    assert kinds(folder) == ["queued", "stopped"]
+
+
+def test_stopping_while_it_trains(queue, run, is_over):
+    folder = run(steps=ENDLESS)
+    queue.add(Job(folder))
+    until(lambda: "step" in kinds(folder))
+    assert queue.stop(folder.path)
+    assert queue.stop(folder.path), "pressed twice"
+    is_over()
+    assert [kind for kind in kinds(folder) if kind in ENDINGS] == ["stopped"]
+
+
+def test_the_hosts_interrupt_stops_it(queue, run, host, is_over):
+    folder = run(steps=ENDLESS)
+    queue.add(Job(folder))
+    until(lambda: "step" in kinds(folder))
+    host.wants_stop.set()
+    is_over()
+    assert kinds(folder)[-1] == "stopped"
+
+
+def test_closing_saves_the_running_one_and_takes_no_more(queue, run, is_over):
+    first, second = run("one", steps=ENDLESS), run("two")
+    queue.add(Job(first))
+    queue.add(Job(second))
+    until(lambda: "step" in kinds(first))
+    queue.close(10)
+    assert kinds(first)[-1] == kinds(second)[-1] == "stopped"
+    assert not alive(pid_of(first))
+    with pytest.raises(TextualInversionError, match="closing"):
+        queue.add(Job(run("three")))
+    is_over()
+    queue.close(10)
+
+
+# --- processes that end badly ------------------------------------------------------------------------------------
+
+
+def test_a_killed_process_is_a_failure_that_is_explained(queue, run, is_over):
+    first, second = run("one", steps=ENDLESS), run("two")
+    queue.add(Job(first))
+    queue.add(Job(second))
+    until(lambda: "step" in kinds(first))
+    os.kill(pid_of(first), signal.SIGKILL)
+    is_over()
+    assert kinds(first)[-1] == "failed"
+    message = ending(first).data["message"]
+    assert "memory" in message
+    assert "resume" in message
+    assert kinds(second)[-1] == "finished"
+
+
+def test_what_a_process_last_complained_of_is_told(queue, run, is_over):
+    folder = run(complains="libcuda.so.1: it is gone")
+    queue.add(Job(folder))
+    is_over()
+    assert "libcuda.so.1: it is gone" in ending(folder).data["message"]
+
+
+def test_a_request_that_is_refused_is_a_failure(queue, run, is_over):
+    first, second = run("one", refuses="the checkpoint of this run is not there any more"), run("two")
+    queue.add(Job(first))
+    queue.add(Job(second))
+    is_over()
+    assert ending(first).data["message"] == "the checkpoint of this run is not there any more"
+    assert kinds(second)[-1] == "finished"
+
+
+def test_a_process_that_cannot_start(queue, run, monkeypatch, is_over):
+    monkeypatch.setattr(children, "_program", lambda: "raise SystemExit('no torch here')")
+    folder = run()
+    queue.add(Job(folder))
+    is_over()
+    assert "no torch here" in ending(folder).data["message"]
+
+
+def test_libraries_that_greet_on_standard_output_are_passed_over(queue, run, is_over):
+    """Some do when they are imported, and the host's environment is not ours to choose."""
+    folder = run(greets=True)
+    queue.add(Job(folder))
+    is_over()
+    assert kinds(folder)[-1] == "finished"
+
+
+# --- hosts that fail ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_host_that_cannot_lend_keeps_its_lock_and_its_memory(queue, run, host, is_over, warm):
+    first, second = run("one"), run("two")
+    host.fails = {"lend"}
+    child = children.Child({"run": str(first.path)}) if warm else None
+    if child:
+        child.answer()
+    queue.add(Job(first, child=child))
+    is_over()
+    assert "the model cannot leave" in ending(first).data["message"]
+    assert not child or child.exit_code(5) is not None, "a process that nobody will ever let go"
+    host.fails = set()
+    queue.add(Job(second))
+    is_over()
+    assert kinds(second)[-1] == "finished"
+
+
+@pytest.mark.parametrize("where", ["return", "reload"])
+def test_a_host_that_fails_afterwards_does_not_undo_the_training(queue, run, host, is_over, where):
+    first, second = run("one"), run("two")
+    host.fails = {where}
+    queue.add(Job(first))
+    queue.add(Job(second))
+    is_over()
+    assert host.told == ["one", "two"]
+    assert [kinds(folder)[-1] for folder in (first, second)] == ["finished", "finished"]
+
+
+def test_a_failure_afterwards_does_not_undo_the_training(lending, run, host, monkeypatch):
+    def fail(job: Job) -> None:
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(children, "_program", lambda: WORKER)
+    queue, folder = RunQueue(lending.around, fail), run()
+    queue.add(Job(folder))
+    until(lambda: not queue.jobs())
+    until(lambda: not host.lock.locked())
+    assert kinds(folder)[-1] == "finished"
+
+
+def test_a_host_that_fails_meanwhile_gets_its_device_back_when_nothing_trains_on_it(queue, run, host, is_over):
+    folder = run(steps=ENDLESS)
+    queue.add(Job(folder))
+    until(lambda: "step" in kinds(folder))
+    host.fails = {"interrupt"}
+    is_over()
+    assert not alive(pid_of(folder))
+    assert kinds(folder)[-1] in ("failed", "stopped")
+
+
+# --- folders that go away ----------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_goes_while_it_waits(queue, run, host, is_over):
+    first, second, third = run("one"), run("two"), run("three")
+    with host.lock:
+        for folder in (first, second, third):
+            queue.add(Job(folder))
+        shutil.rmtree(third.path)
+        shutil.rmtree(second.path)
+    is_over()
+    assert kinds(first)[-1] == "finished"
+    last = run("four")
+    queue.add(Job(last))
+    is_over()
+    assert kinds(last)[-1] == "finished"
+    assert not third.path.exists()
+
+
+def test_a_folder_that_is_gone_when_another_is_stopped(queue, run, host, is_over):
+    first, second, third = run("one"), run("two"), run("three")
+    with host.lock:
+        for folder in (first, second, third):
+            queue.add(Job(folder))
+        shutil.rmtree(third.path)
+        assert queue.stop(second.path)
+    is_over()
+
+
+def test_a_folder_that_goes_while_it_trains(queue, run, is_over):
+    first, second = run("one", steps=ENDLESS), run("two")
+    queue.add(Job(first))
+    queue.add(Job(second))
+    until(lambda: "step" in kinds(first))
+    shutil.rmtree(first.path)
+    is_over()
+    assert kinds(second)[-1] == "finished"
+
+
+def test_what_cannot_be_recorded_does_not_stay_in_the_queue(queue, run, is_over):
+    folder = run()
+    shutil.rmtree(folder.path)
+    try:
+        queue.add(Job(folder))
+    except OSError:
+        assert not queue.jobs()
+    is_over()
+
+
+# --- the host's end ----------------------------------------------------------------------------------------------
+
+HOST = """
+import sys, time
+from contextlib import contextmanager
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from lib_ti.runs.folder import RunFolder
+from lib_ti.runs.queue import Job, RunQueue
+
+@contextmanager
+def around(job):
+    yield lambda: False
+
+RunQueue(around).add(Job(RunFolder(Path({run!r}))))
+time.sleep(600)
+"""
+
+
+def test_a_training_outlives_its_killed_host_just_long_enough_to_save(tiny_checkpoint, pictures, tmp_path):
+    def start(place: str) -> RunFolder:
+        settings, problems = parse({
+            "model": str(tiny_checkpoint), "images": str(pictures), "name": "my-mug", "out": str(tmp_path / place),
+            "runs_dir": str(tmp_path / place / "runs"), "steps": "120", "preview_every": "0", "snapshot_every": "0",
+            "flip": True, "device": "cpu", "precision": "fp32",
+        })  # fmt: skip
+        assert not problems
+        (tmp_path / place).mkdir()
+        return create(preflight(settings))
+
+    folder = start("killed")
+    program = HOST.format(root=str(ROOT), run=str(folder.path))
+    host = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    try:
+        until(lambda: "step" in kinds(folder), 60)
+    finally:
+        os.killpg(host.pid, signal.SIGKILL)
+        host.wait()
+    until(lambda: not folder.running, 30)
+    assert kinds(folder)[-1] == "stopped"
+    assert 0 < folder.saved_step < 120
+    assert folder.saved_step == max(folder.timeline().steps) == ending(folder).data["step"]
+    assert execute(folder)
+    whole = start("whole")
+    assert execute(whole)
+    assert folder.embedding.read_bytes() == whole.embedding.read_bytes()
