@@ -28,7 +28,8 @@ SUITABLE = {  # the Pythons that have wheels for each file of tests/pins
 TORCH_INDEX = "https://download.pytorch.org/whl"
 CUDA = "cu130"  # what PyPI's Linux wheels of the default torch are built for
 
-DEMO_WORD, DEMO_EMBEDDINGS, DEMO_RUNS = "my-coin", "demo/embeddings", "demo/textual_inversion"
+DEMO_WORD, DEMO_DATA = "my-coin", "demo"
+DEMO_EMBEDDINGS, DEMO_RUNS = f"{DEMO_DATA}/embeddings", f"{DEMO_DATA}/textual_inversion"
 DEMO_TRAINING = f"""
     --model lib_ti/practice/model/practice.safetensors --images lib_ti/practice/concepts/coin
     --name {DEMO_WORD} --out {DEMO_EMBEDDINGS} --runs-dir {DEMO_RUNS} --overwrite
@@ -187,8 +188,8 @@ def prepare(name: str) -> Path:
     return python
 
 
-def demo() -> int:
-    """Teach the practice model a word, and say where everything lies."""
+def demo(opens_page: bool) -> int:
+    """Teach the practice model a word, say where everything lies, and show it in the browser until Ctrl-C."""
     python = prepare("default")
     (ROOT / DEMO_EMBEDDINGS).parent.mkdir(exist_ok=True)
     say(f"Teaching the little model that comes with this project the word {DEMO_WORD}. Ctrl-C saves and stops.")
@@ -198,7 +199,13 @@ def demo() -> int:
     say(f"The embedding is {DEMO_EMBEDDINGS}/{DEMO_WORD}.safetensors.")
     say(f"The previews, the prompts as the word was learned, are in {run / 'previews'}.")
     say(f"The run with its settings, events and snapshots is {run}.")
-    return 0
+    if not opens_page:
+        return 0
+    say(f"Opening the page: the run is among the earlier ones, and {DEMO_WORD} can be put into prompts.")
+    try:
+        return call([python, "-m", "lib_ti", "ui", "--data-dir", DEMO_DATA])
+    except KeyboardInterrupt:  # the way to end it
+        return 0
 
 
 def test(host: str | None, extra: Sequence[str]) -> int:
@@ -218,8 +225,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The request, and the arguments that are meant for pytest."""
     parser = argparse.ArgumentParser(prog="run.py", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    show = commands.add_parser("demo", help="teach the practice model a word", allow_abbrev=False)
-    show.add_argument("--no-ui", action="store_true", help="open no browser tab; as yet the demo never opens one")
+    show = commands.add_parser("demo", help="teach the practice model a word, and open the page", allow_abbrev=False)
+    show.add_argument("--no-ui", action="store_true", help="do not open the page at the end")
     check = commands.add_parser("test", help="run every check; further arguments go to pytest", allow_abbrev=False)
     check.add_argument("--pins", choices=list(SUITABLE)[1:], help="the smoke tests, on this host's packages")
     request, extra = parser.parse_known_args(arguments)
@@ -232,7 +239,7 @@ def main(arguments: Sequence[str]) -> int:
     """Carry out one request; returns the exit code."""
     request, extra = parse(arguments)
     try:
-        return demo() if request.command == "demo" else test(request.pins, extra)
+        return demo(not request.no_ui) if request.command == "demo" else test(request.pins, extra)
     except KeyboardInterrupt:
         return 130
 

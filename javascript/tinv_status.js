@@ -24,7 +24,7 @@
             }
             case "saving": return tinv.words("Saving step {}…", data.step);
             case "finished": return tinv.words("Finished: {} is ready after {} steps", data.out_name || data.name, data.step);
-            case "stopped": return data.state === "interrupted" ? tinv.words("Interrupted at step {} of {}", data.step, data.steps) : tinv.words("Stopped at step {} of {}. Nothing lost.", data.step, data.steps);
+            case "stopped": return data.state === "interrupted" ? tinv.words("Interrupted at step {} of {}", data.step, data.steps) : tinv.words("Stopped at step {} of {}", data.step, data.steps);
             case "failed": return data.step ? tinv.words("Failed at step {} of {}", data.step, data.steps) : ["Failed"];
             default: return [state];
         }

@@ -528,6 +528,24 @@ def test_what_is_registered(application, web):
     assert application.keys() == {"ui_settings", "ui_tabs", "app_started"}
 
 
+def test_callbacks_are_registered_without_a_search_for_the_caller(application, web):
+    known = {f"callbacks_{kind}": [] for kind in ("ui_settings", "ui_tabs")}  # a host without the third
+    web.script_callbacks.callback_map = known
+
+    def add_callback(callbacks, function, *, name=None, category="unknown", filename=None):
+        assert Path(filename).is_file()
+        callbacks.append((function, category))
+
+    web.script_callbacks.add_callback = add_callback
+    application.clear()
+    extension.register()
+    assert known == {
+        "callbacks_ui_settings": [(extension.add_settings, "ui_settings")],
+        "callbacks_ui_tabs": [(extension.make_tab, "ui_tabs")],
+    }
+    assert application == {"app_started": extension.serve}
+
+
 def test_the_runs_are_closed_to_whoever_guesses_an_address(application, web):
     demo = SimpleNamespace(blocked_paths=["/secret"])
     for _ in range(2):

@@ -88,12 +88,26 @@ def test_the_layers_can_tell_up_from_down():
 
 
 @pytest.mark.parametrize(
-    "module", ["lib_ti.settings", "lib_ti.events", "lib_ti.runs.folder", "lib_ti.runs.lock", "lib_ti.cli"]
-)
+    "module",
+    [
+        "lib_ti.settings", "lib_ti.events", "lib_ti.runs.folder", "lib_ti.runs.lock", "lib_ti.runs.queue", "lib_ti.cli",
+        "lib_ti.webui.extension",
+    ],
+)  # fmt: skip
 def test_a_light_start(module):
     """Whatever opens the tab or only reads a command line does not wait for torch."""
     heavy = "{'torch', 'diffusers', 'transformers', 'numpy', 'gradio'}"
     program = f"import sys, {module}; print(sorted({heavy} & sys.modules.keys()))"
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_the_tab_opens_without_the_networks():
+    """A host has torch and gradio loaded before any extension; diffusers and transformers would cost seconds."""
+    program = (
+        "import sys, lib_ti.webui.trainer, lib_ti.webui.tab, lib_ti.webui.picker; print([m for m in sys.modules if m in "
+        "('torch', 'diffusers', 'transformers')])"
+    )
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
 

@@ -132,7 +132,7 @@ class StandIn:
             raise RuntimeError("the list is broken")
 
 
-def until(condition, patience_s: float = 20.0):
+def until(condition, patience_s: float = 10.0):
     """What the condition gives, as soon as it is true."""
     deadline = time.monotonic() + patience_s
     while not (found := condition()):
@@ -193,7 +193,8 @@ def run(host):
     """Makes a run's folder, for the worker above."""
 
     def make(name: str = "my-mug", **how: object) -> RunFolder:
-        settings, _ = parse({"images": "x", "model": "x", "name": name, "out": str(host.embeddings), "runs_dir": str(host.runs)})
+        asked = {"images": "x", "model": "x", "name": name, "out": str(host.embeddings), "runs_dir": str(host.runs)}
+        settings, _ = parse(asked)
         return RunFolder.create(settings, {"how.json": json.dumps(how).encode()})
 
     return make
@@ -521,8 +522,8 @@ time.sleep(600)
 def test_a_training_outlives_its_killed_host_just_long_enough_to_save(tiny_checkpoint, pictures, tmp_path):
     def start(place: str) -> RunFolder:
         settings, problems = parse({
-            "model": str(tiny_checkpoint), "images": str(pictures), "name": "my-mug", "out": str(tmp_path / place),
-            "runs_dir": str(tmp_path / place / "runs"), "steps": "120", "preview_every": "0", "snapshot_every": "0",
+            "model": str(tiny_checkpoint), "images": str(pictures), "name": "my-mug",
+            "out": str(tmp_path / place / "embeddings"), "runs_dir": str(tmp_path / place / "runs"), "steps": "120", "preview_every": "0", "snapshot_every": "0",
             "flip": True, "device": "cpu", "precision": "fp32",
         })  # fmt: skip
         assert not problems

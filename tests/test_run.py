@@ -284,14 +284,26 @@ class TestCommands:
         assert calls == [["a1111", "-m", "pytest", "-m", "smoke", "-x"]]
 
     @pytest.mark.parametrize("arguments", [["demo"], ["demo", "--no-ui"]])
-    def test_the_demo_says_where_things_lie(self, checkout, calls, arguments, capsys):
+    def test_the_demo_says_where_things_lie_and_opens_the_page(self, checkout, calls, arguments, capsys):
         for date in ("2026-01-01_10-00-00", "2026-01-02_09-00-00"):
             (checkout / run.DEMO_RUNS / run.DEMO_WORD / date).mkdir(parents=True)
         assert run.main(arguments) == 0
-        assert calls == [["default", "-m", "lib_ti", "train", *shlex.split(run.DEMO_TRAINING)]]
+        page = ["default", "-m", "lib_ti", "ui", "--data-dir", "demo"]
+        training = ["default", "-m", "lib_ti", "train", *shlex.split(run.DEMO_TRAINING)]
+        assert calls == ([training] if "--no-ui" in arguments else [training, page])
         said = capsys.readouterr().out
         assert "demo/embeddings/my-coin.safetensors" in said
         assert str(Path("demo/textual_inversion/my-coin/2026-01-02_09-00-00/previews")) in said
+
+    def test_ctrl_c_is_how_the_page_ends(self, checkout, monkeypatch):
+        def stop_at_the_page(command, **_):
+            if "ui" in command:
+                raise KeyboardInterrupt
+            return 0
+
+        (checkout / run.DEMO_RUNS / run.DEMO_WORD / "2026-01-01_10-00-00").mkdir(parents=True)
+        monkeypatch.setattr(run, "call", stop_at_the_page)
+        assert run.main(["demo"]) == 0
 
     def test_a_failed_demo_claims_nothing(self, checkout, calls, capsys):
         calls.codes = {"lib_ti": 1}
@@ -299,5 +311,5 @@ class TestCommands:
         assert "embedding is" not in capsys.readouterr().out
 
     def test_ctrl_c(self, monkeypatch):
-        monkeypatch.setattr(run, "demo", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(run, "demo", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run.main(["demo"]) == 130

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import webbrowser
@@ -83,8 +84,8 @@ def _announce(server: Any, url: str, opens_browser: bool) -> None:
             return
         time.sleep(0.05)
     print(f"Open {url} in a browser. Ctrl-C ends it.", flush=True)
-    if opens_browser:
-        webbrowser.open(url)
+    if opens_browser and (sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
+        webbrowser.open(url)  # not on a console: a browser for text would take it over
 
 
 def _auth(text: str | None) -> tuple[str, str] | None:

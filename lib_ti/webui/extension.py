@@ -20,10 +20,21 @@ TITLE, TAB = "Textual Inversion", "textual_inversion"
 
 def register() -> None:
     """Tell the host what to call; to be called while it loads its scripts."""
+    for kind, function in (("ui_settings", add_settings), ("ui_tabs", make_tab), ("app_started", serve)):
+        _call_at(kind, function)
+
+
+def _call_at(kind: str, function: Any) -> None:
+    """Not through the host's `on_KIND` where there is what lies behind it.
+
+    To find out who calls, that one looks at every module loaded: in Forge for a tenth of a second each time.
+    """
     callbacks: Any = import_module("modules.script_callbacks")
-    callbacks.on_ui_settings(add_settings)
-    callbacks.on_ui_tabs(make_tab)
-    callbacks.on_app_started(serve)
+    try:
+        known = callbacks.callback_map[f"callbacks_{kind}"]
+        callbacks.add_callback(known, function, category=kind, filename=__file__)
+    except (AttributeError, KeyError, TypeError):
+        getattr(callbacks, f"on_{kind}")(function)
 
 
 @functools.cache

@@ -54,6 +54,9 @@ HELP = {
 CHOICES = {"kind": {"subject": "Thing or person", "style": "Style", "negative": "What to avoid"}}
 """What choices are called. The page translates them back, since gradio 3.41 knows no labels apart from values."""
 
+WIDE = frozenset({"preview_prompt", "preview_negative_prompt"})
+"""Fields that need a whole line."""
+
 IDS = {"preview_prompt": "tinv_preview_prompts"}
 PLACEHOLDERS = {
     "name": "my-mug",
@@ -137,15 +140,14 @@ class Form:
         """Place fields here."""
         for name in names:
             component = self._component(name)
-            component.do_not_save_to_config = (
-                True  # A1111 would keep them in its ui-config.json; the page remembers them
-            )
+            component.do_not_save_to_config = True  # the page remembers; A1111 would too, in its ui-config.json
             self._made[name] = component
 
     def section(self, title: str) -> list[str]:
-        """The fields of a section of `TrainSettings` that have no place yet."""
+        """The fields of a section of `TrainSettings` that have no place yet, switches last."""
         sections = {name: option.section for name, option in OPTIONS.items()} | {KEEP_GENERATING: "Memory"}
-        return [name for name in self._names if sections[name] == title and name not in self._made]
+        left = [name for name in self._names if sections[name] == title and name not in self._made]
+        return sorted(left, key=lambda name: _holds(name) == "switch")
 
     def fields(self) -> dict[str, Any]:
         """Every field by its name, in a fixed order. Raises ValueError if the layout has forgotten one."""
@@ -169,13 +171,9 @@ class Form:
         return json.dumps({"fields": fields, "presets": PRESETS}, ensure_ascii=False)
 
     def _component(self, name: str) -> Any:
-        common = {
-            "label": label(name),
-            "info": explain(name),
-            "elem_id": element_id(name),
-            "elem_classes": ["tinv-field"],
-        }
         start, holds = self._start[name], _holds(name)
+        classes = ["tinv-field", *(["tinv-switch"] if holds == "switch" else []), *(["tinv-wide"] if name in WIDE else [])]
+        common = {"label": label(name), "info": explain(name), "elem_id": element_id(name), "elem_classes": classes}
         if holds == "switch":
             return gr.Checkbox(value=start, **common)
         if holds == "choice":

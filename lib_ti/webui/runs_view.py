@@ -21,7 +21,7 @@ from lib_ti.webui.thumbnails import Thumbnails
 CHUNK = 1 << 19  # bytes of events in one reply, so that it stays quick
 AT_ONCE = 1500  # step events in one reply; of more, an even choice is sent
 LISTED_FOR_S = 2.0  # how long a look at the runs' folder holds
-INTERRUPTED = "The WebUI ended while this was training. Nothing up to the last save is lost."
+INTERRUPTED = "This was cut off: the WebUI or the computer ended, or the disk was full. All up to the last save is there."
 
 _WORKING = {"loading": "loading", "encoding": "encoding", "saving": "saving", "finished": "saving"}
 """What a run that works is at, by its last event; anything else is training. A child that has finished its file is not

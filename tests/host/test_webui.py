@@ -1,0 +1,88 @@
+"""The whole way in a real WebUI: install it, start it, then run these with WEBUI_URL and WEBUI_DIR set.
+
+They take whatever checkpoint is selected, at 64 pixels and few steps, so that a CPU is enough.
+"""
+
+import json
+
+import pytest
+from driver.tab import WORKING
+
+pytestmark = pytest.mark.browser
+
+SMALL = {"steps": 12, "resolution": 64, "preview_every": 6, "preview_steps": 2, "preview_prompts": "a photo of [name]"}
+
+
+def generate(tab, prompt: str) -> str:
+    """A small picture from the host's own txt2img; gives what the host says made it."""
+    tab.show("txt2img")
+    tab.prompt().fill(prompt)
+    for name, value in (("width", 64), ("height", 64), ("steps", 2)):
+        tab.page.locator(f"#txt2img_{name} input[type=number]").first.fill(str(value))
+        tab.page.locator(f"#txt2img_{name} input[type=number]").first.blur()
+    told = tab.page.locator("#html_info_txt2img")
+    before = told.inner_text()
+    tab.page.locator("#txt2img_generate").click()
+    tab.until(lambda: told.inner_text().strip() not in ("", before), 180, "the picture")
+    return told.inner_text()
+
+
+def test_a_word_is_learned_and_used_without_a_restart(tab, webui, coins, word):
+    tab.picture("host-idle", full=False)
+    generate(tab, "a photo of a cat")
+    tab.show("Textual Inversion")
+    tab.add(*coins).fill(name=word, **SMALL)
+    tab.picture("host-filled", full=False)
+    tab.train()
+    assert tab.state in WORKING
+    seen = set()
+    tab.until(lambda: seen.add(tab.state) or tab.state in ("finished", "failed"), 400, "the end")
+    tab.picture("host-finished", full=False)
+    assert tab.state == "finished", tab.problems
+    tab.until(lambda: tab.previews().count() == 3, what="previews of steps 0, 6 and 12")
+    assert (webui.embeddings / f"{word}.safetensors").exists()
+    assert (webui.embeddings / f"{word}.preview.png").exists()
+    tab.until(lambda: word in tab.choices(), what="the word in the picker")
+    tab.choose(word)
+    tab.prompt().fill("a photo of ")
+    tab.page.locator("button#txt2img_tinv_insert, #txt2img_tinv_insert button").first.click()
+    tab.until(lambda: word in tab.prompt().input_value())
+    tab.picture("host-picker", full=False)
+    assert "TI hashes" in generate(tab, tab.prompt().input_value()) or "Used embeddings" in tab.page.inner_text("#html_log_txt2img") or webui_used(tab, word)
+
+
+def webui_used(tab, word: str) -> bool:
+    """Whether the host counts the word among the embeddings it knows."""
+    answer = tab.page.request.get(f"{tab.url}sdapi/v1/embeddings")
+    return answer.ok and word in answer.json()["loaded"]
+
+
+def test_generating_waits_for_a_training_and_comes_back(tab, webui, coins, word):
+    tab.add(*coins).fill(name=word, **{**SMALL, "steps": 5000, "preview_every": 0}).train()
+    tab.until(lambda: tab.state == "training" and tab.step >= 1, 300)
+    tab.picture("host-training", full=False)
+    tab.show("txt2img")
+    tab.page.get_by_text("Generate waits").first.wait_for(state="visible", timeout=20_000)
+    tab.picture("host-waiting", full=False)
+    tab.page.get_by_role("button", name="Stop training").first.click()
+    tab.show("Textual Inversion")
+    tab.until_state("stopped")
+    tab.picture("host-stopped", full=False)
+    assert generate(tab, "a photo of a dog")
+
+
+def test_pictures_of_runs_have_no_address(tab, webui, coins):
+    tab.add(*coins)
+    kept = next((webui.runs / ".drafts").rglob("*.png"))
+    assert tab.page.request.get(f"{tab.url}file={kept}").status in (403, 404)
+
+
+def test_the_hosts_api_takes_calls_as_before(tab):
+    answer = tab.page.request.post(
+        f"{tab.url}sdapi/v1/txt2img", data=json.dumps({"prompt": "a cat", "steps": 1, "width": 64, "height": 64}),
+        headers={"Content-Type": "application/json"}, timeout=300_000,
+    )  # fmt: skip
+    if answer.status == 404:
+        pytest.skip("the host runs without --api")
+    assert answer.ok
+    assert len(answer.json()["images"]) == 1
