@@ -8,6 +8,7 @@ from __future__ import annotations  # a Python that is too old shall get as far 
 
 import argparse
 import hashlib
+import os
 import platform
 import shlex
 import shutil
@@ -36,6 +37,7 @@ DEMO_TRAINING = f"""
     --steps 400 --batch-size 4 --vectors 2 --init-text object
     --preview-prompt "a photo of a red [name] on grass" --preview-prompt "a photo of a blue [name] in snow"
 """
+BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 CHECKS = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"])
 
 
@@ -208,14 +210,23 @@ def demo(opens_page: bool) -> int:
         return 0
 
 
+def no_browser() -> str | None:
+    """Why the tests have no browser to drive; None where they have one."""
+    if os.environ.get("CHROMIUM") or any(map(shutil.which, BROWSERS)):
+        return None
+    return "there is no Chromium here; on Debian or Ubuntu: apt-get install chromium"
+
+
 def test(host: str | None, extra: Sequence[str]) -> int:
     """Run all checks, or the smoke tests on a host's packages; returns the exit code of the first that fails."""
     python = prepare(host or "default")
     failed: dict[str, int] = {}
-    for step in [["pytest", "-m", "smoke", *extra]] if host else [*CHECKS, ["pytest", *extra]]:
+    for step in [["pytest", "-m", "smoke or browser", *extra]] if host else [*CHECKS, ["pytest", *extra]]:
         say(f"\n== {shlex.join(step)}")
         if code := call([python, "-m", *step]):
             failed[shlex.join(step)] = code
+    if reason := no_browser():
+        say(f"\nThe browser tests were skipped: {reason}.")
     if failed:
         say("\nFailed: " + "; ".join(failed))
     return next(iter(failed.values()), 0)
@@ -228,7 +239,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     show = commands.add_parser("demo", help="teach the practice model a word, and open the page", allow_abbrev=False)
     show.add_argument("--no-ui", action="store_true", help="do not open the page at the end")
     check = commands.add_parser("test", help="run every check; further arguments go to pytest", allow_abbrev=False)
-    check.add_argument("--pins", choices=list(SUITABLE)[1:], help="the smoke tests, on this host's packages")
+    check.add_argument(
+        "--pins", choices=list(SUITABLE)[1:], help="the smoke and browser tests, on this host's packages"
+    )
     request, extra = parser.parse_known_args(arguments)
     if extra and request.command != "test":
         parser.error(f"unrecognized arguments: {shlex.join(extra)}")

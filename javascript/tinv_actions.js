@@ -145,7 +145,7 @@
     async function example() {
         const reply = await attempt(() => tinv.pictures.example());
         if (!reply) return;
-        tinv.form.apply(reply.form || { name: "my-mug", init_text: "mug" });
+        tinv.form.apply(reply.form || { name: "my-coin", kind: "subject", init_text: "object" });
         tinv.announce("An example is filled in");
     }
 

@@ -40,7 +40,7 @@
         const key = keyOf(event);
         let made = cells.get(key);
         if (made && made.time === event.time) return made.element;
-        const img = h("img", { alt: `Step ${event.step}: ${event.prompt}`, decoding: "async", "data-step": event.step, "data-prompt": event.prompt_index, "data-seed": event.seed_index });
+        const img = h("img", { alt: `Step ${event.step}: ${event.prompt}`, decoding: "async", "data-step": event.step, "data-prompt": event.prompt, "data-seed": event.seed_index });
         const open = h("button.tinv-preview", { "aria-label": `Step ${event.step}: ${event.prompt}. Show larger`, onclick: () => tinv.viewer.open(event) }, img);
         made = { element: h("td", {}, open, useButton(event.step)), img, event, time: event.time, tries: 0, done: false };
         cells.set(key, made);

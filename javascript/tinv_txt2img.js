@@ -34,7 +34,13 @@
         else put(area, PROMPTS[kind === "style" ? "style" : "subject"](name));
         const generate = tinv.byId("txt2img_generate");
         const button = generate && (generate.tagName === "BUTTON" ? generate : generate.querySelector("button"));
-        setTimeout(() => { if (button) { button.focus(); button.scrollIntoView({ block: "nearest" }); } }, 100);
+        if (button) focus(button);
+    }
+
+    /** gradio shows a tab a moment after it was clicked, and what is hidden takes no focus. */
+    function focus(button, tries = 50) {
+        button.focus();
+        if (document.activeElement !== button && tries) setTimeout(() => focus(button, tries - 1), 10);
     }
 
     /** What shows embeddings looks again: our picker, the host's cards, tag completion. */

@@ -54,7 +54,7 @@ def test_lines_torn_across_reads_are_whole(pipe):
     found = []
     reader = threading.Thread(target=lambda: found.append(control.request()))
     reader.start()
-    for part in ('{"settings": {"na'.encode(), 'me": "gr'.encode(), "ü".encode()[:1], "ü".encode()[1:], b'n"}}\ng'):
+    for part in (b'{"settings": {"na', b'me": "gr', "ü".encode()[:1], "ü".encode()[1:], b'n"}}\ng'):
         write(part)
         time.sleep(0.03)
     reader.join(5)

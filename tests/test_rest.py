@@ -136,6 +136,7 @@ def test_start(client, trainer, tmp_path):
     assert form == {"name": "my-mug", "steps": "300", "flip": True, "preview_prompt": "a [name]\ntwo [name]"}
     assert pictures == [["1.png", b"pixels", "a red mug"], ["2.png", b"\0\0\0", ""]]
     assert list((tmp_path / "uploads").iterdir()) == []
+    assert not trainer.drafts
 
 
 def test_what_is_wrong_with_the_settings_comes_from_the_trainer_and_leaves_nothing(client, trainer):

@@ -281,7 +281,7 @@ class TestCommands:
     def test_a_hosts_pins_run_the_smoke_tests_only(self, calls):
         calls.codes = {"pytest": 5}
         assert run.main(["test", "--pins", "a1111", "-x"]) == 5, "no test at all is a failure"
-        assert calls == [["a1111", "-m", "pytest", "-m", "smoke", "-x"]]
+        assert calls == [["a1111", "-m", "pytest", "-m", "smoke or browser", "-x"]]
 
     @pytest.mark.parametrize("arguments", [["demo"], ["demo", "--no-ui"]])
     def test_the_demo_says_where_things_lie_and_opens_the_page(self, checkout, calls, arguments, capsys):

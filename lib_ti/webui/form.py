@@ -144,10 +144,10 @@ class Form:
             self._made[name] = component
 
     def section(self, title: str) -> list[str]:
-        """The fields of a section of `TrainSettings` that have no place yet, switches last."""
+        """The fields of a section of `TrainSettings` that have no place yet, wide ones first and switches last."""
         sections = {name: option.section for name, option in OPTIONS.items()} | {KEEP_GENERATING: "Memory"}
         left = [name for name in self._names if sections[name] == title and name not in self._made]
-        return sorted(left, key=lambda name: _holds(name) == "switch")
+        return sorted(left, key=lambda name: 0 if name in WIDE else 2 if _holds(name) == "switch" else 1)
 
     def fields(self) -> dict[str, Any]:
         """Every field by its name, in a fixed order. Raises ValueError if the layout has forgotten one."""

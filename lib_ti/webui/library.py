@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from lib_ti.embedding.outline import SUFFIXES, Outline, outline
 from lib_ti.errors import UnusableFile
@@ -22,15 +22,21 @@ from lib_ti.webui.thumbnails import Thumbnails
 THUMB = 160  # pixels, the longer side
 _PICTURES = tuple(f"{middle}.{kind}" for middle in (".preview", "") for kind in ("png", "jpg", "jpeg", "webp"))
 """What follows an embedding's name in its picture's, the best first."""
+_WANTED = (*SUFFIXES, *_PICTURES[len(_PICTURES) // 2 :])
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """A file in one state: replaced or rewritten, it has another."""
 
     path: str
     time_ns: int
     size: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """Raises OSError."""
+        status = path.stat()
+        return cls(str(path), status.st_mtime_ns, status.st_size)
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,8 @@ class Library:
 
     def version(self) -> str:
         """Text that is another as soon as the folder's embeddings, their pictures or the checkpoint are others."""
-        found = [(s.path, s.time_ns, s.size) for folder in _folders(self._host.embeddings) for s in folder.values()]
-        return f"{zlib.crc32(repr((sorted(found), self._selected())).encode('utf-8', 'surrogatepass')):08x}"
+        found = [stamp for folder in _folders(self._host.embeddings) for stamp in folder.values()]
+        return f"{zlib.crc32(repr((sorted(map(tuple, found)), self._selected())).encode('utf-8', 'surrogatepass')):08x}"
 
     def entries(self) -> list[Entry]:
         """All embeddings, the newest first; those that do not fit the selected checkpoint come last."""
@@ -145,10 +151,9 @@ class Library:
         if checkpoint is None:
             return None
         try:
-            status = checkpoint.path.stat()
+            return Stamp.of(checkpoint.path)
         except OSError:
             return Stamp(str(checkpoint.path), 0, 0)
-        return Stamp(str(checkpoint.path), status.st_mtime_ns, status.st_size)
 
 
 def _folders(root: Path) -> Iterator[dict[str, Stamp]]:
@@ -164,7 +169,7 @@ def _folders(root: Path) -> Iterator[dict[str, Stamp]]:
         for entry in _listed(folder):
             name = entry.name.lower()
             try:
-                if name.endswith((*SUFFIXES, *_PICTURES)) and not name.startswith("._"):  # which macOS leaves about
+                if name.endswith(_WANTED) and not name.startswith("._"):  # which macOS leaves about
                     status = entry.stat()
                     # on a file system that tells letters apart, two names may differ in nothing else
                     key = name if name not in found else f"{entry.name}/{name}"

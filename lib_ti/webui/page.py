@@ -29,6 +29,10 @@ _FROM_ELSEWHERE = re.compile(
     rb"<script[^>]*\ssrc=[\"']https?://[^>]*>\s*</script>|<link[^>]*\shref=[\"']https?://[^>]*>"
 )
 """What gradio's page fetches from the network, and does without: no other computer has to know that it was opened."""
+STYLE = """<style>
+#html_info_txt2img .wrap { display: none; } /* the gallery shows the progress already */
+button.tool { align-self: end; max-width: 3em; }
+</style>"""
 _ROOT = Path(lib_ti.__file__).parent.parent
 
 
@@ -84,7 +88,7 @@ def _txt2img(host: Standalone) -> tuple[Any, Any]:
         progress(0, desc="Waiting for the training to end" if host.is_lent else "Loading the checkpoint")
         try:
             made = host.generate(_wanted(*given), lambda share: progress(share, desc="Generating"))
-        except TextualInversionError as error:
+        except (TextualInversionError, RuntimeError, OSError) as error:  # no memory left; the checkpoint is gone
             return gr.update(), f'<p role="alert">{escape(str(error))}</p>'
         for image, infotext in zip(made.images, made.infotexts, strict=True):
             image.info["parameters"] = infotext  # gradio writes it into the PNG
@@ -158,7 +162,7 @@ def _ours() -> list[Path]:
 
 def _head() -> bytes:
     """The elements that bring our files; a changed file has another address, so no browser keeps the old one."""
-    lines = []
+    lines = [STYLE]
     for path in _ours():
         address = f"{STATIC}/{quote(path.name)}?{path.stat().st_mtime_ns}"
         is_style = path.suffix == ".css"

@@ -6,8 +6,8 @@
     POST /tinv/v1/runs/NAME/DATE/stop
     POST /tinv/v1/runs/NAME/DATE/resume     {"steps": the new total} or nothing
 
-They do what the page does, through the same actions, so all that is checked there is checked here. A reply that is not
-200 holds `error`, a sentence, or `problems`, a list of {option, message}.
+They go through the page's actions, so all that is checked there is checked here. A reply that is not 200 holds `error`,
+a sentence, or `problems`, a list of {option, message}.
 """
 
 from __future__ import annotations
@@ -145,9 +145,8 @@ class Runs:
             for name, data, caption in pictures:
                 self._add(draft, name, data, caption)
             return self._do("train", form=form, draft=draft, token=secrets.token_hex(16))
-        except BaseException:
+        finally:  # the run has its own copies
             carry_out(self._actions["clear"], {"draft": draft})
-            raise
 
     def _add(self, draft: str, name: str, data: bytes, caption: str) -> None:
         upload = _upload(data)
@@ -212,9 +211,9 @@ def _text(option: str, value: Any) -> str | bool:
 async def _reply_to_body(request: Request, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
     try:
         body = await _body(request)
+        return _json(await run_in_threadpool(answer, body))
     except Refusal as refusal:
         return _json(refusal.reply, refusal.status)
-    return await _reply(lambda: answer(body))
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -238,7 +237,7 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 async def _reply(answer: Callable[[], dict[str, Any]]) -> Response:
-    """What `answer`, which may take its time, returns or refuses with."""
+    """What `answer`, which may take its time, gives or refuses with."""
     try:
         return _json(await run_in_threadpool(answer))
     except Refusal as refusal:

@@ -189,8 +189,7 @@ class Standalone:
         from lib_ti.training.device import DTYPES, choose_device, choose_precision
 
         path = self._selected.path
-        status = path.stat()
-        stamp = Stamp(str(path), status.st_mtime_ns, status.st_size)
+        stamp = Stamp.of(path)
         if self._loaded is None or self._loaded.stamp != stamp:
             self._loaded = None  # there may not be room for two
             checkpoint = open_checkpoint(path).knows_all_words()
@@ -213,8 +212,7 @@ class Standalone:
             if not entry.fits or not loaded.model.vocabulary.mentions(said, Word(entry.name, 0, 1)):
                 continue
             try:
-                status = entry.path.stat()
-                stamp = Stamp(str(entry.path), status.st_mtime_ns, status.st_size)
+                stamp = Stamp.of(entry.path)
                 embedding = self._words.get(stamp) or formats.read(entry.path)
             except (UnusableFile, OSError):  # gone or damaged since it was listed
                 continue
