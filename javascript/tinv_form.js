@@ -110,7 +110,7 @@
         tinv.emit("checked", reply);
         showEstimate(reply.estimate);
         showPresets(reply);
-        tinv.problems.atFields(reply.problems || []);
+        tinv.problems.atFields(reply.problems || [], Boolean(reply.name && reply.name.state === "free"));
     }
 
     function showEstimate(estimate) {

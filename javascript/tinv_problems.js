@@ -4,6 +4,8 @@
     const tinv = (window.tinv = window.tinv || {});
     const PLACES = { images: "tinv_images", model: "tinv_checkpoint", preset: "tinv_preset" };
 
+    let refused = []; // the problems of the last click on Train, with what their fields held
+
     const wrapper = (option) => {
         const field = option && tinv.form.field(option);
         return tinv.byId(field ? field.id : PLACES[option] || `tinv_${option}`);
@@ -25,8 +27,25 @@
         }, 60);
     }
 
-    /** Messages under the fields they are about; whatever was there before goes. */
-    function atFields(problems) {
+    function valueOf(option) {
+        const { values } = tinv.form;
+        if (option === "images") return tinv.pictures.count;
+        if (option === "name") return `${values.name} ${values.overwrite}`;
+        if (option === "model") return (document.querySelector("#tinv_checkpoint .tinv-checkpoint-title") || {}).textContent;
+        return values[option];
+    }
+
+    /** Messages under the fields they are about. What Train was refused for stays until its field holds something else. */
+    function atFields(problems, nameIsFree = false) {
+        const known = new Set(problems.map(({ option }) => option));
+        const before = refused.length;
+        refused = refused.filter(({ option, value }) => value === valueOf(option) && !(option === "name" && nameIsFree));
+        if (before && !refused.length) tinv.byId("tinv_problems").replaceChildren();
+        else if (before > refused.length) list(refused);
+        draw([...problems, ...refused.filter(({ option }) => !known.has(option))]);
+    }
+
+    function draw(problems) {
         const wanted = new Map();
         for (const { option, message } of problems) wanted.set(option, [...(wanted.get(option) || []), message]);
         for (const old of document.querySelectorAll(".tinv-field-error[data-option]")) {
@@ -37,6 +56,8 @@
             }
             old.remove();
         }
+        const nameNote = tinv.byId("tinv_name_note");
+        if (wanted.has("name") && !nameNote.querySelector("button")) nameNote.replaceChildren(); // it would say it twice
         for (const [option, messages] of wanted) {
             const place = wrapper(option);
             if (!place) continue;
@@ -60,21 +81,26 @@
         return field ? field.label : { images: "Pictures", model: "Checkpoint" }[option] || "";
     };
 
+    function list(problems) {
+        const items = problems.map(({ option, message }) => {
+            const label = name(option);
+            const text = tinv.sentence(message);
+            const go = label && tinv.h("button.tinv-link", { onclick: () => focus(option) }, label);
+            return tinv.h("li", {}, go || null, go ? ": " : null, text);
+        });
+        const head = problems.length === 1 ? "One thing to put right first:" : "A few things to put right first:";
+        tinv.byId("tinv_problems").replaceChildren(tinv.h("div.tinv-card.tinv-bad", {}, tinv.h("strong", {}, head), tinv.h("ul", {}, ...items)));
+    }
+
     tinv.problems = {
         atFields,
         focus,
 
         /** All problems of a refused training: listed beside Train, shown at their fields, the first focused. */
         show(problems) {
-            atFields(problems);
-            const items = problems.map(({ option, message }) => {
-                const label = name(option);
-                const text = tinv.sentence(message);
-                const go = label && tinv.h("button.tinv-link", { onclick: () => focus(option) }, label);
-                return tinv.h("li", {}, go || null, go ? ": " : null, text);
-            });
-            const head = problems.length === 1 ? "One thing to put right first:" : "A few things to put right first:";
-            tinv.byId("tinv_problems").replaceChildren(tinv.h("div.tinv-card.tinv-bad", {}, tinv.h("strong", {}, head), tinv.h("ul", {}, ...items)));
+            refused = problems.map((problem) => ({ ...problem, value: valueOf(problem.option) }));
+            draw(problems);
+            list(problems);
             const first = problems.find(({ option }) => wrapper(option));
             if (first) focus(first.option);
         },
@@ -84,7 +110,10 @@
             const card = tinv.errorCard(failure.message, todo || (failure.offline ? "See whether the WebUI is still running, then try again." : "Try again; if it stays, ask for help with the details."), failure.details || failure.message);
             tinv.byId("tinv_problems").replaceChildren(card);
         },
-        clear: () => tinv.byId("tinv_problems").replaceChildren(),
+        clear() {
+            refused = [];
+            tinv.byId("tinv_problems").replaceChildren();
+        },
     };
 
     tinv.errorCard = (what, todo, details, ...more) => {

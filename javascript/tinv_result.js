@@ -32,7 +32,8 @@
         const question = `Delete this run of ${data.name} with its previews and snapshots?`;
         buttons.push(...(step ? common(data) : []), tinv.confirmButton("Delete", question, "Delete", () => tinv.actions.remove(data.id)));
         const head = data.state === "interrupted" ? "Interrupted. Nothing up to the last saved step is lost." : "Stopped. Nothing lost.";
-        return [h("strong", {}, head), h("p", {}, data.resumable ? "Resume goes on exactly where it stopped." : "There is no saved step to go on from."), h("div.tinv-row", {}, ...buttons)];
+        const rest = !data.resumable ? "There is no saved step to go on from." : data.step ? "Resume goes on exactly where it stopped." : "It had not begun to learn; Resume begins.";
+        return [h("strong", {}, head), h("p", {}, rest), h("div.tinv-row", {}, ...buttons)];
     }
 
     /** The first sentence says what happened, the others what to do. */

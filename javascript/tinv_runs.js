@@ -62,7 +62,7 @@
         const active = ["running", "queued"].includes(one.state);
         const about = [...tinv.words("{} of {} steps", one.step, one.steps), " · ", tinv.bytes(one.bytes || 0), " · ", when(one.time)];
         const actions = [h("button.tinv-button", { onclick: () => open(one.id) }, "Open"), h("button.tinv-button", { onclick: () => useSettings(one.id) }, "Use these settings")];
-        if (one.resumable && !active) actions.push(h("button.tinv-button", { onclick: () => tinv.actions.resume(one.id) }, "Resume"));
+        if (one.resumable && !active && one.state !== "finished") actions.push(h("button.tinv-button", { onclick: () => tinv.actions.resume(one.id) }, "Resume"));
         if (!active) actions.push(tinv.confirmButton("Delete", `Delete this run of ${one.name}? The word itself stays.`, "Delete", () => tinv.actions.remove(one.id)));
         const current = one.id === tinv.run.id;
         return h("li.tinv-run", { "data-run": one.id, "data-state": one.state, ...(current ? { "aria-current": "true" } : {}) }, thumb,

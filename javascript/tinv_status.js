@@ -3,7 +3,7 @@
     "use strict";
     const tinv = (window.tinv = window.tinv || {});
     const h = (...all) => tinv.h(...all);
-    let announced = "", titled = false;
+    let announced = "", titled = false, shownShare = 0;
 
     const box = () => tinv.byId("tinv_status").querySelector(".tinv-status");
     const lastStep = () => { const all = [...tinv.run.line.steps.values()]; return all[all.length - 1]; };
@@ -60,6 +60,8 @@
         const bar = tinv.byId("tinv_progress");
         const unsure = run.asking || state === "loading" || state === "encoding";
         bar.classList.toggle("tinv-unsure", unsure);
+        bar.classList.toggle("tinv-moving", run.active && share >= shownShare); // it grows smoothly, and never runs back
+        shownShare = share;
         bar.firstElementChild.style.width = `${unsure ? 100 : share * 100}%`;
         if (unsure) bar.removeAttribute("aria-valuenow");
         else bar.setAttribute("aria-valuenow", Math.round(share * 100));

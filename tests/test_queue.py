@@ -151,7 +151,7 @@ def until(condition, patience_s: float = 10.0):
     deadline = time.monotonic() + patience_s
     while not (found := condition()):
         assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
+        time.sleep(0.03)
     return found
 
 
