@@ -59,7 +59,7 @@
         run.offline = false;
         if (started) {
             startedAt = Date.now();
-            tinv.memory.set("trained", { run: started.run, draft });
+            tinv.memory.set("trained", started.run);
             tinv.form.apply({ overwrite: false });
         }
         run.follow(started ? started.run : null);

@@ -139,6 +139,7 @@
     }
 
     async function clear() {
+        tinv.memory.set("trained", null); // what comes next is another run's
         waiting = [];
         refused = [];
         await tell("clear", {});

@@ -119,19 +119,24 @@
 
     const following = () => [...cells.values()].filter((one) => !one.done && one.tries < TRIES).sort((a, b) => b.event.step - a.event.step || a.event.prompt_index - b.event.prompt_index)[0];
 
-    /** The pictures that stand beside the previews: those of the form if this run was started with them, else the run's own. */
-    function pin() {
-        const { run } = tinv, started = tinv.memory.get("trained", {});
-        const own = started.run === run.id && started.draft === tinv.pictures.draft ? tinv.pictures.thumbs : [];
-        const listed = run.id && tinv.runs.all.find((one) => one.id === run.id);
-        pinned = own.length ? own : listed && listed.thumb ? [listed.thumb] : [];
+    /** The user's pictures of this run, to stand beside its previews. A run that has not kept them does without. */
+    async function pin(id) {
+        pinned = id && id === tinv.memory.get("trained") ? tinv.pictures.thumbs : []; // at once, where they are at hand
+        if (!id) return;
+        try {
+            const { pictures } = await tinv.call("run_pictures", { run: id }, { lane: "preview" });
+            if (tinv.run.id !== id) return;
+            pinned = pictures;
+            draw();
+        } catch (error) {
+            console.info("Textual Inversion: no pictures of this run:", error.message);
+        }
     }
 
     tinv.starters = tinv.starters || [];
     tinv.starters.push(() => {
-        tinv.on("follow", () => { cells = new Map(); shape = ""; usedStep = null; tinv.byId("tinv_previews_gallery").replaceChildren(); pin(); });
+        tinv.on("follow", (id) => { cells = new Map(); shape = ""; usedStep = null; tinv.byId("tinv_previews_gallery").replaceChildren(); pin(id); });
         tinv.on("used", (id, step) => { if (id === tinv.run.id) usedStep = step; draw(); });
-        for (const event of ["runs", "pictures"]) tinv.on(event, () => { pin(); draw(); });
         tinv.on("run", draw);
         draw();
     });

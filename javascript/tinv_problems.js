@@ -65,7 +65,7 @@
             let note = tinv.byId(id);
             if (!note) {
                 note = tinv.h("div.tinv-field-error", { id, "data-option": option });
-                (place.querySelector(".tinv-box") || place).append(note);
+                place.append(note);
             }
             const text = messages.map(tinv.sentence).join(" ");
             if (note.textContent !== text) note.textContent = text;

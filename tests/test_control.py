@@ -132,7 +132,9 @@ def test_half_a_line_at_the_end_is_not_obeyed(pipe):
     assert not control.goes()
 
 
-@pytest.mark.parametrize("line", [b"", b"GO", b"go on", b"pause", b"\xff\xfe\0", b"stop!", b'{"do": "stop"}', b"s" * 70_000])
+@pytest.mark.parametrize(
+    "line", [b"", b"GO", b"go on", b"pause", b"\xff\xfe\0", b"stop!", b'{"do": "stop"}', b"s" * 70_000]
+)
 def test_unknown_lines_change_nothing(pipe, line):
     control, write = pipe
     write(b"{}\n")

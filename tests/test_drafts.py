@@ -85,7 +85,9 @@ def photograph(
         cx, cy, r = draw.uniform(0.3, 0.7) * w, draw.uniform(0.3, 0.7) * h, draw.uniform(0.08, 0.2) * w
         shape = (pen.ellipse, pen.rectangle)[int(draw.integers(2))]
         shape((cx - r, cy - r, cx + r, cy + r), fill=tuple(map(int, draw.integers(0, 255, 3))))
-        pen.line((cx - r, cy, cx + r, cy - r / 2), fill=tuple(map(int, draw.integers(0, 255, 3))), width=max(2, w // 90))
+        pen.line(
+            (cx - r, cy, cx + r, cy - r / 2), fill=tuple(map(int, draw.integers(0, 255, 3))), width=max(2, w // 90)
+        )
     pixels = np.asarray(image, dtype=float) + draw.normal(0, noise, (h, w, 1))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
@@ -166,7 +168,9 @@ def test_the_upload_goes_when_it_is_taken_in(add, gradio):
     assert everything(gradio) == []
 
 
-@pytest.mark.parametrize("draft", ["", "0" * 31, "0" * 33, "../" * 10 + "ab", "0" * 31 + "G", "0" * 32 + "\n", None, 5, [], {}])
+@pytest.mark.parametrize(
+    "draft", ["", "0" * 31, "0" * 33, "../" * 10 + "ab", "0" * 31 + "G", "0" * 32 + "\n", None, 5, [], {}]
+)
 def test_draft_names_are_checked_before_anything_is_touched(drafts, upload, tmp_path, draft):
     path = upload(picture())
     before = everything(tmp_path / "runs")
@@ -283,7 +287,7 @@ def test_a_name_that_is_no_text_can_still_be_sent_to_the_page(add):
 
 
 def test_a_caption_finds_its_picture_whichever_comes_first(add, drafts):
-    assert add("a red mug\non a table".encode(), "mug.txt") == []
+    assert add(b"a red mug\non a table", "mug.txt") == []
     (shown,) = add(picture(1), "mug.jpg")
     assert shown["caption"] == "a red mug on a table"
     add(picture(2), "my.cup.png")
@@ -561,7 +565,9 @@ def test_blurred_pictures_are_told_at_any_size(size):
     sharp = [photograph(seed, plain, size, noise) for seed, plain, noise in ((1, None, 3), (2, 245, 0), (3, 0, 1))]
     assert all("Blurry" not in warnings for warnings in judged(*sharp))
     radius = size[0] / 64
-    assert all("Blurry" in warnings for warnings in judged(*(i.filter(ImageFilter.GaussianBlur(radius)) for i in sharp)))
+    assert all(
+        "Blurry" in warnings for warnings in judged(*(i.filter(ImageFilter.GaussianBlur(radius)) for i in sharp))
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2048), (2048, 1), (2, 300), (300, 2), (17, 16)])
@@ -581,7 +587,8 @@ def test_a_thousand_pictures_are_compared_in_no_time():
     draw = np.random.default_rng(0)
     length = len(judging.measure(picture())["print"]) // 2
     known = {
-        f"{i:04d}": {"width": 512, "height": 512, "sharpness": 99.0, "print": draw.bytes(length).hex()} for i in range(1000)
+        f"{i:04d}": {"width": 512, "height": 512, "sharpness": 99.0, "print": draw.bytes(length).hex()}
+        for i in range(1000)
     }
     began = time.perf_counter()
     for number in known:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -242,8 +243,7 @@ def test_one_after_another_in_their_order(queue, run, host, ended, is_over):
     assert [kinds(folder)[-1] for folder in folders] == ["finished"] * 3
     assert ended == host.lent_for == host.told == ["one", "two", "three"]
     times = [[e.time for e in read(folder.events)[0] if e.kind != "queued"] for folder in folders]
-    assert times == sorted(times)
-    assert sum(times, []) == sorted(sum(times, []))
+    assert all(earlier[-1] <= later[0] for earlier, later in pairwise(times))
 
 
 def test_events_tell_the_place_and_how_it_moves_up(queue, run, host, is_over):
@@ -520,6 +520,7 @@ def test_what_cannot_be_recorded_does_not_stay_in_the_queue(queue, run, is_over)
 HOST = """
 import sys, time
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from lib_ti.runs.folder import RunFolder
@@ -538,7 +539,7 @@ def test_a_training_outlives_its_killed_host_just_long_enough_to_save(tiny_check
     def start(place: str) -> RunFolder:
         settings, problems = parse({
             "model": str(tiny_checkpoint), "images": str(pictures), "name": "my-mug",
-            "out": str(tmp_path / place / "embeddings"), "runs_dir": str(tmp_path / place / "runs"), "steps": "120",
+            "out": str(tmp_path / place / "embeddings"), "runs_dir": str(tmp_path / place / "runs"), "steps": "60",
             "preview_every": "0", "snapshot_every": "0", "flip": True, "device": "cpu", "precision": "fp32",
         })  # fmt: skip
         assert not problems
@@ -555,7 +556,7 @@ def test_a_training_outlives_its_killed_host_just_long_enough_to_save(tiny_check
         host.wait()
     until(lambda: not folder.running, 30)
     assert kinds(folder)[-1] == "stopped"
-    assert 0 < folder.saved_step < 120
+    assert 0 < folder.saved_step < 60
     assert folder.saved_step == max(folder.timeline().steps) == ending(folder).data["step"]
     assert execute(folder)
     whole = start("whole")

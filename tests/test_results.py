@@ -92,7 +92,9 @@ def test_under_another_name_it_is_a_file_that_others_read(results, run, host, na
         assert all(torch.equal(file.get_tensor(key), tensor) for key, tensor in before.items())
         said = file.metadata()
     with safe_open(str(run.snapshot(4)), framework="pt") as file:
-        assert {k: v for k, v in said.items() if v != name} == {k: v for k, v in file.metadata().items() if v != "my-mug"}
+        assert {k: v for k, v in said.items() if v != name} == {
+            k: v for k, v in file.metadata().items() if v != "my-mug"
+        }
     assert said["name"] == said["modelspec.title"] == said["modelspec.trigger_phrase"] == name
     found = formats.read(path)
     assert found.count == 2
@@ -140,7 +142,9 @@ def test_any_file_that_a_webui_calls_so_takes_the_name(results, run, host, other
     assert free_name("my-cup", host.embeddings) == "my-cup-2"
 
 
-@pytest.mark.parametrize("name", ["", " ", "../up", "a/b", "a\\b", "..", ".x", "con", "a\0b", "x" * 101, "m.pt", "\ud800"])
+@pytest.mark.parametrize(
+    "name", ["", " ", "../up", "a/b", "a\\b", "..", ".x", "con", "a\0b", "x" * 101, "m.pt", "\ud800"]
+)
 def test_names_that_cannot_be(results, run, host, name):
     before = files(host.embeddings.parent)
     with pytest.raises(BadInput) as raised:

@@ -1,8 +1,6 @@
 """What the page can ask for, asked as the page does."""
 
-import dataclasses
 import inspect
-import io
 import json
 import os
 import shutil
@@ -12,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from safetensors.torch import load_file
-from test_queue import WORKER, StandIn, alive, kinds, pid_of, until
+from test_queue import WORKER, StandIn, kinds, until
 
 from lib_ti.errors import BadInput, TrainingFailed, UnusableFile
 from lib_ti.events import EventLog
@@ -261,7 +258,10 @@ def test_paths_are_none_of_the_browsers_business_where_the_host_says_so(ready, h
     assert not {"template_file", "init_embedding"} & ready.ask("settings", run=run)["form"].keys()
     for option in ("template_file", "init_embedding"):
         filled = ready.form(name="my-cup") | {option: "/etc/passwd"}
-        for reply in (ready.ask("check", form=filled, draft=DRAFT), ready.ask("train", form=filled, draft=DRAFT, token=option)):
+        for reply in (
+            ready.ask("check", form=filled, draft=DRAFT),
+            ready.ask("train", form=filled, draft=DRAFT, token=option),
+        ):
             assert [p["option"] for p in reply["problems"]] == [option]
     assert "does not let" in ready.ask("folder", draft="e" * 32, path=str(pictures))["error"]
     assert ready.ask("pictures", draft="e" * 32)["pictures"] == []
@@ -276,7 +276,8 @@ def test_paths_are_none_of_the_browsers_business_where_the_host_says_so(ready, h
 def test_the_same_click_twice_is_one_training(ready, host):
     replies = []
     clicks = [
-        threading.Thread(target=lambda: replies.append(ready.train(name="my-mug", steps="2", token="one"))) for _ in range(3)
+        threading.Thread(target=lambda: replies.append(ready.train(name="my-mug", steps="2", token="one")))
+        for _ in range(3)
     ]
     for click in clicks:
         click.start()
@@ -297,6 +298,23 @@ def test_a_word_is_trained_once_at_a_time(ready):
     assert ready.ask("delete", run=run)["error"].startswith("Stop")
     ready.ask("stop", run=run)
     ready.ends(run)
+
+
+def test_the_second_waits_in_its_place(ready):
+    first, second = (ready.train(name=name, steps="100000")["run"] for name in ("my-disc", "my-ring"))
+    reply = ready.poll(second)
+    assert (reply["active"], reply["queue"]) == (first, [second])
+    assert (reply["run"]["state"], reply["run"]["place"], reply["run"]["busy"]) == ("queued", 1, True)
+    until(lambda: ready.poll()["lending"] == {"run": first, "name": "my-disc"})
+    assert [run["state"] for run in sorted(ready.ask("runs")["runs"], key=lambda run: run["name"])] == [
+        "running",
+        "queued",
+    ]
+    assert ready.ask("stop", run=first) == {}
+    until(lambda: ready.poll()["active"] == second)
+    assert "not running" in ready.ask("stop", run=first)["error"]
+    ready.ask("stop", run=second)
+    assert ready.ends(second)["state"] == "stopped"
 
 
 def test_without_pictures_there_is_no_run(page, host):
@@ -512,61 +530,53 @@ def test_pictures_of_a_run_come_back(ready):
 
 @pytest.fixture(scope="module")
 def story(tiny_checkpoint, pictures, tmp_path_factory):
-    """Two words: the first while the host generates, the second behind it, stopped, and taken up again."""
+    """A word that learns while the host generates, is stopped, and goes on with the host's device for itself."""
     folder = tmp_path_factory.mktemp("story")
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
     host = StandIn(folder, tiny_checkpoint)
     page = Page(host, folder / "gradio")
-    seen = {"host": host, "page": page}
     page.add(pictures)
-    first = page.train(
-        name="my-disc", steps="160", snapshot_every="20", preview_every="80", preview_steps="1", keep_generating=True
-    )
-    second = page.train(name="my-ring", steps="5000")
-    seen |= {"first": first["run"], "second": second["run"], "queued": page.poll(second["run"])}
+    run = page.train(
+        name="my-disc", steps="5000", snapshot_every="20", preview_every="5000", preview_steps="1", keep_generating=True
+    )["run"]
+    seen = {"host": host, "page": page, "run": run}
     trial = host.embeddings / "my-disc-preview.safetensors"
     until(trial.exists, 60)
-    seen["trial"] = load_file(trial)
-    seen["sample"] = page.ask("sample", run=first["run"])
-    seen["finished"] = page.ends(first["run"], 60)
-    seen["words"] = {path.name for path in host.embeddings.iterdir()}
-    until(lambda: page.state(second["run"])["step"] >= 5, 60)
-    seen["lent"] = page.poll(second["run"]), host.lock.locked()
-    page.ask("stop", run=second["run"])
-    seen["stopped"] = page.ends(second["run"])
+    seen["trial"] = load_file(trial), host.lock.locked(), page.poll(run)
+    seen["sample"] = page.ask("sample", run=run)
+    until(lambda: len({step for step, _, _ in page.folder(run).timeline().previews}) > 1, 60)
+    page.ask("stop", run=run)
+    seen["stopped"] = page.ends(run)
+    seen["left"] = {path.name for path in host.embeddings.iterdir()}
+    seen["more"] = page.ask("resume", run=run, steps=seen["stopped"]["step"] + 40)
+    until(lambda: page.state(run)["step"] > seen["stopped"]["step"], 60)
+    seen["lent"] = page.poll(run), host.lock.locked()
+    seen["finished"] = page.ends(run, 60)
     seen["given back"] = page.poll(), host.lock.locked(), host.is_lent
-    seen["more"] = page.ask("resume", run=second["run"], steps=seen["stopped"]["step"] + 10)
-    seen["went on"] = page.ends(second["run"], 60)
     yield seen
     page.trainer.close()
     patch.undo()
 
 
 def test_a_word_is_tried_while_it_learns(story):
-    assert next(iter(story["trial"].values())).shape[0] == 2
-    assert story["finished"]["state"] == "finished"
-    assert story["words"] == {"my-disc.safetensors", "my-disc.preview.png"}
-    assert story["host"].lent_for[0] == "my-ring", "the first left the host its model"
-    assert "my-disc" in story["host"].told
+    tensors, locked, reply = story["trial"]
+    assert next(iter(tensors.values())).shape[0] == 2
+    assert not locked
+    assert (reply["active"], reply["lending"], reply["run"]["sharing"]) == (story["run"], None, True)
+    assert story["left"] == set(), "a word that is not finished is none of the host's"
+    assert story["host"].lent_for == ["my-disc"], "only when it went on"
 
 
 def test_previews_come_when_asked_for(story):
-    steps = {e["step"] for e in story["page"].poll(story["first"])["run"]["events"] if e["kind"] == "preview"}
     assert story["sample"] == {}
-    assert {0, 80, 160} < steps
-
-
-def test_the_second_waits_in_its_place(story):
-    reply = story["queued"]
-    assert (reply["active"], reply["queue"]) == (story["first"], [story["second"]])
-    assert (reply["run"]["state"], reply["run"]["place"], reply["run"]["busy"]) == ("queued", 1, True)
+    steps = {e["step"] for e in story["page"].poll(story["run"])["run"]["events"] if e["kind"] == "preview"}
+    assert {0, story["finished"]["step"]} < steps
 
 
 def test_a_lent_host_is_told_of(story):
     reply, locked = story["lent"]
-    assert reply["lending"] == {"run": story["second"], "name": "my-ring"}
-    assert reply["active"] == story["second"]
+    assert reply["lending"] == {"run": story["run"], "name": "my-disc"}
     assert locked
     reply, locked, lent = story["given back"]
     assert reply["lending"] is reply["active"] is None
@@ -575,31 +585,47 @@ def test_a_lent_host_is_told_of(story):
 
 
 def test_stopped_and_taken_up_again(story):
-    stopped, more = story["stopped"], story["went on"]
+    stopped, more = story["stopped"], story["finished"]
     assert (stopped["state"], stopped["resumable"], stopped["message"]) == ("stopped", True, "")
-    assert story["more"] == {"run": story["second"]}
-    assert (more["state"], more["step"], more["steps"]) == ("finished", stopped["step"] + 10, stopped["step"] + 10)
-    assert (story["host"].embeddings / "my-ring.safetensors").exists()
+    assert story["more"] == {"run": story["run"]}
+    assert (more["state"], more["step"], more["steps"]) == ("finished", stopped["step"] + 40, stopped["step"] + 40)
+    assert {path.name for path in story["host"].embeddings.iterdir()} >= {"my-disc.safetensors", "my-disc.preview.png"}
+    assert "my-disc" in story["host"].told
 
 
 def test_the_story_in_the_list(story):
-    listed = {run["id"]: run for run in story["page"].ask("runs")["runs"]}
-    assert [listed[story[which]]["state"] for which in ("first", "second")] == ["finished", "finished"]
-    assert listed[story["first"]]["thumb"].startswith("data:image/jpeg")
-    assert all(run["loss"] > 0 and run["bytes"] > 0 and run["pictures"] for run in listed.values())
+    (listed,) = story["page"].ask("runs")["runs"]
+    assert (listed["id"], listed["state"], listed["pictures"]) == (story["run"], "finished", True)
+    assert listed["thumb"].startswith("data:image/jpeg")
+    assert listed["loss"] > 0
+    assert listed["bytes"] > 0
 
 
 def test_another_step_is_taken_and_its_settings_come_back(story):
-    page, run = story["page"], story["first"]
-    assert page.ask("use", run=run, step=40, name="my-disc-40") == {"name": "my-disc-40"}
-    assert {e["name"] for e in page.ask("embeddings")["embeddings"] if e["fits"]} >= {"my-disc", "my-disc-40"}
-    assert page.ask("settings", run=run)["form"]["steps"] == "160"
-    assert page.ask("use", run=run, step=41)["error"].startswith("This step was not saved")
+    page, run = story["page"], story["run"]
+    assert page.ask("use", run=run, step=20, name="my-disc-20") == {"name": "my-disc-20"}
+    assert {e["name"] for e in page.ask("embeddings")["embeddings"] if e["fits"]} >= {"my-disc", "my-disc-20"}
+    assert page.ask("settings", run=run)["form"]["steps"] == str(story["finished"]["steps"])
+    assert page.ask("use", run=run, step=21)["error"].startswith("This step was not saved")
 
 
-def test_all_problems_are_told_at_once_in_the_forms_words(story):
-    page, host = story["page"], story["host"]
-    words = in_file(host.embeddings)
+class Here:
+    """A training's process, as far as it checks a request, in this one."""
+
+    def __init__(self, request) -> None:
+        self.request = json.loads(json.dumps(request))
+
+    def answer(self):
+        preflight(*parse(self.request["settings"]))
+
+    def close(self) -> None:
+        pass
+
+
+def test_all_problems_are_told_at_once_in_the_forms_words(ready, host, monkeypatch):
+    page = ready
+    monkeypatch.setattr(starting, "Child", Here)
+    (host.embeddings / "my-disc.pt").touch()
     problems = {
         p["option"]: p["message"]
         for p in page.train(
@@ -611,8 +637,19 @@ def test_all_problems_are_told_at_once_in_the_forms_words(story):
     assert not [text for text in problems.values() if "--" in text]
     assert "“Start from random vectors”" in problems["init_text"]
     assert "“Replace an existing word”" in problems["name"]
-    assert in_file(host.embeddings) == words
+    assert not list(host.runs.glob("my-disc/*"))
     assert page.poll()["active"] is None
+
+
+def test_a_word_that_is_there_is_replaced_or_kept_beside(ready, host):
+    """What the page offers where a name is taken: the same with `overwrite`, or with the suggested name."""
+    (host.embeddings / "my-cup.safetensors").write_bytes(b"the old one")
+    suggestion = ready.ask("check", form=ready.form(name="my-cup"), draft=DRAFT)["name"]["suggestion"]
+    assert suggestion == "my-cup-2"
+    for changes in ({"name": "my-cup", "overwrite": True}, {"name": suggestion}):
+        run = ready.train(steps="2", **changes)["run"]
+        assert ready.ends(run)["state"] == "finished"
+        assert ready.folder(run).settings.overwrite == ("overwrite" in changes)
 
 
 # --- places that change meanwhile --------------------------------------------------------------------------------

@@ -134,7 +134,8 @@ def load(path: Path) -> Any:
             options["mmap"] = True
         elif tarfile.is_tarfile(path):  # torch would unpack it
             raise UnusableFile(path, "a tar archive, not a PyTorch file of the last years")
-        return torch.load(str(path), map_location="cpu", pickle_module=_Restricted, weights_only=False, **options)
+        # not torch.load, which WebUIs replace in their process: Forge's renames whatever it cannot read
+        return torch.serialization.load(str(path), map_location="cpu", pickle_module=_Restricted, weights_only=False, **options)
     except UnusableFile:
         raise
     except _Refused as error:

@@ -16,7 +16,7 @@ from lib_ti.webui import bridge
 from lib_ti.webui.form import PRESETS, Form
 
 HEADER = """
-<div class="tinv-header">
+<div class="tinv-header" id="tinv_header">
   <div>
     <h2>Teach the model a new word from 3–30 pictures.</h2>
     <p>Pictures stay on this computer. Ask before using photos of people.</p>
@@ -26,7 +26,7 @@ HEADER = """
 """
 
 PICTURES = """
-<div class="tinv-box">
+<div class="tinv-box" id="tinv_images">
 <h3><span class="tinv-number">1</span><span>Pictures</span></h3>
 <label class="tinv-drop" id="tinv_drop">
   <input type="file" multiple accept="image/*,.txt" aria-describedby="tinv_drop_hint">
@@ -53,7 +53,7 @@ FOLDER = """
 """
 
 RUN = """
-<div class="tinv-box">
+<div class="tinv-box" id="tinv_run">
 <div id="tinv_status">
   <div class="tinv-status" data-state="idle" data-step="0">
     <div class="tinv-status-line">
@@ -107,21 +107,21 @@ def build(trainer: Trainer) -> Any:
     """The whole tab, as the `gr.Blocks` that `on_ui_tabs` takes."""
     with gr.Blocks(analytics_enabled=False) as blocks:
         form = Form(trainer.host.hides_paths)
-        gr.HTML(HEADER, elem_id="tinv_header")
+        _html(HEADER)
         with gr.Row(elem_id="tinv_columns"):
             with gr.Column(scale=1, min_width=320, elem_id="tinv_left"):
                 preset = _left(form, trainer.host.hides_paths)
             with gr.Column(scale=1, min_width=320, elem_id="tinv_right"):
-                gr.HTML(RUN, elem_id="tinv_run")
-        gr.HTML('<h3>Earlier runs</h3><div id="tinv_runs"></div>', elem_id="tinv_earlier")
-        gr.HTML(f'<div id="tinv_schema" data-schema="{escape(form.schema())}"></div>', elem_id="tinv_hidden")
+                _html(RUN)
+        _html('<section id="tinv_earlier"><h3>Earlier runs</h3><div id="tinv_runs"></div></section>')
+        gr.HTML(f'<div id="tinv_schema" data-schema="{escape(form.schema())}"></div>', elem_classes=["tinv-hidden"])
         _connect([*form.fields().values(), preset])
         bridge.endpoint(trainer.actions())
     return blocks
 
 
 def _left(form: Form, hides_paths: bool) -> Any:
-    gr.HTML(PICTURES.format(folder="" if hides_paths else FOLDER), elem_id="tinv_images")
+    _html(PICTURES.format(folder="" if hides_paths else FOLDER))
     with gr.Column(elem_id="tinv_word", elem_classes=["tinv-part"]):
         _html('<h3><span class="tinv-number">2</span><span>Word</span></h3>')
         form.add("name")
@@ -162,6 +162,7 @@ def _left(form: Form, hides_paths: bool) -> Any:
 
 
 def _html(content: str) -> None:
+    """HTML whose ids are its own: gradio 3.41 gives an `elem_id` to two elements."""
     gr.HTML(content, elem_classes=["tinv-plain"])
 
 

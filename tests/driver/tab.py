@@ -1,5 +1,6 @@
 """The page as a user meets it: what can be clicked and typed, by the ids that are a contract."""
 
+import json
 import re
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Tab:
     def show(self, title: str) -> None:
         """Choose one of the page's tabs."""
         self.page.locator("#tabs > .tab-nav button, #tabs > div button[role=tab]").filter(
-            has_text=re.compile(f"^\\s*{re.escape(title)}\\s*$")
+            has_text=re.compile(f"^\\s*{re.escape(title)}\\s*$", re.IGNORECASE)
         ).first.click()
 
     def field(self, name: str):
@@ -100,6 +101,11 @@ class Tab:
         """A screenshot, where they are wanted."""
         if folder := shots():
             self.page.screenshot(path=str(folder / f"{name}.png"), full_page=full)
+
+    def ask(self, do: str, **more):
+        """Call the trainer as the page does."""
+        answer = self.page.request.post(f"{self.url}run/tinv", data={"data": [json.dumps({"do": do, **more})]})
+        return json.loads(answer.json()["data"][0])
 
     def choices(self, tab: str = "txt2img") -> list[str]:
         """What the picker offers."""
