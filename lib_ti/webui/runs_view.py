@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import TextualInversionError
-from lib_ti.events import ENDINGS, Event, Timeline, read
+from lib_ti.events import ENDINGS, Event, Timeline, read, read_milestones
 from lib_ti.runs.folder import RunFolder, find_runs
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.settings import TrainSettings
 from lib_ti.webui.asking import translated
 from lib_ti.webui.thumbnails import Thumbnails
 
-CHUNK = 1 << 19  # bytes of events in one reply, so that it stays quick
+CHUNK = 1 << 17  # bytes of events in one reply, so that it stays quick
 AT_ONCE = 1500  # step events in one reply; of more, an even choice is sent
 LISTED_FOR_S = 2.0  # how long a look at the runs' folder holds
 INTERRUPTED = "This was cut off: the WebUI or the computer ended, or the disk was full. All up to the last save is there."
@@ -40,7 +40,7 @@ class _Followed:
 
     def refresh(self) -> None:
         with self.lock:
-            new, self.read_to = read(self.folder.events, self.read_to)
+            new, self.read_to = read_milestones(self.folder.events, self.read_to)
             self.state.add(new)
             if len(self.state.steps) > 1:  # the last one tells where the run is; the others are the page's
                 newest = max(self.state.steps)
