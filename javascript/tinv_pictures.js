@@ -47,7 +47,7 @@
     /** Say why something was not taken in. */
     function refuse(name, reason) {
         refused.push({ name, reason });
-        tinv.announce(`Left out: ${name} ${reason}`);
+        tinv.announce(`Not added: ${name} ${reason}`);
         note();
     }
 
@@ -72,7 +72,7 @@
                 h(
                     "div.tinv-card.tinv-warned",
                     {},
-                    h("strong", {}, "Left out:"),
+                    h("strong", {}, "Not added:"),
                     h("ul", {}, ...refused.map(item)),
                     dismiss,
                 ),

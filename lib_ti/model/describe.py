@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lib_ti.errors import UnusableFile
 from lib_ti.model import config as configs
@@ -51,9 +52,37 @@ def config_of(weights: Weights, family: Family) -> ModelConfig:
     return config
 
 
-def _describe_folder(path: Path) -> Description:
+def check_folder(path: Path) -> dict[str, Any]:
+    """The configuration of a diffusers folder's UNet, if it is that of a model that can be trained on. Raises UnusableFile."""
+    index = read_json(path / "model_index.json", "this is not a diffusers folder: it has no model_index.json")
+    if "text_encoder_2" in index or "text_encoder_3" in index:
+        raise UnusableFile(
+            path, f"{index.get('_class_name')} is not supported yet; use a Stable Diffusion 1.x checkpoint"
+        )
+    unet = read_json(path / "unet" / "config.json")
+    if unet.get("in_channels") != 4:
+        raise UnusableFile(path, "this is an inpainting or editing checkpoint, which cannot be trained on")
+    if read_json(path / "text_encoder" / "config.json").get("hidden_act") != "quick_gelu":
+        raise UnusableFile(path, "its text encoder is not Stable Diffusion 1's; that is not supported yet")
+    return unet
+
+
+def read_json(path: Path, otherwise: str = "the file is missing") -> dict[str, Any]:
+    """A JSON object in a file. Raises UnusableFile."""
     try:
-        unet = json.loads((path / "unet" / "config.json").read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UnusableFile(path, otherwise) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnusableFile(path, f"unreadable ({error})") from error
+    if not isinstance(record, dict):
+        raise UnusableFile(path, "unreadable (not a JSON object)")
+    return record
+
+
+def _describe_folder(path: Path) -> Description:
+    unet = check_folder(path)
+    try:
         return Description(SD1, int(unet.get("sample_size", 64)) * 8)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UnusableFile(path, "this is no diffusers folder: its unet/config.json cannot be read") from error
+    except (ValueError, TypeError) as error:
+        raise UnusableFile(path / "unet" / "config.json", f"unreadable ({error})") from error

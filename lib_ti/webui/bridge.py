@@ -44,9 +44,14 @@ def answer(actions: Mapping[str, Action], text: str) -> str:
     try:
         asked = json.loads(text)
         action = actions[asked.pop("do")]
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return json.dumps({"error": "The page and the extension are of different versions: reload the page."})
-    return json.dumps(carry_out(action, asked), ensure_ascii=False)
+    reply = carry_out(action, asked)
+    try:
+        return json.dumps(reply, allow_nan=False)  # in ASCII: half a surrogate pair, as in a file's name, has no UTF-8
+    except ValueError as error:
+        log.exception("a reply cannot be sent")
+        return json.dumps({"error": f"The reply cannot be sent ({error})."})
 
 
 def carry_out(action: Action, asked: Mapping[str, Any]) -> Any:

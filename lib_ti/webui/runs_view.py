@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -63,7 +64,7 @@ class RunsView:
         if len(parts) != 2 or any(not p or p.startswith(".") or "\\" in p or "\0" in p or ":" in p for p in parts):
             raise TextualInversionError("There is no such training.")
         path = self._runs().absolute() / parts[0] / parts[1]
-        if not (path / "settings.json").is_file():
+        if not os.path.isfile(path / "settings.json"):  # noqa: PTH113 - Path's own raises for names that are too long
             raise TextualInversionError("This training is not there any more.")
         return RunFolder(path)
 
@@ -73,7 +74,7 @@ class RunsView:
         followed = self._follow(folder)
         followed.refresh()
         job = self._queue.find(folder.path)
-        events, read_to = read(folder.events, max(0, int(after)), CHUNK)
+        events, read_to = self._next(folder, max(0, int(after)))
         settings, last = followed.settings, followed.state.last
         state = self.state(folder, job, last)
         return {
@@ -87,6 +88,12 @@ class RunsView:
             "events": [{"kind": e.kind, "time": e.time, **e.data} for e in thinned(events)],
             "after": read_to, "more": read_to < followed.read_to,
         }  # fmt: skip
+
+    def _next(self, folder: RunFolder, after: int) -> tuple[list[Event], int]:
+        events, read_to = read(folder.events, after, CHUNK)
+        if read_to == after:  # nothing new, or a line that is longer
+            events, read_to = read(folder.events, after)
+        return events, read_to
 
     def listed(self) -> list[dict[str, Any]]:
         """The runs, the newest first."""
@@ -105,8 +112,7 @@ class RunsView:
     def working(self) -> RunFolder | None:
         """A recent run that some process works on which is not in our queue."""
         for folder in self._all()[:5]:
-            last = self._follow(folder).state.last
-            if (last is None or last.kind not in ENDINGS) and folder.running and not self._queue.find(folder.path):
+            if folder.running and not self._queue.find(folder.path):
                 return folder
         return None
 

@@ -31,7 +31,8 @@ PICTURES = """
 <label class="tinv-drop" id="tinv_drop">
   <input type="file" multiple accept="image/*,.txt" aria-describedby="tinv_drop_hint">
   <span class="tinv-drop-title">Drop pictures here, or click to choose</span>
-  <span class="tinv-hint" id="tinv_drop_hint">4 is enough to start. Same thing in every picture; change background, light and angle.</span>
+  <span class="tinv-hint" id="tinv_drop_hint">4 is enough to start. Same thing in every picture; \
+change background, light and angle.</span>
 </label>
 <div class="tinv-note" id="tinv_pictures_note"></div>
 <ul class="tinv-pictures" id="tinv_pictures_list" aria-label="Your pictures"></ul>
