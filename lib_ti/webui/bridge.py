@@ -20,7 +20,8 @@ from lib_ti.errors import BadInput, TextualInversionError
 log = logging.getLogger("lib_ti")
 
 Action = Callable[..., Any]
-_JS = "js" if "js" in inspect.signature(gr.Button().click).parameters else "_js"
+# an unrendered one: this module may be imported while a host lays out its page
+_JS = "js" if "js" in inspect.signature(gr.Button(render=False).click).parameters else "_js"
 
 
 def on(event: Any, script: str, inputs: list[Any], outputs: list[Any] | None = None) -> None:

@@ -20,9 +20,12 @@ from lib_ti.webui.asking import translated
 from lib_ti.webui.thumbnails import Thumbnails
 
 CHUNK = 1 << 17  # bytes of events in one reply, so that it stays quick
+LOG_SHOWN = 4000  # characters
 AT_ONCE = 1500  # step events in one reply; of more, an even choice is sent
 LISTED_FOR_S = 2.0  # how long a look at the runs' folder holds
-INTERRUPTED = "This was cut off: the WebUI or the computer ended, or the disk was full. All up to the last save is there."
+INTERRUPTED = (
+    "This was cut off: the WebUI or the computer ended, or the disk was full. All up to the last save is there."
+)
 
 _WORKING = {"loading": "loading", "encoding": "encoding", "saving": "saving", "finished": "saving"}
 """What a run that works is at, by its last event; anything else is training. A child that has finished its file is not
@@ -86,6 +89,7 @@ class RunsView:
             "file": str(settings.out / f"{settings.name}.safetensors") if state == "finished" else None,
             "sharing": bool(job and job.sharing), "out_name": settings.name,
             "events": [{"kind": e.kind, "time": e.time, **e.data} for e in thinned(events)],
+            "details": _log_tail(folder) if state == "failed" else "",
             "after": read_to, "more": read_to < followed.read_to,
         }  # fmt: skip
 
@@ -228,6 +232,14 @@ class RunsView:
             return self._sizes[key]
         except OSError:
             return 0
+
+
+def _log_tail(folder: RunFolder) -> str:
+    """The end of the run's log, for whoever is asked for help."""
+    try:
+        return folder.log.read_text(encoding="utf-8", errors="replace")[-LOG_SHOWN:]
+    except OSError:
+        return ""
 
 
 def id_of(folder: RunFolder) -> str:

@@ -56,7 +56,7 @@ class Trainer:
         self._checking = Checking(host, self._drafts, self._speed, self._training_names)
         self._results = Results(host, self._thumbnails, self._lending.tell)
         self._starting = Starting(host, self._drafts, self._checking, self._runs, self._queue)
-        self._pictures = Pictures(host, self._drafts, self._checking, self._runs)
+        self._pictures = Pictures(host, self._drafts, self._checking, self._runs, self._thumbnails)
         lending.clean_trials(host.runs)
         self._drafts.clean()
 
