@@ -60,7 +60,7 @@ class Results:
         data = self.file(folder, step).read_bytes()
         target = self._host.embeddings / f"{name}.safetensors"
         if taken_by(name, self._host.embeddings) and not overwrite and not self._is_own(target, folder):
-            raise BadInput([Problem("name", f"{name} exists already; replace it, or choose another name")])
+            raise BadInput([Problem("name", "this word exists already; replace it, or choose another name")])
         self._host.embeddings.mkdir(parents=True, exist_ok=True)
         files.write_bytes(target, data if name == own else renamed(data, name))
         self._tell([name])
