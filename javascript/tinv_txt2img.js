@@ -93,10 +93,31 @@
         }
     }
 
+    // The hosts count a prompt's tokens under the lock that generating takes. Each count asked for while a training holds
+    // it would keep one of the server's few threads waiting, until none is left for anything: so they wait here instead.
+    const COUNTERS = TABS.flatMap((name) => [`${name}_token_button`, `${name}_negative_token_button`]);
+    const uncounted = new Set();
+
+    function postpone(event) {
+        const button = event.target.closest && event.target.closest("button");
+        if (!button || !COUNTERS.includes(button.id) || !tinv.run.world.lending) return;
+        event.stopImmediatePropagation();
+        event.preventDefault();
+        uncounted.add(button);
+    }
+
+    function count() {
+        if (tinv.run.world.lending) return;
+        for (const button of uncounted) button.click();
+        uncounted.clear();
+    }
+
     tinv.txt2img = { tryIn, refreshHost };
     tinv.starters = tinv.starters || [];
     tinv.starters.push(() => {
         tinv.on("run", notices);
+        tinv.on("run", count);
+        document.addEventListener("click", postpone, true);
         tinv.on("library", refreshHost);
     });
 })();

@@ -6,16 +6,21 @@ toast when the host restarts, and leaves the page to the page's JavaScript. A re
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gradio as gr
 
 from lib_ti.errors import BadInput, TextualInversionError
+
+# Our own: gradio's forty may all be waiting for the lock that a training holds.
+_threads = ThreadPoolExecutor(16, thread_name_prefix="textual-inversion")
 
 log = logging.getLogger("lib_ti")
 
@@ -35,9 +40,11 @@ def endpoint(actions: Mapping[str, Action]) -> None:
     for component in (request, reply):
         component.do_not_save_to_config = True  # A1111 would write what they hold into its ui-config.json
     door = gr.Button(visible=False)
-    door.click(
-        lambda text: answer(actions, text), [request], [reply], api_name="tinv", queue=False, show_progress="hidden"
-    )
+
+    async def ask(text: str) -> str:
+        return await asyncio.get_running_loop().run_in_executor(_threads, answer, actions, text)
+
+    door.click(ask, [request], [reply], api_name="tinv", queue=False, show_progress="hidden")
 
 
 def answer(actions: Mapping[str, Action], text: str) -> str:
