@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -115,7 +116,10 @@ def deliver(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
             )
     try:
         settings.out.mkdir(exist_ok=True)
-        files.write_bytes(target, data)
+        with files.replacing(target) as part:
+            part.write_bytes(data)
+            if part.read_bytes() != data:
+                raise OSError(errno.EIO, "what was written reads otherwise")
     except OSError as error:
         files.write_bytes(folder.embedding, data)
         raise TrainingFailed(
