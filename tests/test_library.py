@@ -98,8 +98,8 @@ class TestFit:
             assert told(Library(Host(folder, path))) == {"one": ""}
 
     def test_pickled_ones(self, folder):
-        torch.save({"string_to_param": {"*": torch.zeros(3, 768)}, "name": "other"}, folder / "old.pt")
-        torch.save({"<cat>": torch.zeros(768)}, folder / "concept.bin")
+        torch.save({"string_to_param": {"*": torch.ones(3, 768)}, "name": "other"}, folder / "old.pt")
+        torch.save({"<cat>": torch.ones(768)}, folder / "concept.bin")
         found = {entry.name: entry for entry in Library(Host(folder)).entries()}
         assert (found["old"].outline.count, found["old"].outline.widths) == (3, (768,))
         assert (found["concept"].outline.count, found["concept"].reason) == (1, "")
@@ -217,7 +217,7 @@ class TestVersion:
 
     def test_an_unchanged_file_is_not(self, folder, monkeypatch):
         library = Library(Host(folder))
-        torch.save({"*": torch.zeros(1, 768)}, folder / "old.pt")
+        torch.save({"*": torch.ones(1, 768)}, folder / "old.pt")
         library.entries()
         monkeypatch.setattr("lib_ti.embedding.formats.read", pytest.fail)
         library.version()

@@ -80,8 +80,7 @@ def a1111(embedding: Embedding) -> bytes:
             "sd_checkpoint": told.get("checkpoint_hash") or told.get("checkpoint_sha256", "")[:10] or None,
             "sd_checkpoint_name": told.get("checkpoint_name"),
         }
-        if told:
-            record["metadata"] = dict(sorted(told.items()))
+        record["metadata"] = dict(sorted(told.items()))  # ours, which nobody else looks at
     buffer = io.BytesIO()
     torch.save(record, buffer, _use_new_zipfile_serialization=False)
     return buffer.getvalue()
