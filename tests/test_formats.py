@@ -187,12 +187,18 @@ def test_two_encoders_there_and_back(tmp_path, how):
     found = formats.read(write(BOTH, how, tmp_path))
     assert same(found, BOTH)
     assert (found.count, found.widths, found.family) == (3, (768, 1280), "sdxl")
-    assert found.metadata == (BOTH.metadata if how == "safetensors" else {})  # A1111 takes whatever is there for vectors
+    assert found.metadata == (
+        BOTH.metadata if how == "safetensors" else {}
+    )  # A1111 takes whatever is there for vectors
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("learned_embeds", "learned_embeds_2"), ("learned_embeds-steps-500", "learned_embeds_2-steps-500"), ("mug", "mug_2")],
+    [
+        ("learned_embeds", "learned_embeds_2"),
+        ("learned_embeds-steps-500", "learned_embeds_2-steps-500"),
+        ("mug", "mug_2"),
+    ],
 )
 def test_two_files_for_two_encoders(tmp_path, first, second):
     one, two = formats.save(BOTH, "diffusers", tmp_path / f"{first}.safetensors")
@@ -208,7 +214,11 @@ def test_files_that_do_not_belong_together_are_not_joined(tmp_path):
     for name, vectors in names.items():
         save_file({"<mug>": vectors}, tmp_path / f"{name}.safetensors")
     save_file(dict(BOTH.vectors), tmp_path / "xl.safetensors")
-    for other, reason in {"l2": "same text encoder", "g3": "3 vectors, but l.safetensors holds 2", "xl": "both"}.items():
+    for other, reason in {
+        "l2": "same text encoder",
+        "g3": "3 vectors, but l.safetensors holds 2",
+        "xl": "both",
+    }.items():
         with pytest.raises(UnusableFile, match=reason):
             reading.joined(tmp_path / "l.safetensors", tmp_path / f"{other}.safetensors")
 
@@ -338,7 +348,11 @@ REFUSED_OF_OTHERS = {
 
 def test_nothing_that_others_wrote_is_left_out():
     files = {path.name for path in GOLDEN.iterdir()} - {"README.md"}
-    assert files == WRITTEN.keys() | REFUSED_OF_OTHERS.keys() | {"ours.safetensors", "ours-xl.safetensors", "ours.diffusers"}
+    assert files == WRITTEN.keys() | REFUSED_OF_OTHERS.keys() | {
+        "ours.safetensors",
+        "ours-xl.safetensors",
+        "ours.diffusers",
+    }
 
 
 @pytest.mark.smoke
@@ -461,7 +475,10 @@ def test_pickles_of_something_else_are_refused(tmp_path, content):
 @pytest.mark.parametrize("told", [[1, 2], {"a": TWO}, 10**5000], ids=["list", "dict", "huge"])
 def test_odd_words_about_an_embedding_are_passed_over(tmp_path, told):
     torch.save(a1111(TWO) | {"step": told, "name": told}, tmp_path / "mug.pt")
-    assert formats.read(tmp_path / "mug.pt").metadata == {"checkpoint_name": "v1-5-pruned", "checkpoint_hash": "81761151"}
+    assert formats.read(tmp_path / "mug.pt").metadata == {
+        "checkpoint_name": "v1-5-pruned",
+        "checkpoint_hash": "81761151",
+    }
 
 
 @pytest.mark.parametrize("file", ["mug.txt", "mug", "mug.jpg", "mug.safetensors.part"])

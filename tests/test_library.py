@@ -104,6 +104,19 @@ class TestFit:
         assert (found["old"].outline.count, found["old"].outline.widths) == (3, (768,))
         assert (found["concept"].outline.count, found["concept"].reason) == (1, "")
 
+    def test_a1111_s_pictures(self, folder):
+        """They are called what they are called inside; a plain picture is none, and says nothing."""
+        golden = Path(__file__).parent / "golden"
+        for name in ("a1111-text.png", "a1111-pixels.webp"):
+            (folder / f"of {name}").write_bytes((golden / name).read_bytes())
+        (folder / "mug.preview.png").write_bytes((golden / "a1111-text.png").read_bytes())
+        Image.new("RGB", (9, 9), "teal").save(folder / "plain.png")
+        (folder / "torn.png").write_bytes((golden / "a1111-text.png").read_bytes()[:300])
+        (entry, torn) = Library(Host(folder)).entries()
+        assert (entry.name, entry.outline.count, entry.fits) == ("my-mug", 2, True)
+        assert entry.picture.path == str(entry.path)
+        assert (torn.name, torn.reason) == ("torn", "unreadable: the embedding in this picture is damaged")
+
 
 class TestOrder:
     def test_the_newest_first_and_misfits_last(self, folder, tmp_path):

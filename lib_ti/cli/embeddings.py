@@ -24,7 +24,7 @@ def inspect(file: Path, model: Path | None, name: str | None, as_json: bool) -> 
     embedding = _read([file], name)
     tables = token_tables(open_checkpoint(model)) if model else {}
     if tables and (reason := misfit(embedding.widths, [table.shape[1] for table in tables.values()])):
-        raise BadInput([Problem("model", reason)])
+        raise BadInput([Problem("model", f"{embedding.name}: {reason}")])
     report = describe(embedding, tables)
     if as_json:
         print(json.dumps(report.to_json(), ensure_ascii=False))
@@ -124,7 +124,8 @@ def _read(sources: Sequence[Path], name: str | None) -> Embedding:
         return embedding
     try:
         both = joined(path, other, name)
-        if formats.read(other, name).metadata.get("token") != embedding.metadata.get("token"):
+        token = formats.read(other, name).metadata.get("token", other.stem)
+        if token != embedding.metadata.get("token", path.stem):
             return embedding
     except UnusableFile:
         return embedding  # another embedding, which only happens to be called so

@@ -46,13 +46,14 @@ def misfit(embedding: Sequence[int], checkpoint: Sequence[int]) -> str | None:
     """Why vectors of these widths cannot be used with a checkpoint that takes those; None if they can.
 
     >>> misfit((1024,), (768,))
-    'its vectors of width 1024 are made for SD 2.x, but this checkpoint (SD 1.x) takes 768'
+    'it is made for SD 2.x (width 1024), but this checkpoint (SD 1.x) takes vectors of width 768'
     """
     if tuple(embedding) == tuple(checkpoint):
         return None
     given, taken = (" + ".join(map(str, widths)) for widths in (embedding, checkpoint))
+    target = f"{_MADE_FOR[tuple(embedding)]} (width {given})" if tuple(embedding) in _MADE_FOR else made_for(embedding)
     of = f" ({_MADE_FOR[tuple(checkpoint)]})" if tuple(checkpoint) in _MADE_FOR else ""
-    return f"its vectors of width {given} are made for {made_for(embedding)}, but this checkpoint{of} takes {taken}"
+    return f"it is made for {target}, but this checkpoint{of} takes vectors of width {taken}"
 
 
 def outline(path: Path) -> Outline | None:

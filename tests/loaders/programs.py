@@ -166,7 +166,7 @@ def comfyui(folder, widths, file):
     module = importlib.import_module("comfy.sd1_clip")
     keys = {(768,): ["clip_l"], (1024,): ["clip_h"], (768, 1280): ["clip_l", "clip_g"]}[tuple(widths)]
     vectors = {}
-    for key, width in zip(keys, widths):
+    for key, width in zip(keys, widths, strict=True):
         found = module.load_embed(file.stem, [str(file.parent)], width, key)
         if found is None or found.shape[-1] != width:
             raise ValueError("shape mismatch")
@@ -229,12 +229,13 @@ def diffusers(folder, widths, file):
 
         def __init__(self, width):
             sizes = {"hidden_size": width, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-            self.tokenizer, self.text_encoder = _tokenizer(), CLIPTextModel(CLIPTextConfig(**sizes))
+            self.tokenizer, self.text_encoder = _tokenizer(), CLIPTextModel(CLIPTextConfig(**sizes, vocab_size=49500))
+            self.text_encoder.resize_token_embeddings = lambda size: None  # there is room; transformers takes seconds
             self.components = {"text_encoder": self.text_encoder}
 
     files = [file, file.with_name(f"{file.stem}_2{file.suffix}")][: len(widths)]
     vectors = {}
-    for width, path in zip(widths, files):
+    for width, path in zip(widths, files, strict=True):
         pipeline = Pipeline(width)
         before = len(pipeline.tokenizer)
         pipeline.load_textual_inversion(str(path.parent), weight_name=path.name)
