@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,8 +21,9 @@ from lib_ti.embedding import formats, reading
 from lib_ti.embedding.formats import WRITERS, safetensors_bytes
 from lib_ti.embedding.outline import outline
 from lib_ti.embedding.value import Embedding
-from lib_ti.errors import TextualInversionError, UnusableFile
+from lib_ti.errors import TextualInversionError, TrainingFailed, UnusableFile
 from lib_ti.names import problem_with
+from lib_ti.runs.execute import deliver
 
 TWO = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 0.5, 1e-8]])
 MUG = Embedding("my-mug", {"clip_l": TWO}, {"steps": "500", "checkpoint_name": "v1-5", "checkpoint_sha256": "ab" * 32})
@@ -232,6 +234,18 @@ def test_what_does_not_read_as_it_was_written_is_not_left(tmp_path, monkeypatch)
         with pytest.raises(TextualInversionError, match=reason):
             write(MUG, "wrong", tmp_path)
         assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("my-mug.safetensors", b"what was there")]
+
+
+def test_a_finished_embedding_is_delivered_only_if_it_can_be_read(tmp_path, monkeypatch):
+    """A disk that loses what was written; the run's own copy remains."""
+    run = SimpleNamespace(embedding=tmp_path / "run.safetensors")
+    settings = SimpleNamespace(out=tmp_path / "out", name="mug", overwrite=False)
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: whole(path)[:-1] if path.suffix == ".part" else whole(path))
+    with pytest.raises(TrainingFailed, match="what was written reads otherwise"):
+        deliver(formats.portable(MUG), run, settings)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert whole(run.embedding) == formats.portable(MUG)
 
 
 # --- what others write ---------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What the list of embeddings says of each file, and that it notices every change."""
 
+import json
 import os
 import subprocess
 import sys
@@ -277,4 +278,32 @@ def test_a_header_is_not_believed(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(embedding((1, 768)) + b"more")
     with pytest.raises(UnusableFile):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [8, 4]},
+        {"dtype": "F32", "shape": [-1, -1], "data_offsets": [-4, 4]},
+        {"dtype": "F32", "shape": ["a", 10**9], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1e999], "data_offsets": [0, 4]},
+        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 2, 4]},
+    ],
+)
+def test_a_header_that_fits_no_data(tmp_path, entry):
+    text = json.dumps({"a": entry}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(UnusableFile):
+        read_header(tmp_path / "a.safetensors")
+
+
+def test_a_header_of_great_length_is_not_read(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with path.open("wb") as file:
+        file.write((30_000_000).to_bytes(8, "little") + b"{")
+        file.truncate(40_000_000)
+    with pytest.raises(UnusableFile, match="its header is 28 MB long"):
         read_header(path)
