@@ -83,20 +83,14 @@ def inspect(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true")
     values = parser.read_strictly(arguments)
     from lib_ti.embedding import formats
+    from lib_ti.embedding.fit import unfit
     from lib_ti.embedding.inspect import inspect as describe
     from lib_ti.model.loading import open_checkpoint
 
     embedding = formats.read(values.file)
     checkpoint = open_checkpoint(values.model) if values.model else None
-    if checkpoint and embedding.widths != (checkpoint.width,):
-        raise BadInput(
-            [
-                Problem(
-                    "model",
-                    f"this checkpoint's vectors have width {checkpoint.width}, the embedding's {embedding.widths[0]}",
-                )
-            ]
-        )
+    if checkpoint and (reason := unfit(embedding, checkpoint)):
+        raise BadInput([Problem("model", reason)])
     report = describe(embedding, checkpoint)
     if values.json:
         print(json.dumps(report.to_json(), ensure_ascii=False))

@@ -48,7 +48,7 @@ def inspect(embedding: Embedding, checkpoint: Checkpoint | None = None, words: i
     norms = [float(n) for n in vectors.norm(dim=1)]
     if checkpoint is None:
         return Report(embedding, tuple(VectorReport(n) for n in norms))
-    table = checkpoint.token_table()
+    table = next(iter(checkpoint.token_tables().values()))
     vocabulary = Vocabulary(checkpoint.prompt_length)
     unit = torch.nn.functional.normalize(table, dim=1)
     cosines, places = (torch.nn.functional.normalize(vectors, dim=1) @ unit.T).topk(words, dim=1)
