@@ -56,7 +56,7 @@ class Part:
     def load(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
         """The network with its weights, each read straight into its place; frozen, for inference."""
         state = {
-            name: self.weights.read(name).to(device, dtype, copy=True).reshape(shape)
+            name: self.weights.read(name).to(device, dtype, copy=True).reshape(shape).contiguous()
             for name, shape in self.wanted.items()
         }
         network = copy.deepcopy(self.module)  # empty, so it costs nothing; the part itself stays empty
