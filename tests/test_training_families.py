@@ -297,16 +297,18 @@ class _Ideal:
 
 
 @pytest.mark.parametrize("used", ["epsilon", "v"])
-@pytest.mark.parametrize("meant", ["epsilon", "v", "neither"])
+@pytest.mark.parametrize("meant", ["epsilon", "v", "neither", "nothing"])
 def test_a_model_trained_as_what_it_is_not_is_noticed(sdxl, files, pictures, tmp_path, used, meant):
     source = source_for(sdxl, tmp_path)
-    source.cache.put(0, False, dataclasses.replace(source.cache.get(0, False), deviation=torch.zeros(4, 8, 8)))
+    still = source.cache.get(0, False)
+    mean = still.mean * (0.01 if meant == "nothing" else 1)  # a VAE of random weights
+    source.cache.put(0, False, dataclasses.replace(still, mean=mean, deviation=torch.zeros(4, 8, 8)))
     model = dataclasses.replace(sdxl, noise=dataclasses.replace(sdxl.noise, prediction=used))
-    if meant != "neither":
+    if meant in ("epsilon", "v"):
         model.unet = _Ideal(model, source.cache.get(0, False).mean[None], meant)
     vectors = begin(sdxl, settings_for(files["sdxl"], pictures, tmp_path)).vectors
     found = doubt.mistaken_prediction(model, source, [0], vectors)
-    assert (found is not None) == (meant not in (used, "neither"))
+    assert (found is not None) == (meant not in (used, "neither", "nothing"))
     assert found is None or f"--prediction {meant}" in found
 
 

@@ -116,7 +116,7 @@ def read(path: Path) -> ModelConfig:
         denoiser = params.get("denoiser_config")
         noise = _denoiser(denoiser["params"], path) if denoiser else _noise(params, path)
         told = bool(denoiser) or "parameterization" in params
-        return _sane(ModelConfig(_unet(network), vae, noise, 8 * int(size) if size else None, told))
+        return _sane(ModelConfig(_unet(network), vae, noise, None if size is None else 8 * int(size), told))
     except UnusableFile:
         raise
     except KeyError as error:

@@ -11,7 +11,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.training.batch import BatchSource
 
 LOOKED_AT = 2  # pictures
-CLEARLY = 0.5  # a prediction this much nearer to the other target was meant for that
+CLEARLY = 0.5  # of a target's variance; a prediction that leaves less of it unexplained was meant for that target
 EARLY, TOO_HIGH = 5, 4.0  # steps, and their mean loss; a model that says nothing at all has about 1
 
 _TITLES = {"epsilon": "the noise (epsilon)", "v": "v"}
@@ -26,11 +26,12 @@ def mistaken_prediction(
     t = torch.full_like(batch.t, model.noise.steps // 2)
     noisy = model.noise.add(batch.latents, batch.noise, t)
     predicted = model.predict(noisy, t, model.encode_prompts(batch.prompts, vectors), batch.frames)
-    kinds = [replace(model.noise, prediction=name) for name in _TITLES]
-    errors = {n.prediction: float((predicted - n.target(batch.latents, batch.noise, t)).square().mean()) for n in kinds}
-    nearest = min(errors, key=lambda name: errors[name])
-    used = model.noise.prediction
-    if not errors[nearest] < CLEARLY * errors[used]:
+    unexplained = {}
+    for name in _TITLES:
+        target = replace(model.noise, prediction=name).target(batch.latents, batch.noise, t)
+        unexplained[name] = float((predicted - target).square().mean() / target.square().mean())
+    used, nearest = model.noise.prediction, min(unexplained, key=lambda name: unexplained[name])
+    if not unexplained[nearest] < CLEARLY * min(1.0, unexplained[used]):
         return None
     return (
         f"this checkpoint seems to predict {_TITLES[nearest]}, but is trained on as if it predicted {_TITLES[used]}: its losses "
