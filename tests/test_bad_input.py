@@ -363,7 +363,7 @@ class TestFilesThatOptionsName:
             ("start.safetensors", None, "no such file"),
             ("start.png", some("emb_params"), "no embedding in this picture"),
             ("start.safetensors", some("a", "b"), "holds 2"),
-            ("start.safetensors", {"emb_params": torch.ones(2, 768)}, "width 768, but this checkpoint takes 64"),
+            ("start.safetensors", {"emb_params": torch.ones(2, 768)}, "Stable Diffusion 1.x (vectors of width 768), but this"),
             ("start.safetensors", {"emb_params": torch.full((2, 64), torch.nan)}, "not numbers"),
             ("start.safetensors", some("emb_params", shape=(76, 64)), "not an embedding"),
         ],

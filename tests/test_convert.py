@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference.checkpoints import SIZES, write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from lib_ti.cli import main
@@ -116,7 +117,7 @@ def test_overwriting_when_asked(desk, capsys):
 
 def test_inspect_names_the_nearest_words(desk, capsys, tiny_checkpoint):
     checkpoint = open_checkpoint(tiny_checkpoint)
-    table = checkpoint.token_table()
+    (table,) = checkpoint.token_tables().values()
     rows = table[[320, 1125]] * torch.tensor([[2.0], [0.5]])
     formats.save(Embedding("mug", {"clip_l": rows}), "safetensors", desk / "mug.safetensors")
     assert main(["inspect", "mug.safetensors", "--model", str(tiny_checkpoint), "--json"]) == 0
@@ -128,6 +129,17 @@ def test_inspect_names_the_nearest_words(desk, capsys, tiny_checkpoint):
     shown = capsys.readouterr().out
     assert "the vocabulary's mean is" in shown
     assert "photo 1.00" in shown
+
+
+def test_inspect_names_the_nearest_words_of_both_vocabularies(desk, capsys):
+    path = write_checkpoint(desk / "xl.safetensors", SIZES["sdxl"])
+    rows = {name: table[[320, 1125]] for name, table in open_checkpoint(path).token_tables().items()}
+    formats.save(Embedding("mug", rows), "safetensors", desk / "mug.safetensors")
+    assert main(["inspect", "mug.safetensors", "--model", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["encoders"]
+    assert list(found) == ["clip_l", "clip_g"]
+    for encoder in found.values():
+        assert [vector["nearest_words"][0] for vector in encoder["vectors"]] == [["a", 1.0], ["photo", 1.0]]
 
 
 def test_inspect_tells_of_both_encoders_and_the_metadata(desk, capsys):

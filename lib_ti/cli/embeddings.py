@@ -10,9 +10,10 @@ from pathlib import Path
 
 from lib_ti import names
 from lib_ti.embedding import formats
-from lib_ti.embedding.inspect import Report, token_tables
+from lib_ti.embedding.fit import unfit
+from lib_ti.embedding.inspect import Report
 from lib_ti.embedding.inspect import inspect as describe
-from lib_ti.embedding.outline import made_for, misfit
+from lib_ti.embedding.outline import made_for
 from lib_ti.embedding.reading import joined, second_file
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
@@ -22,10 +23,10 @@ from lib_ti.model.loading import open_checkpoint
 def inspect(file: Path, model: Path | None, name: str | None, as_json: bool) -> int:
     """Print what is known of an embedding, with a checkpoint also its nearest words."""
     embedding = _read([file], name)
-    tables = token_tables(open_checkpoint(model)) if model else {}
-    if tables and (reason := misfit(embedding.widths, [table.shape[1] for table in tables.values()])):
-        raise BadInput([Problem("model", f"{embedding.name}: {reason}")])
-    report = describe(embedding, tables)
+    checkpoint = open_checkpoint(model) if model else None
+    if checkpoint and (reason := unfit(embedding, checkpoint)):
+        raise BadInput([Problem("model", reason)])
+    report = describe(embedding, checkpoint.token_tables() if checkpoint else {})
     if as_json:
         print(json.dumps(report.to_json(), ensure_ascii=False))
     else:

@@ -10,7 +10,6 @@ import torch
 
 from lib_ti.embedding.outline import made_for
 from lib_ti.embedding.value import Embedding
-from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.prompts import Vocabulary
 
 
@@ -62,12 +61,6 @@ class Report:
             "encoders": {name: report.to_json() for name, report in self.encoders.items()},
             "metadata": dict(sorted(e.metadata.items())),
         }
-
-
-def token_tables(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """The vocabulary's vectors, (words, width) fp32, for each of a checkpoint's text encoders."""
-    (encoder,) = checkpoint.family.encoders
-    return {encoder: checkpoint.token_table()}
 
 
 def inspect(embedding: Embedding, tables: Mapping[str, torch.Tensor], words: int = 5) -> Report:

@@ -42,20 +42,6 @@ def made_for(widths: Sequence[int]) -> str:
     return _MADE_FOR.get(tuple(widths), f"models of width {' + '.join(map(str, widths))}")
 
 
-def misfit(embedding: Sequence[int], checkpoint: Sequence[int]) -> str | None:
-    """Why vectors of these widths cannot be used with a checkpoint that takes those; None if they can.
-
-    >>> misfit((1024,), (768,))
-    'it is made for SD 2.x (width 1024), but this checkpoint (SD 1.x) takes vectors of width 768'
-    """
-    if tuple(embedding) == tuple(checkpoint):
-        return None
-    given, taken = (" + ".join(map(str, widths)) for widths in (embedding, checkpoint))
-    target = f"{_MADE_FOR[tuple(embedding)]} (width {given})" if tuple(embedding) in _MADE_FOR else made_for(embedding)
-    of = f" ({_MADE_FOR[tuple(checkpoint)]})" if tuple(checkpoint) in _MADE_FOR else ""
-    return f"it is made for {target}, but this checkpoint{of} takes vectors of width {taken}"
-
-
 def outline(path: Path) -> Outline | None:
     """Look at an embedding file. None for a picture without an embedding.
 

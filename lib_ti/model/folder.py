@@ -5,7 +5,6 @@ The networks' sizes come from the folder's own configurations, and their weights
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from lib_ti.errors import UnusableFile
 from lib_ti.model.checkpoint import Checkpoint, Part, empty, text_encoder
-from lib_ti.model.families import SD1
+from lib_ti.model.describe import family_of_folder, read_json, side_of_folder
 from lib_ti.model.layout import current_vae_name
 from lib_ti.model.noise import Noise
 from lib_ti.model.weights import Weights, open_weights
@@ -23,35 +22,35 @@ from lib_ti.model.weights import Weights, open_weights
 
 def open_folder(folder: Path) -> Checkpoint:
     """Understand a diffusers folder. Raises UnusableFile."""
-    index = _json(folder / "model_index.json", "this is not a diffusers folder: it has no model_index.json")
-    if "text_encoder_2" in index or "text_encoder_3" in index:
-        raise UnusableFile(
-            folder, f"{index.get('_class_name')} is not supported yet; use a Stable Diffusion 1.x checkpoint"
-        )
-    unet_config = _json(folder / "unet" / "config.json")
-    if unet_config.get("in_channels") != 4:
-        raise UnusableFile(folder, "this is an inpainting or editing checkpoint, which cannot be trained on")
-    text_config = _json(folder / "text_encoder" / "config.json")
-    if text_config.get("hidden_act") != "quick_gelu":
-        raise UnusableFile(folder, "its text encoder is not Stable Diffusion 1's; that is not supported yet")
-    text = text_encoder(text_config, folder / "text_encoder")
-    unet = _empty(UNet2DConditionModel, unet_config, folder / "unet", "UNet")
+    family, unet_config = family_of_folder(folder)
+    places = ("text_encoder", "text_encoder_2")
     return Checkpoint(
         path=folder,
-        family=SD1,
+        family=family,
         noise=_noise(folder / "scheduler" / "scheduler_config.json"),
-        resolution=8 * int(unet_config.get("sample_size", 64)),
-        text=Part(text, _weights(folder / "text_encoder")).check("text encoder"),
-        unet=Part(unet, _weights(folder / "unet")).check("UNet"),
+        resolution=side_of_folder(unet_config),
+        text={
+            encoder.name: _text_part(folder / place, projecting=encoder.name == family.pooled)
+            for encoder, place in zip(family.encoders, places, strict=False)
+        },
+        unet=Part(_empty(UNet2DConditionModel, unet_config, folder / "unet", "UNet"), _weights(folder / "unet")).check(
+            "UNet"
+        ),
         vae=vae_part(folder / "vae") if (folder / "vae").is_dir() else None,
+        cut=0 if family.pooled else family.encoders[0].layer - 1,  # diffusers cuts off what SD2 does not use
     )
+
+
+def _text_part(folder: Path, projecting: bool) -> Part:
+    module = text_encoder(read_json(folder / "config.json"), folder, projecting)
+    return Part(module, _weights(folder)).check("text encoder")
 
 
 def vae_part(folder: Path) -> Part:
     """A VAE from a folder of its own. Raises UnusableFile."""
     weights = _weights(folder)
     names = {current_vae_name(name): name for name in weights.shapes}
-    module = _empty(AutoencoderKL, _json(folder / "config.json"), folder, "VAE")
+    module = _empty(AutoencoderKL, read_json(folder / "config.json"), folder, "VAE")
     return Part(module, weights.renamed(names)).check("VAE")
 
 
@@ -74,7 +73,7 @@ def _weights(folder: Path) -> Weights:
 
 
 def _shards(index: Path) -> Weights:
-    places = _json(index).get("weight_map")
+    places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise UnusableFile(index, "it does not say where the weights are")
     shards = {name: open_weights(index.parent / Path(name).name) for name in sorted(set(places.values()))}
@@ -87,7 +86,7 @@ def _shards(index: Path) -> Weights:
 
 
 def _noise(path: Path) -> Noise:
-    config = _json(path)
+    config = read_json(path)
     if config.get("beta_schedule", "scaled_linear") != "scaled_linear":
         raise UnusableFile(path, f"the noise schedule {config['beta_schedule']!r} is not supported")
     predictions = {"epsilon": "epsilon", "v_prediction": "v"}
@@ -98,16 +97,5 @@ def _noise(path: Path) -> Noise:
         first_beta=config.get("beta_start", 0.00085),
         last_beta=config.get("beta_end", 0.012),
         prediction=predictions[prediction],
+        zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
     )
-
-
-def _json(path: Path, otherwise: str = "the file is missing") -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UnusableFile(path, otherwise) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnusableFile(path, f"unreadable ({error})") from error
-    if not isinstance(record, dict):
-        raise UnusableFile(path, "unreadable (not a JSON object)")
-    return record

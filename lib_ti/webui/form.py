@@ -34,6 +34,10 @@ LABELS = {
     "init_random": "Start from random vectors",
     "init_embedding": "Start from an embedding",
     "lr_schedule": "Learning rate schedule",
+    "learning_rate_2": "Learning rate, second text encoder",
+    "train_encoders": "Text encoders trained",
+    "zero_terminal_snr": "Zero terminal SNR",
+    "clip_skip": "CLIP skip",
     "clip": "Gradient limit",
     "clip_at": "Gradient limit at",
     "latent_cache_mb": "Cache for encoded pictures",
@@ -172,7 +176,11 @@ class Form:
 
     def _component(self, name: str) -> Any:
         start, holds = self._start[name], _holds(name)
-        classes = ["tinv-field", *(["tinv-switch"] if holds == "switch" else []), *(["tinv-wide"] if name in WIDE else [])]
+        classes = [
+            "tinv-field",
+            *(["tinv-switch"] if holds == "switch" else []),
+            *(["tinv-wide"] if name in WIDE else []),
+        ]
         common = {"label": label(name), "info": explain(name), "elem_id": element_id(name), "elem_classes": classes}
         if holds == "switch":
             return gr.Checkbox(value=start, **common)
