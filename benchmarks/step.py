@@ -28,7 +28,7 @@ from lib_ti.model.checkpoint import text_encoder
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.loading import open_checkpoint
 from lib_ti.model.prompts import Vocabulary, Word
-from lib_ti.model.text import PromptEncoder
+from lib_ti.model.text import PromptEncoder, TextEncoder
 from lib_ti.practice.concepts import MODEL
 from lib_ti.training import start
 from lib_ti.training.batch import BatchSource
@@ -61,7 +61,7 @@ def random_sd15(dtype: torch.dtype, device: torch.device) -> StableDiffusion:
         module.load_state_dict(values, assign=True)
         module.requires_grad_(False).eval()
     text.text_model.embeddings.position_ids = torch.arange(77, device=device).unsqueeze(0)
-    return StableDiffusion(unet, None, PromptEncoder(text), Vocabulary(), sizes.noise, device, dtype)
+    return StableDiffusion(unet, None, PromptEncoder({"clip_l": TextEncoder(text)}), Vocabulary(), sizes.noise, device, dtype)
 
 
 def source(model: StableDiffusion, resolution: int, factor: int) -> BatchSource:
@@ -94,7 +94,7 @@ def measure(
     title: str, model: StableDiffusion, resolution: int, factor: int, batch: int, steps: int, precision: str
 ) -> None:
     drawn = source(model, resolution, factor)
-    vectors = start.from_text(model.token_table(), model.vocabulary, "object", 2)
+    vectors = start.from_text(model.token_tables()["clip_l"], model.vocabulary, "object", 2)
     state = TrainState.begin({"clip_l": vectors.to(model.device)}, 0.0, LossScaler(active=precision == "fp16"))
 
     def step() -> None:

@@ -18,8 +18,8 @@ FIELDS: dict[str, frozenset[str]] = {
     "loading": frozenset({"checkpoint", "folder"}),
     "encoding": frozenset({"done", "images"}),
     "step": frozenset(
-        {"step", "steps", "loss", "smoothed_loss", "learning_rate", "norm", "similarity", "images_per_s", "seconds_left",
-         "memory_mb"}
+        {"step", "steps", "loss", "smoothed_loss", "learning_rate", "learning_rate_2", "norm", "similarity", "images_per_s",
+         "seconds_left", "memory_mb"}
     ),
     "preview": frozenset({"step", "prompt", "prompt_index", "seed", "seed_index", "file"}),
     "validation": frozenset({"step", "loss"}),
@@ -32,8 +32,9 @@ FIELDS: dict[str, frozenset[str]] = {
 }  # fmt: skip
 """The kinds of event and what each carries beside `kind` and `time` (seconds since 1970).
 
-`memory_mb`: peak memory of the device, or of the process on a CPU. `norm`: mean length of the vectors. `similarity`:
-mean cosine to where they started. `file`: relative to the run folder, but absolute in `finished`.
+`learning_rate_2`: of the second text encoder, where there is one. `memory_mb`: peak memory of the device, or of the process
+on a CPU. `norm`: mean length of the vectors. `similarity`: mean cosine to where they started. `file`: relative to the run
+folder, but absolute in `finished`.
 """
 
 _PLACE = {"step": ("step",), "preview": ("step", "prompt_index", "seed_index"), "snapshot": ("step",)}

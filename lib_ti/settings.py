@@ -8,13 +8,12 @@ against each other; what needs files to be looked at is checked in `training.pre
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from lib_ti import learning_rate, names
+from lib_ti.checks import CHECKS
 from lib_ti.errors import BadInput, Problem
 from lib_ti.option import Option, Raw, read
 
@@ -60,6 +59,16 @@ class TrainSettings:
         "Model",
         choices=("auto", "epsilon", "v"),
     )
+    zero_terminal_snr: str = _option(
+        "auto",
+        "whether the model was trained down to pure noise, if it is not told rightly by its files",
+        "Model",
+        choices=("auto", "yes", "no"),
+    )
+    clip_skip: int | None = _option(
+        None, "the text encoder's layer that is used, counted from the last, which is 1; auto: as the model's family does",
+        "Model", low=1, high=12,
+    )  # fmt: skip
 
     resolution: int | None = _option(
         None, "side of the training pictures; auto: what the checkpoint is made for", "Picture handling",
@@ -88,6 +97,15 @@ class TrainSettings:
 
     learning_rate: str = _option(
         "auto", "0.005, or AUTOMATIC1111's 0.005:100, 1e-3:1000 (rate:last step)", "Learning", metavar="RATE"
+    )
+    learning_rate_2: str = _option(
+        "auto", "for the second text encoder, which SDXL has; auto: the same", "Learning", metavar="RATE"
+    )
+    train_encoders: str = _option(
+        "both",
+        "of SDXL's two text encoders, those the word is learned for; for the other it stays what it starts from",
+        "Learning",
+        choices=("both", "clip_l", "clip_g"),
     )
     lr_schedule: str = _option(
         "auto",
@@ -181,8 +199,8 @@ def parse(raw: Mapping[str, Raw]) -> tuple[TrainSettings, list[Problem]]:
     for name, given in raw.items():
         try:
             value = read(TYPES[name], OPTIONS[name], given)
-            if name in _CHECKS and value is not None:
-                _CHECKS[name](value)
+            if name in CHECKS and value is not None:
+                CHECKS[name](value)
         except ValueError as error:
             problems.append(Problem(name, str(error)))
         else:
@@ -190,37 +208,6 @@ def parse(raw: Mapping[str, Raw]) -> tuple[TrainSettings, list[Problem]]:
     settings = TrainSettings(**values)
     problems += _clashes(settings, raw)
     return settings, problems
-
-
-def _check_name(name: str) -> None:
-    if problem := names.problem_with(name):
-        raise ValueError(problem)
-
-
-def _check_rate(text: str) -> None:
-    if text != "auto":
-        learning_rate.parse(text)
-
-
-def _check_multiple_of_8(pixels: int) -> None:
-    if pixels % 8:
-        raise ValueError(f"{pixels} is not a multiple of 8; {pixels // 8 * 8} is the next one below")
-
-
-def check_device(text: str) -> None:
-    """Raises ValueError with a sentence unless `text` may be a device."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise ValueError(f"{text!r} is not auto, cpu or a card such as cuda:0; other devices are not supported")
-
-
-_CHECKS: dict[str, Any] = {
-    "name": _check_name,
-    "learning_rate": _check_rate,
-    "device": check_device,
-    "resolution": _check_multiple_of_8,
-    "preview_width": _check_multiple_of_8,
-    "preview_height": _check_multiple_of_8,
-}
 
 
 def _clashes(settings: TrainSettings, raw: Mapping[str, Raw]) -> list[Problem]:

@@ -361,9 +361,13 @@ class TestFilesThatOptionsName:
         ("name", "tensors", "reason"),
         [
             ("start.safetensors", None, "no such file"),
-            ("start.png", some("emb_params"), "ends in .safetensors"),
+            ("start.png", some("emb_params"), "no embedding in this picture"),
             ("start.safetensors", some("a", "b"), "holds 2"),
-            ("start.safetensors", some("emb_params", shape=(2, 768)), "width 768, but this checkpoint takes 64"),
+            (
+                "start.safetensors",
+                {"emb_params": torch.ones(2, 768)},
+                "Stable Diffusion 1.x (vectors of width 768), but this",
+            ),
             ("start.safetensors", {"emb_params": torch.full((2, 64), torch.nan)}, "not numbers"),
             ("start.safetensors", some("emb_params", shape=(76, 64)), "not an embedding"),
         ],
@@ -623,11 +627,12 @@ class TestOtherCommands:
         (desk / "torn.safetensors").write_bytes(half(mug))
         (desk / "text.pt").write_text("no embedding")
         assert "no such file" in refused("inspect", "none.pt")[0]
-        assert "damaged" in refused("inspect", "torn.safetensors")[0]
+        assert "truncated" in refused("inspect", "torn.safetensors")[0]
         assert "not a PyTorch file" in refused("inspect", "text.pt")[0]
         assert "this file holds" in refused("inspect", tiny_checkpoint)[0]
         assert "no such file" in refused("inspect", mug, "--model", "none.ckpt")[0]
-        assert "width 64, the embedding's 768" in refused("inspect", mug, "--model", tiny_checkpoint)[0]
+        assert "takes vectors of width 64" in refused("inspect", mug, "--model", tiny_checkpoint)[0]
+        assert "no embedding called 'cup'" in refused("inspect", mug, "--name", "cup")[0]
         assert "FILE" in refused("inspect")[0]
         assert "did you mean --json?" in refused("inspect", mug, "--jso")[0]
 
@@ -638,8 +643,17 @@ class TestOtherCommands:
         assert "--to" in refused("convert", mug, "new.pt")[0]
         assert "there is no folder" in refused("convert", mug, "none/new.pt", "--to", "a1111")[0]
         assert "there is no folder" in refused("convert", mug, "pictures/0.png/new.pt", "--to", "a1111")[0]
-        for format, suffix in (("a1111", ".pt"), ("diffusers", ".safetensors")):
-            assert "SDXL" in refused("convert", xl, f"new{suffix}", "--to", format)[0]
+        assert "these are 3" in refused("convert", mug, mug, mug, "new.pt", "--to", "a1111")[0]
+        assert "same text encoder" in refused("convert", mug, mug, "new.pt", "--to", "a1111")[0]
+        assert "both text encoders already" in refused("convert", mug, xl, "new.pt", "--to", "a1111")[0]
+        assert "--token: only diffusers'" in refused("convert", mug, "new.pt", "--to", "a1111", "--token", "a")[0]
+        assert "--token: ' '" in refused("convert", mug, "new.safetensors", "--to", "diffusers", "--token", " ")[0]
+
+    def test_convert_replaces_nothing_unasked(self, mug, xl, refused):
+        assert "exists already" in refused("convert", mug, mug, "--to", "safetensors")[0]
+        assert "exists already" in refused("convert", mug, mug.parent, "--to", "safetensors")[0]
+        (mug.parent / "new_2.safetensors").write_bytes(b"")
+        assert "new_2.safetensors exists already" in refused("convert", xl, "new.safetensors", "--to", "diffusers")[0]
 
     def test_generate(self, desk, mug, refused, tiny_checkpoint):
         lines = refused(

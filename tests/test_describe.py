@@ -107,9 +107,25 @@ def test_what_is_not_there(tmp_path):
 
 
 FOLDERS = {
-    "SDXL": ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}),
+    "SD3": ("model_index.json", {"text_encoder_3": ["transformers", "T5EncoderModel"]}),
+    "Flux": (
+        "model_index.json",
+        {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]},
+    ),
+    "refiner": (
+        "model_index.json",
+        {
+            "_class_name": "StableDiffusionXLImg2ImgPipeline",
+            "text_encoder": [None, None],
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        },
+    ),
+    "SDXL without CLIP-L": (
+        "model_index.json",
+        {"text_encoder": [None, None], "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]},
+    ),
+    "SDXL without CLIP-G": ("unet/config.json", {"addition_embed_type": "text_time"}),
     "inpainting": ("unet/config.json", {"in_channels": 9}),
-    "SD2": ("text_encoder/config.json", {"hidden_act": "gelu"}),
 }
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,11 +17,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load, save, save_file
 
-from lib_ti.embedding import formats
+from lib_ti.embedding import formats, reading
 from lib_ti.embedding.formats import WRITERS, safetensors_bytes
+from lib_ti.embedding.outline import outline
 from lib_ti.embedding.value import Embedding
-from lib_ti.errors import UnusableFile
+from lib_ti.errors import TextualInversionError, TrainingFailed, UnusableFile
 from lib_ti.names import problem_with
+from lib_ti.runs.execute import deliver
 
 TWO = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 0.5, 1e-8]])
 MUG = Embedding("my-mug", {"clip_l": TWO}, {"steps": "500", "checkpoint_name": "v1-5", "checkpoint_sha256": "ab" * 32})
@@ -33,10 +36,7 @@ def same(found: Embedding, wanted: Embedding) -> bool:
 
 
 def write(embedding: Embedding, how: str, folder: Path) -> Path:
-    suffix, writer = WRITERS[how]
-    path = folder / f"{embedding.name}{suffix}"
-    path.write_bytes(writer(embedding))
-    return path
+    return formats.save(embedding, how, folder / f"{embedding.name}{WRITERS[how].suffix}")[0]
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -90,6 +90,7 @@ def test_a1111_s_file(tmp_path):
         "step": 500,
         "sd_checkpoint": "ababababab",
         "sd_checkpoint_name": "v1-5",
+        "metadata": MUG.metadata,
     }
     assert list(vectors) == ["*"]
     assert type(vectors["*"]) is torch.Tensor
@@ -121,7 +122,7 @@ def test_foreign_metadata_does_not_hinder_a1111_s(tmp_path):
 def test_diffusers_file(tmp_path):
     path = write(MUG, "diffusers", tmp_path)
     with safe_open(path, framework="pt") as file:
-        assert (list(file.keys()), file.metadata()) == (["my-mug"], {"format": "pt"})
+        assert (list(file.keys()), file.metadata()) == (["my-mug"], {"format": "pt", **MUG.metadata})
 
 
 @pytest.mark.parametrize("how", WRITERS)
@@ -143,7 +144,7 @@ def test_the_same_embedding_gives_the_same_bytes_in_every_process():
         from lib_ti.embedding.value import Embedding
         embedding = Embedding("mug", {"clip_l": torch.ones(2, 768)}, {str(n): str(-n) for n in range(50)})
         for how in ("safetensors", "diffusers"):
-            print(hashlib.sha256(WRITERS[how][1](embedding)).hexdigest())
+            print(hashlib.sha256(b"".join(WRITERS[how].write(embedding))).hexdigest())
     """
     root = Path(__file__).parent.parent
     digests = {
@@ -164,7 +165,7 @@ def embeddings(draw: st.DrawFn) -> Embedding:
     name = draw(st.text(min_size=1, max_size=20).filter(lambda text: problem_with(text) is None))
     count, width = draw(st.integers(1, 75)), draw(st.integers(1, 48))
     number = st.floats(width=32, allow_nan=False, allow_infinity=False)
-    few = draw(st.lists(number, min_size=1, max_size=8))
+    few = draw(st.lists(number, min_size=1, max_size=8).filter(lambda n: n[0] != 0))
     vectors = torch.tensor(few).repeat(count * width)[: count * width].view(count, width)
     return Embedding(name, {"clip_l": vectors}, draw(st.dictionaries(st.text(max_size=9), st.text(max_size=9))))
 
@@ -176,15 +177,75 @@ def embeddings(draw: st.DrawFn) -> Embedding:
 def test_what_is_written_is_read_again(tmp_path_factory, how, embedding):
     found = formats.read(write(embedding, how, tmp_path_factory.getbasetemp()))
     assert same(found, embedding)
-    if how == "safetensors":
-        assert found.metadata == embedding.metadata
+    kept = {k: v for k, v in embedding.metadata.items() if how == "a1111" or k not in ("format", "token")}
+    assert {k: v for k, v in found.metadata.items() if how == "a1111" or k not in ("format", "token")} == kept
 
 
-def test_two_encoders_there_and_back(tmp_path):
-    both = Embedding("xl", {"clip_l": torch.rand(3, 768), "clip_g": torch.rand(3, 1280)}, {"steps": "1"})
-    found = formats.read(write(both, "safetensors", tmp_path))
-    assert same(found, both)
-    assert (found.count, sorted(found.widths), found.family) == (3, [768, 1280], "sdxl")
+BOTH = Embedding("xl", {"clip_l": torch.rand(3, 768), "clip_g": torch.rand(3, 1280)}, {"steps": "1"})
+
+
+@pytest.mark.parametrize("how", ["safetensors", "a1111"])
+def test_two_encoders_there_and_back(tmp_path, how):
+    found = formats.read(write(BOTH, how, tmp_path))
+    assert same(found, BOTH)
+    assert (found.count, found.widths, found.family) == (3, (768, 1280), "sdxl")
+    assert found.metadata == (
+        BOTH.metadata if how == "safetensors" else {}
+    )  # A1111 takes whatever is there for vectors
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("learned_embeds", "learned_embeds_2"),
+        ("learned_embeds-steps-500", "learned_embeds_2-steps-500"),
+        ("mug", "mug_2"),
+    ],
+)
+def test_two_files_for_two_encoders(tmp_path, first, second):
+    one, two = formats.save(BOTH, "diffusers", tmp_path / f"{first}.safetensors")
+    assert (one.stem, two.stem) == (first, second)
+    for files in ((one, two), (two, one)):
+        found = reading.joined(*files)
+        assert {k: v.tolist() for k, v in found.vectors.items()} == {k: v.tolist() for k, v in BOTH.vectors.items()}
+        assert found.metadata == {"steps": "1", "token": "xl"}
+
+
+def test_files_that_do_not_belong_together_are_not_joined(tmp_path):
+    names = {"l": torch.ones(2, 768), "l2": torch.ones(2, 768), "g": torch.ones(2, 1280), "g3": torch.ones(3, 1280)}
+    for name, vectors in names.items():
+        save_file({"<mug>": vectors}, tmp_path / f"{name}.safetensors")
+    save_file(dict(BOTH.vectors), tmp_path / "xl.safetensors")
+    for other, reason in {
+        "l2": "same text encoder",
+        "g3": "3 vectors, but l.safetensors holds 2",
+        "xl": "both",
+    }.items():
+        with pytest.raises(UnusableFile, match=reason):
+            reading.joined(tmp_path / "l.safetensors", tmp_path / f"{other}.safetensors")
+
+
+def test_what_does_not_read_as_it_was_written_is_not_left(tmp_path, monkeypatch):
+    wrong = formats.Writer(".safetensors", lambda e: (safetensors_bytes({"emb_params": TWO + 1}, {}),))
+    torn = formats.Writer(".safetensors", lambda e: (formats.portable(e)[:-1],))
+    (tmp_path / "my-mug.safetensors").write_bytes(b"what was there")
+    for writer, reason in ((wrong, "does not read as"), (torn, "cannot be read again")):
+        monkeypatch.setitem(WRITERS, "wrong", writer)
+        with pytest.raises(TextualInversionError, match=reason):
+            write(MUG, "wrong", tmp_path)
+        assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("my-mug.safetensors", b"what was there")]
+
+
+def test_a_finished_embedding_is_delivered_only_if_it_can_be_read(tmp_path, monkeypatch):
+    """A disk that loses what was written; the run's own copy remains."""
+    run = SimpleNamespace(embedding=tmp_path / "run.safetensors")
+    settings = SimpleNamespace(out=tmp_path / "out", name="mug", overwrite=False)
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: whole(path)[:-1] if path.suffix == ".part" else whole(path))
+    with pytest.raises(TrainingFailed, match="what was written reads otherwise"):
+        deliver(formats.portable(MUG), run, settings)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert whole(run.embedding) == formats.portable(MUG)
 
 
 # --- what others write ---------------------------------------------------------------------------------------------
@@ -242,7 +303,7 @@ def test_what_others_write(tmp_path, file, zipped):
 
 def test_what_a1111_says_of_an_embedding_is_kept(tmp_path):
     torch.save(a1111(TWO), tmp_path / "mug.pt")
-    told = {"steps": "800", "checkpoint_name": "v1-5-pruned", "name": "another name"}
+    told = {"steps": "800", "checkpoint_name": "v1-5-pruned", "checkpoint_hash": "81761151", "name": "another name"}
     assert formats.read(tmp_path / "mug.pt").metadata == told
 
 
@@ -256,18 +317,136 @@ def test_the_family_is_told_by_the_widths(widths, family):
     assert Embedding("mug", vectors, {"family": "sd1"}).family == "sd1"
 
 
+# --- what other programs wrote ------------------------------------------------------------------------------------
+
+GOLDEN = Path(__file__).parent / "golden"
+ONE = torch.tensor([[1.0, -2.0, 0.5, 0.125, -0.25, 3.0], [0.1, -1e-8, 65504.0, 7.0, -0.75, 0.0]])
+XL = {"clip_l": torch.arange(12.0).view(2, 6) / 8 - 1, "clip_g": torch.arange(20.0).view(2, 10) / 16 - 0.5}
+OF_A1111 = {"steps": "800", "checkpoint_hash": "6ce0161689", "checkpoint_name": "v1-5-pruned-emaonly", "name": "my-mug"}
+SPEC = {
+    "modelspec.sai_model_spec": "1.0.0",
+    "modelspec.architecture": "stable-diffusion-v1/textual-inversion",
+    "modelspec.title": "my-mug",
+    "modelspec.resolution": "512x512",
+}
+TOKEN = {"token": "<my-mug>"}
+WRITTEN = {
+    "a1111.pt": ({"clip_l": ONE}, OF_A1111),
+    "a1111-text.png": ({"clip_l": ONE}, OF_A1111),
+    "a1111-pixels.png": ({"clip_l": ONE}, OF_A1111),
+    "a1111-pixels.webp": ({"clip_l": ONE}, OF_A1111),
+    "diffusers.safetensors": ({"clip_l": ONE}, TOKEN),
+    "diffusers.bin": ({"clip_l": ONE}, TOKEN),
+    "diffusers-advanced.safetensors": (XL, {}),
+    "learned_embeds.safetensors": ({"clip_l": XL["clip_l"]}, TOKEN),
+    "learned_embeds_2.safetensors": ({"clip_l": XL["clip_g"]}, TOKEN),  # by its width of 10, nobody could tell
+    "invoke-training.safetensors": ({"clip_l": ONE}, {}),
+    "invoke-training-xl.safetensors": (XL, {}),
+    "onetrainer.safetensors": ({"clip_l": ONE}, {}),
+    "onetrainer-xl.safetensors": (XL, {}),
+    "onetrainer-xl-both.safetensors": (XL, {"left_out": "clip_g_out, clip_l_out"}),
+    "onetrainer-lora.safetensors": ({"clip_l": ONE}, {}),
+    "paper-torch2.1.2.pt": ({"clip_l": ONE}, {}),
+    "paper-torch2.13.0.pt": ({"clip_l": ONE}, {}),
+    "sd-scripts.safetensors": ({"clip_l": ONE.half().float()}, SPEC),
+    "sd-scripts.pt": ({"clip_l": ONE}, {}),
+    "sd-scripts-xl.safetensors": (XL, SPEC),
+    "sd-scripts-xl.pt": (XL, {}),
+}
+REFUSED_OF_OTHERS = {
+    "onetrainer-output.safetensors": r"output embeddings \(emp_params_out\)",
+    "onetrainer-xl-output.safetensors": r"output embeddings \(clip_g_out, clip_l_out\)",
+    "onetrainer-xl-lora.safetensors": "2 embeddings: my-cup, my-mug; say which",
+}
+
+
+def test_nothing_that_others_wrote_is_left_out():
+    files = {path.name for path in GOLDEN.iterdir()} - {"README.md"}
+    assert files == WRITTEN.keys() | REFUSED_OF_OTHERS.keys() | {
+        "ours.safetensors",
+        "ours-xl.safetensors",
+        "ours.diffusers",
+    }
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("file", WRITTEN)
+def test_what_other_programs_wrote(file):
+    vectors, told = WRITTEN[file]
+    found = formats.read(GOLDEN / file)
+    inside = file.startswith("a1111-") or "lora" in file
+    assert found.name == ("my-mug" if inside else Path(file).stem)
+    assert {k: v.tolist() for k, v in found.vectors.items()} == {k: v.tolist() for k, v in vectors.items()}
+    assert found.metadata == told
+    if "lora" not in file:
+        seen = outline(GOLDEN / file)
+        assert (seen.count, seen.widths, seen.name) == (2, found.widths, "my-mug" if inside else "")
+
+
+@pytest.mark.parametrize("file", REFUSED_OF_OTHERS)
+def test_what_other_programs_wrote_and_is_no_use(file):
+    for look in (formats.read, outline):
+        with pytest.raises(UnusableFile, match=REFUSED_OF_OTHERS[file]):
+            look(GOLDEN / file)
+
+
+def test_one_of_several_is_chosen_by_its_name(tmp_path):
+    lora = GOLDEN / "onetrainer-xl-lora.safetensors"
+    for name, more in (("my-mug", 0), ("my-cup", 1)):
+        found = formats.read(lora, name)
+        assert found.name == name
+        assert {k: v.tolist() for k, v in found.vectors.items()} == {k: (v + more).tolist() for k, v in XL.items()}
+    with pytest.raises(UnusableFile, match="no embedding called 'mug', but my-cup, my-mug"):
+        formats.read(lora, "mug")
+    torch.save({"string_to_param": {"<a>": TWO, "<b>": TWO + 1}}, tmp_path / "two.pt")
+    assert formats.read(tmp_path / "two.pt", "<b>").vectors["clip_l"].tolist() == (TWO + 1).tolist()
+    assert same(formats.read(GOLDEN / "a1111.pt", "a1111"), formats.read(GOLDEN / "a1111.pt"))
+    with pytest.raises(UnusableFile, match="only 'a1111'"):
+        formats.read(GOLDEN / "a1111.pt", "mug")
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("bundle_emb.my.dotted.name.clip_l", "my.dotted.name"),
+        ("bundle_emb.my-mug.string_to_param.*", "my-mug"),
+    ],
+)
+def test_names_in_bundles(tmp_path, key, name):
+    save_file({key: TWO, "lora_unet_a.lora_up.weight": torch.zeros(1, 1)}, tmp_path / "lora.safetensors")
+    assert same(formats.read(tmp_path / "lora.safetensors"), Embedding(name, {"clip_l": TWO}))
+
+
+def test_what_we_write_to_the_byte():
+    """What these files are is a promise to every program that reads them."""
+    told = {"name": "my-mug", "steps": "500", "checkpoint_name": "v1-5"}
+    one, both = Embedding("my-mug", {"clip_l": ONE}, told), Embedding("my-mug", XL, told)
+    assert formats.portable(one) == (GOLDEN / "ours.safetensors").read_bytes()
+    assert formats.portable(both) == (GOLDEN / "ours-xl.safetensors").read_bytes()
+    assert b"".join(formats.diffusers(both)) == (GOLDEN / "ours.diffusers").read_bytes()
+
+
 # --- what cannot be used -------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "nothing": ({}, "holds 0"),
-    "two-sets": ({"a": TWO, "b": TWO + 1}, "holds 2"),
-    "sdxl-output": ({"clip_l_out": TWO, "clip_g_out": TWO + 1}, "holds 2"),
+    "nothing": ({}, "holds none"),
+    "two-sets": ({"b": TWO, "a": TWO + 1}, "holds 2 embeddings: a, b; say which"),
+    "sdxl-output": ({"clip_l_out": TWO, "clip_g_out": TWO + 1}, r"output embeddings \(clip_g_out, clip_l_out\)"),
+    "output": ({"emp_params_out": TWO}, "output embeddings"),
+    "sd3": ({"clip_l": TWO, "clip_g": TWO + 1, "t5": TWO + 2}, r"other text encoders \(t5\)"),
+    "flux": ({"clip_l": TWO, "t5": TWO + 1}, "other text encoders"),
+    "more-than-both": ({"clip_l": TWO, "clip_g": TWO + 1, "more": TWO + 2}, "also holds more"),
+    "more-than-one": ({"emb_params": TWO, "more": TWO + 1}, "also holds more"),
+    "twice": ({"emb_params": TWO, "emp_params": TWO + 1}, "also holds emb_params, emp_params"),
+    "lora": ({"lora_unet_a.lora_down.weight": torch.zeros(1, 4, 1, 1), "b": TWO}, "a LoRA, and no embedding"),
+    "checkpoint": ({"a.weight": torch.zeros(1, 4, 1, 1), "b": TWO}, "this file holds 2 tensors"),
+    "zeros": ({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}, "never trained"),
     "picture": ({"a": torch.zeros(2, 3, 4)}, "not an embedding"),
     "number": ({"a": torch.tensor(1.0)}, "not an embedding"),
     "integers": ({"a": torch.zeros(2, 768, dtype=torch.int64)}, "not an embedding"),
     "no-vectors": ({"a": torch.zeros(0, 768)}, "not an embedding"),
     "no-width": ({"a": torch.zeros(2, 0)}, "not an embedding"),
-    "too-many": ({"a": torch.zeros(76, 768)}, "not an embedding"),
+    "too-many": ({"a": torch.zeros(76, 768)}, "holds 76 vectors, but a prompt has room for 75"),
     "too-wide": ({"a": torch.zeros(2, 5000)}, "not an embedding"),
     "not-a-number": ({"a": torch.tensor([[1.0, float("nan")]])}, "not numbers"),
     "infinite": ({"a": torch.tensor([[1.0, float("-inf")]])}, "not numbers"),
@@ -310,10 +489,13 @@ def test_pickles_of_something_else_are_refused(tmp_path, content):
 @pytest.mark.parametrize("told", [[1, 2], {"a": TWO}, 10**5000], ids=["list", "dict", "huge"])
 def test_odd_words_about_an_embedding_are_passed_over(tmp_path, told):
     torch.save(a1111(TWO) | {"step": told, "name": told}, tmp_path / "mug.pt")
-    assert formats.read(tmp_path / "mug.pt").metadata == {"checkpoint_name": "v1-5-pruned"}
+    assert formats.read(tmp_path / "mug.pt").metadata == {
+        "checkpoint_name": "v1-5-pruned",
+        "checkpoint_hash": "81761151",
+    }
 
 
-@pytest.mark.parametrize("file", ["mug.txt", "mug", "mug.png", "mug.safetensors.part"])
+@pytest.mark.parametrize("file", ["mug.txt", "mug", "mug.jpg", "mug.safetensors.part"])
 def test_other_suffixes_are_refused(tmp_path, file):
     (tmp_path / file).write_bytes(save({"emb_params": TWO}))
     with pytest.raises(UnusableFile, match="ends in"):
@@ -328,10 +510,10 @@ def test_what_is_not_there_is_refused(tmp_path):
 
 
 def test_a_checkpoint_is_not_read_as_an_embedding(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "LARGEST", 1000)
-    save_file({"emb_params": torch.zeros(1, 768)}, tmp_path / "mug.safetensors")
+    monkeypatch.setattr(reading, "LARGEST", 1000)
+    torch.save({"emb_params": torch.ones(1, 768)}, tmp_path / "mug.pt")
     with pytest.raises(UnusableFile, match="too large"):
-        formats.read(tmp_path / "mug.safetensors")
+        formats.read(tmp_path / "mug.pt")
 
 
 # --- damage --------------------------------------------------------------------------------------------------------
@@ -341,7 +523,7 @@ def files() -> dict[str, bytes]:
     """Sound files of each kind."""
     zipped = io.BytesIO()
     torch.save(a1111(TWO), zipped)
-    written = {f"{how}{suffix}": writer(MUG) for how, (suffix, writer) in WRITERS.items()}
+    written = {f"{how}{suffix}": write(MUG)[0] for how, (suffix, write) in WRITERS.items()}
     return written | {"zip.pt": zipped.getvalue()}
 
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(path for path in (ROOT / "lib_ti").rglob("*.py"))
 
-BASE = {"errors", "events", "files", "names", "learning_rate", "option", "randomness", "settings"}
+BASE = {"checks", "errors", "events", "files", "names", "learning_rate", "option", "randomness", "settings"}
 BELOW: dict[str, set[str]] = {
     "base": set(),
     "data": {"base"},

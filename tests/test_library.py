@@ -1,5 +1,6 @@
 """What the list of embeddings says of each file, and that it notices every change."""
 
+import json
 import os
 import subprocess
 import sys
@@ -98,11 +99,24 @@ class TestFit:
             assert told(Library(Host(folder, path))) == {"one": ""}
 
     def test_pickled_ones(self, folder):
-        torch.save({"string_to_param": {"*": torch.zeros(3, 768)}, "name": "other"}, folder / "old.pt")
-        torch.save({"<cat>": torch.zeros(768)}, folder / "concept.bin")
+        torch.save({"string_to_param": {"*": torch.ones(3, 768)}, "name": "other"}, folder / "old.pt")
+        torch.save({"<cat>": torch.ones(768)}, folder / "concept.bin")
         found = {entry.name: entry for entry in Library(Host(folder)).entries()}
         assert (found["old"].outline.count, found["old"].outline.widths) == (3, (768,))
         assert (found["concept"].outline.count, found["concept"].reason) == (1, "")
+
+    def test_a1111_s_pictures(self, folder):
+        """They are called what they are called inside; a plain picture is none, and says nothing."""
+        golden = Path(__file__).parent / "golden"
+        for name in ("a1111-text.png", "a1111-pixels.webp"):
+            (folder / f"of {name}").write_bytes((golden / name).read_bytes())
+        (folder / "mug.preview.png").write_bytes((golden / "a1111-text.png").read_bytes())
+        Image.new("RGB", (9, 9), "teal").save(folder / "plain.png")
+        (folder / "torn.png").write_bytes((golden / "a1111-text.png").read_bytes()[:300])
+        (entry, torn) = Library(Host(folder)).entries()
+        assert (entry.name, entry.outline.count, entry.fits) == ("my-mug", 2, True)
+        assert entry.picture.path == str(entry.path)
+        assert (torn.name, torn.reason) == ("torn", "unreadable: the embedding in this picture is damaged")
 
 
 class TestOrder:
@@ -217,7 +231,7 @@ class TestVersion:
 
     def test_an_unchanged_file_is_not(self, folder, monkeypatch):
         library = Library(Host(folder))
-        torch.save({"*": torch.zeros(1, 768)}, folder / "old.pt")
+        torch.save({"*": torch.ones(1, 768)}, folder / "old.pt")
         library.entries()
         monkeypatch.setattr("lib_ti.embedding.formats.read", pytest.fail)
         library.version()
@@ -264,4 +278,32 @@ def test_a_header_is_not_believed(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(embedding((1, 768)) + b"more")
     with pytest.raises(UnusableFile):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [8, 4]},
+        {"dtype": "F32", "shape": [-1, -1], "data_offsets": [-4, 4]},
+        {"dtype": "F32", "shape": ["a", 10**9], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1e999], "data_offsets": [0, 4]},
+        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 2, 4]},
+    ],
+)
+def test_a_header_that_fits_no_data(tmp_path, entry):
+    text = json.dumps({"a": entry}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(UnusableFile):
+        read_header(tmp_path / "a.safetensors")
+
+
+def test_a_header_of_great_length_is_not_read(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with path.open("wb") as file:
+        file.write((30_000_000).to_bytes(8, "little") + b"{")
+        file.truncate(40_000_000)
+    with pytest.raises(UnusableFile, match="its header is 28 MB long"):
         read_header(path)

@@ -24,11 +24,12 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.loading import open_checkpoint, with_vae
 from lib_ti.model.noise import Noise
 from lib_ti.model.prompts import PLAIN, Prompt
-from lib_ti.model.text import PromptEncoder
+from lib_ti.model.text import Context, PromptEncoder, TextEncoder
 from lib_ti.model.weights import Weights, open_weights
 
 CPU = torch.device("cpu")
 FEW = replace(SIZES["small"], vocabulary=500)  # no test here writes a prompt
+OF_SD1 = [name for name, sizes in SIZES.items() if sizes.family == "sd1"]
 TIMES = torch.tensor([3, 981])
 OF_SD15 = "21503364ca61d806acb658b579a19b5a1c418f8496f5647379e151adfab3c318"  # sha256 of its names and shapes
 
@@ -43,15 +44,15 @@ def load(checkpoint: Checkpoint) -> StableDiffusion:
 
 def computed(model: StableDiffusion) -> dict[str, torch.Tensor]:
     """What every part of a loaded model makes of some inputs, their sides unequal."""
-    width = model.token_table().shape[1]
+    (width,) = (table.shape[1] for table in model.token_tables().values())
     prompt = Prompt(tuple(range(77)), (PLAIN,) * 77)
     mean, deviation = model.encode_pictures(noise(1, 3, 32, 64))
     return {
-        "prediction": model.predict(noise(2, 4, 16, 8), TIMES, noise(2, 77, width).to(model.dtype)),
+        "prediction": model.predict(noise(2, 4, 16, 8), TIMES, Context(noise(2, 77, width).to(model.dtype))),
         "mean": mean,
         "deviation": deviation,
         "pixels": model.decode_latents(noise(1, 4, 6, 4)),
-        "features": model.encode_prompts([prompt], {"clip_l": torch.zeros(0, width)}),
+        "features": model.encode_prompts([prompt], model.no_vectors()).features,
     }
 
 
@@ -85,7 +86,7 @@ def assert_loads(path: Path, dtype: torch.dtype = torch.float16) -> None:
 # --- the original layout -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.smoke] * (name == "small")) for name in SIZES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.smoke] * (name == "small")) for name in OF_SD1])
 def test_a_checkpoint_of_any_size_computes_what_its_file_says(tmp_path, name):
     sizes = replace(SIZES[name], vocabulary=500)
     path = write_checkpoint(tmp_path / "model.safetensors", sizes)
@@ -153,16 +154,16 @@ def test_a_ckpt_of_lightning_loads_where_lightning_is_not_installed(tmp_path, mo
 def test_what_the_yaml_tells(tmp_path):
     sizes = replace(FEW, parameterization="v", image_size=16)
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", sizes))
-    assert (checkpoint.family.name, checkpoint.width, checkpoint.prompt_length) == ("sd1", 64, 77)
+    assert (checkpoint.family.name, checkpoint.widths, checkpoint.prompt_length) == ("sd1", (64,), 77)
     assert checkpoint.resolution == 8 * 16
     assert checkpoint.noise == Noise(1000, 0.00085, 0.012, "v")
-    assert checkpoint.predicting("auto").noise.prediction == "v"
-    assert checkpoint.predicting("epsilon").noise.prediction == "epsilon"
+    assert checkpoint.adjusted().noise.prediction == "v"
+    assert checkpoint.adjusted("epsilon").noise.prediction == "epsilon"
 
 
 def test_loaded_networks_are_frozen_and_in_the_precision_asked_for(tiny_checkpoint):
     model = StableDiffusion.load(open_checkpoint(tiny_checkpoint), torch.bfloat16, CPU)
-    for network in (model.unet, model.vae, model.text.model):
+    for network in model.networks:
         assert not network.training
         assert {(p.dtype, p.requires_grad) for p in network.parameters()} == {(torch.bfloat16, False)}
     prediction = computed(model)["prediction"]
@@ -190,9 +191,9 @@ def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch):
 
     monkeypatch.setattr(original, "open_weights", lambda path: Weights(path, shapes, pytest.fail))
     checkpoint = open_checkpoint(Path("v1-5-pruned-emaonly.safetensors"))
-    parts = checkpoint.unet, checkpoint.vae, checkpoint.text
+    parts = checkpoint.unet, checkpoint.vae, checkpoint.text["clip_l"]
     assert [len(part.weights.shapes) for part in parts] == [686, 248, 196]
-    assert (checkpoint.width, checkpoint.resolution, checkpoint.noise) == (768, 512, Noise())
+    assert (checkpoint.widths, checkpoint.resolution, checkpoint.noise) == ((768,), 512, Noise())
 
 
 # --- another VAE ---------------------------------------------------------------------------------------------------
@@ -259,7 +260,7 @@ def test_another_vae_takes_the_place_of_a_checkpoint_s_own(other_vae, tmp_path):
 
 def assert_folder_loads(folder: Folder) -> None:
     model = load(open_checkpoint(folder.path))
-    wanted = replace(model, unet=folder.unet, vae=folder.vae, text=PromptEncoder(folder.text))
+    wanted = replace(model, unet=folder.unet, vae=folder.vae, text=PromptEncoder({"clip_l": TextEncoder(folder.text)}))
     assert_close(computed(model), computed(wanted))
 
 
@@ -286,7 +287,7 @@ def test_a_folder_tells_what_it_predicts(tmp_path):
     folder = write_folder(tmp_path, vocabulary=500, scheduler={"prediction_type": "v_prediction"})
     checkpoint = open_checkpoint(folder.path)
     assert checkpoint.noise == Noise(prediction="v")
-    assert (checkpoint.width, checkpoint.resolution) == (64, 64)
+    assert (checkpoint.widths, checkpoint.resolution) == ((64,), 64)
 
 
 def test_a_folder_without_a_vae_takes_another(tmp_path, other_vae):

@@ -4,6 +4,7 @@ Every file here would leave a mark on the disk, or is one that torch.load hands 
 """
 
 import builtins
+import codecs
 import importlib
 import io
 import operator
@@ -136,7 +137,7 @@ def test_torchscript_is_not_run(tmp_path, monkeypatch, tail):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("model/constants.pkl", b"")
     path.write_bytes(path.read_bytes() + tail)
-    with pytest.raises(UnusableFile, match="contains code"):
+    with pytest.raises(UnusableFile, match="where its contents end" if tail else "contains code"):
         open_weights(path)
 
 
@@ -191,3 +192,89 @@ def test_a_replaced_unpickler_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(pickle, "Unpickler", type("Other", (pickle._Unpickler,), {}))
     monkeypatch.setattr(torch, "load", None)
     assert pickles.load(tmp_path / "old.pt")["emb"].shape == (2, 8)
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+def packed(path: Path, name: str, size: int) -> Path:
+    """An embedding's archive, compressed, and in it a part of that many zeros."""
+    whole = path.with_suffix(".whole")
+    torch.save({"*": torch.ones(2, 768)}, whole)
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for part in old.namelist():
+            if not part.endswith(f"/{name}"):
+                new.writestr(part, old.read(part))
+        if size:
+            new.writestr(f"{old.namelist()[0].partition('/')[0]}/{name}", bytes(size))
+    return path
+
+
+@pytest.mark.parametrize("name", ["version", "data.pkl", "data/0", "more"])
+def test_archives_that_would_fill_the_memory_are_not_unpacked(tmp_path, monkeypatch, name):
+    path = packed(tmp_path / "bomb.pt", name, 80 << 20)
+    assert path.stat().st_size < 1 << 20
+    monkeypatch.setattr(torch._C, "PyTorchFileReader", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(UnusableFile, match="unpacked it would take 80 MB"):
+        formats.read(path)
+
+
+def test_a_compressed_archive_is_read_where_it_is_small(tmp_path):
+    path = packed(tmp_path / "small.pt", "more", 0)
+    assert formats.read(path).vectors["clip_l"].tolist() == torch.ones(2, 768).tolist()
+
+
+def test_an_archive_that_lies_of_its_size_is_refused(tmp_path):
+    path = tmp_path / "mug.pt"
+    torch.save({"*": torch.ones(2, 768)}, path)
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\1\2")
+    data[entry + 24 : entry + 28] = (1 << 30).to_bytes(4, "little")  # a part's size, unpacked
+    path.write_bytes(data)
+    with pytest.raises(UnusableFile):
+        formats.read(path)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray], ids=lambda kind: kind.__name__)
+def test_no_memory_is_filled_with_zeros(tmp_path, kind):
+    bare({"*": Call(kind, 1 << 40)}, tmp_path / "bomb.pt")
+    with pytest.raises(UnusableFile, match=r"fill the memory|not a PyTorch file"):
+        formats.read(tmp_path / "bomb.pt")
+    in_zip({"*": Call(kind, 1 << 40)}, tmp_path / "bomb.pt")
+    with pytest.raises(UnusableFile, match="fill the memory"):
+        formats.read(tmp_path / "bomb.pt")
+
+
+def test_text_in_encodings_that_take_for_ever(tmp_path):
+    in_zip(Call(codecs.encode, "a" * 99, "idna"), tmp_path / "slow.pt")
+    with pytest.raises(UnusableFile):
+        formats.read(tmp_path / "slow.pt")
+
+
+@pytest.mark.parametrize("write", [in_zip, in_old_container], ids=lambda write: write.__name__)
+@pytest.mark.parametrize("shape", [(2, 768), (75, 768), (10**6, 10**6)], ids=str)
+def test_a_tensor_is_no_larger_than_its_data(tmp_path, write, shape):
+    """torch would enlarge its storage, by whatever lies in the memory."""
+    small = torch.zeros(4).untyped_storage()
+    order = (
+        torch.storage.TypedStorage(wrap_storage=small, dtype=torch.float32, _internal=True),
+        0,
+        shape,
+        (shape[1], 1),
+    )
+    write(Call(torch._utils._rebuild_tensor_v2, *order, False, {}), tmp_path / "small.pt")
+    with pytest.raises(UnusableFile, match="damaged"):
+        formats.read(tmp_path / "small.pt")
+
+
+def test_a_tensor_that_is_one_number_over_and_over_is_judged_by_its_shape(tmp_path):
+    torch.save({"*": torch.ones(1).expand(10**9, 768)}, tmp_path / "wide.pt")
+    with pytest.raises(UnusableFile, match="has room for 75"):
+        formats.read(tmp_path / "wide.pt")
+
+
+def test_deep_nesting_is_survived(tmp_path):
+    depth = 200_000
+    (tmp_path / "deep.pt").write_bytes(b"\x80\2" + b"(" * depth + b"]" + b"t" * depth + b".")
+    with pytest.raises(UnusableFile):
+        formats.read(tmp_path / "deep.pt")

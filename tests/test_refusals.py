@@ -46,22 +46,28 @@ OTHER_KINDS = {
     "peft's LoRA": ({"unet.down_blocks.0.attentions.0.to_q.lora_A.weight": (4, 320)}, "is a LoRA"),
     "LoHa": ({"lora_te_text_model_encoder_layers_0_mlp_fc1.hada_w1_a": (4, 320)}, "is a LoRA"),
     "LoKr": ({"lycoris_unet_mid_block.lokr_w1": (4, 4)}, "is a LoRA"),
-    "SDXL": (
-        {
-            UNET_ENTRY: (320, 4, 3, 3),
-            "conditioner.embedders.0.transformer.text_model.final_layer_norm.bias": (768,),
-            "conditioner.embedders.1.model.ln_final.bias": (1280,),
-        },
-        "is an SDXL checkpoint",
+    "SDXL without CLIP-G": (
+        {UNET_ENTRY: (320, 4, 3, 3), "conditioner.embedders.0.transformer.text_model.final_layer_norm.bias": (768,)},
+        "SDXL checkpoint without CLIP-G",
+    ),
+    "SDXL without CLIP-L": (
+        {UNET_ENTRY: (320, 4, 3, 3), "conditioner.embedders.1.model.ln_final.bias": (1280,)},
+        "SDXL checkpoint without CLIP-L",
     ),
     "SDXL refiner": (
         {UNET_ENTRY: (384, 4, 3, 3), "conditioner.embedders.0.model.ln_final.bias": (1280,)},
         "is an SDXL refiner",
     ),
-    "SD2": (
-        {UNET_ENTRY: (320, 4, 3, 3), "cond_stage_model.model.ln_final.bias": (1024,)},
-        "is a Stable Diffusion 2 checkpoint",
+    "SD2's unCLIP": (
+        {
+            UNET_ENTRY: (320, 4, 3, 3),
+            "cond_stage_model.model.ln_final.bias": (1024,),
+            "model.diffusion_model.label_emb.0.0.weight": (1280, 2048),
+        },
+        "wants more than a prompt",
     ),
+    "SD2's depth": (SD1 | {UNET_ENTRY: (320, 5, 3, 3)}, "takes 5 channels"),
+    "Playground 2.5": (SD1 | {"edm_mean": (4,)}, "EDM"),
     "SD3": ({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (4, 4)}, "is a Stable Diffusion 3"),
     "Flux": ({"double_blocks.0.img_attn.qkv.weight": (4, 4), "single_blocks.0.linear1.weight": (4, 4)}, "is a Flux"),
     "Flux of diffusers": ({"single_transformer_blocks.0.attn.to_q.weight": (4, 4)}, "is a Flux"),
@@ -237,7 +243,7 @@ NOT_UNDERSTOOD = {
     "words": ("just words", "not a Stable Diffusion configuration"),
     "unclosed": ("model: [unclosed", "not a Stable Diffusion configuration"),
     "code": ("!!python/object/apply:os.system ['exit 1']", "not a Stable Diffusion configuration"),
-    "hollow": ("model: {params: {}}", "lacks 'first_stage_config'"),
+    "hollow": ("model: {params: {}}", "lacks 'unet_config'"),
     "no multipliers": (changed("unet_config", "params", "channel_mult", to=None), "lacks 'channel_mult'"),
     "no heads": (changed("unet_config", "params", "num_heads", to=None), "lacks 'num_heads'"),
     "word for list": (changed("unet_config", "params", "channel_mult", to="wide"), "not a Stable Diffusion"),
@@ -297,9 +303,9 @@ def edit(path: Path, **values: object) -> None:
 @pytest.mark.parametrize(
     ("file", "values", "reason"),
     [
-        ("model_index.json", {"text_encoder_2": [None, None]}, "is not supported"),
+        ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "text_encoder_2"),
+        ("model_index.json", {"text_encoder_3": ["transformers", "T5EncoderModel"]}, "is not supported"),
         ("unet/config.json", {"in_channels": 9}, "inpainting"),
-        ("text_encoder/config.json", {"hidden_act": "gelu"}, "not Stable Diffusion 1's"),
         ("text_encoder/config.json", {"num_hidden_layers": 3}, "its text encoder lacks"),
         ("text_encoder/config.json", {"intermediate_size": 128}, "was expected"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "squaredcos_cap_v2"}, "is not supported"),

@@ -168,6 +168,7 @@ PATHS = st.text("abc /._-é", min_size=1).filter(str.strip).map(lambda text: Pat
 ODD = {
     "name": st.from_regex(r"[a-z]{2}-[a-z0-9]{1,20}", fullmatch=True),
     "learning_rate": st.sampled_from(["auto", "0.005", "0.005:100, 1e-3:1000"]),
+    "learning_rate_2": st.sampled_from(["auto", "0.005", "0.005:100, 1e-3:1000"]),
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:1"]),
     "lr_schedule": st.just("constant"),  # the others clash with a list of rates
     "init_random": st.just(False),  # clashes with init_embedding

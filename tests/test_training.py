@@ -18,6 +18,7 @@ from lib_ti.errors import TrainingFailed
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.loading import open_checkpoint
 from lib_ti.model.prompts import Word
+from lib_ti.model.text import Context
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import TrainSettings, parse
@@ -49,7 +50,7 @@ def source(model, tmp_path) -> BatchSource:
 
 
 def begin(model: StableDiffusion, scaler: LossScaler | None = None) -> TrainState:
-    vectors = start.from_text(model.token_table(), model.vocabulary, "object", 2)
+    vectors = start.from_text(model.token_tables()["clip_l"], model.vocabulary, "object", 2)
     return TrainState.begin({"clip_l": vectors}, 0.0, scaler or LossScaler(active=False))
 
 
@@ -92,9 +93,9 @@ def test_accumulation_is_one_large_batch(model, source):
 
 
 def test_only_the_vectors_change(model, source):
-    before = {name: p.clone() for part in (model.unet, model.text.model) for name, p in part.named_parameters()}
+    before = {(i, name): p.clone() for i, part in enumerate(model.networks) for name, p in part.named_parameters()}
     vectors, _ = trained(model, source, 2, micro_batch=2)
-    after = {name: p for part in (model.unet, model.text.model) for name, p in part.named_parameters()}
+    after = {(i, name): p for i, part in enumerate(model.networks) for name, p in part.named_parameters()}
     assert all(torch.equal(before[name], after[name]) and after[name].grad is None for name in before)
     assert not torch.equal(vectors, begin(model).vectors["clip_l"])
 
@@ -176,8 +177,8 @@ def test_a_loss_that_is_no_number_ends_the_training(model, source):
 
 
 def test_a_word_that_gets_no_gradient_ends_the_training(model, source, monkeypatch):
-    monkeypatch.setattr(type(model), "encode_prompts", lambda self, prompts, vectors: torch.zeros(
-        len(prompts), 77, vectors["clip_l"].shape[1]) + 0 * vectors["clip_l"].sum())  # fmt: skip
+    monkeypatch.setattr(type(model), "encode_prompts", lambda self, prompts, vectors: Context(torch.zeros(
+        len(prompts), 77, vectors["clip_l"].shape[1]) + 0 * vectors["clip_l"].sum()))  # fmt: skip
     with pytest.raises(TrainingFailed, match="no gradient"):
         update(begin(model), model, source, [0], 1, 0.005)
 
@@ -199,14 +200,14 @@ def test_draws_are_named_by_seed_step_and_place(source):
 
 
 def test_words_are_spread_over_the_vectors(model):
-    table, vocabulary = model.token_table(), model.vocabulary
+    table, vocabulary = model.token_tables()["clip_l"], model.vocabulary
     blue, mug = (table[vocabulary.tokens(word)[0]].float() for word in ("blue", "mug"))
     assert torch.equal(start.from_text(table, vocabulary, "blue mug", 4), torch.stack([blue, blue, mug, mug]))
     assert torch.equal(start.from_text(table, vocabulary, "blue mug", 1), blue.unsqueeze(0))
 
 
 def test_random_vectors_have_the_vocabularys_scale(model):
-    table = model.token_table().float()
+    table = model.token_tables()["clip_l"].float()
     vectors = start.at_random(table, 75, seed=1)
     assert float(vectors.norm(dim=1).mean()) == pytest.approx(float(table.norm(dim=1).mean()), rel=0.1)
     assert torch.equal(vectors, start.at_random(table, 75, seed=1))
@@ -229,7 +230,7 @@ def test_a_run_from_pictures_to_file(tiny_checkpoint, pictures, tmp_path):
     assert {step for step, _, _ in timeline.previews} == {0, 5, 10}
     assert sorted(timeline.snapshots) == [5, 10]
     embedding = formats.read(tmp_path / "out" / "my-mug.safetensors")
-    assert embedding.vectors["clip_l"].shape == (2, open_checkpoint(tiny_checkpoint).width)
+    assert embedding.vectors["clip_l"].shape == (2, open_checkpoint(tiny_checkpoint).widths[0])
     assert embedding.metadata["checkpoint_sha256"] == open_checkpoint(tiny_checkpoint).sha256()
     assert not (folder.path / "latents.cache").exists()
     assert folder.summary()["state"] == "finished"

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from lib_ti import files
 from lib_ti.embedding import formats
 from lib_ti.embedding.combine import combine
+from lib_ti.embedding.fit import unfit
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint import Checkpoint
@@ -67,7 +68,7 @@ class Request:
 def generate_pictures(request: Request) -> None:
     """Make the pictures as OUT/SEED.png, with what made them in the PNG's "parameters" as the WebUIs write it."""
     model = StableDiffusion.load(request.checkpoint, DTYPES[request.precision], request.device)
-    words, vectors = combine(request.embeddings, {"clip_l": request.checkpoint.width}, model.device)
+    words, vectors = combine(request.embeddings, request.checkpoint.widths_by_encoder, model.device)
     prompt = model.vocabulary.encode(request.prompt, words)
     negative = model.vocabulary.encode(request.negative_prompt, words)
     if prompt.truncated or negative.truncated:
@@ -128,9 +129,7 @@ class _Check:
             except UnusableFile as error:
                 self.problems.append(Problem("embedding", str(error)))
                 continue
-            if checkpoint and embedding.widths != (checkpoint.width,):
-                widths = " + ".join(map(str, embedding.widths))
-                reason = f"{path.name} has vectors of width {widths}, but this checkpoint takes {checkpoint.width}"
+            if checkpoint and (reason := unfit(embedding, checkpoint)):
                 self.problems.append(Problem("embedding", reason))
             found.append(embedding)
         return found

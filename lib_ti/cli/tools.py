@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib_ti import __version__, files
+from lib_ti import __version__
 from lib_ti.cli.arguments import Parser
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.settings import OPTIONS
@@ -80,59 +80,32 @@ def inspect(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--model", type=Path, metavar="FILE", help="name the nearest words of this checkpoint's vocabulary"
     )
+    parser.add_argument("--name", metavar="NAME", help="which embedding, of a file that holds several")
     parser.add_argument("--json", action="store_true")
     values = parser.read_strictly(arguments)
-    from lib_ti.embedding import formats
-    from lib_ti.embedding.inspect import inspect as describe
-    from lib_ti.model.loading import open_checkpoint
+    from lib_ti.cli import embeddings
 
-    embedding = formats.read(values.file)
-    checkpoint = open_checkpoint(values.model) if values.model else None
-    if checkpoint and embedding.widths != (checkpoint.width,):
-        raise BadInput(
-            [
-                Problem(
-                    "model",
-                    f"this checkpoint's vectors have width {checkpoint.width}, the embedding's {embedding.widths[0]}",
-                )
-            ]
-        )
-    report = describe(embedding, checkpoint)
-    if values.json:
-        print(json.dumps(report.to_json(), ensure_ascii=False))
-        return 0
-    widths = " + ".join(map(str, embedding.widths))
-    print(f"{embedding.name}: {embedding.count} vectors of width {widths}, family {embedding.family}")
-    if report.vocabulary_norm is not None:
-        print(f"norms (the vocabulary's mean is {report.vocabulary_norm:.3f}), and nearest words with their cosines")
-    for i, vector in enumerate(report.vectors):
-        print(f"  {i}: norm {vector.norm:.3f}  " + ", ".join(f"{word} {cosine:.2f}" for word, cosine in vector.nearest))
-    for key, value in sorted(embedding.metadata.items()):
-        print(f"  {key}: {value}")
-    return 0
+    return embeddings.inspect(values.file, values.model, values.name, values.json)
 
 
 def convert(arguments: Sequence[str]) -> int:
-    from lib_ti.embedding import formats
+    from lib_ti.embedding.formats import WRITERS
 
     parser = Parser("convert", "Write an embedding in another format.")
-    parser.add_argument("source", type=Path, metavar="IN")
-    parser.add_argument("target", type=Path, metavar="OUT")
-    parser.add_argument("--to", required=True, choices=formats.WRITERS)
+    parser.add_argument(
+        "source", type=Path, nargs="+", metavar="IN", help="the file; or the two in which diffusers keeps one of SDXL's"
+    )
+    parser.add_argument("target", type=Path, metavar="OUT", help="the file to write, or a folder for it")
+    parser.add_argument("--to", required=True, choices=WRITERS)
+    parser.add_argument("--name", metavar="NAME", help="which embedding, of a file that holds several")
+    parser.add_argument("--token", metavar="WORD", help="the word in diffusers' files [the embedding's name]")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     values = parser.read_strictly(arguments)
-    embedding = formats.read(values.source)
-    suffix, write = formats.WRITERS[values.to]
-    target: Path = values.target / f"{embedding.name}{suffix}" if values.target.is_dir() else values.target
-    if target.suffix.lower() != suffix:
-        raise BadInput(
-            [Problem("", f"a file for {values.to} ends in {suffix}; write to {target.with_suffix(suffix).name}")]
-        )
-    if not target.absolute().parent.is_dir():
-        raise BadInput([Problem("", f"there is no folder {target.absolute().parent}")])
-    if len(embedding.vectors) > 1 and values.to != "safetensors":
-        raise BadInput([Problem("to", "an SDXL embedding can only be written as safetensors")])
-    files.write_bytes(target, write(embedding))
-    print(target)
+    from lib_ti.cli import embeddings
+
+    wish = embeddings.Wish(values.target, values.to, values.token, values.overwrite)
+    for path in embeddings.convert(values.source, values.name, wish):
+        print(path)
     return 0
 
 

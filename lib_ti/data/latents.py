@@ -22,6 +22,20 @@ class Example:
     mask: Path | None
     size: tuple[int, int]  # width, height
     masked: bool = True  # whether mask and alpha count
+    original: tuple[int, int] | None = None  # width, height of the picture; None: as it is trained
+
+    @property
+    def frame(self) -> tuple[int, int, int, int, int, int]:
+        """How the picture was cut: height and width before, top and left of the cut once it was resized, height and width.
+
+        SDXL is told of it (Podell et al., "SDXL", 2024, section 2.2). As `pictures.fit` cuts about the centre, a mirrored
+        picture has the same.
+        """
+        width, height = self.size
+        before = self.original or self.size
+        scale = max(width / before[0], height / before[1])
+        top, left = round((before[1] * scale - height) / 2), round((before[0] * scale - width) / 2)
+        return before[1], before[0], top, left, height, width
 
 
 @dataclass(frozen=True)

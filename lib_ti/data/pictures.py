@@ -101,6 +101,15 @@ def check(path: Path) -> tuple[int, int]:
     return decode(path).size
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height as the file says, without decoding it: for a run's own copies. Raises UnusableFile."""
+    try:
+        with path.open("rb") as file:
+            return Image.open(file, formats=_formats()).size
+    except Exception as error:  # as in `decode`
+        raise UnusableFile(path, "not a picture that can be read") from error
+
+
 def decode(path: Path) -> Image.Image:
     """The picture upright, RGB or RGBA with 8 bits a channel; of an animation the first frame. Raises UnusableFile."""
     try:

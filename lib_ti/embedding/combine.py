@@ -15,13 +15,17 @@ Vectors = dict[str, torch.Tensor]
 def combine(
     embeddings: Sequence[Embedding], widths: Mapping[str, int], device: torch.device
 ) -> tuple[list[Word], Vectors]:
-    """Each embedding's word, by its name, and for each text encoder in `widths` the vectors of all, (n, width)."""
+    """Each embedding's word, by its name, and for each text encoder in `widths` the vectors of all, (n, width).
+
+    Each must fit, see `embedding.fit`.
+    """
     words: list[Word] = []
     first = 0
     for embedding in embeddings:
         words.append(Word(embedding.name, first, embedding.count))
         first += embedding.count
+    fitted = [embedding.fitted(widths) for embedding in embeddings]
     return words, {
-        encoder: torch.cat([torch.zeros(0, width), *(e.vectors[encoder] for e in embeddings)]).to(device)
+        encoder: torch.cat([torch.zeros(0, width), *(vectors[encoder] for vectors in fitted)]).to(device)
         for encoder, width in widths.items()
     }

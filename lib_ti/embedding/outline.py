@@ -2,58 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from lib_ti.embedding import pictures
+from lib_ti.embedding.choice import Choice, Kind, checked, choose
 from lib_ti.errors import UnusableFile
-from lib_ti.model.header import Shape, read_header
+from lib_ti.model.header import read_header
 
 SUFFIXES = (".safetensors", ".pt", ".bin")
-_FLOATS = {"F64", "F32", "F16", "BF16"}
 _MADE_FOR = {(768,): "SD 1.x", (1024,): "SD 2.x", (768, 1280): "SDXL", (1280,): "the SDXL refiner"}
 
 
 @dataclass(frozen=True)
 class Outline:
-    """`count`: tokens it takes up in a prompt; `widths`: of its vectors, for each text encoder."""
+    """`count`: tokens it takes up in a prompt; `widths`: of its vectors, for each text encoder.
+
+    `name`: what it is called, where that is not for the file's name to say.
+    """
 
     count: int
     widths: tuple[int, ...]
+    name: str = ""
 
     @property
     def made_for(self) -> str:
         """The models it works with, in the users' terms."""
-        return _MADE_FOR.get(self.widths, f"models of width {' + '.join(map(str, self.widths))}")
+        return made_for(self.widths)
 
 
-def outline(path: Path) -> Outline:
-    """Look at an embedding file. Raises UnusableFile for what the WebUIs and we cannot read."""
-    if path.suffix.lower() == ".safetensors":
-        return _of_safetensors(path)
+def made_for(widths: Sequence[int]) -> str:
+    """The models whose embeddings have such widths, in the users' terms.
+
+    >>> made_for((768, 1280))
+    'SDXL'
+    """
+    return _MADE_FOR.get(tuple(widths), f"models of width {' + '.join(map(str, widths))}")
+
+
+def outline(path: Path) -> Outline | None:
+    """Look at an embedding file. None for a picture without an embedding.
+
+    Raises UnusableFile for what the WebUIs or we cannot read.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        header = read_header(path)
+        kinds = {key: Kind(shape, header.dtypes[key]) for key, shape in header.shapes.items()}
+        choice = choose(path, kinds)
+        if choice.bundled:
+            raise UnusableFile(path, f"this is a LoRA, which brings {choice.name} along wherever it is used")
+        return _outline(path, choice, kinds)
+    if suffix in pictures.SUFFIXES:
+        return _of_picture(path)
     from lib_ti.embedding import formats  # and with it torch
 
     embedding = formats.read(path)
     return Outline(embedding.count, embedding.widths)
 
 
-def _of_safetensors(path: Path) -> Outline:
-    header = read_header(path)
-    if header.shapes.keys() == {"clip_l", "clip_g"}:
-        names = ["clip_l", "clip_g"]
-    elif len(header.shapes) == 1:
-        names = list(header.shapes)
-    else:
-        raise UnusableFile(
-            path, f"an embedding holds one set of vectors, but this file holds {len(header.shapes) or 'none'}"
-        )
-    shapes = [_checked(path, header.shapes[name], header.dtypes[name]) for name in names]
-    if len({shape[0] for shape in shapes}) > 1:
-        raise UnusableFile(path, "it should hold as many vectors for one text encoder as for the other")
-    return Outline(shapes[0][0], tuple(shape[1] for shape in shapes))
+def _of_picture(path: Path) -> Outline | None:
+    """A picture beside an embedding of its name is its card, and A1111's strips are looked for in no such picture."""
+    if pictures.is_preview(path):
+        return None
+    card = any(path.with_suffix(suffix).exists() for suffix in SUFFIXES)
+    record = pictures.record_in(path, pixels=not card)
+    if record is None:
+        return None
+    vectors: Any = record.get("string_to_param", record)
+    tensors: Mapping[str, Any] = vectors if isinstance(vectors, dict) else {}
+    kinds = {key: Kind(value.shape, "F64") for key, value in tensors.items() if hasattr(value, "shape")}
+    found = _outline(path, choose(path, kinds), kinds)
+    return Outline(found.count, found.widths, pictures.own_name(record) or path.stem)
 
 
-def _checked(path: Path, shape: Shape, dtype: str) -> Shape:
-    whole = (1, *shape) if len(shape) == 1 else shape
-    if len(whole) != 2 or dtype not in _FLOATS or not (1 <= whole[0] <= 75 and 1 <= whole[1] <= 4096):
-        raise UnusableFile(path, f"{tuple(shape)} {dtype} is no set of vectors; not an embedding")
-    return whole
+def _outline(path: Path, choice: Choice, kinds: Mapping[str, Kind]) -> Outline:
+    sizes = [checked(path, kinds[key]) for key in choice.tensors.values()]
+    return Outline(sizes[0][0], tuple(width for _, width in sizes))

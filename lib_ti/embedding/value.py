@@ -25,6 +25,15 @@ class Embedding:
     def widths(self) -> tuple[int, ...]:
         return tuple(v.shape[1] for v in self.vectors.values())
 
+    def fitted(self, widths: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        """Its vectors for text encoders of these widths, as far as it has them.
+
+        Files of a single encoder do not say which one; where there is only one, it is that.
+        """
+        alone = len(widths) == len(self.vectors) == 1
+        named = dict(zip(widths, self.vectors.values(), strict=True)) if alone else self.vectors
+        return {name: named[name] for name, width in widths.items() if name in named and named[name].shape[1] == width}
+
     @property
     def family(self) -> str:
         """sd1, sd2 or sdxl as its header or its widths tell; "unknown" for other widths."""

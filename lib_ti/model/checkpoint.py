@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lib_ti.errors import UnusableFile
-from lib_ti.model.families import Family
+from lib_ti.model.families import Encoder, Family
 from lib_ti.model.noise import Noise
-from lib_ti.model.weights import Weights
+from lib_ti.model.weights import Place, Weights
 
 VOCABULARY = 49408  # words of CLIP's tokenizer
 TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+POSITIONS = "text_model.embeddings.position_embedding.weight"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Part:
     def load(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
         """The network with its weights, each read straight into its place; frozen, for inference."""
         state = {
-            name: self.weights.read(name).to(device, dtype, copy=True).reshape(shape)
+            name: self.weights.read(name).to(device, dtype, copy=True).reshape(shape).contiguous()
             for name, shape in self.wanted.items()
         }
         network = copy.deepcopy(self.module)  # empty, so it costs nothing; the part itself stays empty
@@ -69,15 +70,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint is and how to load it. `resolution`: the side of the pictures it is made for, in pixels."""
+    """What a checkpoint is and how to load it. `resolution`: the side of the pictures it is made for, in pixels.
+
+    `text`: a part for each of the family's encoders. `cut`: how many of their last layers the files leave out, as nothing
+    uses them. `told`: whether anything says what it predicts. `clip_skip`: the layer that someone wants the features from,
+    counted from the last one, which is 1; as in the WebUIs a family's own choice is the least.
+    """
 
     path: Path
     family: Family
     noise: Noise
     resolution: int
-    text: Part
+    text: Mapping[str, Part]
     unet: Part
     vae: Part | None
+    cut: int = 0
+    told: bool = True
+    clip_skip: int = 1
 
     def __post_init__(self) -> None:
         """The networks must speak of the same things. Raises UnusableFile."""
@@ -90,39 +99,65 @@ class Checkpoint:
             )
         widths = {shape[1] for name, shape in self.unet.weights.shapes.items() if name.endswith("attn2.to_k.weight")}
         wanted = " and ".join(map(str, sorted(widths))) or "none"
-        if widths != {self.width}:
+        if widths != {sum(self.widths)}:
+            given = " + ".join(map(str, self.widths))
             raise UnusableFile(
-                self.path, f"its text encoder gives features of width {self.width}, but its UNet takes {wanted}"
+                self.path, f"its text encoder gives features of width {given}, but its UNet takes {wanted}"
             )
+        if (taken.addition_embed_type is not None) != (self.family.pooled is not None):
+            raise UnusableFile(self.path, f"its UNet is not that of a {self.family.title} checkpoint")
 
     @property
-    def width(self) -> int:
-        """Length of one embedding vector."""
-        return self.text.weights.shapes[TOKEN_TABLE][1]
+    def widths_by_encoder(self) -> dict[str, int]:
+        """Lengths of an embedding's vectors, for each text encoder."""
+        return {name: part.weights.shapes[TOKEN_TABLE][1] for name, part in self.text.items()}
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The same, one after another."""
+        return tuple(self.widths_by_encoder.values())
 
     def knows_all_words(self) -> Checkpoint:
         """Itself, if its vocabulary is CLIP's, so that any prompt can be written. Raises UnusableFile."""
-        if (words := self.text.weights.shapes[TOKEN_TABLE][0]) < VOCABULARY:
+        words = min(part.weights.shapes[TOKEN_TABLE][0] for part in self.text.values())
+        if words < VOCABULARY:
             raise UnusableFile(self.path, f"its vocabulary has {words} words, but CLIP's has {VOCABULARY}")
         return self
 
     @property
     def prompt_length(self) -> int:
         """Tokens of a prompt, its start and end included."""
-        return self.text.weights.shapes["text_model.embeddings.position_embedding.weight"][0]
+        return min(part.weights.shapes[POSITIONS][0] for part in self.text.values())
 
     @property
     def parameters(self) -> int:
         """Of the UNet."""
         return sum(math.prod(shape) for shape in self.unet.weights.shapes.values())
 
-    def token_table(self) -> torch.Tensor:
-        """The vocabulary's vectors, (words, width) fp32."""
-        return self.text.weights.read(TOKEN_TABLE).float()
+    def token_tables(self) -> dict[str, torch.Tensor]:
+        """The vocabulary's vectors for each text encoder, (words, width) fp32."""
+        return {name: part.weights.read(TOKEN_TABLE).float() for name, part in self.text.items()}
 
-    def predicting(self, prediction: str) -> Checkpoint:
-        """The same, with what it predicts set by hand: epsilon, v, or auto to leave it."""
-        return self if prediction == "auto" else replace(self, noise=replace(self.noise, prediction=prediction))
+    def layer(self, encoder: Encoder) -> int:
+        """The layer, among those the file has, that an encoder's features come from, counted from the last one."""
+        return max(encoder.layer, self.clip_skip) - self.cut
+
+    @property
+    def layers(self) -> int:
+        """Of the text encoder that has the fewest, with those left out."""
+        sizes: list[Any] = [part.module.config for part in self.text.values()]
+        return min(int(size.num_hidden_layers) for size in sizes) + self.cut
+
+    def adjusted(
+        self, prediction: str = "auto", zero_terminal_snr: str = "auto", clip_skip: int | None = None
+    ) -> Checkpoint:
+        """The same, with set by hand what its files may not tell: prediction (epsilon, v), the noise's end (yes, no), layer."""
+        noise, told = self.noise, self.told
+        if prediction != "auto":
+            noise, told = replace(noise, prediction=prediction), True
+        if zero_terminal_snr != "auto":
+            noise = replace(noise, zero_terminal_snr=zero_terminal_snr == "yes")
+        return replace(self, noise=noise, told=told, clip_skip=clip_skip or 1)
 
     def sha256(self, abandoned: Callable[[], bool] = lambda: False) -> str:
         """Of the checkpoint file; for a folder, of the UNet's. Empty if it is not wanted any more on the way."""
@@ -146,9 +181,18 @@ def empty(build: Callable[[], Any], path: Path, what: str) -> torch.nn.Module:
     return module
 
 
-def text_encoder(sizes: Mapping[str, Any], path: Path) -> torch.nn.Module:
-    """An empty CLIP text encoder. Raises UnusableFile if none has such sizes."""
-    return empty(lambda: CLIPTextModel(CLIPTextConfig(**sizes)), path, "text encoder")
+def text_encoder(sizes: Mapping[str, Any], path: Path, projecting: bool = False) -> torch.nn.Module:
+    """An empty CLIP text encoder; `projecting`: with a projection of what it pools. Raises UnusableFile if there is none such."""
+    kind = CLIPTextModelWithProjection if projecting else CLIPTextModel
+    return empty(lambda: kind(CLIPTextConfig(**sizes)), path, "text encoder")
+
+
+def named_part(module: torch.nn.Module, weights: Weights, places: Mapping[str, str | Place], what: str) -> Part:
+    """The part whose parameters stand in a file at `places`. Raises UnusableFile, naming what is missing or does not fit."""
+    names = [place if isinstance(place, str) else place.name for place in places.values()]
+    if missing := [name for name in dict.fromkeys(names) if name not in weights.shapes]:
+        raise UnusableFile(weights.path, f"its {what} lacks {some(missing)}")
+    return Part(module, weights.renamed(places)).check(what)
 
 
 def some(names: Iterable[str]) -> str:

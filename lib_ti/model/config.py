@@ -1,7 +1,8 @@
 """A checkpoint's architecture, as its .yaml tells it.
 
-The notation is that of the configuration files of Stability AI's and CompVis' code, which A1111 reads too: `unet_config`,
-`first_stage_config` and the noise schedule below `model.params`. `target` classes are not followed.
+The notation is that of the configuration files of Stability AI's and CompVis' code, which A1111 reads too: `unet_config`
+(`network_config` in those of SDXL), `first_stage_config` and the noise schedule below `model.params`. `target` classes are not
+followed, but for the name of the one that scales what SDXL predicts.
 """
 
 from __future__ import annotations
@@ -33,10 +34,17 @@ class UNetConfig:
     heads: tuple[int, ...]  # attention heads at each level
     context: int  # width of the text features
     linear: bool  # attention's projections are matrices rather than 1×1 convolutions
+    extra: int = 0  # width of what it is told beside time and prompt: the pooled prompt, then six numbers as sinusoids
 
-    def for_diffusers(self) -> dict[str, Any]:
-        """Keyword arguments of diffusers' UNet2DConditionModel."""
+    def for_diffusers(self, pooled: int = 0) -> dict[str, Any]:
+        """Keyword arguments of diffusers' UNet2DConditionModel. `pooled`: width of the pooled prompt, if it takes one."""
+        told = {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": (self.extra - pooled) // 6,
+            "projection_class_embeddings_input_dim": self.extra,
+        }
         return {
+            **(told if self.extra else {}),
             "in_channels": self.in_channels,
             "out_channels": self.out_channels,
             "block_out_channels": self.widths,
@@ -89,7 +97,8 @@ class ModelConfig:
     unet: UNetConfig
     vae: VaeConfig
     noise: Noise
-    resolution: int  # pixels; the side of the pictures it was made for
+    resolution: int | None  # pixels; the side of the pictures it was made for
+    told: bool  # whether anything says what the model predicts
 
 
 def shipped(family: str) -> ModelConfig:
@@ -101,18 +110,13 @@ def read(path: Path) -> ModelConfig:
     """Read a configuration file. Raises UnusableFile, naming what is missing or not understood."""
     try:
         params = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
+        network = params["network_config" if "network_config" in params else "unet_config"]["params"]
         vae = _vae(params["first_stage_config"]["params"], float(params.get("scale_factor", 0.18215)))
-        unet = _unet(params["unet_config"]["params"])
-        noise = Noise(
-            steps=int(params.get("timesteps", 1000)),
-            first_beta=float(params.get("linear_start", 1e-4)),
-            last_beta=float(params.get("linear_end", 2e-2)),
-            prediction=_prediction(params.get("parameterization", "eps"), path),
-        )
-        if params.get("beta_schedule", "linear") != "linear":
-            raise UnusableFile(path, f"the noise schedule {params['beta_schedule']!r} is not supported")
-        size = params.get("image_size", params["unet_config"]["params"].get("image_size", 64))
-        return _sane(ModelConfig(unet, vae, noise, 8 * int(size)))
+        size = params.get("image_size", network.get("image_size"))
+        denoiser = params.get("denoiser_config")
+        noise = _denoiser(denoiser["params"], path) if denoiser else _noise(params, path)
+        told = bool(denoiser) or "parameterization" in params
+        return _sane(ModelConfig(_unet(network), vae, noise, None if size is None else 8 * int(size), told))
     except UnusableFile:
         raise
     except KeyError as error:
@@ -121,11 +125,40 @@ def read(path: Path) -> ModelConfig:
         raise UnusableFile(path, f"not a Stable Diffusion configuration ({' '.join(str(error).split())})") from error
 
 
-def _prediction(name: object, path: Path) -> str:
+_ENDS_IN_NOISE = ("zero_terminal_snr", "rescale_betas_zero_snr", "ztsnr", "zsnr")
+
+
+def _noise(params: Mapping[str, Any], path: Path) -> Noise:
+    """In the notation of CompVis' code."""
+    if (schedule := params.get("beta_schedule", "linear")) != "linear":
+        raise UnusableFile(path, f"the noise schedule {schedule!r} is not supported")
     known = {"eps": "epsilon", "v": "v"}
-    if name not in known:
+    if (name := params.get("parameterization", "eps")) not in known:
         raise UnusableFile(path, f"the parameterization {name!r} is not supported")
-    return known[str(name)]
+    return Noise(
+        steps=int(params.get("timesteps", 1000)),
+        first_beta=float(params.get("linear_start", 1e-4)),
+        last_beta=float(params.get("linear_end", 2e-2)),
+        prediction=known[str(name)],
+        zero_terminal_snr=any(bool(params.get(name)) for name in _ENDS_IN_NOISE),
+    )
+
+
+def _denoiser(params: Mapping[str, Any], path: Path) -> Noise:
+    """In the notation of Stability AI's generative-models."""
+    scaling = str(params["scaling_config"]["target"]).rpartition(".")[2]
+    known = {"EpsScaling": "epsilon", "VScaling": "v"}
+    schedule = params["discretization_config"]
+    kind, numbers = str(schedule["target"]).rpartition(".")[2], schedule.get("params") or {}
+    if scaling not in known or kind not in ("LegacyDDPMDiscretization", "ZeroTerminalSNRDiscretization"):
+        raise UnusableFile(path, f"the noise schedule {kind} with {scaling} is not supported")
+    return Noise(
+        steps=int(params.get("num_idx", numbers.get("num_timesteps", 1000))),
+        first_beta=float(numbers.get("linear_start", 0.00085)),
+        last_beta=float(numbers.get("linear_end", 0.012)),
+        prediction=known[scaling],
+        zero_terminal_snr=kind.startswith("Zero") or any(bool(numbers.get(name)) for name in _ENDS_IN_NOISE),
+    )
 
 
 def _sane(config: ModelConfig) -> ModelConfig:
@@ -135,10 +168,12 @@ def _sane(config: ModelConfig) -> ModelConfig:
         raise ValueError("its noise schedule is impossible")
     if not (math.isfinite(config.vae.scale) and config.vae.scale > 0):
         raise ValueError("scale_factor is not a number above 0")
-    if not 8 <= config.resolution <= 4096:
+    if config.resolution is not None and not 8 <= config.resolution <= 4096:
         raise ValueError(f"image_size {config.resolution // 8} is out of range; it goes from 1 to 512")
     if any(len(sizes) != levels for sizes in (config.unet.res_blocks, config.unet.depth)):
         raise ValueError("its lists of sizes are of different lengths")
+    if not 0 <= config.unet.extra < 1 << 16:
+        raise ValueError("adm_in_channels is out of range")
     counts = (*config.unet.widths, *config.unet.res_blocks, *config.unet.depth, *config.unet.heads, *config.vae.widths)
     if not counts or min(counts) < 1 or max(counts) > 1 << 16:
         raise ValueError("its sizes are out of range")
@@ -151,6 +186,9 @@ def _unet(params: Mapping[str, Any]) -> UNetConfig:
     blocks = params["num_res_blocks"]
     reached = {int(d) for d in params["attention_resolutions"]}  # as reductions: 1 is the finest level
     depth = params.get("transformer_depth", 1)
+    depths = tuple(map(int, depth)) if isinstance(depth, list) else (int(depth),) * len(widths)
+    if int(params.get("transformer_depth_middle") or depths[-1]) != depths[-1]:
+        raise ValueError("transformer_depth_middle differs from the last transformer_depth")
     head_width = int(params.get("num_head_channels", -1))
     context = params["context_dim"]
     return UNetConfig(
@@ -159,10 +197,11 @@ def _unet(params: Mapping[str, Any]) -> UNetConfig:
         widths=widths,
         res_blocks=tuple(map(int, blocks)) if isinstance(blocks, list) else (int(blocks),) * len(widths),
         attention=tuple(2**level in reached for level in range(len(widths))),
-        depth=tuple(map(int, depth)) if isinstance(depth, list) else (int(depth),) * len(widths),
+        depth=depths,
         heads=tuple(w // head_width if head_width > 0 else int(params["num_heads"]) for w in widths),
         context=int(context[0] if isinstance(context, list) else context),
         linear=bool(params.get("use_linear_in_transformer", False)),
+        extra=int(params.get("adm_in_channels") or 0),
     )
 
 

@@ -6,7 +6,8 @@ So it can be asked in a WebUI's own process, which may lack diffusers, and at ea
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lib_ti.errors import UnusableFile
 from lib_ti.model import config as configs
 from lib_ti.model import layout
 from lib_ti.model.config import ModelConfig
-from lib_ti.model.families import SD1, Family
+from lib_ti.model.families import SD1, SD2, SDXL, Family
 from lib_ti.model.sniff import family_of
 from lib_ti.model.weights import Weights, open_weights
 
@@ -30,45 +31,86 @@ class Description:
 def describe(path: Path) -> Description:
     """The description of a checkpoint file or a diffusers folder. Raises UnusableFile for whatever cannot be trained on."""
     if path.is_dir():
-        return _describe_folder(path)
+        family, unet = family_of_folder(path)
+        return Description(family, side_of_folder(unet))
     weights = open_weights(path)
     family = family_of(weights)
-    return Description(family, config_of(weights, family).resolution)
+    return Description(family, config_of(weights, family).resolution or 512)
 
 
 def config_of(weights: Weights, family: Family) -> ModelConfig:
-    """From the .yaml beside the file; a real checkpoint needs none. Raises UnusableFile where one would."""
-    beside = weights.path.with_suffix(".yaml")
+    """From the .yaml beside the file; a real checkpoint needs none. Raises UnusableFile where one would.
+
+    What it leaves open is told by keys and metadata of the file, then by the family.
+    """
+    shipped, beside = configs.shipped(family.name), weights.path.with_suffix(".yaml")
     if beside.exists():
-        return configs.read(beside)
-    config = configs.shipped(family.name)
+        config = configs.read(beside)
+        marked = _settled(weights, config, otherwise="epsilon")  # which is what its absence in a .yaml means
+        return replace(marked, resolution=config.resolution or shipped.resolution)
     entry = f"{layout.UNET}input_blocks.0.0.weight"
     found = weights.shapes.get(entry) or weights.shapes[layout.ema_name(entry)]
-    if found[0] != config.unet.widths[0]:
+    if found[0] != shipped.unet.widths[0]:
         raise UnusableFile(
             weights.path,
             f"its sizes are none of a known family's; put its configuration beside it, as {beside.name}",
         )
+    config = _settled(weights, shipped, otherwise=family.prediction)
+    side = family.side_if_v
+    if side and (config.noise.prediction == "v" or str(side) in weights.path.stem):
+        config = replace(config, resolution=side)
     return config
 
 
-def check_folder(path: Path) -> dict[str, Any]:
-    """The configuration of a diffusers folder's UNet, if it is that of a model that can be trained on. Raises UnusableFile."""
-    index = read_json(path / "model_index.json", "this is not a diffusers folder: it has no model_index.json")
-    if "text_encoder_2" in index or "text_encoder_3" in index:
-        raise UnusableFile(
-            path, f"{index.get('_class_name')} is not supported yet; use a Stable Diffusion 1.x checkpoint"
-        )
-    unet = read_json(path / "unet" / "config.json")
-    if unet.get("in_channels") != 4:
-        raise UnusableFile(path, "this is an inpainting or editing checkpoint, which cannot be trained on")
-    if read_json(path / "text_encoder" / "config.json").get("hidden_act") != "quick_gelu":
-        raise UnusableFile(path, "its text encoder is not Stable Diffusion 1's; that is not supported yet")
-    return unet
+def _settled(weights: Weights, config: ModelConfig, otherwise: str | None) -> ModelConfig:
+    """With what the file itself says of its noise: ComfyUI's and NovelAI's keys, kohya's and modelspec's metadata."""
+    told = {name: value.casefold() for name, value in weights.metadata.items()}
+    prediction = config.noise.prediction if config.told else None
+    if prediction is None and (
+        "v_pred" in weights.shapes
+        or told.get("ss_v_parameterization") == "true"
+        or "v" in (told.get("modelspec.prediction_type"), told.get("modelspec.predict_key"))
+    ):
+        prediction = "v"
+    if prediction is None and "epsilon" in (told.get("modelspec.prediction_type"), told.get("modelspec.predict_key")):
+        prediction = "epsilon"
+    ends = config.noise.zero_terminal_snr or "ztsnr" in weights.shapes or told.get("ss_zero_terminal_snr") == "true"
+    known = prediction or otherwise
+    noise = replace(config.noise, prediction=known or "epsilon", zero_terminal_snr=ends)
+    return replace(config, noise=noise, told=known is not None)
+
+
+def family_of_folder(folder: Path) -> tuple[Family, Mapping[str, Any]]:
+    """The family of a diffusers folder, and its UNet's configuration. Raises UnusableFile."""
+    index = read_json(folder / "model_index.json", "this is not a diffusers folder: it has no model_index.json")
+    there = [part for part in ("text_encoder", "text_encoder_2", "text_encoder_3") if _names_a_class(index.get(part))]
+    if "text_encoder_3" in there or "transformer" in index or "Flux" in str(index.get("_class_name")):
+        raise UnusableFile(folder, f"this is a folder for {index.get('_class_name')}, which is not supported")
+    if there == ["text_encoder_2"] and "XL" in str(index.get("_class_name")):
+        raise UnusableFile(folder, "this is an SDXL refiner, which cannot be trained on; use the base checkpoint")
+    unet = read_json(folder / "unet" / "config.json")
+    if unet.get("in_channels") != unet.get("out_channels", 4):
+        raise UnusableFile(folder, "this is an inpainting or editing checkpoint, which cannot be trained on")
+    if "text_encoder_2" in there:
+        if "text_encoder" not in there:
+            raise UnusableFile(
+                folder, f"this is an {SDXL.title} checkpoint without CLIP-L, one of its two text encoders"
+            )
+        return SDXL, unet
+    if unet.get("addition_embed_type") == "text_time":
+        raise UnusableFile(folder, f"this is an {SDXL.title} checkpoint without CLIP-G, one of its two text encoders")
+    text = read_json(folder / "text_encoder" / "config.json")
+    return (SD1 if text.get("hidden_act") == "quick_gelu" else SD2), unet
+
+
+def side_of_folder(unet: Mapping[str, Any]) -> int:
+    """Of the pictures that a folder's UNet is made for, in pixels."""
+    size = unet.get("sample_size")
+    return 8 * size if isinstance(size, int) and 1 <= size <= 512 else 512
 
 
 def read_json(path: Path, otherwise: str = "the file is missing") -> dict[str, Any]:
-    """A JSON object in a file. Raises UnusableFile."""
+    """A configuration file of diffusers. Raises UnusableFile; `otherwise` says what it means that there is none."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -80,9 +122,5 @@ def read_json(path: Path, otherwise: str = "the file is missing") -> dict[str, A
     return record
 
 
-def _describe_folder(path: Path) -> Description:
-    unet = check_folder(path)
-    try:
-        return Description(SD1, int(unet.get("sample_size", 64)) * 8)
-    except (ValueError, TypeError) as error:
-        raise UnusableFile(path / "unet" / "config.json", f"unreadable ({error})") from error
+def _names_a_class(entry: Any) -> bool:
+    return isinstance(entry, list) and any(entry)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.noise import Noise
-from lib_ti.model.prompts import Prompt, Vocabulary
-from lib_ti.model.text import PromptEncoder
+from lib_ti.model.prompts import END, Prompt, Vocabulary
+from lib_ti.model.text import Context, PromptEncoder, TextEncoder
 
 
 @dataclass
 class StableDiffusion:
-    """The networks are frozen and share `dtype`; what goes in and comes out is fp32."""
+    """The networks are frozen and share `dtype`; what goes in and comes out is fp32.
+
+    `blank_empty`: where the negative prompt is empty, the UNet gets zeros for it.
+    """
 
     unet: Any
     vae: Any
@@ -26,20 +29,54 @@ class StableDiffusion:
     noise: Noise
     device: torch.device
     dtype: torch.dtype
+    blank_empty: bool = False
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> StableDiffusion:
         """Read a checkpoint's weights. The checkpoint must have a VAE."""
         assert checkpoint.vae is not None, "checked by the caller"
-        return cls(
+        family = checkpoint.family
+        encoders = {
+            encoder.name: TextEncoder(
+                checkpoint.text[encoder.name].load(dtype, device),
+                layer=checkpoint.layer(encoder),
+                normed=encoder.normed,
+                padding=0 if encoder.openclip else END,
+                pooled=encoder.name == family.pooled,
+            )
+            for encoder in family.encoders
+        }
+        model = cls(
             unet=checkpoint.unet.load(dtype, device),
             vae=checkpoint.vae.load(dtype, device),
-            text=PromptEncoder(checkpoint.text.load(dtype, device)),
+            text=PromptEncoder(encoders),
             vocabulary=Vocabulary(checkpoint.prompt_length),
             noise=checkpoint.noise,
             device=device,
             dtype=dtype,
+            blank_empty=family.blank_empty,
         )
+        if not checkpoint.told:
+            model.noise = replace(model.noise, prediction="v" if model._seems_to_predict_v() else "epsilon")
+        return model
+
+    @torch.no_grad()
+    def _seems_to_predict_v(self) -> bool:
+        """A look at what the UNet makes of almost pure noise, as A1111 tells one kind of SD2 from the other.
+
+        There an epsilon is the input itself, while v is about the negative of the picture.
+        """
+        flat = torch.full((1, self.latent_channels, 8, 8), 0.5, device=self.device)
+        width = sum(table.shape[1] for table in self.token_tables().values())
+        context = Context(torch.full((1, 2, width), 0.5, device=self.device, dtype=self.dtype))
+        last = torch.tensor([self.noise.steps - 1], device=self.device)
+        return float((self.predict(flat, last, context) - flat).mean()) < -1
+
+    @property
+    def networks(self) -> list[Any]:
+        """All that has weights."""
+        there = [self.unet, self.vae, *(encoder.model for encoder in self.text.encoders.values())]
+        return [network for network in there if network is not None]
 
     @property
     def factor(self) -> int:
@@ -50,37 +87,67 @@ class StableDiffusion:
     def latent_channels(self) -> int:
         return int(self.vae.config.latent_channels)
 
-    def token_table(self) -> torch.Tensor:
-        """The vocabulary's vectors, (words, width)."""
-        table: torch.Tensor = self.text.model.get_input_embeddings().weight  # type: ignore[operator]
-        return table
+    def token_tables(self) -> dict[str, torch.Tensor]:
+        """The vocabulary's vectors for each text encoder, (words, width)."""
+        return {name: encoder.token_table for name, encoder in self.text.encoders.items()}
+
+    def no_vectors(self) -> dict[str, torch.Tensor]:
+        """For prompts without learned words: a table of none for each text encoder."""
+        return {name: torch.zeros(0, table.shape[1]) for name, table in self.token_tables().items()}
 
     @torch.no_grad()
     def encode_pictures(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and deviation of the latents, each (b, c, h / factor, w / factor) fp32, of pixels (b, 3, h, w) in -1..1."""
-        posterior = self.vae.encode(pixels.to(self.device, self.dtype)).latent_dist
-        scale = self.vae.config.scaling_factor
-        return posterior.mean.float() * scale, posterior.std.float() * scale
+
+        def encode() -> torch.Tensor:
+            posterior = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist
+            return torch.stack([posterior.mean, posterior.std]).float()
+
+        mean, deviation = self._numbers(encode) * self.vae.config.scaling_factor
+        return mean, deviation
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Pixels (b, 3, h, w) in -1..1, fp32, of latents (b, c, h, w)."""
-        pixels: torch.Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.dtype)).sample
-        return pixels.float().clamp(-1, 1)
+        scaled = latents / self.vae.config.scaling_factor
+        return self._numbers(lambda: self.vae.decode(scaled.to(self.vae.dtype)).sample.float()).clamp(-1, 1)
 
-    def encode_prompts(self, prompts: Sequence[Prompt], vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Features (b, tokens, width) of prompts, in the networks' dtype; differentiable in `vectors`.
+    def _numbers(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What the VAE computes. One that overflows in fp16, as SDXL's own does, works in fp32 from then on."""
+        found = compute()
+        if self.vae.dtype == torch.float16 and not bool(torch.isfinite(found).all()):
+            self.vae.float()
+            found = compute()
+        return found
+
+    def encode_prompts(self, prompts: Sequence[Prompt], vectors: Mapping[str, torch.Tensor]) -> Context:
+        """The context of prompts, in the networks' dtype; differentiable in `vectors`.
 
         `vectors` holds for each text encoder the table (n, width) that the prompts' rows point into.
         """
-        return self.text.encode(prompts, vectors["clip_l"]).to(self.dtype)
+        return self.text.encode(prompts, vectors).to(self.dtype)
 
-    def predict(self, noisy: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """The UNet's prediction (b, c, h, w), fp32, for noisy latents at times t (b,) under features (b, tokens, width)."""
+    def predict(
+        self, noisy: torch.Tensor, t: torch.Tensor, context: Context, frames: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The UNet's prediction (b, c, h, w), fp32, for noisy latents at times t (b,) under the context of b prompts.
+
+        `frames` (b, 6): how each picture was cut, as in `data.latents.Example.frame`; None where it is whole. A family whose
+        UNet does not ask for it has no pooled context.
+        """
+        told = {}
+        if context.pooled is not None:
+            frames = self._whole(noisy) if frames is None else frames
+            told = {"text_embeds": context.pooled, "time_ids": frames.to(self.device)}
         predicted: torch.Tensor = self.unet(
-            noisy.to(self.dtype), t.to(self.device), encoder_hidden_states=context
+            noisy.to(self.dtype), t.to(self.device), encoder_hidden_states=context.features, added_cond_kwargs=told
         ).sample
         return predicted.float()
+
+    def _whole(self, noisy: torch.Tensor) -> torch.Tensor:
+        """The frames of pictures of which nothing is cut off."""
+        height, width = (side * self.factor for side in noisy.shape[2:])
+        return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).expand(len(noisy), -1)
 
     @contextmanager
     def vae_at_hand(self) -> Iterator[None]:

@@ -6,14 +6,14 @@ As with A1111's "No norm", a token's text features are multiplied by its strengt
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompts import PLAIN, Prompt, Vocabulary, Word
-from lib_ti.model.text import PromptEncoder
+from lib_ti.model.text import Context, PromptEncoder
 
 _PARTS = re.compile(r"\\[()\[\]\\]|[()\[\]]|:\s*([+-]?[.\d]+)\s*(?=\))|[^\\()\[\]:]+|.", re.DOTALL)
 _ROUND, _SQUARE = 1.1, 1 / 1.1
@@ -99,13 +99,14 @@ def encode(vocabulary: Vocabulary, text: str, words: Sequence[Word]) -> Weighted
 
 class _Emphasising(PromptEncoder):
     def __init__(self, inner: PromptEncoder) -> None:
-        self._inner = inner
-        self.model = inner.model
+        super().__init__(inner.encoders)
 
-    def encode(self, prompts: Sequence[Prompt], vectors: torch.Tensor) -> torch.Tensor:
-        features = self._inner.encode(prompts, vectors)
+    def encode(self, prompts: Sequence[Prompt], vectors: Mapping[str, torch.Tensor]) -> Context:
+        context = super().encode(prompts, vectors)
+        features = context.features
         strengths = [p.strengths if isinstance(p, Weighted) else (1.0,) * len(p.ids) for p in prompts]
-        return features * torch.tensor(strengths, dtype=features.dtype, device=features.device).unsqueeze(-1)
+        factors = torch.tensor(strengths, dtype=features.dtype, device=features.device)
+        return replace(context, features=features * factors.unsqueeze(-1))
 
 
 def with_emphasis(model: StableDiffusion) -> StableDiffusion:

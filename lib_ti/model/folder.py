@@ -14,8 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from lib_ti.errors import UnusableFile
 from lib_ti.model.checkpoint import Checkpoint, Part, empty, text_encoder
-from lib_ti.model.describe import check_folder, read_json
-from lib_ti.model.families import SD1
+from lib_ti.model.describe import family_of_folder, read_json, side_of_folder
 from lib_ti.model.layout import current_vae_name
 from lib_ti.model.noise import Noise
 from lib_ti.model.weights import Weights, open_weights
@@ -23,19 +22,28 @@ from lib_ti.model.weights import Weights, open_weights
 
 def open_folder(folder: Path) -> Checkpoint:
     """Understand a diffusers folder. Raises UnusableFile."""
-    unet_config = check_folder(folder)
-    text_config = read_json(folder / "text_encoder" / "config.json")
-    text = text_encoder(text_config, folder / "text_encoder")
-    unet = _empty(UNet2DConditionModel, unet_config, folder / "unet", "UNet")
+    family, unet_config = family_of_folder(folder)
+    places = ("text_encoder", "text_encoder_2")
     return Checkpoint(
         path=folder,
-        family=SD1,
+        family=family,
         noise=_noise(folder / "scheduler" / "scheduler_config.json"),
-        resolution=8 * int(unet_config.get("sample_size", 64)),
-        text=Part(text, _weights(folder / "text_encoder")).check("text encoder"),
-        unet=Part(unet, _weights(folder / "unet")).check("UNet"),
+        resolution=side_of_folder(unet_config),
+        text={
+            encoder.name: _text_part(folder / place, projecting=encoder.name == family.pooled)
+            for encoder, place in zip(family.encoders, places, strict=False)
+        },
+        unet=Part(_empty(UNet2DConditionModel, unet_config, folder / "unet", "UNet"), _weights(folder / "unet")).check(
+            "UNet"
+        ),
         vae=vae_part(folder / "vae") if (folder / "vae").is_dir() else None,
+        cut=0 if family.pooled else family.encoders[0].layer - 1,  # diffusers cuts off what SD2 does not use
     )
+
+
+def _text_part(folder: Path, projecting: bool) -> Part:
+    module = text_encoder(read_json(folder / "config.json"), folder, projecting)
+    return Part(module, _weights(folder)).check("text encoder")
 
 
 def vae_part(folder: Path) -> Part:
@@ -89,4 +97,5 @@ def _noise(path: Path) -> Noise:
         first_beta=config.get("beta_start", 0.00085),
         last_beta=config.get("beta_end", 0.012),
         prediction=predictions[prediction],
+        zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
     )

@@ -6,6 +6,7 @@ A safetensors file begins with eight bytes that give its header's length, then c
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from typing import Any
 from lib_ti.errors import UnusableFile
 
 Shape = tuple[int, ...]
-LONGEST = 100_000_000  # bytes; safetensors' own limit
+LONGEST = 25_000_000  # bytes: a large checkpoint's takes one million; parsed, it takes up to twenty times its length
+_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # a number's
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,12 @@ def read_header(path: Path) -> Header:
             text = file.read(length) if 0 < length <= min(LONGEST, size - 8) else b""
         if not start:
             raise UnusableFile(path, "the file is empty")
+        if LONGEST < length <= size - 8:
+            raise UnusableFile(path, f"its header is {length >> 20} MB long, which no model's is; it was not read")
         return _parse(json.loads(text.decode()), size - 8 - length, path)
     except OSError as error:
         raise UnusableFile(path, f"it cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise UnusableFile(path, "damaged, or not a safetensors file") from error
 
 
@@ -48,8 +52,14 @@ def _parse(found: Any, size: int, path: Path) -> Header:
     metadata = found.pop("__metadata__", None) or {}
     if max((int(tensor["data_offsets"][1]) for tensor in found.values()), default=0) != size:
         raise UnusableFile(path, "the file is truncated; download it again")
+    shapes = {name: tuple(int(side) for side in tensor["shape"]) for name, tensor in found.items()}
+    for name, tensor in found.items():
+        start, end = tensor["data_offsets"]
+        length = math.prod(shapes[name]) * _BYTES.get(tensor["dtype"], 0)
+        if not 0 <= start <= end or length not in (0, end - start):
+            raise UnusableFile(path, f"damaged: {name[:60]!r} is not as long as its shape says")
     return Header(
-        shapes={name: tuple(int(side) for side in tensor["shape"]) for name, tensor in found.items()},
+        shapes=shapes,
         dtypes={name: str(tensor["dtype"]) for name, tensor in found.items()},
         metadata={str(key): str(value) for key, value in metadata.items()},
     )

@@ -9,15 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lib_ti.model.config import UNetConfig, VaeConfig
+from lib_ti.model.weights import Place
 
-UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
-"""The prefixes of the three networks in an original checkpoint of Stable Diffusion 1."""
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+"""The prefixes of two networks in an original checkpoint; the text encoders' differ, see `families`."""
 
 _RESNET = {
     "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
     "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
 }  # fmt: skip
 _EARLY_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OPENCLIP = {
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm.weight": "ln_final.weight",
+    "text_model.final_layer_norm.bias": "ln_final.bias",
+}
+_OPENCLIP_LAYER = {
+    "layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}  # fmt: skip
+_FUSED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+LAYERS = "text_model.encoder.layers."
 _VAE_RESNET = {"conv_shortcut": "nin_shortcut"}
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
@@ -27,6 +40,8 @@ def unet_names(parameters: Iterable[str], config: UNetConfig) -> dict[str, str]:
     blocks = {
         "time_embedding.linear_1": "time_embed.0",
         "time_embedding.linear_2": "time_embed.2",
+        "add_embedding.linear_1": "label_emb.0.0",
+        "add_embedding.linear_2": "label_emb.0.2",
         "conv_in": "input_blocks.0.0",
         "conv_norm_out": "out.0",
         "conv_out": "out.2",
@@ -80,6 +95,25 @@ def vae_names(parameters: Iterable[str], config: VaeConfig) -> dict[str, str]:
         name: _translate(name, blocks, {".resnets.": _VAE_RESNET, ".attentions.": _VAE_ATTENTION})
         for name in parameters
     }
+
+
+def clip_place(name: str) -> Place:
+    """Where a parameter of transformers' CLIP text model stands, without prefix: OpenAI's CLIP is kept under its names."""
+    return Place(name)
+
+
+def openclip_place(name: str) -> Place:
+    """Where it stands in OpenCLIP, whose attention has one matrix for queries, keys and values, one below the other."""
+    if name == "text_projection.weight":
+        return Place("text_projection", transposed=True)
+    if name in _OPENCLIP:
+        return Place(_OPENCLIP[name])
+    number, _, inner = name.removeprefix(LAYERS).partition(".")
+    part, _, parameter = inner.rpartition(".")
+    layer = f"transformer.resblocks.{number}"
+    if part in _FUSED:
+        return Place(f"{layer}.attn.in_proj_{parameter}", _FUSED.index(part), len(_FUSED))
+    return Place(f"{layer}.{_OPENCLIP_LAYER[part]}.{parameter}")
 
 
 def current_vae_name(name: str) -> str:

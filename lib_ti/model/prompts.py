@@ -16,6 +16,7 @@ from typing import Any
 from transformers import CLIPTokenizer
 
 PLAIN = -1  # the row of a token that is no learned vector
+END = 49407  # the token that ends a prompt; the last word of CLIP's vocabulary
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Prompt:
     ids: tuple[int, ...]
     rows: tuple[int, ...]
     truncated: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether it says nothing: its end follows its start."""
+        return len(self.ids) < 2 or self.ids[1] == END
 
     def holds(self, word: Word) -> bool:
         return word.first + word.count - 1 in self.rows

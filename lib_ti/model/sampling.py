@@ -52,6 +52,10 @@ def _scheduler(name: str, noise: Noise) -> Any:
         "trained_betas": noise.betas.numpy(),
         "prediction_type": {"epsilon": "epsilon", "v": "v_prediction"}[noise.prediction],
     }
+    if (
+        noise.zero_terminal_snr and noise.prediction == "v"
+    ):  # it knows pure noise, and has to be given it: the last time
+        common |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     if name == "euler":
         return EulerDiscreteScheduler(**common)
     if name == "euler a":
@@ -82,6 +86,8 @@ def sample(
     latents = torch.randn(shape, generator=generator).to(model.device) * scheduler.init_noise_sigma
     guided = how.guidance != 1.0
     context = model.encode_prompts([negative, prompt] if guided else [prompt], vectors)
+    if guided and model.blank_empty and negative.empty:
+        context = context.blanked(0)
     for t in scheduler.timesteps:
         if stopped():
             raise Interrupted

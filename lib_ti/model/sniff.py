@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from lib_ti.errors import UnusableFile
-from lib_ti.model.families import SD1, Family
+from lib_ti.model.families import SD1, SD2, SDXL, Family
 from lib_ti.model.layout import UNET, ema_name
 from lib_ti.model.weights import Weights
-
-_NOT_SUPPORTED_YET = "is not supported yet; use a Stable Diffusion 1.x checkpoint"
 
 
 def family_of(weights: Weights) -> Family:
     """The family of an original-layout checkpoint. Raises UnusableFile for whatever cannot be trained on, saying what it is."""
     if reason := _refusal(weights):
         raise UnusableFile(weights.path, reason)
-    return SD1
+    family = next((f for f in (SDXL, SD2, SD1) if any(weights.has(e.prefix) for e in f.encoders)), None)
+    if family is None:
+        raise UnusableFile(weights.path, "its text encoder is missing; use a complete checkpoint")
+    if lacking := [encoder.title for encoder in family.encoders if not weights.has(encoder.prefix)]:
+        raise UnusableFile(
+            weights.path, f"this is an {family.title} checkpoint without {lacking[0]}, one of its two text encoders"
+        )
+    if family.pooled is None and any(".label_emb." in name or "label_emb00" in name for name in weights.shapes):
+        raise UnusableFile(
+            weights.path, "its UNet wants more than a prompt (as unCLIP's does); use an ordinary checkpoint"
+        )
+    return family
 
 
 def _refusal(weights: Weights) -> str | None:
@@ -54,14 +63,12 @@ def _refusal(weights: Weights) -> str | None:
         return "this is an inpainting checkpoint, which cannot be trained on; use the ordinary version of it"
     if entry[1] != leaving[0] and entry[1] == 8:
         return "this is an image-editing checkpoint (InstructPix2Pix), which cannot be trained on"
-    if any_key("conditioner.embedders.1."):
-        return f"this is an SDXL checkpoint, which {_NOT_SUPPORTED_YET}"
+    if entry[1] != leaving[0]:
+        return (
+            f"its UNet takes {entry[1]} channels and gives {leaving[0]} (depth, upscaling); use an ordinary checkpoint"
+        )
+    if any_key("edm_mean", "edm_vpred.sigma"):
+        return "its noise is that of EDM (as Playground 2.5's), which is not supported"
     if any_key("conditioner.embedders.0.model."):
         return "this is an SDXL refiner, which cannot be trained on; use the base checkpoint"
-    if any_key("conditioner.embedders."):
-        return f"this is an SDXL checkpoint, which {_NOT_SUPPORTED_YET}"
-    if any_key("cond_stage_model.model."):
-        return f"this is a Stable Diffusion 2 checkpoint, which {_NOT_SUPPORTED_YET}"
-    if not any_key("cond_stage_model.transformer."):
-        return "its text encoder is missing; use a complete checkpoint"
     return None

@@ -2,45 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from lib_ti.model.prompts import PLAIN, Prompt
+from lib_ti.model.prompts import END, PLAIN, Prompt
 
 
-class PromptEncoder:
-    """CLIP's text encoder, whose token vectors can be exchanged on their way in.
+@dataclass(frozen=True)
+class Context:
+    """What the UNet is told of prompts: `features` (b, tokens, width), and in some families `pooled` (b, p) of each whole."""
+
+    features: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+    def select(self, rows: Sequence[int]) -> Context:
+        """That of the prompts with these numbers; one may be wanted several times."""
+        places = torch.tensor(rows, device=self.features.device)
+        pooled = None if self.pooled is None else self.pooled.index_select(0, places)
+        return Context(self.features.index_select(0, places), pooled)
+
+    def to(self, dtype: torch.dtype) -> Context:
+        return Context(self.features.to(dtype), None if self.pooled is None else self.pooled.to(dtype))
+
+    def blanked(self, row: int) -> Context:
+        """The same with zeros for one prompt."""
+        kept = torch.ones(len(self.features), device=self.features.device, dtype=self.features.dtype)
+        kept[row] = 0
+        pooled = None if self.pooled is None else self.pooled * kept[:, None]
+        return Context(self.features * kept[:, None, None], pooled)
+
+
+class TextEncoder:
+    """One CLIP text encoder, whose token vectors can be exchanged on their way in.
 
     The exchange is a selection matrix, so it has static shapes and its gradient is a sum in a fixed order.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(
+        self,
+        model: Any,
+        layer: int = 1,
+        normed: bool = True,
+        padding: int = END,
+        pooled: bool = False,
+    ) -> None:
+        """`layer`, `normed`: as in `families.Encoder`. `padding`: the token behind a prompt's end. `pooled`: also summarise."""
         self.model = model
+        self._layer, self._normed, self._padding, self._pooled = layer, normed, padding, pooled
         self._rows: torch.Tensor | None = None  # (prompts, tokens), while a batch is encoded
         self._vectors: torch.Tensor | None = None
-        table: torch.nn.Module = model.get_input_embeddings()  # type: ignore[operator]
-        table.register_forward_hook(self._insert)
+        self._table.register_forward_hook(self._insert)
 
-    def encode(self, prompts: Sequence[Prompt], vectors: torch.Tensor) -> torch.Tensor:
-        """Features (prompts, tokens, width) for prompts whose rows are those of `vectors` (n, width).
+    @property
+    def _table(self) -> torch.nn.Embedding:
+        table: torch.nn.Embedding = self.model.get_input_embeddings()
+        return table
 
-        A prompt that occurs several times goes through the encoder once.
-        """
-        distinct = list(dict.fromkeys(prompts))
-        device = next(self.model.parameters()).device
-        ids = torch.tensor([p.ids for p in distinct], device=device)
-        self._rows = torch.tensor([p.rows for p in distinct], device=device)
+    @property
+    def token_table(self) -> torch.Tensor:
+        """The vocabulary's vectors, (words, width)."""
+        return self._table.weight
+
+    def encode(self, prompts: Sequence[Prompt], vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features (prompts, tokens, width) and what is pooled, for prompts whose rows are those of `vectors` (n, width)."""
+        table = self.token_table
+        ids = torch.tensor([p.ids for p in prompts], device=table.device)
+        self._rows = torch.tensor([p.rows for p in prompts], device=table.device)
         self._vectors = vectors
+        ends = ids == END
+        behind = ends.cumsum(1) - ends.int() > 0
         try:
-            features: torch.Tensor = self.model(input_ids=ids).last_hidden_state
+            found = self.model.text_model(input_ids=ids.masked_fill(behind, self._padding), output_hidden_states=True)
         finally:
             self._rows = self._vectors = None
-        if len(distinct) == len(prompts):
-            return features
-        order = torch.tensor([distinct.index(p) for p in prompts], device=device)
-        return features.index_select(0, order)
+        features = found.hidden_states[-self._layer]
+        if self._normed:
+            features = self.model.text_model.final_layer_norm(features)
+        if not self._pooled:
+            return features, None
+        summaries = found.last_hidden_state[torch.arange(len(ids), device=ids.device), ends.int().argmax(1)]
+        return features, self.model.text_projection(summaries)
 
     def _insert(self, _module: Any, _inputs: Any, found: torch.Tensor) -> torch.Tensor:
         rows, vectors = self._rows, self._vectors
@@ -49,3 +93,21 @@ class PromptEncoder:
         selection = torch.nn.functional.one_hot(rows.clamp(min=0), len(vectors)).to(vectors.dtype)  # (b, tokens, n)
         inserted = (selection @ vectors).to(found.dtype)
         return torch.where((rows != PLAIN).unsqueeze(-1), inserted, found)
+
+
+class PromptEncoder:
+    """A checkpoint's text encoders, their features side by side."""
+
+    def __init__(self, encoders: Mapping[str, TextEncoder]) -> None:
+        self.encoders = encoders
+
+    def encode(self, prompts: Sequence[Prompt], vectors: Mapping[str, torch.Tensor]) -> Context:
+        """The context of prompts whose rows are those of each encoder's `vectors` (n, width).
+
+        A prompt that occurs several times goes through the encoders once.
+        """
+        distinct = list(dict.fromkeys(prompts))
+        found = [encoder.encode(distinct, vectors[name]) for name, encoder in self.encoders.items()]
+        pooled = next((summary for _, summary in found if summary is not None), None)
+        context = Context(torch.cat([features for features, _ in found], dim=-1), pooled)
+        return context if len(distinct) == len(prompts) else context.select([distinct.index(p) for p in prompts])

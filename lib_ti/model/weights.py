@@ -19,6 +19,24 @@ QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8", "F4"}
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a tensor stands in a file: under `name`, or as one of `of` equal parts of what stands there, or transposed."""
+
+    name: str
+    part: int = 0
+    of: int = 1
+    transposed: bool = False
+
+    def shape(self, whole: Shape) -> Shape:
+        rows = (whole[0] // self.of, *whole[1:]) if self.of > 1 and whole else whole
+        return rows[::-1] if self.transposed else rows
+
+    def tensor(self, whole: torch.Tensor) -> torch.Tensor:
+        rows = whole.chunk(self.of)[self.part] if self.of > 1 else whole
+        return rows.T if self.transposed else rows
+
+
+@dataclass(frozen=True)
 class Weights:
     """Names and shapes of a file's tensors, and a way to read each. Reading goes through a memory map."""
 
@@ -28,10 +46,19 @@ class Weights:
     metadata: Mapping[str, str] = field(default_factory=dict)
     quantised: bool = False
 
-    def renamed(self, names: Mapping[str, str]) -> Weights:
-        """The same tensors under other names: `names` maps each new name to the one in the file."""
-        shapes = {new: self.shapes[old] for new, old in names.items()}
-        return Weights(self.path, shapes, lambda new: self.read(names[new]), self.metadata, self.quantised)
+    def renamed(self, names: Mapping[str, str | Place]) -> Weights:
+        """The same tensors under other names: `names` maps each new name to the one in the file, or to its place there."""
+        places = {new: Place(old) if isinstance(old, str) else old for new, old in names.items()}
+        shapes = {new: place.shape(self.shapes[place.name]) for new, place in places.items()}
+
+        def read(new: str) -> torch.Tensor:
+            return places[new].tensor(self.read(places[new].name))
+
+        return Weights(self.path, shapes, read, self.metadata, self.quantised)
+
+    def has(self, prefix: str) -> bool:
+        """Whether any name begins with `prefix`."""
+        return any(name.startswith(prefix) for name in self.shapes)
 
 
 def open_weights(path: Path) -> Weights:

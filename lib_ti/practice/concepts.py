@@ -102,11 +102,11 @@ class Examiner:
     def loss(self, text: str, word: Word | None = None, vectors: torch.Tensor | None = None) -> float:
         """The mean squared error on unseen pictures, called by `text` (a plain word, or a learned one's name)."""
         prompt = self.model.vocabulary.encode(self._article.format(text), [word] if word else [])
-        table = {"clip_l": vectors if vectors is not None else torch.zeros(0, self.model.token_table().shape[1])}
+        table = self.model.no_vectors() if vectors is None else {"clip_l": vectors}
         context = self.model.encode_prompts([prompt], table)
         total = 0.0
         for latents, noise, t in self._bank:
-            predicted = self.model.predict(self.model.noise.add(latents, noise, t), t, context.expand(len(t), -1, -1))
+            predicted = self.model.predict(self.model.noise.add(latents, noise, t), t, context.select([0] * len(t)))
             total += float((predicted - self.model.noise.target(latents, noise, t)).square().mean())
         return total / len(self._bank)
 
@@ -114,7 +114,7 @@ class Examiner:
         self, text: str, word: Word | None = None, vectors: torch.Tensor | None = None, samples: int = 10
     ) -> Score:
         """All three measures of a word."""
-        table = {"clip_l": vectors if vectors is not None else torch.zeros(0, self.model.token_table().shape[1])}
+        table = self.model.no_vectors() if vectors is None else {"clip_l": vectors}
         referee = load_judge()
 
         def verdict(prompt: str, seed: int) -> Verdict:

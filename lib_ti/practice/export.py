@@ -9,6 +9,7 @@ import torch
 from lib_ti.embedding.formats import safetensors_bytes
 from lib_ti.model import layout
 from lib_ti.model.config import ModelConfig
+from lib_ti.model.families import SD1
 
 
 def original_layout(
@@ -23,7 +24,7 @@ def original_layout(
 
     add(layout.UNET, layout.unet_names(unet.state_dict(), config.unet), unet)
     add(layout.VAE, layout.vae_names(vae.state_dict(), config.vae), vae)
-    add(layout.TEXT, {name: name for name in text.state_dict()}, text)
+    add(SD1.encoders[0].prefix, {name: name for name in text.state_dict()}, text)
     return safetensors_bytes(tensors, {})
 
 

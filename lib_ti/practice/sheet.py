@@ -35,7 +35,7 @@ def captions() -> list[str]:
 def draw_sheet(seeds: int = 2) -> Image.Image:
     """Every caption with each seed, one below the other, the caption above."""
     model = StableDiffusion.load(open_checkpoint(MODEL), torch.float32, torch.device("cpu"))
-    nothing = {"clip_l": torch.zeros(0, model.token_table().shape[1])}
+    nothing = model.no_vectors()
     asked = captions()
     rows = -(-len(asked) // ACROSS)
     sheet = Image.new("RGB", (ACROSS * CELL, rows * (LABEL + seeds * CELL)), "white")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -97,7 +98,7 @@ def checkpoint_of(settings: TrainSettings) -> Checkpoint:
     checkpoint = open_checkpoint(settings.model)
     if settings.vae:
         checkpoint = with_vae(checkpoint, settings.vae)
-    return checkpoint.predicting(settings.prediction)
+    return checkpoint.adjusted(settings.prediction, settings.zero_terminal_snr, settings.clip_skip)
 
 
 def deliver(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
@@ -114,7 +115,10 @@ def deliver(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
         )
     try:
         settings.out.mkdir(exist_ok=True)
-        files.write_bytes(target, data)
+        with files.replacing(target) as part:
+            part.write_bytes(data)
+            if part.read_bytes() != data:
+                raise OSError(errno.EIO, "what was written reads otherwise")
     except OSError as error:
         files.write_bytes(folder.embedding, data)
         raise TrainingFailed(

@@ -17,13 +17,17 @@ from lib_ti.randomness import derive
 
 @dataclass(frozen=True)
 class Batch:
-    """`latents`, `noise`: (b, c, h, w) fp32; `t`: (b,); `weight`: (b, 1, h, w) or None where all places count alike."""
+    """`latents`, `noise`: (b, c, h, w) fp32; `t`: (b,); `weight`: (b, 1, h, w) or None where all places count alike.
+
+    `frames`: (b, 6), how each picture was cut; see `data.latents.Example.frame`.
+    """
 
     latents: torch.Tensor
     noise: torch.Tensor
     t: torch.Tensor
     prompts: tuple[Prompt, ...]
     weight: torch.Tensor | None
+    frames: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class BatchSource:
             t=torch.tensor(times, device=device),
             prompts=prompts,
             weight=weight,
+            frames=torch.tensor([self.examples[picture].frame for picture in pictures], dtype=torch.float32).to(device),
         )
 
     def _draw_one(

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from lib_ti.settings import check_device
+from lib_ti.checks import check_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGE = 100_000_000  # parameters; below, a CPU spends its time elsewhere and fp32 is the more exact

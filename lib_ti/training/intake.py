@@ -45,12 +45,11 @@ def examples(folder: Path, settings: TrainSettings) -> list[Example]:
     found = []
     resolution = settings.resolution or 512
     for file in pictures.find(folder) if folder.is_dir() else []:
-        size = (resolution, resolution)
+        size, original = (resolution, resolution), pictures.size_of(file.path)
         if settings.buckets:
-            size = pictures.bucket_of(pictures.decode(file.path).size, resolution, bucket_step(resolution))
-        found.append(
-            Example(file.path, file.caption("txt"), file.mask if settings.masks else None, size, settings.masks)
-        )
+            size = pictures.bucket_of(original, resolution, bucket_step(resolution))
+        mask = file.mask if settings.masks else None
+        found.append(Example(file.path, file.caption("txt"), mask, size, settings.masks, original))
     if not found:
         raise UnusableFile(folder, "the run's pictures are gone; start a new training")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lib_ti.learning_rate import LearningRate, parse
@@ -12,6 +12,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.sampling import Interrupted
 from lib_ti.settings import TrainSettings
 from lib_ti.training.batch import BatchSource
+from lib_ti.training.doubt import too_high
 from lib_ti.training.memory import peak_mb
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
@@ -47,17 +48,19 @@ class Loop:
     def run(self) -> bool:
         """Train to the last step; False if it was stopped before, with the state saved in either case."""
         s, state = self.settings, self.state
-        rate = LearningRate(parse(s.learning_rate), s.steps, s.lr_schedule, s.warmup_steps)
+        rates = self._rates()
         saved = time.monotonic()
         batches = self.source.steps(state.step, s.global_batch)
         try:
             self._outputs()  # a stop or a kill may have come between a step and what was due after it
             while state.step < s.steps and not self.stopped():
                 began = time.monotonic()
-                applied = rate.at(state.step)
+                applied = {encoder: rate.at(state.step) for encoder, rate in rates.items()}
                 loss = update(state, self.model, self.source, next(batches), s.batch_size, applied, s.clip, s.clip_at)
                 self._pace.append(time.monotonic() - began)
                 self._report(loss, applied)
+                if doubt := too_high(state.step, state.smoothed_loss):
+                    self.recorder.event("warning", message=doubt)
                 if self._outputs() or self._asked_for() or time.monotonic() - saved > STATE_EVERY_S:
                     self._save()
                     saved = time.monotonic()
@@ -65,6 +68,14 @@ class Loop:
             pass  # a preview was left unfinished; the step before it is whole
         self._save()
         return state.step >= s.steps and state.shown == state.step
+
+    def _rates(self) -> dict[str, LearningRate]:
+        """For each text encoder, the first one's and the others'; a list of rates is a schedule of its own."""
+        s = self.settings
+        texts = [s.learning_rate, s.learning_rate if s.learning_rate_2 == "auto" else s.learning_rate_2]
+        shapes = ["constant" if ":" in text else s.lr_schedule for text in texts]
+        made = [LearningRate(parse(t), s.steps, shape, s.warmup_steps) for t, shape in zip(texts, shapes, strict=True)]
+        return {encoder: made[min(i, 1)] for i, encoder in enumerate(self.state.vectors)}
 
     def _outputs(self) -> bool:
         """Make what is due after this step. The first previews wait for the first step, so that training starts at once."""
@@ -95,8 +106,9 @@ class Loop:
     def _save(self) -> None:
         self.recorder.save_state(self.state.to_bytes())
 
-    def _report(self, loss: float, rate: float) -> None:
+    def _report(self, loss: float, applied: Mapping[str, float]) -> None:
         state, pace = self.state, sum(self._pace) / len(self._pace)
+        rate, *others = applied.values()
         self.recorder.event(
             "step",
             step=state.step,
@@ -104,6 +116,7 @@ class Loop:
             loss=loss,
             smoothed_loss=state.smoothed_loss,
             learning_rate=rate,
+            **({"learning_rate_2": others[0]} if others else {}),
             norm=state.norm,
             similarity=state.similarity,
             images_per_s=self.settings.global_batch / pace,

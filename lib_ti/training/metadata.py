@@ -9,6 +9,7 @@ import json
 
 from lib_ti import __version__
 from lib_ti.model.checkpoint import Checkpoint
+from lib_ti.model.noise import Noise
 from lib_ti.settings import DEFAULTS, TrainSettings
 
 _TOLD_ELSEWHERE = {"name", "steps", "vectors", "resolution"}
@@ -16,8 +17,8 @@ _OF_THIS_MACHINE = {"images", "model", "vae", "out", "runs_dir", "overwrite", "t
                     "latent_cache_mb"}  # fmt: skip
 
 
-def describe(settings: TrainSettings, checkpoint: Checkpoint, sha256: str, step: int) -> dict[str, str]:
-    """The header of an embedding trained for `step` steps: names and values, all text."""
+def describe(settings: TrainSettings, checkpoint: Checkpoint, noise: Noise, sha256: str, step: int) -> dict[str, str]:
+    """The header of an embedding trained for `step` steps under `noise`: names and values, all text."""
     family = checkpoint.family
     chosen = {
         name: value
@@ -36,10 +37,10 @@ def describe(settings: TrainSettings, checkpoint: Checkpoint, sha256: str, step:
         "settings": json.dumps(chosen, sort_keys=True),
         "trainer": f"lib_ti {__version__}",
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{family.architecture}/textual-inversion",
+        "modelspec.architecture": f"{family.architecture_of(noise.prediction)}/textual-inversion",
         "modelspec.implementation": "https://github.com/Stability-AI/stablediffusion",
         "modelspec.title": settings.name,
         "modelspec.trigger_phrase": settings.name,
         "modelspec.resolution": f"{settings.resolution}x{settings.resolution}",
-        "modelspec.prediction_type": checkpoint.noise.prediction,
+        "modelspec.prediction_type": noise.prediction,
     }

@@ -21,6 +21,7 @@ from lib_ti.model.prompts import Vocabulary, Word
 from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings
 from lib_ti.training.device import choose_device, choose_precision
 from lib_ti.training.places import answering_to, existing, inside_embeddings, space_needed, unwritable
+from lib_ti.training.suiting import suited, suits_as_start
 
 MOST_PICTURES = 1000
 
@@ -58,13 +59,11 @@ class _Preflight:
         self._places()
         changes: dict[str, object] = {"captions": captions}
         if checkpoint:
+            found = suited(self.settings, checkpoint)
+            changes |= found.changes | {"precision": self._precision(checkpoint)}
+            self.problems += found.problems
+            self.warnings += found.warnings
             resolution = self.settings.resolution or checkpoint.resolution
-            changes |= {"resolution": resolution, "precision": self._precision(checkpoint)}
-            if self.settings.learning_rate == "auto":
-                changes["learning_rate"] = str(checkpoint.family.learning_rate)
-            if self.settings.lr_schedule == "auto":
-                changes["lr_schedule"] = "constant" if ":" in self.settings.learning_rate else "cosine"
-            self._sampling(checkpoint)
             self._disk(sizes, resolution)
         else:
             self._precision(None)
@@ -93,7 +92,8 @@ class _Preflight:
                 self._report("vae", error)
         elif checkpoint.vae is None and not self._faulty("vae"):
             self._report("vae", f"{self.settings.model.name} has no VAE of its own; name a VAE file for it")
-        return checkpoint.predicting(self.settings.prediction)
+        s = self.settings
+        return checkpoint.adjusted(s.prediction, s.zero_terminal_snr, s.clip_skip)
 
     def _pictures(self) -> tuple[list[PictureFile], list[tuple[int, int]]]:
         folder = self.settings.images
@@ -189,15 +189,10 @@ class _Preflight:
         except UnusableFile as error:
             self._report("init_embedding", error)
             return None
-        if checkpoint and embedding.widths != (checkpoint.width,):
-            widths = " + ".join(map(str, embedding.widths))
-            self._report(
-                "init_embedding",
-                f"{path.name} has vectors of width {widths}, but this checkpoint takes {checkpoint.width}",
-            )
-        if embedding.count != self.settings.vectors:
-            what = "the rest is left out" if embedding.count > self.settings.vectors else "the last one is repeated"
-            self.warnings.append(f"{path.name} has {embedding.count} vectors, the word {self.settings.vectors}; {what}")
+        holds = self._faulty("init_text") or bool(Vocabulary().tokens(self.settings.init_text))
+        problem, warnings = suits_as_start(embedding, self.settings, checkpoint, holds)
+        self.problems += [problem] if problem else []
+        self.warnings += warnings
         return embedding
 
     def _precision(self, checkpoint: Checkpoint | None) -> str:
@@ -210,11 +205,6 @@ class _Preflight:
         except ValueError as error:
             self._report(option, error)
         return "fp32"
-
-    def _sampling(self, checkpoint: Checkpoint) -> None:
-        s, times = self.settings, checkpoint.noise.steps
-        if s.preview_every and s.preview_steps >= times:
-            self._report("preview_steps", f"this checkpoint knows {times} times; give fewer sampling steps")
 
     def _places(self) -> None:
         """The folders to write to, and whether the name is free."""

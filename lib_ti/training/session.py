@@ -22,11 +22,13 @@ from lib_ti.settings import TrainSettings
 from lib_ti.training import start
 from lib_ti.training.batch import BatchSource
 from lib_ti.training.device import DTYPES, choose_device
+from lib_ti.training.doubt import mistaken_prediction
 from lib_ti.training.loop import Loop
 from lib_ti.training.metadata import describe
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.state import LossScaler, TrainState
+from lib_ti.training.suiting import told_start
 
 
 class Stopped(Exception):
@@ -78,6 +80,7 @@ class Session:
                 model.vae = None  # its work is done
             state = self._state(model)
             loop = self._loop(model, cache, state, digest)
+            self._look(model, loop)
             if not loop.run():
                 return None
             recorder.event("saving", step=state.step)
@@ -102,19 +105,22 @@ class Session:
                 self.recorder.event("encoding", done=i + 1, images=len(self.examples))
 
     def _state(self, model: StableDiffusion) -> TrainState:
-        s, table = self.settings, model.token_table()
-        (encoder,) = self.checkpoint.family.encoders
-        if self.initial:
-            first = start.from_embedding(self.initial, encoder, s.vectors)
-        elif s.init_random:
-            first = start.at_random(table, s.vectors, s.seed)
-        else:
-            first = start.from_text(table, model.vocabulary, s.init_text, s.vectors)
+        s = self.settings
+        first = start.begin(s, model.token_tables(), model.vocabulary, self.initial)
+        trained = first.keys() if s.train_encoders == "both" or len(first) == 1 else {s.train_encoders}
         scaler = LossScaler(active=s.precision == "fp16")
-        state = TrainState.begin({encoder: first.to(model.device)}, s.weight_decay, scaler)
+        state = TrainState.begin(first, s.weight_decay, scaler, trained)
         if self.recorder.saved_state:
             state.restore(self.recorder.saved_state)
         return state
+
+    def _look(self, model: StableDiffusion, loop: Loop) -> None:
+        """Before the first step, at whether the checkpoint predicts what it is trained for."""
+        if loop.state.step or self.stopped():
+            return
+        pictures = next(loop.source.steps(0, self.settings.global_batch))
+        if doubt := mistaken_prediction(model, loop.source, pictures, loop.state.vectors):
+            self.recorder.event("warning", message=doubt)
 
     def _loop(self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str]) -> Loop:
         s = self.settings
@@ -132,7 +138,10 @@ class Session:
 
         def pack(state: TrainState) -> bytes:
             vectors = {name: value.detach().float().cpu() for name, value in state.vectors.items()}
-            metadata = describe(s, self.checkpoint, digest.result(), state.step)
+            metadata = describe(s, self.checkpoint, model.noise, digest.result(), state.step)
+            if self.initial:
+                widths = self.checkpoint.widths_by_encoder
+                metadata["start"] = told_start(s, self.checkpoint, self.initial.fitted(widths))
             return formats.portable(Embedding(s.name, vectors, metadata))
 
         previews = Previews(s, model, word, self.recorder, self.stopped)

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from lib_ti.embedding.value import Embedding
 from lib_ti.model.prompts import Vocabulary
 from lib_ti.randomness import derive
+from lib_ti.settings import TrainSettings
+
+
+def begin(
+    settings: TrainSettings, tables: Mapping[str, torch.Tensor], vocabulary: Vocabulary, initial: Embedding | None
+) -> dict[str, torch.Tensor]:
+    """The first vectors for each text encoder, whose vocabularies' vectors are `tables`.
+
+    What an initial embedding has no vectors for begins as the settings' words.
+    """
+    given = initial.fitted({name: table.shape[1] for name, table in tables.items()}) if initial else {}
+    return {
+        name: repeated(given[name], settings.vectors).to(table.device)
+        if name in given
+        else at_random(table, settings.vectors, settings.seed)
+        if settings.init_random
+        else from_text(table, vocabulary, settings.init_text, settings.vectors)
+        for name, table in tables.items()
+    }
 
 
 def from_text(table: torch.Tensor, vocabulary: Vocabulary, text: str, count: int) -> torch.Tensor:
@@ -24,7 +45,6 @@ def at_random(table: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     return sample.mean(dim=0) + sample.std(dim=0) * noise
 
 
-def from_embedding(embedding: Embedding, encoder: str, count: int) -> torch.Tensor:
+def repeated(vectors: torch.Tensor, count: int) -> torch.Tensor:
     """The vectors of an embedding, its last one repeated or its end left out where the counts differ."""
-    vectors = embedding.vectors[encoder]
     return vectors[[min(i, len(vectors) - 1) for i in range(count)]].clone()

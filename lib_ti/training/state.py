@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ SMOOTHING = 0.98  # of the loss that people look at: about the last fifty steps
 
 @dataclass
 class TrainState:
-    """`vectors`: by text encoder, the parameters (n, width) fp32; `start`: what they were. `step`: updates made."""
+    """`vectors`: by text encoder, the parameters (n, width) fp32; `start`: what they were. `step`: updates made.
+
+    The vectors of a text encoder that is not trained ask for no gradient.
+    """
 
     vectors: dict[str, torch.nn.Parameter]
     start: dict[str, torch.Tensor]
@@ -29,10 +32,23 @@ class TrainState:
     shown: int = 0  # the last step whose previews and snapshot are made, or were not due
 
     @classmethod
-    def begin(cls, start: Mapping[str, torch.Tensor], weight_decay: float, scaler: LossScaler) -> TrainState:
-        vectors = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
-        optimizer = torch.optim.AdamW(vectors.values(), weight_decay=weight_decay, foreach=False)
+    def begin(
+        cls,
+        start: Mapping[str, torch.Tensor],
+        weight_decay: float,
+        scaler: LossScaler,
+        trained: Collection[str] | None = None,
+    ) -> TrainState:
+        """`trained`: the text encoders whose vectors are; None: all."""
+        chosen = start.keys() if trained is None else trained
+        vectors = {name: torch.nn.Parameter(value.clone(), name in chosen) for name, value in start.items()}
+        groups = [{"params": [vectors[name]], "encoder": name} for name in vectors if name in chosen]
+        optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, foreach=False)
         return cls(vectors, dict(start), optimizer, scaler)
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        return [vectors for vectors in self.vectors.values() if vectors.requires_grad]
 
     @property
     def smoothed_loss(self) -> float:
@@ -50,8 +66,12 @@ class TrainState:
 
     @property
     def similarity(self) -> float:
-        """Mean cosine to where the vectors started."""
-        cosines = [torch.cosine_similarity(v.detach(), self.start[k], dim=1) for k, v in self.vectors.items()]
+        """Mean cosine to where the vectors started, of those that are trained."""
+        cosines = [
+            torch.cosine_similarity(v.detach(), self.start[k], dim=1)
+            for k, v in self.vectors.items()
+            if v.requires_grad
+        ]
         return float(torch.cat(cosines).mean())
 
     def to_bytes(self) -> bytes:

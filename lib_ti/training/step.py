@@ -17,7 +17,9 @@ def losses(model: StableDiffusion, batch: Batch, vectors: Mapping[str, torch.Ten
     """The mean squared error of each prediction, (b,): Ho et al. 2020, eq. 14, weighted over places by the mask."""
     noisy = model.noise.add(batch.latents, batch.noise, batch.t)
     context = model.encode_prompts(batch.prompts, vectors)
-    error = model.predict(noisy, batch.t, context) - model.noise.target(batch.latents, batch.noise, batch.t)
+    error = model.predict(noisy, batch.t, context, batch.frames) - model.noise.target(
+        batch.latents, batch.noise, batch.t
+    )
     squared = error.square() if batch.weight is None else error.square() * batch.weight
     return squared.mean(dim=(1, 2, 3))
 
@@ -28,16 +30,16 @@ def update(
     source: BatchSource,
     pictures: Sequence[int],
     micro_batch: int,
-    rate: float,
+    rate: float | Mapping[str, float],
     clip: str = "none",
     clip_at: float = 1.0,
 ) -> float:
     """Take one step on the global batch `pictures`, `micro_batch` at a time, and return its loss.
 
-    The gradient is that of the mean over the global batch, however it is split. Raises TrainingFailed where the loss is
-    not a number or the vectors get no gradient.
+    The gradient is that of the mean over the global batch, however it is split. `rate`: for all vectors, or by text encoder.
+    Raises TrainingFailed where the loss is not a number or the vectors get no gradient.
     """
-    parameters = list(state.vectors.values())
+    parameters = state.trained
     total = torch.zeros((), device=model.device)
     for first in range(0, len(pictures), micro_batch):
         batch = source.draw(state.step, pictures[first : first + micro_batch], first, model.device)
@@ -51,7 +53,7 @@ def update(
         _check_gradient(parameters, state.step, not state.optimizer.state, model.dtype)
         _clip(parameters, clip, clip_at)
         for group in state.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate if isinstance(rate, float) else rate[group["encoder"]]
         state.optimizer.step()
         if not all(bool(torch.isfinite(p).all()) for p in parameters):
             raise TrainingFailed(

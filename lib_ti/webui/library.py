@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from lib_ti.embedding import pictures
 from lib_ti.embedding.outline import SUFFIXES, Outline, outline
 from lib_ti.errors import UnusableFile
 from lib_ti.model.header import vector_widths
@@ -104,11 +105,12 @@ class Library:
         by_name: dict[str, Entry] = {}
         for folder in folders(self._host.embeddings):
             for file, found in folder.items():
-                if file.endswith(SUFFIXES):
-                    entry = self._entry(found, folder, widths)
-                    other = by_name.get(entry.name)
-                    if other is None or (entry.fits, entry.time) > (other.fits, other.time):
-                        by_name[entry.name] = entry
+                entry = self._entry(found, folder, widths) if file.endswith((*SUFFIXES, *pictures.SUFFIXES)) else None
+                if entry is None:
+                    continue
+                other = by_name.get(entry.name)
+                if other is None or (entry.fits, entry.time) > (other.fits, other.time):
+                    by_name[entry.name] = entry
         return sorted(by_name.values(), key=lambda e: (not e.fits, -e.time, e.name.casefold()))
 
     def thumb(self, name: str) -> str | None:
@@ -136,15 +138,19 @@ class Library:
         ]  # fmt: skip
         return {"embeddings": told, "checkpoint": checkpoint.title if checkpoint else "", "version": version}
 
-    def _entry(self, stamp: Stamp, beside: Mapping[str, Stamp], widths: tuple[int, ...] | None) -> Entry:
+    def _entry(self, stamp: Stamp, beside: Mapping[str, Stamp], widths: tuple[int, ...] | None) -> Entry | None:
+        """An embedding in a file; None for a plain picture."""
         path = Path(stamp.path)
         found, problem = self._outline(stamp)
+        if found is None and not problem:
+            return None
         reason = f"unreadable: {problem}" if problem else ""
         if found and widths and found.widths != widths:
             reason = f"made for {found.made_for}"
         names = (f"{path.stem}{end}".lower() for end in _PICTURES)
         picture = next((beside[name] for name in names if name in beside), None)
-        return Entry(path.stem, path, stamp.time_ns / 1e9, found, reason, picture)
+        name = found.name if found and found.name else path.stem
+        return Entry(name, path, stamp.time_ns / 1e9, found, reason, picture)
 
     def _selected(self) -> Stamp | None:
         checkpoint = self.checkpoint()

@@ -160,7 +160,7 @@ class Standalone:
         loaded = self._load()
         model, checkpoint = with_emphasis(loaded.model), loaded.checkpoint
         named = self._named_in(f"{wanted.prompt}\n{wanted.negative}", loaded)
-        words, vectors = combine(named, {"clip_l": checkpoint.width}, model.device)
+        words, vectors = combine(named, checkpoint.widths_by_encoder, model.device)
         prompt, negative = (encode(model.vocabulary, text, words) for text in (wanted.prompt, wanted.negative))
         how = Sampling(wanted.sampler, wanted.steps, wanted.guidance, wanted.width, wanted.height)
         done, images, infotexts = 0, [], []
@@ -216,7 +216,7 @@ class Standalone:
                 embedding = self._words.get(stamp) or formats.read(entry.path)
             except (UnusableFile, OSError):  # gone or damaged since it was listed
                 continue
-            if embedding.widths == (loaded.checkpoint.width,):
+            if embedding.widths == loaded.checkpoint.widths:
                 found[stamp] = embedding
         self._words = found
         return list(found.values())
@@ -244,7 +244,7 @@ def _move(model: StableDiffusion, device: Any) -> None:
     """Take a loaded model's networks elsewhere; what it left on a card is given back."""
     import torch
 
-    for network in (model.unet, model.vae, model.text.model):
+    for network in model.networks:
         network.to(device)
     if model.device.type == "cuda":
         torch.cuda.empty_cache()

@@ -13,13 +13,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reference.ldm import AutoencoderKL, CLIPTextModel, UNetModel
+from reference.openclip import TextTransformer
 
 PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text": "cond_stage_model.transformer."}
+PREFIXES_OF = {
+    "sd1": PREFIXES,
+    "sd2": PREFIXES | {"text": "cond_stage_model.model."},
+    "sdxl": PREFIXES | {"text": "conditioner.embedders.0.transformer.", "second": "conditioner.embedders.1.model."},
+}
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """`unet` and `vae` are the `params` and the `ddconfig` of a .yaml; the text encoder is as wide as the UNet's context."""
+    """`unet` and `vae` are the `params` and the `ddconfig` of a .yaml; the text encoder is as wide as the UNet's context.
+
+    `second`: width, layers, and width of the projection, of a second text encoder; the two together are as wide then.
+    """
 
     unet: Mapping[str, Any]
     vae: Mapping[str, Any]
@@ -28,11 +37,13 @@ class Sizes:
     parameterization: str = "eps"
     scale_factor: float = 0.18215
     vocabulary: int = 49408
+    family: str = "sd1"
+    second: tuple[int, int, int] | None = None
 
     @property
     def width(self) -> int:
-        """Length of one embedding vector."""
-        return self.unet["context_dim"]
+        """Length of one embedding vector, for the first text encoder."""
+        return self.unet["context_dim"] - (self.second[0] if self.second else 0)
 
 
 _LATENTS = {"in_channels": 4, "out_channels": 4}
@@ -92,21 +103,49 @@ SIZES = {
         text_layers=2,
         image_size=8,
     ),
+    # Stable Diffusion 2: OpenCLIP, matrices as projections.
+    "sd2": Sizes(
+        unet={
+            **_LATENTS, "model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1,
+            "attention_resolutions": [2, 1], "num_head_channels": 16, "context_dim": 96, "use_linear_in_transformer": True,
+        },
+        vae={**_PICTURES, "ch": 32, "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": []},
+        text_layers=3,
+        image_size=8,
+        family="sd2",
+    ),
+    # SDXL: two text encoders, the UNet told of the whole prompt, the picture's size and its cut.
+    "sdxl": Sizes(
+        unet={
+            **_LATENTS, "model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1,
+            "attention_resolutions": [2], "num_head_channels": 16, "context_dim": 64 + 96,
+            "use_linear_in_transformer": True, "transformer_depth": [1, 2], "num_classes": "sequential",
+            "adm_in_channels": 80 + 6 * 32,
+        },
+        vae={**_PICTURES, "ch": 32, "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": []},
+        text_layers=2,
+        image_size=8,
+        scale_factor=0.13025,
+        family="sdxl",
+        second=(96, 3, 80),
+    ),
 }  # fmt: skip
 
 
 class Networks(NamedTuple):
     unet: UNetModel
     vae: AutoencoderKL
-    text: CLIPTextModel
+    text: CLIPTextModel | TextTransformer
+    second: TextTransformer | None = None
 
     def rounded(self, dtype: torch.dtype) -> Networks:
         """The same in fp32, after a stay in `dtype`, as weights are after they were in a file."""
-        return Networks(*(network.to(dtype).float() for network in self))
+        return Networks(*(network and network.to(dtype).float() for network in self))
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self, family: str = "sd1") -> dict[str, Tensor]:
         """The weights under their names in a checkpoint."""
-        return {PREFIXES[part] + k: v for part, n in self._asdict().items() for k, v in n.state_dict().items()}
+        parts = {part: network for part, network in self._asdict().items() if network is not None}
+        return {PREFIXES_OF[family][part] + k: v for part, n in parts.items() for k, v in n.state_dict().items()}
 
 
 def empty(sizes: Sizes) -> Networks:
@@ -115,7 +154,10 @@ def empty(sizes: Sizes) -> Networks:
         return Networks(
             UNetModel(**sizes.unet),
             AutoencoderKL(**sizes.vae),
-            CLIPTextModel(sizes.width, sizes.text_layers, sizes.vocabulary),
+            (TextTransformer if sizes.family == "sd2" else CLIPTextModel)(
+                sizes.width, sizes.text_layers, sizes.vocabulary
+            ),
+            sizes.second and TextTransformer(*sizes.second[:2], sizes.vocabulary, projection=sizes.second[2]),
         )
 
 
@@ -123,11 +165,12 @@ def build(sizes: Sizes, seed: int = 0) -> Networks:
     """The networks, with random weights that keep every signal at about unit size."""
     networks = empty(sizes)
     generator = torch.Generator().manual_seed(seed)
-    for network in networks:
+    for network in filter(None, networks):
         network.to_empty(device="cpu").requires_grad_(False).eval()
         for module in network.modules():
             _fill(module, generator)
-    networks.text.text_model["final_layer_norm"].bias += 0.1  # hosts divide by the features' mean; about 0 will not do
+    last = networks.text.ln_final if sizes.family == "sd2" else networks.text.text_model["final_layer_norm"]
+    last.bias += 0.1  # hosts divide by the features' mean; about 0 will not do
     moments, latents = networks.vae.quant_conv, sizes.vae["z_channels"]
     moments.weight[:latents] /= sizes.scale_factor
     moments.bias[latents:] -= 4  # a narrow posterior, as the real ones are
@@ -178,7 +221,40 @@ def config(sizes: Sizes) -> dict[str, Any]:
     if sizes.parameterization != "eps":  # which is what its absence means
         params["parameterization"] = sizes.parameterization
     target = "ldm.models.diffusion.ddpm.LatentDiffusion"
+    if sizes.family == "sd2":
+        params["cond_stage_config"] = {
+            "target": "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder", "params": {"freeze": True, "layer": "penultimate"},
+        }  # fmt: skip
+    if sizes.family == "sdxl":
+        params, target = _as_stability_writes_it(params), "sgm.models.diffusion.DiffusionEngine"
     return {"model": {"base_learning_rate": 1.0e-04, "target": target, "params": params}}
+
+
+def _as_stability_writes_it(params: dict[str, Any]) -> dict[str, Any]:
+    """The configuration in the notation of generative-models."""
+    modules = "sgm.modules.diffusionmodules."
+    scaling = "VScaling" if params.get("parameterization") == "v" else "EpsScaling"
+    unet = {k: v for k, v in params["unet_config"]["params"].items() if k != "image_size"}
+    return {
+        "scale_factor": params["scale_factor"],
+        "disable_first_stage_autocast": True,
+        "image_size": params["image_size"],  # which the real one does not tell
+        "denoiser_config": {
+            "target": f"{modules}denoiser.DiscreteDenoiser",
+            "params": {
+                "num_idx": 1000,
+                "weighting_config": {"target": f"{modules}denoiser_weighting.EpsWeighting"},
+                "scaling_config": {"target": f"{modules}denoiser_scaling.{scaling}"},
+                "discretization_config": {"target": f"{modules}discretizer.LegacyDDPMDiscretization"},
+            },
+        },
+        "network_config": {"target": f"{modules}openaimodel.UNetModel", "params": unet},
+        "conditioner_config": {"target": "sgm.modules.GeneralConditioner"},
+        "first_stage_config": {
+            **params["first_stage_config"],
+            "target": "sgm.models.autoencoder.AutoencoderKLInferenceWrapper",
+        },
+    }
 
 
 def write_checkpoint(
@@ -200,7 +276,7 @@ def write_checkpoint(
     `extra_keys`: also what else training leaves in a file. `beside`: what a .ckpt's record holds besides the weights.
     """
     networks = build(sizes, seed)
-    state = {name: value.to(dtype) for name, value in networks.state().items()}
+    state = {name: value.to(dtype) for name, value in networks.state(sizes.family).items()}
     unet = [name for name in state if name.startswith(PREFIXES["unet"])]
     if ema_only:
         state |= {_average(name): state.pop(name) for name in unet}

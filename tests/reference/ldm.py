@@ -152,28 +152,36 @@ class UNetModel(nn.Module):
         context_dim: int,
         num_heads: int = -1,
         num_head_channels: int = -1,
-        transformer_depth: int = 1,
+        transformer_depth: int | list[int] = 1,
         use_linear_in_transformer: bool = False,
+        adm_in_channels: int = 0,
+        num_classes: str | None = None,
     ) -> None:
+        """`adm_in_channels`: width of a vector beside the prompt that it is told too."""
         super().__init__()
         levels = range(len(channel_mult))
         widths = [model_channels * factor for factor in channel_mult]
         counts = num_res_blocks if isinstance(num_res_blocks, list) else [num_res_blocks for _ in levels]
         time_width = 4 * model_channels
 
-        def transformer(width: int) -> SpatialTransformer:
+        depths = transformer_depth if isinstance(transformer_depth, list) else [transformer_depth for _ in levels]
+
+        def transformer(width: int, depth: int) -> SpatialTransformer:
             heads = num_heads if num_head_channels == -1 else width // num_head_channels
-            return SpatialTransformer(width, heads, transformer_depth, context_dim, use_linear_in_transformer)
+            return SpatialTransformer(width, heads, depth, context_dim, use_linear_in_transformer)
 
         def block(before: int, level: int) -> list[nn.Module]:
             layers: list[nn.Module] = [ResBlock(before, widths[level], time_width)]
             if 2**level in attention_resolutions:
-                layers.append(transformer(widths[level]))
+                layers.append(transformer(widths[level], depths[level]))
             return layers
 
         self.time_embed = nn.Sequential(
             nn.Linear(model_channels, time_width), nn.SiLU(), nn.Linear(time_width, time_width)
         )
+        if adm_in_channels:
+            layers = nn.Linear(adm_in_channels, time_width), nn.SiLU(), nn.Linear(time_width, time_width)
+            self.label_emb = nn.Sequential(nn.Sequential(*layers))
         self.input_blocks = nn.ModuleList([Layers(conv(in_channels, model_channels))])
         width, kept = model_channels, [model_channels]  # kept: widths of what the way up takes in again
         for level in levels:
@@ -185,7 +193,7 @@ class UNetModel(nn.Module):
                 self.input_blocks.append(Layers(Downsample(width)))
                 kept.append(width)
         self.middle_block = Layers(
-            ResBlock(width, width, time_width), transformer(width), ResBlock(width, width, time_width)
+            ResBlock(width, width, time_width), transformer(width, depths[-1]), ResBlock(width, width, time_width)
         )
         self.output_blocks = nn.ModuleList()
         for level in reversed(levels):
@@ -197,8 +205,10 @@ class UNetModel(nn.Module):
                 self.output_blocks.append(Layers(*layers))
         self.out = nn.Sequential(nn.GroupNorm(32, width), nn.SiLU(), conv(width, out_channels))
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, context: Tensor, beside: Tensor | None = None) -> Tensor:
         time = self.time_embed(sinusoids(t, self.time_embed[0].in_features))
+        if beside is not None:
+            time = time + self.label_emb(beside)
         skipped = []
         for block in self.input_blocks:
             x = block(x, time, context)
@@ -398,10 +408,14 @@ class CLIPTextModel(nn.Module):
             }
         )
 
+    def hidden(self, ids: Tensor) -> list[Tensor]:
+        """What goes into the layers and comes out of each, all (b, n, width), for tokens (b, n)."""
+        embeddings = self.text_model["embeddings"]
+        hidden = [embeddings["token_embedding"](ids) + embeddings["position_embedding"].weight[: ids.shape[1]]]
+        for layer in self.text_model["encoder"]["layers"]:
+            hidden.append(layer(hidden[-1]))
+        return hidden
+
     def forward(self, ids: Tensor) -> Tensor:
         """Features (b, n, width) of tokens (b, n)."""
-        embeddings = self.text_model["embeddings"]
-        x = embeddings["token_embedding"](ids) + embeddings["position_embedding"].weight[: ids.shape[1]]
-        for layer in self.text_model["encoder"]["layers"]:
-            x = layer(x)
-        return self.text_model["final_layer_norm"](x)
+        return self.text_model["final_layer_norm"](self.hidden(ids)[-1])

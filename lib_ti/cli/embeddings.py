@@ -1,0 +1,136 @@
+"""What `inspect` and `convert` do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib_ti import names
+from lib_ti.embedding import formats
+from lib_ti.embedding.fit import unfit
+from lib_ti.embedding.inspect import Report
+from lib_ti.embedding.inspect import inspect as describe
+from lib_ti.embedding.outline import made_for
+from lib_ti.embedding.reading import joined, second_file
+from lib_ti.embedding.value import Embedding
+from lib_ti.errors import BadInput, Problem, UnusableFile
+from lib_ti.model.loading import open_checkpoint
+
+
+def inspect(file: Path, model: Path | None, name: str | None, as_json: bool) -> int:
+    """Print what is known of an embedding, with a checkpoint also its nearest words."""
+    embedding = _read([file], name)
+    checkpoint = open_checkpoint(model) if model else None
+    if checkpoint and (reason := unfit(embedding, checkpoint)):
+        raise BadInput([Problem("model", reason)])
+    report = describe(embedding, checkpoint.token_tables() if checkpoint else {})
+    if as_json:
+        print(json.dumps(report.to_json(), ensure_ascii=False))
+    else:
+        _print(report)
+    return 0
+
+
+def _print(report: Report) -> None:
+    embedding = report.embedding
+    widths = " + ".join(map(str, embedding.widths))
+    vectors = "1 vector" if embedding.count == 1 else f"{embedding.count} vectors"
+    print(f"{embedding.name}: {vectors} of width {widths}, family {embedding.family}, for {made_for(embedding.widths)}")
+    for encoder, found in report.encoders.items():
+        mean = found.vocabulary_norm
+        known = f" (the vocabulary's mean is {mean:.3f}), and nearest words with their cosines" if mean else ""
+        print((f"{encoder}: " if len(report.encoders) > 1 else "") + f"norms{known}")
+        for i, vector in enumerate(found.vectors):
+            share = f" ({vector.norm / mean:.2f} ×)" if mean else ""
+            words = ", ".join(f"{word} {cosine:.2f}" for word, cosine in vector.nearest)
+            print(f"  {i}: norm {vector.norm:.3f}{share}  {words}".rstrip())
+    if embedding.metadata:
+        print("metadata")
+    for key, value in sorted(embedding.metadata.items()):
+        print(f"  {_shown(key)}: {_shown(value)}")
+
+
+def _shown(text: str) -> str:
+    """Text from a file, without what would steer a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be written, and how. `token`: the word in diffusers' files, where it is not the embedding's name."""
+
+    target: Path
+    to: str
+    token: str | None
+    overwrite: bool
+
+
+def convert(sources: Sequence[Path], name: str | None, wish: Wish) -> list[Path]:
+    """Write an embedding in another format; gives the files. Raises BadInput, UnusableFile."""
+    if len(sources) > 2:
+        raise BadInput([Problem("", f"one embedding is in one file, or in two, but these are {len(sources)}")])
+    embedding = _read(sources, name)
+    suffix = formats.WRITERS[wish.to].suffix
+    stem = sources[0].stem if names.problem_with(embedding.name) else embedding.name
+    target = wish.target / f"{stem}{suffix}" if wish.target.is_dir() else wish.target
+    embedding = _renamed(embedding, _name(embedding, target, wish))
+    problems = []
+    if target.suffix.lower() != suffix:
+        own = target.with_suffix(suffix).name
+        problems.append(Problem("", f"a file for {wish.to} ends in {suffix}; write to {own}"))
+    if not target.absolute().parent.is_dir():
+        problems.append(Problem("", f"there is no folder {target.absolute().parent}"))
+    if wish.token is not None and wish.to != "diffusers":
+        problems.append(Problem("token", "only diffusers' files hold the word; elsewhere it is the file's name"))
+    if wish.to == "diffusers" and (embedding.name == "__metadata__" or not embedding.name.strip()):
+        problems.append(Problem("token", f"{embedding.name!r} cannot be the word in such a file; choose another"))
+    taken = [path for path in formats.targets(embedding, wish.to, target) if path.exists()]
+    if taken and not wish.overwrite:
+        problems.append(Problem("", f"{taken[0]} exists already; choose another name, or replace it with --overwrite"))
+    if problems:
+        raise BadInput(problems)
+    try:
+        return formats.save(embedding, wish.to, target)
+    except OSError as error:
+        raise BadInput([Problem("", f"{target} cannot be written ({error.strerror})")]) from error
+
+
+def _name(embedding: Embedding, target: Path, wish: Wish) -> str:
+    """What an embedding is called in its new file: as the file is; `learned_embeds`, diffusers' name for all, is no name."""
+    if wish.to == "diffusers":
+        if wish.token is not None:
+            return wish.token
+        if target.stem.startswith("learned_embeds"):
+            return embedding.metadata.get("token") or embedding.name
+    return target.stem
+
+
+def _renamed(embedding: Embedding, name: str) -> Embedding:
+    """The embedding by another name, also where its metadata tells the one it had."""
+    had = embedding.metadata.get("name")
+    return replace(embedding, name=name, metadata={k: name if v == had else v for k, v in embedding.metadata.items()})
+
+
+def _read(sources: Sequence[Path], name: str | None) -> Embedding:
+    """The embedding in a file, in two, or in one and the other that lies beside it."""
+    if len(sources) > 1:
+        return joined(sources[0], sources[1], name)
+    path = sources[0]
+    embedding = formats.read(path, name)
+    other = second_file(path)
+    if len(embedding.vectors) > 1 or not other.is_file():
+        return embedding
+    try:
+        both = joined(path, other, name)
+        token = formats.read(other, name).metadata.get("token", other.stem)
+        if token != embedding.metadata.get("token", path.stem):
+            return embedding
+    except UnusableFile:
+        return embedding  # another embedding, which only happens to be called so
+    if made_for(both.widths) != "SDXL" and not path.stem.startswith("learned_embeds"):
+        return embedding
+    print(f"with {other.name}, which holds the vectors for the second text encoder", file=sys.stderr)
+    return both

@@ -1,0 +1,356 @@
+"""Stable Diffusion 2 and SDXL: what is loaded computes what the files say, and what other programs compute with them."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from reference.checkpoints import SIZES, Networks, Sizes, build, config, empty, write_checkpoint
+from reference.folder import write_sd2_folder, write_sdxl_folder
+from safetensors.torch import load_file, save_file
+
+from lib_ti.errors import UnusableFile
+from lib_ti.model import original
+from lib_ti.model.checkpoint import TOKEN_TABLE
+from lib_ti.model.describe import describe
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.loading import open_checkpoint
+from lib_ti.model.noise import Noise
+from lib_ti.model.prompts import Vocabulary
+from lib_ti.model.text import Context
+from lib_ti.model.weights import Weights
+
+CPU = torch.device("cpu")
+SD2, SDXL = SIZES["sd2"], SIZES["sdxl"]
+BOTH = {"sd2": SD2, "sdxl": SDXL}
+START, END = 49406, 49407
+TEXT = "a photo of a red mug on a table"
+OF_REAL = {  # sha256 of the names and shapes of v2-1_768-ema-pruned and of sd_xl_base_1.0
+    "sd2": "9ead00576b208d09c432510a038f38fe9255e2771ff6069d377874fdeddcc3a4",
+    "sdxl": "0e7097ed9dccb5ed61425a5c85431991af68b5237dd23b128f6c5c0d992d71eb",
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("families")
+    return {name: write_checkpoint(folder / f"{name}.safetensors", sizes) for name, sizes in BOTH.items()}
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, Networks]:
+    return {name: build(sizes).rounded(torch.float16) for name, sizes in BOTH.items()}
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def load(path: Path, dtype: torch.dtype = torch.float32) -> StableDiffusion:
+    return StableDiffusion.load(open_checkpoint(path), dtype, CPU)
+
+
+def context_of(model: StableDiffusion, text: str = TEXT) -> Context:
+    return model.encode_prompts([model.vocabulary.encode(text)], model.no_vectors())
+
+
+def padded(padding: int, text: str = TEXT) -> torch.Tensor:
+    ids = [START, *Vocabulary().tokens(text), END]
+    return torch.tensor([ids + [padding] * (77 - len(ids))])
+
+
+def assert_close(found: torch.Tensor | None, wanted: torch.Tensor | None) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-5)
+
+
+# --- against the architecture -------------------------------------------------------------------------------------
+
+
+@pytest.mark.smoke
+def test_sd2_uses_the_last_layer_but_one_normed(files, networks):
+    text = networks["sd2"].text
+    found = context_of(load(files["sd2"]))
+    assert found.pooled is None
+    assert_close(found.features, text.ln_final(text(padded(0))[0][-2]))
+
+
+@pytest.mark.smoke
+def test_sdxl_uses_both_encoders_and_what_the_second_pools(files, networks):
+    _, _, first, second = networks["sdxl"]
+    found = context_of(load(files["sdxl"]))
+    hidden, pooled = second(padded(0))
+    assert_close(found.features, torch.cat([first.hidden(padded(END))[-2], hidden[-2]], dim=-1))
+    assert_close(found.pooled, pooled)
+
+
+@pytest.mark.parametrize(("family", "skip"), [("sd2", 3), ("sdxl", 2), ("sdxl", 3)])
+def test_clip_skip_takes_an_earlier_layer_but_never_a_later_one(files, networks, family, skip):
+    checkpoint = open_checkpoint(files[family]).adjusted(clip_skip=skip)
+    found = context_of(StableDiffusion.load(checkpoint, torch.float32, CPU)).features
+    for too_late in (1, 2):
+        asked = open_checkpoint(files[family]).adjusted(clip_skip=too_late)
+        usual = context_of(StableDiffusion.load(asked, torch.float32, CPU)).features
+        assert torch.equal(usual, found) == (skip == 2)
+    if family == "sd2":
+        text = networks["sd2"].text
+        assert_close(found, text.ln_final(text(padded(0))[0][-skip]))
+    else:
+        _, _, first, second = networks["sdxl"]
+        assert_close(found, torch.cat([first.hidden(padded(END))[-skip], second(padded(0))[0][-skip]], dim=-1))
+
+
+def test_clip_skip_of_sd1_is_normed(tiny_checkpoint):
+    model = StableDiffusion.load(open_checkpoint(tiny_checkpoint).adjusted(clip_skip=2), torch.float32, CPU)
+    text = build(SIZES["small"]).rounded(torch.float16).text
+    assert_close(context_of(model).features, text.text_model["final_layer_norm"](text.hidden(padded(END))[-2]))
+
+
+@pytest.mark.parametrize("family", BOTH)
+def test_unet_and_vae_compute_what_the_file_says(files, networks, family):
+    model, (unet, vae, *_) = load(files[family]), networks[family]
+    sizes, t = BOTH[family], torch.tensor([3, 981])
+    features = noise(2, 77, sizes.unet["context_dim"])
+    frames = torch.tensor([[512, 384, 0, 64, 128, 96], [2048, 1024, 17, 0, 96, 128]], dtype=torch.float32)
+    pooled, beside = (noise(2, sizes.second[2]), frames_told(frames)) if sizes.second else (None, None)
+    told = None if pooled is None else torch.cat([pooled, beside], dim=-1)
+    found = model.predict(noise(2, 4, 16, 8), t, Context(features, pooled), frames)
+    assert_close(found, unet(noise(2, 4, 16, 8), t, features, told))
+    mean, deviation = model.encode_pictures(noise(1, 3, 32, 64))
+    wanted_mean, log_variance = vae.encode(noise(1, 3, 32, 64))
+    assert_close(mean, wanted_mean * sizes.scale_factor)
+    assert_close(deviation, (log_variance / 2).exp() * sizes.scale_factor)
+
+
+def frames_told(frames: torch.Tensor, width: int = 32) -> torch.Tensor:
+    """Each of the six numbers as cosines and sines."""
+    from reference.ldm import sinusoids
+
+    return sinusoids(frames.flatten(), width).view(len(frames), -1)
+
+
+def test_a_picture_is_whole_where_nobody_says_how_it_was_cut(files):
+    model = load(files["sdxl"])
+    context, t = context_of(model), torch.tensor([500])
+    whole = torch.tensor([[64.0, 128, 0, 0, 64, 128]])
+    assert torch.equal(
+        model.predict(noise(1, 4, 8, 16), t, context), model.predict(noise(1, 4, 8, 16), t, context, whole)
+    )
+    other = torch.tensor([[64.0, 128, 9, 0, 64, 128]])
+    assert not torch.equal(
+        model.predict(noise(1, 4, 8, 16), t, context), model.predict(noise(1, 4, 8, 16), t, context, other)
+    )
+
+
+# --- against diffusers' pipelines ---------------------------------------------------------------------------------
+
+
+def test_features_of_a_folder_are_those_of_diffusers_sd2(tmp_path):
+    folder = write_sd2_folder(tmp_path / "model")
+    model = load(folder.path)
+    wanted, _ = folder.pipeline().encode_prompt(TEXT, CPU, 1, False)
+    torch.testing.assert_close(context_of(model).features, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("skip", [None, 1])
+def test_features_of_a_folder_are_those_of_diffusers_sdxl(tmp_path, skip):
+    folder = write_sdxl_folder(tmp_path / "model")
+    checkpoint = open_checkpoint(folder.path).adjusted(clip_skip=skip and skip + 2)
+    model = StableDiffusion.load(checkpoint, torch.float32, CPU)
+    pipeline = folder.pipeline()
+    wanted, nothing, pooled, nothing_pooled = pipeline.encode_prompt(TEXT, device=CPU, clip_skip=skip)
+    found = context_of(model)
+    torch.testing.assert_close(found.features, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.pooled, pooled, rtol=1e-5, atol=1e-5)
+    assert not nothing.any()
+    assert not nothing_pooled.any()
+    blank = context_of(model, "").blanked(0)
+    assert model.blank_empty
+    assert not blank.features.any()
+    assert not blank.pooled.any()
+
+
+def test_a_folder_s_unet_is_told_what_diffusers_tells_it(tmp_path):
+    folder = write_sdxl_folder(tmp_path / "model")
+    model, pipeline = load(folder.path), folder.pipeline()
+    context, t = context_of(model), torch.tensor([400])
+    ids = pipeline._get_add_time_ids((64, 128), (0, 0), (64, 128), torch.float32, context.pooled.shape[-1])
+    told = {"text_embeds": context.pooled, "time_ids": ids}
+    wanted = pipeline.unet(noise(1, 4, 8, 16), t, context.features, added_cond_kwargs=told).sample
+    assert_close(model.predict(noise(1, 4, 8, 16), t, context), wanted)
+
+
+@pytest.mark.parametrize("family", BOTH)
+def test_a_folder_and_its_file_are_the_same_checkpoint(files, tmp_path, family):
+    """diffusers' own names on the way out, ours on the way in."""
+    write = {"sd2": write_sd2_folder, "sdxl": write_sdxl_folder}[family]
+    folder = write(tmp_path / "model", networks=load(files[family]))
+    again, model = load(folder.path), load(files[family])
+    found, wanted = context_of(again), context_of(model)
+    assert_close(found.features, wanted.features)
+    assert_close(found.pooled, wanted.pooled)
+    t = torch.tensor([77])
+    assert_close(again.predict(noise(1, 4, 8, 8), t, found), model.predict(noise(1, 4, 8, 8), t, wanted))
+
+
+# --- what files tell ----------------------------------------------------------------------------------------------
+
+
+def real(family: str) -> Sizes:
+    shipped = yaml.safe_load((Path(original.__file__).parent / "configs" / f"{family}.yaml").read_text())["model"][
+        "params"
+    ]
+    unet = {k: v for k, v in shipped["unet_config"]["params"].items() if k != "use_spatial_transformer"}
+    vae = {k: v for k, v in shipped["first_stage_config"]["params"]["ddconfig"].items() if k != "double_z"}
+    more = {"text_layers": 24} if family == "sd2" else {"text_layers": 12, "second": (1280, 32, 1280)}
+    return Sizes(unet=unet, vae=vae, image_size=64, family=family, **more)
+
+
+@pytest.mark.parametrize(
+    ("family", "counts", "widths", "resolution"),
+    [("sd2", [686, 248, 388], (1024,), 512), ("sdxl", [1680, 248, 196, 517], (768, 1280), 1024)],
+)
+def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch, family, counts, widths, resolution):
+    shapes = {name: tuple(value.shape) for name, value in empty(real(family)).state(family).items()}
+    listing = "\n".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
+    assert hashlib.sha256(listing.encode()).hexdigest() == OF_REAL[family], "these are not the real one's names"
+
+    for module in (original, __import__("lib_ti.model.describe", fromlist=["describe"])):
+        monkeypatch.setattr(module, "open_weights", lambda path: Weights(path, shapes, pytest.fail))
+    checkpoint = open_checkpoint(Path("model.safetensors"))
+    parts = checkpoint.unet, checkpoint.vae, *checkpoint.text.values()
+    assert [len(part.weights.shapes) for part in parts] == counts
+    assert (checkpoint.widths, checkpoint.resolution) == (widths, resolution)
+    assert checkpoint.noise == Noise()
+    assert checkpoint.told == (family == "sdxl")
+    assert describe(Path("model.safetensors")).resolution == resolution
+    wide = open_checkpoint(Path("model-768-ema.safetensors"))
+    assert wide.resolution == (768 if family == "sd2" else 1024)
+
+
+@pytest.mark.parametrize("family", BOTH)
+@pytest.mark.parametrize("parameterization", ["eps", "v"])
+def test_a_yaml_tells_what_is_predicted(tmp_path, family, parameterization):
+    sizes = replace(BOTH[family], vocabulary=500, parameterization=parameterization)
+    checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", sizes))
+    assert checkpoint.family.name == family
+    assert checkpoint.noise == Noise(prediction={"eps": "epsilon", "v": "v"}[parameterization])
+    assert checkpoint.told
+    assert checkpoint.resolution == describe(tmp_path / "model.safetensors").resolution == 64
+
+
+MARKS = {
+    "key": ({"v_pred": torch.zeros(0)}, {}, "v", False),
+    "keys": ({"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, {}, "v", True),
+    "modelspec": ({}, {"modelspec.prediction_type": "v"}, "v", False),
+    "ComfyUI": ({}, {"modelspec.predict_key": "epsilon"}, "epsilon", False),
+    "kohya": ({}, {"ss_v_parameterization": "True", "ss_zero_terminal_snr": "True"}, "v", True),
+}
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("family", BOTH)
+def test_keys_and_metadata_tell_it_too(tmp_path, family, mark):
+    keys, metadata, prediction, ends = MARKS[mark]
+    path = tmp_path / "model.safetensors"
+    write_checkpoint(path, replace(BOTH[family], vocabulary=500))
+    params = config(BOTH[family])
+    if family == "sdxl":  # whose notation always tells; the other one may be used as well
+        params["model"]["params"].pop("denoiser_config")
+        params["model"]["params"] |= {"linear_start": 0.00085, "linear_end": 0.012}
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(params))
+    save_file(load_file(path) | keys, path, metadata)
+    assert open_checkpoint(path).noise == Noise(prediction=prediction, zero_terminal_snr=ends)
+    by_hand = open_checkpoint(path).adjusted("epsilon", "no").noise
+    assert by_hand == Noise()
+
+
+def test_a_folder_tells_what_is_predicted(tmp_path):
+    told = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    folder = write_sdxl_folder(tmp_path, scheduler=told)
+    checkpoint = open_checkpoint(folder.path)
+    assert checkpoint.noise == Noise(prediction="v", zero_terminal_snr=True)
+    assert (checkpoint.family.name, checkpoint.resolution) == ("sdxl", 64)
+    assert describe(folder.path).family is checkpoint.family
+
+
+@pytest.mark.parametrize("predicts_v", [False, True])
+def test_where_nothing_tells_sd2_is_looked_at(files, predicts_v):
+    """A UNet that returns its input predicts the noise, one that returns the opposite of a picture v."""
+    checkpoint = replace(open_checkpoint(files["sd2"]), told=False)
+    entry = checkpoint.unet.module.conv_out
+
+    def read(name: str) -> torch.Tensor:
+        if name == "conv_out.bias":
+            return torch.full(entry.bias.shape, -2.0 if predicts_v else 0.5)
+        if name == "conv_out.weight":
+            return torch.zeros(entry.weight.shape)
+        return files_weights.read(name)
+
+    files_weights = checkpoint.unet.weights
+    unet = replace(checkpoint.unet, weights=replace(files_weights, read=read))
+    model = StableDiffusion.load(replace(checkpoint, unet=unet), torch.float32, CPU)
+    assert model.noise.prediction == ("v" if predicts_v else "epsilon")
+
+
+def test_zero_terminal_snr_ends_in_pure_noise():
+    plain, stretched = Noise(), Noise(zero_terminal_snr=True)
+    assert float(stretched.alphas[-1]) == 0
+    assert float(stretched.alphas[0]) == pytest.approx(float(plain.alphas[0]))
+    picture, dots = noise(1, 4, 8, 8), noise(1, 4, 8, 9)[..., :8]
+    last = torch.tensor([999])
+    assert torch.equal(stretched.add(picture, dots, last), dots)
+    v = replace(stretched, prediction="v").target(picture, dots, last)
+    assert torch.equal(v, -picture)
+    diffusers = __import__("diffusers").DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True
+    )
+    torch.testing.assert_close(stretched.alphas.float(), diffusers.alphas_cumprod, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", BOTH)
+def test_a_missing_weight_of_a_text_encoder_is_named(files, tmp_path, family):
+    state = load_file(files[family])
+    lost = next(name for name in state if name.endswith("resblocks.1.attn.in_proj_bias"))
+    del state[lost]
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "model.yaml").write_bytes(files[family].with_suffix(".yaml").read_bytes())
+    with pytest.raises(UnusableFile, match=f"text encoder lacks {lost}$"):
+        open_checkpoint(tmp_path / "model.safetensors")
+
+
+def test_a_projection_that_is_a_layer_s_weight(files, tmp_path):
+    state = load_file(files["sdxl"])
+    name = "conditioner.embedders.1.model.text_projection"
+    state[f"{name}.weight"] = state.pop(name).T.contiguous()
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "model.yaml").write_bytes(files["sdxl"].with_suffix(".yaml").read_bytes())
+    assert_close(context_of(load(tmp_path / "model.safetensors")).pooled, context_of(load(files["sdxl"])).pooled)
+
+
+def test_the_vae_that_overflows_in_fp16_works_in_fp32(files):
+    model = load(files["sdxl"], torch.float16)
+    model.encode_pictures(noise(1, 3, 32, 32))
+    assert model.vae.dtype == torch.float16  # nothing overflowed
+    wanted, _ = load(files["sdxl"]).encode_pictures(noise(1, 3, 32, 32))
+    blown = model.vae.encoder.down_blocks[0].resnets[0]
+    blown.conv1.weight.data *= 1e5
+    mean, _ = model.encode_pictures(noise(1, 3, 32, 32))
+    assert torch.isfinite(mean).all()
+    assert model.vae.dtype == torch.float32
+    assert torch.isfinite(model.decode_latents(mean)).all()
+    assert mean.shape == wanted.shape
+
+
+def test_each_encoder_has_its_own_table(files):
+    checkpoint = open_checkpoint(files["sdxl"])
+    tables = checkpoint.token_tables()
+    assert {name: tuple(table.shape) for name, table in tables.items()} == {
+        "clip_l": (49408, 64),
+        "clip_g": (49408, 96),
+    }
+    assert torch.equal(tables["clip_g"], checkpoint.text["clip_g"].weights.read(TOKEN_TABLE).float())
+    assert json.loads(json.dumps(checkpoint.widths)) == [64, 96]

@@ -1,0 +1,388 @@
+"""Stable Diffusion 2 and SDXL are trained as Stable Diffusion 1 is: by the same step, the same loop, the same commands."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from reference.checkpoints import SIZES, build, write_checkpoint
+from safetensors.torch import load_file, save_file
+
+from lib_ti.data.captions import Captioner
+from lib_ti.data.latents import Encoded, Example, LatentCache
+from lib_ti.embedding import formats
+from lib_ti.errors import BadInput
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.loading import open_checkpoint
+from lib_ti.model.prompts import Word
+from lib_ti.runs.execute import create, execute
+from lib_ti.runs.folder import RunFolder
+from lib_ti.settings import TrainSettings, parse
+from lib_ti.training import doubt, start
+from lib_ti.training.batch import BatchSource
+from lib_ti.training.intake import examples
+from lib_ti.training.preflight import preflight
+from lib_ti.training.state import LossScaler, TrainState
+from lib_ti.training.step import update
+
+CPU = torch.device("cpu")
+GOLDEN = {
+    ("sd1", "epsilon"): [1.30820, 1.31855, 1.36945],
+    ("sd1", "v"): [1.20113, 1.26600, 1.21905],
+    ("sd2", "epsilon"): [1.47122, 1.43353, 1.55781],
+    ("sd2", "v"): [1.40730, 1.38654, 1.32435],
+    ("sdxl", "epsilon"): [1.40988, 1.40190, 1.57155],
+    ("sdxl", "v"): [1.32118, 1.38675, 1.26710],
+}
+"""Losses of the first three steps for each family and prediction, in fp32 on a CPU: alike in torch 2.1.2 and 2.13."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("families")
+    names = {"sd1": "small", "sd2": "sd2", "sdxl": "sdxl"}
+    return {family: write_checkpoint(folder / f"{family}.safetensors", SIZES[name]) for family, name in names.items()}
+
+
+@pytest.fixture(scope="module")
+def sdxl(files) -> StableDiffusion:
+    return StableDiffusion.load(open_checkpoint(files["sdxl"]), torch.float32, CPU)
+
+
+def source_for(model: StableDiffusion, folder: Path) -> BatchSource:
+    """Four pictures' worth of made-up latents, cut in different ways."""
+    generator = torch.Generator().manual_seed(5)
+    cache = LatentCache(folder / "latents", 1 << 30)
+    for i in range(4):
+        mean = torch.randn(model.latent_channels, 8, 8, generator=generator)
+        cache.put(i, False, Encoded(mean, torch.full_like(mean, 0.1), None))
+    pictures = [Example(Path(f"{i}.png"), "", None, (64, 64), original=(100 + 40 * i, 90)) for i in range(4)]
+    captioner = Captioner("my-mug", ["a photo of [name]", "[name] on a table"])
+    return BatchSource(pictures, cache, captioner, model.vocabulary, Word("my-mug", 0, 2), 7, False, 1000)
+
+
+def begin(model: StableDiffusion, settings: TrainSettings, trained: tuple[str, ...] | None = None) -> TrainState:
+    first = start.begin(settings, model.token_tables(), model.vocabulary, None)
+    return TrainState.begin(first, 0.0, LossScaler(active=False), trained)
+
+
+def settings_for(checkpoint: Path, pictures: Path, folder: Path, **more: str) -> TrainSettings:
+    asked = {
+        "model": str(checkpoint), "images": str(pictures), "name": "my-mug", "out": str(folder / "out"),
+        "runs_dir": str(folder / "runs"), "steps": "6", "preview_every": "0", "snapshot_every": "0", "precision": "fp32",
+        **more,
+    }  # fmt: skip
+    settings, problems = parse(asked)
+    assert not problems
+    return settings
+
+
+def run(settings: TrainSettings, **more) -> RunFolder:
+    folder = create(preflight(settings))
+    execute(folder, **more)
+    return folder
+
+
+def problems_of(settings: TrainSettings) -> dict[str, str]:
+    with pytest.raises(BadInput) as raised:
+        preflight(settings)
+    return {problem.option: problem.message for problem in raised.value.problems}
+
+
+# --- the step ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_golden_losses(files, pictures, tmp_path, family, prediction):
+    checkpoint = open_checkpoint(files[family]).adjusted(prediction)
+    model = StableDiffusion.load(checkpoint, torch.float32, CPU)
+    state, source = begin(model, settings_for(files[family], pictures, tmp_path)), source_for(model, tmp_path)
+    order = source.steps(0, 2)
+    found = [update(state, model, source, next(order), 2, 0.005) for _ in range(3)]
+    assert found == pytest.approx(GOLDEN[family, prediction], rel=2e-4)
+
+
+def trained(model, source, settings, micro_batch: int) -> tuple[torch.Tensor, list[float]]:
+    state, order = begin(model, settings), source.steps(0, 4)
+    state.optimizer = torch.optim.SGD(state.vectors.values(), lr=0.1)
+    found = [update(state, model, source, next(order), micro_batch, 0.1) for _ in range(3)]
+    return torch.cat([vectors.detach().flatten() for vectors in state.vectors.values()]), found
+
+
+@pytest.mark.smoke
+def test_accumulation_is_one_large_batch(sdxl, files, pictures, tmp_path):
+    source, settings = source_for(sdxl, tmp_path), settings_for(files["sdxl"], pictures, tmp_path)
+    whole, losses_whole = trained(sdxl, source, settings, micro_batch=4)
+    for micro_batch in (1, 3):
+        split, losses_split = trained(sdxl, source, settings, micro_batch)
+        torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-6)
+        assert losses_split == pytest.approx(losses_whole, rel=1e-5)
+
+
+def test_each_encoder_has_its_rate(sdxl, files, pictures, tmp_path):
+    settings = settings_for(files["sdxl"], pictures, tmp_path)
+    state, source = begin(sdxl, settings), source_for(sdxl, tmp_path)
+    update(state, sdxl, source, [0, 1], 2, {"clip_l": 0.25, "clip_g": 0.0625})
+    moved = {name: (vectors.detach() - state.start[name]).abs() for name, vectors in state.vectors.items()}
+    assert float(moved["clip_l"].median()) == pytest.approx(0.25, rel=1e-3)  # Adam's first step is the rate itself
+    assert float(moved["clip_g"].median()) == pytest.approx(0.0625, rel=1e-3)
+
+
+@pytest.mark.parametrize("encoder", ["clip_l", "clip_g"])
+def test_one_encoder_alone_leaves_the_other_s_vectors(files, pictures, tmp_path, encoder):
+    run(settings_for(files["sdxl"], pictures, tmp_path, train_encoders=encoder))
+    found = formats.read(tmp_path / "out" / "my-mug.safetensors")
+    tables = open_checkpoint(files["sdxl"]).token_tables()
+    (word,) = StableDiffusion.load(open_checkpoint(files["sdxl"]), torch.float32, CPU).vocabulary.tokens("object")
+    for name, vectors in found.vectors.items():
+        assert torch.equal(vectors, tables[name][[word, word]]) == (name != encoder)
+    assert json.loads(found.metadata["settings"])["train_encoders"] == encoder
+
+
+def test_how_a_picture_was_cut_is_told(tmp_path):
+    def frame(width: int, height: int, size: tuple[int, int]) -> tuple[int, ...]:
+        return Example(tmp_path, "", None, size, original=(width, height)).frame
+
+    assert frame(1000, 500, (512, 512)) == (500, 1000, 0, 256, 512, 512)  # resized to 1024×512
+    assert frame(300, 900, (512, 512)) == (900, 300, 512, 0, 512, 512)  # to 512×1536
+    assert frame(64, 64, (128, 128)) == (64, 64, 0, 0, 128, 128)
+    assert frame(1024, 768, (1152, 896)) == (768, 1024, 0, 21, 896, 1152)
+    assert Example(tmp_path, "", None, (96, 64)).frame == (64, 96, 0, 0, 64, 96)
+
+
+@pytest.mark.parametrize("buckets", ["true", "false"])
+def test_it_is_that_of_the_run_s_own_copy(files, tmp_path, buckets):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (4096, 2048), "red").save(tmp_path / "in" / "large.png")
+    settings = settings_for(files["sdxl"], tmp_path / "in", tmp_path, steps="1", buckets=buckets, flip="true")
+    folder = run(settings)
+    (example,) = examples(folder.images, folder.settings)
+    assert example.frame == (1024, 2048, 0, *((4, 48, 88) if buckets == "true" else (32, 64, 64)))
+
+
+# --- whole runs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["sd2", "sdxl"])
+def test_stopped_and_resumed_is_uninterrupted(files, pictures, tmp_path, family):
+    settings = settings_for(files[family], pictures, tmp_path, out=str(tmp_path / "whole"), batch_size="2", flip="true")
+    whole, seen = run(settings), []
+    folder = create(preflight(dataclasses.replace(settings, out=tmp_path / "parts")))
+    assert not execute(folder, watch=seen.append, stopped=lambda: sum(e.kind == "step" for e in seen) >= 3)
+    assert execute(folder)
+    assert folder.embedding.read_bytes() == whole.embedding.read_bytes()
+
+
+def test_what_auto_becomes(files, pictures, tmp_path):
+    def rates(family: str, **more: str) -> tuple[str, str, int | None]:
+        s = preflight(settings_for(files[family], pictures, tmp_path, **more)).settings
+        return s.learning_rate, s.learning_rate_2, s.resolution
+
+    assert rates("sd1") == ("0.005", "auto", 64)
+    assert rates("sd2") == ("0.005", "auto", 64)
+    assert rates("sdxl") == ("0.0025", "0.0025", 64)
+    assert rates("sdxl", learning_rate_2="0.001") == ("0.0025", "0.001", 64)
+
+
+def test_both_rates_are_reported_each_with_its_schedule(files, pictures, tmp_path):
+    folder = run(settings_for(files["sdxl"], pictures, tmp_path, learning_rate="0.01", learning_rate_2="0.2:2, 0.1"))
+    steps = [event.data for event in folder.timeline().steps.values()]
+    assert [s["learning_rate_2"] for s in steps] == [0.2, 0.2, 0.1, 0.1, 0.1, 0.1]
+    assert steps[0]["learning_rate"] == 0.01
+    assert steps[-1]["learning_rate"] < 0.002
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("sampler", ["dpm++ 2m", "euler", "euler a", "ddim"])
+def test_previews_are_pictures(files, pictures, tmp_path, prediction, sampler):
+    more = {
+        "prediction": prediction,
+        "zero_terminal_snr": "yes" if prediction == "v" else "no",
+        "preview_sampler": sampler,
+    }
+    settings = settings_for(files["sdxl"], pictures, tmp_path, steps="1", preview_every="1", preview_steps="3", **more)
+    folder = run(settings)
+    image = Image.open(folder.preview(1, 0, 0))
+    assert image.size == (64, 64)
+    assert len(image.getcolors(64 * 64) or []) > 50
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_the_same(files, pictures, tmp_path, precision):
+    full = run(settings_for(files["sdxl"], pictures, tmp_path))
+    half = run(settings_for(files["sdxl"], pictures, tmp_path, name="half", precision=precision))
+    a, b = ([e.data["loss"] for e in f.timeline().steps.values()] for f in (full, half))
+    assert a == pytest.approx(b, rel=0.05)
+
+
+# --- starting from an embedding ----------------------------------------------------------------------------------
+
+
+def test_an_sd1_embedding_starts_the_half_it_has(files, pictures, tmp_path):
+    save_file({"emb_params": torch.full((2, 64), 0.1)}, tmp_path / "old-mug.safetensors")
+    settings = settings_for(
+        files["sdxl"], pictures, tmp_path, init_embedding=str(tmp_path / "old-mug.safetensors"), init_text="mug",
+        train_encoders="clip_g", steps="2",
+    )  # fmt: skip
+    plan = preflight(settings)
+    assert "old-mug starts clip_l; clip_g starts from 'mug'" in plan.warnings
+    folder = create(plan)
+    seen = []
+    assert not execute(folder, watch=seen.append, stopped=lambda: any(event.kind == "step" for event in seen))
+    assert execute(folder)  # what a stop leaves knows it too
+    found = formats.read(tmp_path / "out" / "my-mug.safetensors")
+    assert torch.equal(found.vectors["clip_l"], torch.full((2, 64), 0.1))
+    assert found.metadata["start"] == "old-mug (clip_l), mug (clip_g)"
+    assert problems_of(dataclasses.replace(settings, init_text=""))["init_text"].startswith(
+        "old-mug starts clip_l only"
+    )
+
+
+def test_an_embedding_of_the_same_family_starts_all_of_it(files, pictures, tmp_path):
+    for family, vectors in {
+        "sd2": {"emb_params": torch.full((2, 96), 0.1)},
+        "sdxl": {"clip_l": torch.full((2, 64), 0.1), "clip_g": torch.full((2, 96), 0.2)},
+    }.items():
+        save_file(vectors, tmp_path / f"old-{family}.safetensors")
+        settings = settings_for(
+            files[family], pictures, tmp_path, init_embedding=str(tmp_path / f"old-{family}.safetensors"), name=family,
+            learning_rate="1e-9", steps="1",
+        )  # fmt: skip
+        found = formats.read(run(settings).embedding)
+        assert found.metadata["start"] == f"old-{family}"
+        for mine, old in zip(found.vectors.values(), vectors.values(), strict=True):
+            torch.testing.assert_close(mine, old)
+
+
+# --- what does not suit ------------------------------------------------------------------------------------------
+
+
+def test_an_embedding_of_another_family_is_explained(files, pictures, tmp_path):
+    save_file({"emb_params": torch.ones(2, 1024)}, tmp_path / "two.safetensors")
+    settings = settings_for(files["sdxl"], pictures, tmp_path, init_embedding=str(tmp_path / "two.safetensors"))
+    assert problems_of(settings) == {
+        "init_embedding": "two is an embedding for Stable Diffusion 2.x (vectors of width 1024), "
+        "but this SDXL checkpoint takes vectors of width 64 + 96"
+    }
+
+
+def test_what_one_text_encoder_cannot_do(files, pictures, tmp_path):
+    settings = settings_for(
+        files["sd2"], pictures, tmp_path, train_encoders="clip_g", learning_rate_2="0.1", clip_skip="4"
+    )
+    assert problems_of(settings) == {
+        "train_encoders": "Stable Diffusion 2.x has one text encoder, so there is no CLIP-G to train",
+        "clip_skip": "the text encoder of this checkpoint has 3 layers",
+    }
+    plan = preflight(dataclasses.replace(settings, train_encoders="both", clip_skip=None))
+    assert plan.warnings == ["--learning-rate-2 is not used: Stable Diffusion 2.x has one text encoder"]
+
+
+class _Ideal:
+    """A UNet that knows the picture, and predicts of it what it is told to."""
+
+    def __init__(self, model: StableDiffusion, picture: torch.Tensor, prediction: str) -> None:
+        self._noise, self._picture = dataclasses.replace(model.noise, prediction=prediction), picture
+
+    def __call__(self, noisy: torch.Tensor, t: torch.Tensor, **_: object) -> object:
+        alpha = self._noise.alphas[t].float().view(-1, 1, 1, 1)
+        noise = (noisy - alpha.sqrt() * self._picture) / (1 - alpha).sqrt()
+        return type("Answer", (), {"sample": self._noise.target(self._picture, noise, t)})()
+
+
+@pytest.mark.parametrize("used", ["epsilon", "v"])
+@pytest.mark.parametrize("meant", ["epsilon", "v", "neither", "nothing"])
+def test_a_model_trained_as_what_it_is_not_is_noticed(sdxl, files, pictures, tmp_path, used, meant):
+    source = source_for(sdxl, tmp_path)
+    still = source.cache.get(0, False)
+    mean = still.mean * (0.01 if meant == "nothing" else 1)  # a VAE of random weights
+    source.cache.put(0, False, dataclasses.replace(still, mean=mean, deviation=torch.zeros(4, 8, 8)))
+    model = dataclasses.replace(sdxl, noise=dataclasses.replace(sdxl.noise, prediction=used))
+    if meant in ("epsilon", "v"):
+        model.unet = _Ideal(model, source.cache.get(0, False).mean[None], meant)
+    vectors = begin(sdxl, settings_for(files["sdxl"], pictures, tmp_path)).vectors
+    found = doubt.mistaken_prediction(model, source, [0], vectors)
+    assert (found is not None) == (meant not in (used, "neither", "nothing"))
+    assert found is None or f"--prediction {meant}" in found
+
+
+def test_the_run_says_so(files, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("lib_ti.training.session.mistaken_prediction", lambda *_: "it predicts v")
+    monkeypatch.setattr("lib_ti.training.doubt.TOO_HIGH", 0.1)
+    folder = run(settings_for(files["sdxl"], pictures, tmp_path))
+    said = [event.data["message"] for event in folder.timeline().warnings]
+    assert said[0] == "it predicts v"
+    assert "far above 1" in said[1]
+    assert len(said) == 2
+
+
+# --- the command line --------------------------------------------------------------------------------------------
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lib_ti", *map(str, arguments)], capture_output=True, text=True, timeout=120,
+        cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["sd2", "sdxl"])
+def test_from_pictures_to_a_picture(files, pictures, tmp_path, family):
+    done = command(
+        "train", "--model", files[family], "--images", pictures, "--name", "my-mug", "--out", tmp_path / "out", "--runs-dir",
+        tmp_path / "runs", "--steps", 3, "--preview-every", 3, "--preview-steps", 2, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
+    assert kinds[-1] == "finished"
+    assert "warning" not in kinds
+    file = tmp_path / "out" / "my-mug.safetensors"
+    shapes = {name: tuple(value.shape) for name, value in load_file(file).items()}
+    assert shapes == ({"emb_params": (2, 96)} if family == "sd2" else {"clip_l": (2, 64), "clip_g": (2, 96)})
+    assert formats.read(file).family == family
+    told = command("inspect", file, "--model", files[family])
+    assert told.returncode == 0, told.stderr
+    made = command(
+        "generate", "--model", files[family], "--embedding", file, "--prompt", "a my-mug", "--out", tmp_path / "made",
+        "--count", 1, "--sampling-steps", 2,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert Image.open(tmp_path / "made" / "0.png").size == (64, 64)
+    refused = command(
+        "generate", "--model", files["sd1"], "--embedding", file, "--prompt", "a my-mug", "--out", tmp_path / "not"
+    )
+    assert refused.returncode == 2
+    assert "but this Stable Diffusion 1.x checkpoint takes vectors of width 64" in refused.stderr
+    assert not (tmp_path / "not").exists()
+
+
+def test_the_vectors_decide_what_is_seen(sdxl):
+    """Both encoders' vectors reach the UNet, and the second one's its summary too."""
+    prompt = sdxl.vocabulary.encode("a my-mug", [Word("my-mug", 0, 1)])
+    plain = {"clip_l": torch.zeros(1, 64), "clip_g": torch.zeros(1, 96)}
+    before = sdxl.encode_prompts([prompt], plain)
+    for name, (features, pooled) in {"clip_l": (True, False), "clip_g": (True, True)}.items():
+        after = sdxl.encode_prompts([prompt], plain | {name: torch.ones_like(plain[name])})
+        assert torch.equal(before.features, after.features) != features
+        assert torch.equal(before.pooled, after.pooled) != pooled
+
+
+def test_prompts_that_occur_twice_are_encoded_once(sdxl):
+    prompts = [sdxl.vocabulary.encode(text) for text in ("a mug", "a cup", "a mug")]
+    found = sdxl.encode_prompts(prompts, sdxl.no_vectors())
+    assert torch.equal(found.features[0], found.features[2])
+    alone = sdxl.encode_prompts(prompts[1:2], sdxl.no_vectors())
+    torch.testing.assert_close(found.pooled[1:2], alone.pooled)
+    torch.testing.assert_close(found.features[1:2], alone.features)
+
+
+def test_the_references_differ(files):
+    """Or the tests above would compare a thing with itself."""
+    first, second = build(SIZES["sdxl"]).text, build(SIZES["sdxl"]).second
+    assert first.hidden(torch.arange(5)[None])[0].shape[-1] != second(torch.arange(5)[None])[0][0].shape[-1]
