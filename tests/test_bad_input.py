@@ -363,7 +363,11 @@ class TestFilesThatOptionsName:
             ("start.safetensors", None, "no such file"),
             ("start.png", some("emb_params"), "ends in .safetensors"),
             ("start.safetensors", some("a", "b"), "holds 2"),
-            ("start.safetensors", some("emb_params", shape=(2, 768)), "Stable Diffusion 1.x (vectors of width 768), but this"),
+            (
+                "start.safetensors",
+                some("emb_params", shape=(2, 768)),
+                "Stable Diffusion 1.x (vectors of width 768), but this",
+            ),
             ("start.safetensors", {"emb_params": torch.full((2, 64), torch.nan)}, "not numbers"),
             ("start.safetensors", some("emb_params", shape=(76, 64)), "not an embedding"),
         ],
@@ -627,7 +631,10 @@ class TestOtherCommands:
         assert "not a PyTorch file" in refused("inspect", "text.pt")[0]
         assert "this file holds" in refused("inspect", tiny_checkpoint)[0]
         assert "no such file" in refused("inspect", mug, "--model", "none.ckpt")[0]
-        assert "width 768), but this Stable Diffusion 1.x checkpoint takes vectors of width 64" in refused("inspect", mug, "--model", tiny_checkpoint)[0]
+        assert (
+            "width 768), but this Stable Diffusion 1.x checkpoint takes vectors of width 64"
+            in refused("inspect", mug, "--model", tiny_checkpoint)[0]
+        )
         assert "FILE" in refused("inspect")[0]
         assert "did you mean --json?" in refused("inspect", mug, "--jso")[0]
 
