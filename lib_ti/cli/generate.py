@@ -48,7 +48,14 @@ class Request:
         seed = check.number("seed", values.seed, int, 0, 2**32 - 1)
         steps = check.number("sampling_steps", values.sampling_steps, int, 1, 1000)
         guidance = check.number("guidance", values.guidance, float, 0, 100)
+        skip = None if values.clip_skip == "auto" else int(check.number("clip_skip", values.clip_skip, int, 1, 12))
         checkpoint = check.checkpoint(values.model, values.vae)
+        if checkpoint:
+            checkpoint = checkpoint.adjusted(values.prediction, values.zero_terminal_snr, skip)
+            if skip and skip > checkpoint.layers:
+                problems.append(
+                    Problem("clip_skip", f"the text encoder of this checkpoint has {checkpoint.layers} layers")
+                )
         side = checkpoint.resolution if checkpoint else 512
         width = check.pixels("width", values.width, side)
         height = check.pixels("height", values.height, side)

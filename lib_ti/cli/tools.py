@@ -12,7 +12,7 @@ from pathlib import Path
 from lib_ti import __version__
 from lib_ti.cli.arguments import Parser
 from lib_ti.errors import BadInput, Problem, UnusableFile
-from lib_ti.settings import OPTIONS
+from lib_ti.settings import OPTIONS, flag
 
 
 def runs(arguments: Sequence[str]) -> int:
@@ -65,6 +65,10 @@ def generate(arguments: Sequence[str]) -> int:
     parser.add_argument("--guidance", default="7", metavar="X", help="how strictly to follow the prompt [7]")
     parser.add_argument("--width", metavar="W", help="pixels [what the checkpoint is made for]")
     parser.add_argument("--height", metavar="H", help="pixels [what the checkpoint is made for]")
+    parser.add_argument("--clip-skip", default="auto", metavar="N", help=OPTIONS["clip_skip"].help)
+    for name in ("prediction", "zero_terminal_snr"):
+        option = OPTIONS[name]
+        parser.add_argument(flag(name), default="auto", choices=option.choices, help=option.help)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=OPTIONS["precision"].choices)
     values, problems = parser.read(arguments)
