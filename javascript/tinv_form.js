@@ -3,12 +3,27 @@
     "use strict";
     const tinv = (window.tinv = window.tinv || {});
     const FORGOTTEN = ["overwrite"]; // asked for anew each time: a word replaced by mistake is gone
-    let schema, values = {}, preset = "balanced", lastPreset = "balanced", presets = {}, defaults = {};
-    let readers = [], pending = {}, timer = null, checking = false, checkAgain = false, ready = false, customByHand = false;
+    let schema,
+        values = {},
+        preset = "balanced",
+        lastPreset = "balanced",
+        presets = {},
+        defaults = {};
+    let readers = [],
+        pending = {},
+        timer = null,
+        checking = false,
+        checkAgain = false,
+        ready = false,
+        customByHand = false;
 
     const form = (tinv.form = {
-        get values() { return values; },
-        get preset() { return preset; },
+        get values() {
+            return values;
+        },
+        get preset() {
+            return preset;
+        },
         field: (name) => schema.fields.find((field) => field.name === name),
         names: () => schema.fields.map((field) => field.name),
 
@@ -32,7 +47,10 @@
 
         changed() {
             clearTimeout(timer);
-            timer = setTimeout(async () => { await form.collect(); settled(); }, 250);
+            timer = setTimeout(async () => {
+                await form.collect();
+                settled();
+            }, 250);
         },
 
         /** The values as they are now, by name. */
@@ -46,7 +64,10 @@
         /** Put values into fields. */
         apply(changes, newPreset = null) {
             const known = Object.entries(changes).filter(([name]) => form.field(name));
-            pending = { fields: { ...pending.fields, ...Object.fromEntries(known.map(([n, v]) => [n, plain(v)])) }, preset: newPreset || pending.preset };
+            pending = {
+                fields: { ...pending.fields, ...Object.fromEntries(known.map(([n, v]) => [n, plain(v)])) },
+                preset: newPreset || pending.preset,
+            };
             tinv.byId("tinv_write_fields").click();
         },
 
@@ -55,9 +76,14 @@
             const sent = {};
             for (const { name, holds } of schema.fields) {
                 const value = of[name];
-                if (holds === "lines") sent[name] = String(value).split("\n").map((line) => line.trim()).filter(Boolean);
+                if (holds === "lines")
+                    sent[name] = String(value)
+                        .split("\n")
+                        .map((line) => line.trim())
+                        .filter(Boolean);
                 else if (holds === "path" && !String(value).trim()) continue;
-                else sent[name] = typeof value === "string" && name !== "preview_negative_prompt" ? value.trim() : value;
+                else
+                    sent[name] = typeof value === "string" && name !== "preview_negative_prompt" ? value.trim() : value;
             }
             return sent;
         },
@@ -73,13 +99,16 @@
     });
 
     function take(all) {
-        schema.fields.forEach((field, i) => { values[field.name] = meant(field, all[i]); });
+        schema.fields.forEach((field, i) => {
+            values[field.name] = meant(field, all[i]);
+        });
         preset = Object.keys(schema.presets).find((key) => schema.presets[key] === all[schema.fields.length]) || preset;
     }
 
     const shown = (field, value) => field.words[value] || value;
     const meant = (field, value) => Object.keys(field.words).find((key) => field.words[key] === value) || (value ?? "");
-    const plain = (value) => (Array.isArray(value) ? value.join("\n") : typeof value === "number" ? String(value) : value);
+    const plain = (value) =>
+        Array.isArray(value) ? value.join("\n") : typeof value === "number" ? String(value) : value;
 
     function settled() {
         if (!ready) return;
@@ -92,12 +121,17 @@
 
     /** Have Python look at the form; one question at a time, and the newest form always gets its answer. */
     async function check() {
-        if (checking) { checkAgain = true; return; }
+        if (checking) {
+            checkAgain = true;
+            return;
+        }
         checking = true;
         do {
             checkAgain = false;
             try {
-                const reply = await tinv.insist(() => tinv.call("check", { form: form.payload(), draft: tinv.pictures.draft }, { seconds: 120 }));
+                const reply = await tinv.insist(() =>
+                    tinv.call("check", { form: form.payload(), draft: tinv.pictures.draft }, { seconds: 120 }),
+                );
                 if (!checkAgain) show(reply);
             } catch (error) {
                 console.warn("Textual Inversion: the form could not be checked:", error.message);
@@ -132,8 +166,14 @@
         if (reply.preset && reply.preset !== "custom" && customByHand) return;
         if (reply.preset && reply.preset !== "custom") lastPreset = reply.preset;
         if (reply.preset && reply.preset !== preset) form.apply({}, reply.preset);
-        const back = tinv.h("button.tinv-link", { onclick: () => form.applyPreset(lastPreset) }, `Back to ${schema.presets[lastPreset]}`);
-        tinv.byId("tinv_reset_note").replaceChildren(...(reply.preset === "custom" ? ["Your own settings. ", back] : []));
+        const back = tinv.h(
+            "button.tinv-link",
+            { onclick: () => form.applyPreset(lastPreset) },
+            `Back to ${schema.presets[lastPreset]}`,
+        );
+        tinv.byId("tinv_reset_note").replaceChildren(
+            ...(reply.preset === "custom" ? ["Your own settings. ", back] : []),
+        );
     }
 
     tinv.starters = tinv.starters || [];

@@ -31,12 +31,16 @@
 
     /** "Step {} of {}" with its values in spans, so that a host's translation finds the words by themselves. */
     tinv.words = (pattern, ...values) =>
-        pattern.split(/(\{\})/).filter(Boolean).map((part) => (part === "{}" ? tinv.h("span.tinv-value", {}, String(values.shift())) : part));
+        pattern
+            .split(/(\{\})/)
+            .filter(Boolean)
+            .map((part) => (part === "{}" ? tinv.h("span.tinv-value", {}, String(values.shift())) : part));
 
     /** Replaces what an element holds, unless it says the same already (a screen reader would repeat it). */
     tinv.fill = (element, ...children) => {
         const fresh = tinv.h("div", {}, ...children);
-        if (element.innerHTML !== fresh.innerHTML || fresh.querySelector("button, a, img")) element.replaceChildren(...fresh.childNodes);
+        if (element.innerHTML !== fresh.innerHTML || fresh.querySelector("button, a, img"))
+            element.replaceChildren(...fresh.childNodes);
     };
 
     tinv.duration = (seconds) => {
@@ -54,7 +58,8 @@
 
     tinv.sentence = (text) => text && text[0].toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");
 
-    tinv.randomHex = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+    tinv.randomHex = () =>
+        Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 
     /** What this browser remembers; where it may not, nothing is lost but the memory. */
     tinv.memory = {
@@ -104,8 +109,21 @@
     tinv.confirmButton = (label, question, yes, action) => {
         const place = tinv.h("span.tinv-confirm");
         const ask = () => {
-            const no = tinv.h("button.tinv-button", { onclick: () => { rest(); place.querySelector("button").focus(); } }, "Keep");
-            place.replaceChildren(tinv.h("span", {}, question), tinv.h("button.tinv-button.tinv-danger", { onclick: action }, yes), no);
+            const no = tinv.h(
+                "button.tinv-button",
+                {
+                    onclick: () => {
+                        rest();
+                        place.querySelector("button").focus();
+                    },
+                },
+                "Keep",
+            );
+            place.replaceChildren(
+                tinv.h("span", {}, question),
+                tinv.h("button.tinv-button.tinv-danger", { onclick: action }, yes),
+                no,
+            );
             no.focus();
         };
         const rest = () => place.replaceChildren(tinv.h("button.tinv-button", { onclick: ask }, label));

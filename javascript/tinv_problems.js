@@ -17,7 +17,10 @@
         if (!place) return;
         if (place.closest("#tinv_advanced")) {
             const search = tinv.byId("tinv_search");
-            if (search.value) { search.value = ""; search.dispatchEvent(new Event("input")); }
+            if (search.value) {
+                search.value = "";
+                search.dispatchEvent(new Event("input"));
+            }
             tinv.openAdvanced();
         }
         const target = inputs(place)[0] || place;
@@ -31,7 +34,8 @@
         const { values } = tinv.form;
         if (option === "images") return tinv.pictures.count;
         if (option === "name") return `${values.name} ${values.overwrite}`;
-        if (option === "model") return (document.querySelector("#tinv_checkpoint .tinv-checkpoint-title") || {}).textContent;
+        if (option === "model")
+            return (document.querySelector("#tinv_checkpoint .tinv-checkpoint-title") || {}).textContent;
         return values[option];
     }
 
@@ -39,7 +43,9 @@
     function atFields(problems, nameIsFree = false) {
         const known = new Set(problems.map(({ option }) => option));
         const before = refused.length;
-        refused = refused.filter(({ option, value }) => value === valueOf(option) && !(option === "name" && nameIsFree));
+        refused = refused.filter(
+            ({ option, value }) => value === valueOf(option) && !(option === "name" && nameIsFree),
+        );
         if (before && !refused.length) tinv.byId("tinv_problems").replaceChildren();
         else if (before > refused.length) list(refused);
         draw([...problems, ...refused.filter(({ option }) => !known.has(option))]);
@@ -89,7 +95,9 @@
             return tinv.h("li", {}, go || null, go ? ": " : null, text);
         });
         const head = problems.length === 1 ? "One thing to put right first:" : "A few things to put right first:";
-        tinv.byId("tinv_problems").replaceChildren(tinv.h("div.tinv-card.tinv-bad", {}, tinv.h("strong", {}, head), tinv.h("ul", {}, ...items)));
+        tinv.byId("tinv_problems").replaceChildren(
+            tinv.h("div.tinv-card.tinv-bad", {}, tinv.h("strong", {}, head), tinv.h("ul", {}, ...items)),
+        );
     }
 
     tinv.problems = {
@@ -107,7 +115,14 @@
 
         /** An error that is not about the form: what happened, what to do, and the details for whoever is asked for help. */
         error(failure, todo) {
-            const card = tinv.errorCard(failure.message, todo || (failure.offline ? "See whether the WebUI is still running, then try again." : "Try again; if it stays, ask for help with the details."), failure.details || failure.message);
+            const card = tinv.errorCard(
+                failure.message,
+                todo ||
+                    (failure.offline
+                        ? "See whether the WebUI is still running, then try again."
+                        : "Try again; if it stays, ask for help with the details."),
+                failure.details || failure.message,
+            );
             tinv.byId("tinv_problems").replaceChildren(card);
         },
         clear() {
@@ -122,15 +137,27 @@
             copied.textContent = (await tinv.copy(details)) ? "Copied" : "Not possible here; select the text below";
             if (copied.textContent !== "Copied") copied.after(tinv.h("pre.tinv-log", { tabindex: "0" }, details));
         };
-        return tinv.h("div.tinv-card.tinv-bad", {}, tinv.h("strong", {}, tinv.sentence(what)), tinv.h("p", {}, todo),
-            tinv.h("div.tinv-row", {}, ...more, tinv.h("button.tinv-button", { onclick: copy }, "Copy details"), copied));
+        return tinv.h(
+            "div.tinv-card.tinv-bad",
+            {},
+            tinv.h("strong", {}, tinv.sentence(what)),
+            tinv.h("p", {}, todo),
+            tinv.h(
+                "div.tinv-row",
+                {},
+                ...more,
+                tinv.h("button.tinv-button", { onclick: copy }, "Copy details"),
+                copied,
+            ),
+        );
     };
 
     tinv.copy = async (text) => {
         try {
             await navigator.clipboard.writeText(text);
             return true;
-        } catch { // not a secure page: the old way
+        } catch {
+            // not a secure page: the old way
             const area = tinv.h("textarea.tinv-unseen", {}, text);
             document.body.append(area);
             area.select();

@@ -19,12 +19,19 @@
         const giveUp = new AbortController();
         const timer = setTimeout(() => giveUp.abort(), seconds * 1000);
         try {
-            const response = await fetch(base() + path, { method: "POST", credentials: "same-origin", signal: giveUp.signal, ...options });
+            const response = await fetch(base() + path, {
+                method: "POST",
+                credentials: "same-origin",
+                signal: giveUp.signal,
+                ...options,
+            });
             if (response.status === 401) throw new Failure("You are logged out: reload the page.");
             if (!response.ok) throw new Failure(`The WebUI answered with error ${response.status}`, { offline: true });
             return await response.json();
         } catch (error) {
-            throw error instanceof Failure ? error : new Failure("The WebUI does not answer", { offline: true, details: String(error) });
+            throw error instanceof Failure
+                ? error
+                : new Failure("The WebUI does not answer", { offline: true, details: String(error) });
         } finally {
             clearTimeout(timer);
         }
@@ -32,7 +39,9 @@
 
     async function ask(action, args, seconds) {
         const body = JSON.stringify({ data: [JSON.stringify({ do: action, ...args })] });
-        const reply = JSON.parse((await send("run/tinv", { headers: { "Content-Type": "application/json" }, body }, seconds)).data[0]);
+        const reply = JSON.parse(
+            (await send("run/tinv", { headers: { "Content-Type": "application/json" }, body }, seconds)).data[0],
+        );
         if (reply && reply.error) throw new Failure(reply.error, { details: reply.details });
         if (reply && reply.problems && action !== "check") {
             throw new Failure(reply.problems.map((p) => p.message).join("; "), { problems: reply.problems });

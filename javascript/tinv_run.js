@@ -3,10 +3,24 @@
     "use strict";
     const tinv = (window.tinv = window.tinv || {});
     const ACTIVE = new Set(["queued", "loading", "encoding", "training", "saving"]);
-    const SOON = 1000, SELDOM = 5000, HIDDEN = 30000, LONGEST = 15000;
-    let timer = null, polling = false, again = false, failures = 0, generation = 0;
+    const SOON = 1000,
+        SELDOM = 5000,
+        HIDDEN = 30000,
+        LONGEST = 15000;
+    let timer = null,
+        polling = false,
+        again = false,
+        failures = 0,
+        generation = 0;
 
-    const blank = () => ({ steps: new Map(), previews: new Map(), snapshots: new Set(), validation: new Map(), warnings: [], encoding: null });
+    const blank = () => ({
+        steps: new Map(),
+        previews: new Map(),
+        snapshots: new Set(),
+        validation: new Map(),
+        warnings: [],
+        encoding: null,
+    });
 
     const run = (tinv.run = {
         id: null,
@@ -23,7 +37,9 @@
             const state = run.data ? run.data.state : run.id ? "loading" : "idle";
             return state === "interrupted" ? "stopped" : state === "running" ? "training" : state;
         },
-        get active() { return !run.asking && ACTIVE.has(run.state); },
+        get active() {
+            return !run.asking && ACTIVE.has(run.state);
+        },
 
         /** Show another run, or none. */
         follow(id) {
@@ -41,7 +57,8 @@
         isActive: (state) => ACTIVE.has(state),
     });
 
-    const page = () => (tinv.isShown(tinv.byId("tab_textual_inversion") || tinv.byId("tinv_status")) ? "tab" : "txt2img");
+    const page = () =>
+        tinv.isShown(tinv.byId("tab_textual_inversion") || tinv.byId("tinv_status")) ? "tab" : "txt2img";
 
     async function poll() {
         polling = true;
@@ -88,7 +105,8 @@
             if (!ACTIVE.has(reply.run.state)) run.stopping = false;
             else if (reply.run.stopping) run.stopping = true;
             if (was && ACTIVE.has(was) && !ACTIVE.has(reply.run.state)) tinv.emit("ended", reply.run);
-        } else if (run.id) { // it was deleted
+        } else if (run.id) {
+            // it was deleted
             run.follow(null);
             return true;
         } else if (!run.id && reply.active && !run.asking) {
@@ -102,7 +120,8 @@
     function add(event) {
         const { line } = run;
         if (event.kind === "step") line.steps.set(event.step, event);
-        else if (event.kind === "preview") line.previews.set(`${event.step}-${event.prompt_index}-${event.seed_index}`, event);
+        else if (event.kind === "preview")
+            line.previews.set(`${event.step}-${event.prompt_index}-${event.seed_index}`, event);
         else if (event.kind === "snapshot") line.snapshots.add(event.step);
         else if (event.kind === "validation") line.validation.set(event.step, event.loss);
         else if (event.kind === "warning") line.warnings.push(event);
@@ -111,7 +130,9 @@
 
     tinv.starters = tinv.starters || [];
     tinv.starters.push(() => {
-        document.addEventListener("visibilitychange", () => { if (!document.hidden) run.poll(); });
+        document.addEventListener("visibilitychange", () => {
+            if (!document.hidden) run.poll();
+        });
         window.addEventListener("online", () => run.poll());
         run.poll();
     });

@@ -4,8 +4,16 @@
     const tinv = (window.tinv = window.tinv || {});
     const h = (...all) => tinv.h(...all);
     const FIRST = 6;
-    const WORDS = { finished: "Finished", stopped: "Stopped", failed: "Failed", interrupted: "Interrupted", running: "Learning", queued: "Waiting" };
-    let showAll = false, drawn = "";
+    const WORDS = {
+        finished: "Finished",
+        stopped: "Stopped",
+        failed: "Failed",
+        interrupted: "Interrupted",
+        running: "Learning",
+        queued: "Waiting",
+    };
+    let showAll = false,
+        drawn = "";
 
     const runs = (tinv.runs = {
         all: [],
@@ -15,7 +23,9 @@
 
     async function refresh() {
         try {
-            runs.all = (await tinv.call("runs", {}, { lane: "runs", seconds: 120 })).runs.sort((a, b) => b.time - a.time);
+            runs.all = (await tinv.call("runs", {}, { lane: "runs", seconds: 120 })).runs.sort(
+                (a, b) => b.time - a.time,
+            );
         } catch (error) {
             if (!error.offline) tinv.fill(tinv.byId("tinv_runs"), h("p.tinv-hint", {}, tinv.sentence(error.message)));
             return;
@@ -44,7 +54,8 @@
         tinv.scrollTo(tinv.byId("tinv_run"), "start");
     }
 
-    const when = (seconds) => new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+    const when = (seconds) =>
+        new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 
     function draw() {
         const place = tinv.byId("tinv_runs");
@@ -53,21 +64,69 @@
         drawn = now;
         const shown = showAll ? runs.all : runs.all.slice(0, FIRST);
         const rest = runs.all.length - shown.length;
-        const more = rest > 0 && h("button.tinv-link", { onclick: () => { showAll = true; draw(); } }, `Show ${rest} more`);
-        place.replaceChildren(...(shown.length ? [h("ul.tinv-runs", {}, ...shown.map(item)), more || ""] : [h("p.tinv-hint", {}, "Every training is kept here, with its pictures, previews and settings.")]));
+        const more =
+            rest > 0 &&
+            h(
+                "button.tinv-link",
+                {
+                    onclick: () => {
+                        showAll = true;
+                        draw();
+                    },
+                },
+                `Show ${rest} more`,
+            );
+        place.replaceChildren(
+            ...(shown.length
+                ? [h("ul.tinv-runs", {}, ...shown.map(item)), more || ""]
+                : [h("p.tinv-hint", {}, "Every training is kept here, with its pictures, previews and settings.")]),
+        );
     }
 
     function item(one) {
-        const thumb = one.thumb ? h("img", { src: one.thumb, alt: "", loading: "lazy" }) : h("div.tinv-no-thumb", { "aria-hidden": "true" });
+        const thumb = one.thumb
+            ? h("img", { src: one.thumb, alt: "", loading: "lazy" })
+            : h("div.tinv-no-thumb", { "aria-hidden": "true" });
         const active = ["running", "queued"].includes(one.state);
-        const about = [...tinv.words("{} of {} steps", one.step, one.steps), " · ", tinv.bytes(one.bytes || 0), " · ", when(one.time)];
-        const actions = [h("button.tinv-button", { onclick: () => open(one.id) }, "Open"), h("button.tinv-button", { onclick: () => useSettings(one.id) }, "Use these settings")];
-        if (one.resumable && !active && one.state !== "finished") actions.push(h("button.tinv-button", { onclick: () => tinv.actions.resume(one.id) }, "Resume"));
-        if (!active) actions.push(tinv.confirmButton("Delete", `Delete this run of ${one.name}? The word itself stays.`, "Delete", () => tinv.actions.remove(one.id)));
+        const about = [
+            ...tinv.words("{} of {} steps", one.step, one.steps),
+            " · ",
+            tinv.bytes(one.bytes || 0),
+            " · ",
+            when(one.time),
+        ];
+        const actions = [
+            h("button.tinv-button", { onclick: () => open(one.id) }, "Open"),
+            h("button.tinv-button", { onclick: () => useSettings(one.id) }, "Use these settings"),
+        ];
+        if (one.resumable && !active && one.state !== "finished")
+            actions.push(h("button.tinv-button", { onclick: () => tinv.actions.resume(one.id) }, "Resume"));
+        if (!active)
+            actions.push(
+                tinv.confirmButton("Delete", `Delete this run of ${one.name}? The word itself stays.`, "Delete", () =>
+                    tinv.actions.remove(one.id),
+                ),
+            );
         const current = one.id === tinv.run.id;
-        return h("li.tinv-run", { "data-run": one.id, "data-state": one.state, ...(current ? { "aria-current": "true" } : {}) }, thumb,
-            h("div.tinv-run-words", {}, h("div", {}, h("b", {}, one.name), " ", h(`span.tinv-pill.tinv-is-${one.state}`, {}, WORDS[one.state] || one.state)), h("div.tinv-hint", {}, ...about), one.checkpoint ? h("div.tinv-hint.tinv-clip", { title: one.checkpoint }, one.checkpoint) : null),
-            h("div.tinv-row", {}, ...actions));
+        return h(
+            "li.tinv-run",
+            { "data-run": one.id, "data-state": one.state, ...(current ? { "aria-current": "true" } : {}) },
+            thumb,
+            h(
+                "div.tinv-run-words",
+                {},
+                h(
+                    "div",
+                    {},
+                    h("b", {}, one.name),
+                    " ",
+                    h(`span.tinv-pill.tinv-is-${one.state}`, {}, WORDS[one.state] || one.state),
+                ),
+                h("div.tinv-hint", {}, ...about),
+                one.checkpoint ? h("div.tinv-hint.tinv-clip", { title: one.checkpoint }, one.checkpoint) : null,
+            ),
+            h("div.tinv-row", {}, ...actions),
+        );
     }
 
     tinv.starters = tinv.starters || [];

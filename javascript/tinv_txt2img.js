@@ -28,9 +28,17 @@
     function tryIn(name, kind) {
         select("tab_txt2img");
         const negative = kind === "negative";
-        const area = document.querySelector(negative ? "#txt2img_neg_prompt textarea, #txt2img_neg_prompt input" : "#txt2img_prompt textarea, #txt2img_prompt input");
+        const area = document.querySelector(
+            negative
+                ? "#txt2img_neg_prompt textarea, #txt2img_neg_prompt input"
+                : "#txt2img_prompt textarea, #txt2img_prompt input",
+        );
         if (!area) return;
-        if (negative) put(area, area.value.split(/,\s*/).includes(name) ? area.value : [area.value, name].filter(Boolean).join(", "));
+        if (negative)
+            put(
+                area,
+                area.value.split(/,\s*/).includes(name) ? area.value : [area.value, name].filter(Boolean).join(", "),
+            );
         else put(area, PROMPTS[kind === "style" ? "style" : "subject"](name));
         const generate = tinv.byId("txt2img_generate");
         const button = generate && (generate.tagName === "BUTTON" ? generate : generate.querySelector("button"));
@@ -54,7 +62,8 @@
     function notices() {
         const lending = tinv.run.world.lending;
         for (const name of TABS) {
-            const tab = tinv.byId(`tab_${name}`), id = `tinv_waits_${name}`;
+            const tab = tinv.byId(`tab_${name}`),
+                id = `tinv_waits_${name}`;
             if (!tab) continue;
             let bar = tinv.byId(id);
             if (!lending) {
@@ -63,16 +72,52 @@
             }
             if (bar && bar.dataset.run === lending.run) continue;
             if (bar) bar.remove();
-            const stop = tinv.h("button.tinv-button", { onclick: (event) => { event.target.disabled = true; event.target.textContent = "Stopping…"; tinv.actions.stop(lending.run); } }, "Stop training");
-            bar = tinv.h("div.tinv-waits", { id, role: "status", "data-run": lending.run }, tinv.h("span", {}, ...tinv.words("Generate waits: {} is being trained.", lending.name)), stop);
+            const stop = tinv.h(
+                "button.tinv-button",
+                {
+                    onclick: (event) => {
+                        event.target.disabled = true;
+                        event.target.textContent = "Stopping…";
+                        tinv.actions.stop(lending.run);
+                    },
+                },
+                "Stop training",
+            );
+            bar = tinv.h(
+                "div.tinv-waits",
+                { id, role: "status", "data-run": lending.run },
+                tinv.h("span", {}, ...tinv.words("Generate waits: {} is being trained.", lending.name)),
+                stop,
+            );
             tab.prepend(bar);
         }
+    }
+
+    // The hosts count a prompt's tokens under the lock that generating takes. Each count asked for while a training holds
+    // it would keep one of the server's few threads waiting, until none is left for anything: so they wait here instead.
+    const COUNTERS = TABS.flatMap((name) => [`${name}_token_button`, `${name}_negative_token_button`]);
+    const uncounted = new Set();
+
+    function postpone(event) {
+        const button = event.target.closest && event.target.closest("button");
+        if (!button || !COUNTERS.includes(button.id) || !tinv.run.world.lending) return;
+        event.stopImmediatePropagation();
+        event.preventDefault();
+        uncounted.add(button);
+    }
+
+    function count() {
+        if (tinv.run.world.lending) return;
+        for (const button of uncounted) button.click();
+        uncounted.clear();
     }
 
     tinv.txt2img = { tryIn, refreshHost };
     tinv.starters = tinv.starters || [];
     tinv.starters.push(() => {
         tinv.on("run", notices);
+        tinv.on("run", count);
+        document.addEventListener("click", postpone, true);
         tinv.on("library", refreshHost);
     });
 })();

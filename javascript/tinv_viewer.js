@@ -4,25 +4,49 @@
     const tinv = (window.tinv = window.tinv || {});
     const h = (...all) => tinv.h(...all);
     const SWIPE = 40; // pixels
-    let dialog = null, parts = {}, row = 0, column = 0, asked = 0, touch = null;
+    let dialog = null,
+        parts = {},
+        row = 0,
+        column = 0,
+        asked = 0,
+        touch = null;
 
     function make() {
-        const go = (label, text, across, along) => h("button.tinv-button", { "aria-label": label, title: label, onclick: () => move(across, along) }, text);
+        const go = (label, text, across, along) =>
+            h("button.tinv-button", { "aria-label": label, title: label, onclick: () => move(across, along) }, text);
         parts = {
             img: h("img", { alt: "" }),
             title: h("strong", { id: "tinv_viewer_title" }),
             prompt: h("span"),
             note: h("span.tinv-hint", { role: "status" }),
-            use: h("button.tinv-button.tinv-primary", { onclick: () => tinv.actions.use(tinv.run.id, event().step, {}, parts.note) }, "Use this step"),
+            use: h(
+                "button.tinv-button.tinv-primary",
+                { onclick: () => tinv.actions.use(tinv.run.id, event().step, {}, parts.note) },
+                "Use this step",
+            ),
             card: h("button.tinv-button", { onclick: card }, "Make this the card picture"),
         };
-        const close = h("button.tinv-button", { "aria-label": "Close", title: "Close (Esc)", onclick: () => dialog.close() }, "✕");
+        const close = h(
+            "button.tinv-button",
+            { "aria-label": "Close", title: "Close (Esc)", onclick: () => dialog.close() },
+            "✕",
+        );
         const frame = h("div.tinv-viewer-frame", { tabindex: "-1", autofocus: true }, parts.img);
-        dialog = h("dialog.tinv-viewer", { id: "tinv_viewer", "aria-labelledby": "tinv_viewer_title" },
+        dialog = h(
+            "dialog.tinv-viewer",
+            { id: "tinv_viewer", "aria-labelledby": "tinv_viewer_title" },
             h("div.tinv-viewer-head", {}, h("div", {}, parts.title, " ", parts.prompt), close),
             frame,
-            h("div.tinv-row", {}, go("Earlier step (↑)", "↑ Earlier", 0, -1), go("Later step (↓)", "↓ Later", 0, 1), go("Previous prompt (←)", "← Prompt", -1, 0), go("Next prompt (→)", "Prompt →", 1, 0)),
-            h("div.tinv-row", {}, parts.use, parts.card, parts.note));
+            h(
+                "div.tinv-row",
+                {},
+                go("Earlier step (↑)", "↑ Earlier", 0, -1),
+                go("Later step (↓)", "↓ Later", 0, 1),
+                go("Previous prompt (←)", "← Prompt", -1, 0),
+                go("Next prompt (→)", "Prompt →", 1, 0),
+            ),
+            h("div.tinv-row", {}, parts.use, parts.card, parts.note),
+        );
         dialog.addEventListener("keydown", (event) => {
             const move_ = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
             if (!move_) return;
@@ -30,7 +54,9 @@
             event.stopPropagation();
             move(...move_);
         });
-        frame.addEventListener("pointerdown", (event) => { touch = [event.clientX, event.clientY]; });
+        frame.addEventListener("pointerdown", (event) => {
+            touch = [event.clientX, event.clientY];
+        });
         frame.addEventListener("pointerup", (event) => {
             if (!touch) return;
             const [dx, dy] = [event.clientX - touch[0], event.clientY - touch[1]];
@@ -39,7 +65,9 @@
             if (Math.abs(dx) > Math.abs(dy)) move(dx < 0 ? 1 : -1, 0);
             else move(0, dy < 0 ? 1 : -1);
         });
-        dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+        dialog.addEventListener("click", (event) => {
+            if (event.target === dialog) dialog.close();
+        });
         document.body.append(dialog);
     }
 
@@ -52,21 +80,29 @@
         const { rows, steps } = tinv.previews.axes();
         const nextRow = (row + across + rows.length) % rows.length;
         let nextColumn = column + along;
-        while (steps[nextColumn] !== undefined && !tinv.previews.at(steps[nextColumn], rows[nextRow])) nextColumn += along || 1;
+        while (steps[nextColumn] !== undefined && !tinv.previews.at(steps[nextColumn], rows[nextRow]))
+            nextColumn += along || 1;
         if (steps[nextColumn] === undefined) return;
         [row, column] = [nextRow, nextColumn];
         show();
     }
 
     async function show() {
-        const shown = event(), mine = ++asked;
+        const shown = event(),
+            mine = ++asked;
         parts.title.replaceChildren(...tinv.words("Step {}", shown.step));
         parts.prompt.textContent = shown.prompt;
         parts.note.replaceChildren();
         parts.img.alt = `Step ${shown.step}: ${shown.prompt}`;
         parts.img.src = tinv.previews.thumb(shown) || "data:,";
         try {
-            const { image } = await tinv.call("preview", { run: tinv.run.id, step: shown.step, prompt: shown.prompt_index, seed: shown.seed_index, full: true });
+            const { image } = await tinv.call("preview", {
+                run: tinv.run.id,
+                step: shown.step,
+                prompt: shown.prompt_index,
+                seed: shown.seed_index,
+                full: true,
+            });
             if (mine === asked) parts.img.src = image;
         } catch (error) {
             if (mine === asked) parts.note.textContent = tinv.sentence(error.message);
@@ -88,7 +124,12 @@
         open(preview) {
             if (!dialog) make();
             const { rows, steps } = tinv.previews.axes();
-            row = Math.max(0, rows.findIndex((one) => one.prompt_index === preview.prompt_index && one.seed_index === preview.seed_index));
+            row = Math.max(
+                0,
+                rows.findIndex(
+                    (one) => one.prompt_index === preview.prompt_index && one.seed_index === preview.seed_index,
+                ),
+            );
             column = steps.indexOf(preview.step);
             dialog.showModal();
             show();

@@ -38,3 +38,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ImageDraw.Draw(picture).ellipse((near, near, far, far), colour)
         picture.save(folder / f"{number}.png")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a browser comes last: it takes the longest."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)

@@ -188,7 +188,7 @@ class TestName:
     def test_that_is_taken(self, desk, complaint, existing):
         (desk / "webui" / "embeddings").mkdir()
         (desk / "webui" / "embeddings" / existing).write_bytes(b"earlier")
-        assert complaint("name").startswith(f"{existing} exists already")
+        assert complaint("name").startswith(f"there is {existing} in ")
 
     def test_that_is_taken_may_be_replaced(self, desk, accepted):
         folder = desk / "webui" / "embeddings"

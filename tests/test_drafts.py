@@ -236,7 +236,7 @@ def test_gradios_folder_may_itself_be_a_link(tmp_path, monkeypatch):
 
 def test_gradios_own_choice_of_a_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
-    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     (tmp_path / "gradio").mkdir()
     (tmp_path / "gradio" / "mug.png").touch()
     (tmp_path / "other.png").touch()

@@ -183,3 +183,11 @@ def test_tar_archives_are_not_unpacked(tmp_path, monkeypatch, name):
         archive.add(__file__, "storages")
     with pytest.raises(UnusableFile):
         pickles.load(path)
+
+
+def test_a_replaced_unpickler_changes_nothing(tmp_path, monkeypatch):
+    """As a library in AUTOMATIC1111's process does it."""
+    torch.save({"emb": torch.ones(2, 8)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    monkeypatch.setattr(pickle, "Unpickler", type("Other", (pickle._Unpickler,), {}))
+    monkeypatch.setattr(torch, "load", None)
+    assert pickles.load(tmp_path / "old.pt")["emb"].shape == (2, 8)

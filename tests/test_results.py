@@ -116,7 +116,7 @@ def test_only_the_names_of_the_word_are_changed():
 def test_a_word_of_somebody_else_is_replaced_only_when_asked(results, run, host):
     target = host.embeddings / "my-cup.safetensors"
     target.write_bytes(b"somebody else's")
-    with pytest.raises(BadInput, match="my-cup exists already"):
+    with pytest.raises(BadInput, match="exists already"):
         results.use(run, 2, "my-cup", False)
     assert target.read_bytes() == b"somebody else's"
     results.use(run, 2, "my-cup", True)

@@ -31,6 +31,7 @@ def work(arguments: Sequence[str]) -> int:
         except OSError as error:
             return _answer({"error": f"{error.strerror or error}: {error.filename or ''}"})
         control.listen()
+        # whoever asked records the warnings: this process may be let go before it trains
         _answer({"run": str(folder.path), "warnings": list(warnings)})
         if not control.goes():
             return STOPPED
@@ -41,7 +42,7 @@ def work(arguments: Sequence[str]) -> int:
             return control.stopped() or signalled.is_set()
 
         try:
-            finished = execute(folder, stopped=stopped, warnings=warnings, sample=control.sample)
+            finished = execute(folder, stopped=stopped, sample=control.sample)
         except TextualInversionError:
             return FAILED  # the run's last event has the reason
     return DONE if finished else STOPPED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import re
 import warnings
@@ -42,17 +43,17 @@ class PictureFile:
     def caption(self, source: str) -> str:
         """Its caption from `source`: txt, file-name, or none. Line ends become spaces."""
         if source == "txt" and self.caption_file:
-            return " ".join(_text(self.caption_file.read_bytes()).split())
+            return " ".join(text_of(self.caption_file.read_bytes()).split())
         if source == "file-name":
             words = _NUMBER_IN_FRONT.sub("", self.path.stem) or self.path.stem
             return " ".join(words.replace("_", " ").split())
         return ""
 
 
-def _text(data: bytes) -> str:
-    """UTF-8, or what old Windows programs write."""
+def text_of(data: bytes) -> str:
+    """UTF-8, even if cut off within a letter, or what old Windows programs write."""
     try:
-        return data.decode("utf-8-sig")
+        return codecs.getincrementaldecoder("utf-8-sig")().decode(data)
     except UnicodeDecodeError:
         return data.decode("cp1252", errors="replace")
 

@@ -7,6 +7,7 @@ whatever belongs to Python itself, where the dangerous functions live, is refuse
 
 from __future__ import annotations
 
+import _pickle
 import functools
 import pickle
 import sys
@@ -67,7 +68,7 @@ class _ParameterDict(dict[str, Any]):
         return id(self)
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(_pickle.Unpickler):  # not pickle's, which a library in a WebUI's process replaces by one of its own
     """Finds only what is harmless. torch sets `persistent_load` on it, which is where tensors come from."""
 
     @property
@@ -82,7 +83,7 @@ class _Unpickler(pickle.Unpickler):
             return resolve(identity)
 
         self._resolve = resolve_tensors
-        pickle.Unpickler.persistent_load.__set__(self, resolve_tensors)  # type: ignore[attr-defined]
+        _pickle.Unpickler.persistent_load.__set__(self, resolve_tensors)  # type: ignore[attr-defined]
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"

@@ -51,7 +51,7 @@ class Child:
         if self._answer is not None:
             return self._answer
         assert self._process.stdout
-        line = self._process.stdout.readline()
+        line = next((line for line in self._process.stdout if line.startswith("{")), "")  # libraries may greet first
         if not line:
             raise TrainingFailed(f"the training process could not start ({self.last_words() or self.exit_code()})")
         answer: dict[str, Any] = json.loads(line)
@@ -112,9 +112,10 @@ class Child:
 
     def _listen(self) -> None:
         assert self._process.stderr
-        for line in self._process.stderr:
-            if line.strip():
-                self._complaints.append(line.rstrip())
+        with self._process.stderr as stream:
+            for line in stream:
+                if line.strip():
+                    self._complaints.append(line.rstrip())
 
 
 def _program() -> str:

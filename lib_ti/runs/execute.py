@@ -103,16 +103,15 @@ def checkpoint_of(settings: TrainSettings) -> Checkpoint:
 def deliver(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
     """Put a finished embedding into its place, and into the run folder; another one of that name is not touched.
 
-    The place comes first: if the run is killed in between, the file there is known by its bytes as this run's own.
+    The place comes first: if the run is killed in between, the file there is known by its bytes as this run's own; so
+    is a snapshot that the user has put there.
     """
     target = settings.out / f"{settings.name}.safetensors"
-    if target.exists() and not settings.overwrite:
-        earlier = folder.embedding.read_bytes() if folder.embedding.exists() else b""
-        if target.read_bytes() not in (data, earlier):
-            files.write_bytes(folder.embedding, data)
-            raise TrainingFailed(
-                f"{target} has come into being meanwhile and was left alone; the new embedding is {folder.embedding}"
-            )
+    if target.exists() and not settings.overwrite and target.read_bytes() not in (data, *folder.own_embeddings()):
+        files.write_bytes(folder.embedding, data)
+        raise TrainingFailed(
+            f"{target} has come into being meanwhile and was left alone; the new embedding is {folder.embedding}"
+        )
     try:
         settings.out.mkdir(exist_ok=True)
         files.write_bytes(target, data)

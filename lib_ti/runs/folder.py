@@ -110,6 +110,12 @@ class RunFolder:
     def embedding(self) -> Path:
         return self.path / "embedding.safetensors"
 
+    def own_embeddings(self) -> Iterator[bytes]:
+        """The result and the snapshots."""
+        for path in (self.embedding, *(self.path / "snapshots").glob("*.safetensors")):
+            if path.exists():
+                yield path.read_bytes()
+
     @property
     def events(self) -> Path:
         return self.path / "events.jsonl"

@@ -17,6 +17,7 @@ from lib_ti.runs.folder import RunFolder
 
 log = logging.getLogger("lib_ti")
 LOOK_EVERY_S = 0.2
+PATIENCE_S = 120.0  # a process whose input has ended takes no longer to end itself
 STOPPED = 130
 MEMORY_SIGNAL = -9  # what Linux ends a process with that takes more memory than there is
 
@@ -61,8 +62,9 @@ class RunQueue:
             if self._jobs and job.child:
                 job.child.close()
                 job.child = None
+            # first: where it cannot be recorded, there is no job
+            EventLog(job.folder.events).append("queued", place=len(self._jobs))
             self._jobs.append(job)
-            EventLog(job.folder.events).append("queued", place=len(self._jobs) - 1)
             self._changed.notify_all()
             if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(target=self._work, name="textual-inversion-queue", daemon=True)
@@ -88,7 +90,7 @@ class RunQueue:
                 job.child.stop()
             if job in self._jobs[1:]:
                 self._jobs.remove(job)
-                EventLog(job.folder.events).append("stopped", step=_saved_step(job.folder))
+                _record(job.folder, "stopped", step=_saved_step(job.folder))
                 self._tell_places()
         return True
 
@@ -98,8 +100,8 @@ class RunQueue:
             self._closed = True
         for job in reversed(self.jobs()):
             self.stop(job.folder.path)
-        if self._worker:
-            self._worker.join(patience_s)
+        if worker := self._worker:
+            worker.join(patience_s)
 
     def _work(self) -> None:
         while True:
@@ -112,8 +114,11 @@ class RunQueue:
                 self._carry_out(job)
             except Exception as error:
                 log.exception("a training could not be carried out")
-                _record_end(job.folder, "failed", message=f"{type(error).__name__}: {error}")
+                if not _has_ended(job.folder):  # the host's trouble afterwards does not undo the training
+                    _record(job.folder, "failed", message=f"{type(error).__name__}: {error}")
             finally:
+                if job.child:
+                    job.child.close()
                 with self._changed:
                     self._jobs.remove(job)
                     self._tell_places()
@@ -123,7 +128,7 @@ class RunQueue:
             if unwanted is None or job.cancelled:
                 if job.child:
                     job.child.close()
-                _record_end(job.folder, "stopped", step=_saved_step(job.folder))
+                _record(job.folder, "stopped", step=_saved_step(job.folder))
                 return
             try:
                 self._train(job, unwanted)
@@ -137,44 +142,54 @@ class RunQueue:
                 job.child, job.started = child, True
             child.answer()
         except TextualInversionError as error:
-            _record_end(job.folder, "failed", message=str(error))
+            _record(job.folder, "failed", message=str(error))
             return
         child.go()
-        while child.running:
-            if unwanted() and not job.cancelled:
-                job.stopping.set()
-            if job.cancelled:
-                child.stop()
-            child.exit_code(LOOK_EVERY_S)
-        child.close()
+        try:
+            while child.running:
+                if unwanted() and not job.cancelled:
+                    job.stopping.set()
+                if job.cancelled:
+                    child.stop()
+                child.exit_code(LOOK_EVERY_S)
+        finally:
+            child.close()
+            child.exit_code(PATIENCE_S)  # nobody else may have the device before
         _explain(job, child.exit_code(), child.last_words())
 
     def _tell_places(self) -> None:
         for place, job in enumerate(self._jobs):
             if place and not job.started:
-                EventLog(job.folder.events).append("queued", place=place)
+                _record(job.folder, "queued", place=place)
+
+
+def _has_ended(folder: RunFolder) -> bool:
+    try:
+        last = folder.timeline().last
+    except OSError:
+        return False
+    return last is not None and last.kind in ENDINGS
 
 
 def _explain(job: Job, code: int | None, last_words: str) -> None:
     """Where a child ended without a word, say so for it."""
-    last = job.folder.timeline().last
-    if last is not None and last.kind in ENDINGS:
+    if _has_ended(job.folder):
         return
     if job.cancelled and code == STOPPED:  # before it had begun
-        _record_end(job.folder, "stopped", step=_saved_step(job.folder))
+        _record(job.folder, "stopped", step=_saved_step(job.folder))
         return
     if code == MEMORY_SIGNAL:
         reason = "the system ended the training process, most often for want of memory"
     else:
         reason = f"the training process ended unexpectedly ({last_words or f'exit code {code}'})"
-    _record_end(job.folder, "failed", message=f"{reason}; what was learned up to the last save is kept, so resume it")
+    _record(job.folder, "failed", message=f"{reason}; what was learned up to the last save is kept, so resume it")
 
 
-def _record_end(folder: RunFolder, kind: str, **data: Any) -> None:
+def _record(folder: RunFolder, kind: str, **data: Any) -> None:
     try:
         EventLog(folder.events).append(kind, **data)
     except OSError:  # the folder was deleted, or the disk is full: there is nobody to tell but the log
-        log.exception("the end of %s could not be recorded", folder.path)
+        log.exception("%s of %s could not be recorded", kind, folder.path)
 
 
 def _saved_step(folder: RunFolder) -> int:

@@ -228,7 +228,7 @@ class _Preflight:
         s = self.settings
         taken = answering_to(s.name, s.out)
         if taken and not s.overwrite:
-            reason = f"{taken[0]} exists already in {s.out}; choose another name, or replace it with --overwrite"
+            reason = f"there is {taken[0]} in {s.out} already; choose another name, or replace it with --overwrite"
             self._report("name", reason)
         elif others := [name for name in taken if name != f"{s.name}.safetensors"]:
             self.warnings.append(f"{', '.join(others)} also answers to {s.name!r}; WebUIs will load only one of them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,7 +107,7 @@ def _embedding(text: str, folder: Path) -> Path:
     """An embedding by its name in the WebUI's folder, or by its path."""
     if not re.search(r"[\\/]", text):
         for candidate in (text, *(text + suffix for suffix in _SUFFIXES)):
-            if (folder / candidate).is_file():
+            if os.path.isfile(folder / candidate):  # noqa: PTH113 - Path's own raises for names that are too long
                 return folder / candidate
     return Path(text)
 

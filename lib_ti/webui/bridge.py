@@ -6,21 +6,27 @@ toast when the host restarts, and leaves the page to the page's JavaScript. A re
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gradio as gr
 
 from lib_ti.errors import BadInput, TextualInversionError
 
+# Our own: gradio's forty may all be waiting for the lock that a training holds.
+_threads = ThreadPoolExecutor(16, thread_name_prefix="textual-inversion")
+
 log = logging.getLogger("lib_ti")
 
 Action = Callable[..., Any]
-_JS = "js" if "js" in inspect.signature(gr.Button().click).parameters else "_js"
+# an unrendered one: this module may be imported while a host lays out its page
+_JS = "js" if "js" in inspect.signature(gr.Button(render=False).click).parameters else "_js"
 
 
 def on(event: Any, script: str, inputs: list[Any], outputs: list[Any] | None = None) -> None:
@@ -34,9 +40,11 @@ def endpoint(actions: Mapping[str, Action]) -> None:
     for component in (request, reply):
         component.do_not_save_to_config = True  # A1111 would write what they hold into its ui-config.json
     door = gr.Button(visible=False)
-    door.click(
-        lambda text: answer(actions, text), [request], [reply], api_name="tinv", queue=False, show_progress="hidden"
-    )
+
+    async def ask(text: str) -> str:
+        return await asyncio.get_running_loop().run_in_executor(_threads, answer, actions, text)
+
+    door.click(ask, [request], [reply], api_name="tinv", queue=False, show_progress="hidden")
 
 
 def answer(actions: Mapping[str, Action], text: str) -> str:
@@ -44,9 +52,14 @@ def answer(actions: Mapping[str, Action], text: str) -> str:
     try:
         asked = json.loads(text)
         action = actions[asked.pop("do")]
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return json.dumps({"error": "The page and the extension are of different versions: reload the page."})
-    return json.dumps(carry_out(action, asked), ensure_ascii=False)
+    reply = carry_out(action, asked)
+    try:
+        return json.dumps(reply, allow_nan=False)  # in ASCII: half a surrogate pair, as in a file's name, has no UTF-8
+    except ValueError as error:
+        log.exception("a reply cannot be sent")
+        return json.dumps({"error": f"The reply cannot be sent ({error})."})
 
 
 def carry_out(action: Action, asked: Mapping[str, Any]) -> Any:

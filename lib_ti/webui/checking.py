@@ -68,7 +68,7 @@ class Checking:
     def name_problems(self, name: str) -> list[Problem]:
         """Why this word cannot be trained now, beside what its file's place says."""
         if name.casefold() in self._running():
-            return [Problem("name", f"{name} is being trained already; wait for it, or choose another name")]
+            return [Problem("name", "this word is being trained already; wait for it, or choose another name")]
         return []
 
     def _describe(self, title: str, path: Path) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Checking:
         if problem := names.problem_with(name):
             return state("bad", problem)
         if self.name_problems(name):
-            return state("running", f"{name} is being trained right now", free_name(f"{name}-2", self._host.embeddings))
+            return state("running", "Being trained right now", free_name(f"{name}-2", self._host.embeddings))
         if taken_by(name, self._host.embeddings):
             suggestion = free_name(name, self._host.embeddings)
             return state("taken", f"Already exists: replace, or save as {suggestion}", suggestion)

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from typing import Any
 from lib_ti import files
 from lib_ti.errors import TextualInversionError, UnusableFile
 from lib_ti.webui.thumbnails import Thumbnails
+from lib_ti.webui.uploads import bare, uploaded
 
 MOST_PICTURES = 1000
 LARGEST_FILE = 100 << 20  # bytes
@@ -30,7 +30,7 @@ KEPT_FOR_S = 14 * 24 * 3600.0
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif", ".heic", ".jp2")
 """What is looked at in a folder of the server: other files' names are none of the page's business."""
 _ID = re.compile(r"[0-9a-f]{32}")
-_PICTURE = re.compile(r"\d{4}")
+_PICTURE = re.compile(r"\d{4,}")
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Drafts:
         try:
             if upload.stat().st_size > LARGEST_FILE:
                 raise UnusableFile(Path(name), f"larger than {LARGEST_FILE >> 20} MB; save it smaller")
-            return self._add(draft, upload, _bare(name), side)
+            return self._add(draft, upload, bare(name), side)
         finally:
             upload.unlink(missing_ok=True)
             with suppress(OSError):
@@ -96,7 +96,7 @@ class Drafts:
         """Take in copies of a folder's pictures with their captions and masks. What was added, and why others were not."""
         from lib_ti.data import pictures
 
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises for names that are too long
             raise TextualInversionError(f"There is no folder {folder} on the computer that the WebUI runs on.")
         added: list[str] = []
         refused: list[tuple[str, str]] = []
@@ -108,9 +108,9 @@ class Drafts:
                 (picture,) = self._add(draft, file.path, file.path.name, side)
                 if caption := file.caption("txt"):
                     self.caption(draft, picture["id"], caption)
+                added.append(picture["id"])
                 if file.mask:
                     self._add_mask(draft, file.mask, picture["id"])
-                added.append(picture["id"])
             except UnusableFile as error:
                 refused.append((file.path.name, str(error).removeprefix(f"{error.path}: ")))
         return [p for p in self.pictures(draft, side) if p["id"] in added], refused
@@ -135,15 +135,22 @@ class Drafts:
             words = " ".join(text.split())[:LONGEST_CAPTION]
             files.write_bytes(path, words.encode("utf-8", "replace")) if words else path.unlink(missing_ok=True)
 
-    def hand_over(self, draft: str, target: Path) -> None:
-        """Copy a draft's pictures to where a run keeps its own; the copy is whole or not there."""
+    def hand_over(self, draft: str, target: Path, captions: str = "txt") -> None:
+        """Copy a draft's pictures to where a run keeps its own; the copy is whole or not there.
+
+        `captions`: where they come from: the draft's own (txt), the pictures' names (file-name), or nowhere (none).
+        """
+        from lib_ti.data.pictures import PictureFile
+
         part = target.with_name("images.part")
         with self._lock:
             part.mkdir()
-            for picture in self._read(draft).pictures:
-                for path in self._files(draft, picture)[:3]:
-                    if path.exists():
+            for picture, about in self._read(draft).pictures.items():
+                for path in self._files(draft, picture):
+                    if path.exists() and (path.suffix != ".txt" or captions in ("auto", "txt")):
                         shutil.copyfile(path, part / path.name)
+                if captions == "file-name" and (words := PictureFile(Path(about["name"])).caption(captions)):
+                    (part / f"{picture}.txt").write_bytes(words.encode("utf-8", "replace"))
             os.replace(part, target)
 
     def _add(self, draft: str, path: Path, name: str, side: int) -> list[dict[str, Any]]:
@@ -183,7 +190,10 @@ class Drafts:
             return self._shown(folder, number, content, side)
 
     def _add_caption(self, draft: str, path: Path, name: str, content: Draft, side: int) -> list[dict[str, Any]]:
-        text = path.read_bytes()[: 4 * LONGEST_CAPTION].decode("utf-8-sig", "replace")
+        from lib_ti.data import pictures
+
+        with path.open("rb") as file:
+            text = pictures.text_of(file.read(8 * LONGEST_CAPTION))
         if owner := content.by_stem(name):
             self.caption(draft, owner, text)
             return [self._shown(self.folder(draft), owner, content, side)]
@@ -226,23 +236,6 @@ class Drafts:
         folder = self.folder(draft)
         folder.mkdir(parents=True, exist_ok=True)
         files.write_bytes(folder / "draft.json", json.dumps(asdict(content)).encode())
-
-
-def uploaded(path: str) -> Path:
-    """A file that gradio took from a browser. Raises TextualInversionError for any other file of this computer."""
-    root = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio").resolve()
-    try:
-        found = Path(path).resolve(strict=True)
-    except (OSError, ValueError, RuntimeError):
-        raise TextualInversionError("The upload got lost; drop the picture again.") from None
-    if root not in found.parents or not found.is_file():
-        raise TextualInversionError("Only pictures that were just uploaded can be added.")
-    return found
-
-
-def _bare(name: str) -> str:
-    """The file's name as its owner knows it, without folders; only ever shown, never opened."""
-    return re.split(r"[\\/]", str(name))[-1][:200] or "picture"
 
 
 def _delete(paths: Iterable[Path]) -> None:

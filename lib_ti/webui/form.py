@@ -176,11 +176,7 @@ class Form:
 
     def _component(self, name: str) -> Any:
         start, holds = self._start[name], _holds(name)
-        classes = [
-            "tinv-field",
-            *(["tinv-switch"] if holds == "switch" else []),
-            *(["tinv-wide"] if name in WIDE else []),
-        ]
+        classes = ["tinv-field", "tinv-wide" if name in WIDE else f"tinv-{holds}"]
         common = {"label": label(name), "info": explain(name), "elem_id": element_id(name), "elem_classes": classes}
         if holds == "switch":
             return gr.Checkbox(value=start, **common)

@@ -94,7 +94,7 @@ class Library:
 
     def version(self) -> str:
         """Text that is another as soon as the folder's embeddings, their pictures or the checkpoint are others."""
-        found = [stamp for folder in _folders(self._host.embeddings) for stamp in folder.values()]
+        found = [stamp for folder in folders(self._host.embeddings) for stamp in folder.values()]
         return f"{zlib.crc32(repr((sorted(map(tuple, found)), self._selected())).encode('utf-8', 'surrogatepass')):08x}"
 
     def entries(self) -> list[Entry]:
@@ -102,7 +102,7 @@ class Library:
         stamp = self._selected()
         widths = self._widths(stamp) if stamp else None
         by_name: dict[str, Entry] = {}
-        for folder in _folders(self._host.embeddings):
+        for folder in folders(self._host.embeddings):
             for file, found in folder.items():
                 if file.endswith(SUFFIXES):
                     entry = self._entry(found, folder, widths)
@@ -156,7 +156,7 @@ class Library:
             return Stamp(str(checkpoint.path), 0, 0)
 
 
-def _folders(root: Path) -> Iterator[dict[str, Stamp]]:
+def folders(root: Path) -> Iterator[dict[str, Stamp]]:
     """For the folder and each below it, links included, its embeddings and pictures by their names in small letters."""
     waiting, seen = [str(root)], set()
     while waiting:

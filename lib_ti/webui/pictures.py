@@ -12,20 +12,23 @@ from lib_ti.webui.checking import Checking
 from lib_ti.webui.drafts import Drafts
 from lib_ti.webui.host import Host
 from lib_ti.webui.runs_view import RunsView
+from lib_ti.webui.thumbnails import Thumbnails
 
+MOST_SHOWN = 8
 EXAMPLE = Path(__file__).resolve().parents[1] / "practice" / "concepts" / "coin"
 
 
 class Pictures:
     """The page's actions on drafts."""
 
-    def __init__(self, host: Host, drafts: Drafts, checking: Checking, runs: RunsView) -> None:
+    def __init__(self, host: Host, drafts: Drafts, checking: Checking, runs: RunsView, thumbnails: Thumbnails) -> None:
         self._host, self._drafts, self._checking, self._runs = host, drafts, checking, runs
+        self._thumbnails = thumbnails
 
     def actions(self) -> dict[str, Callable[..., Any]]:
         own = (
             self.pictures, self.add, self.remove, self.clear, self.caption, self.folder, self.example, self.reuse,
-            self.crops,
+            self.crops, self.run_pictures,
         )  # fmt: skip
         return {action.__name__: action for action in own}
 
@@ -66,6 +69,12 @@ class Pictures:
             raise TextualInversionError("This run has not kept its pictures.")
         self._drafts.clear(draft)
         return self._copy_in(draft, images)
+
+    def run_pictures(self, run: str) -> dict[str, Any]:
+        """Small views of the first pictures that a run learns from."""
+        images = sorted(self._runs.folder(run).images.glob("[0-9]*.png"))
+        shown = [path for path in images if not path.name.endswith(".mask.png")][:MOST_SHOWN]
+        return {"pictures": [self._thumbnails.of(path, 128) for path in shown]}
 
     def crops(self, draft: str, form: Mapping[str, Any]) -> dict[str, Any]:
         """The pictures as the trainer will see them."""

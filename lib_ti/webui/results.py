@@ -19,9 +19,11 @@ from lib_ti.errors import BadInput, Problem, TextualInversionError
 from lib_ti.runs.card import card_of
 from lib_ti.runs.folder import RunFolder
 from lib_ti.webui.host import Host
+from lib_ti.webui.library import folders
 from lib_ti.webui.thumbnails import Thumbnails, data_url
 
 log = logging.getLogger("lib_ti")
+NAMES = ("name", "modelspec.title", "modelspec.trigger_phrase")
 _SUFFIXES = (".safetensors", ".pt", ".bin")
 
 
@@ -43,8 +45,8 @@ class Results:
         """The embedding of a step, or the result; of a run without one, its last snapshot."""
         path = folder.embedding if step is None else folder.snapshot(int(step))
         if step is None and not path.exists():
-            taken = sorted((folder.path / "snapshots").glob("*.safetensors"), key=lambda p: int(p.stem))
-            path = taken[-1] if taken else path
+            taken = (p for p in (folder.path / "snapshots").glob("*.safetensors") if p.stem.isdecimal())
+            path = max(taken, key=lambda p: int(p.stem), default=path)
         if not path.exists():
             raise TextualInversionError("This step was not saved; choose one whose vectors were kept.")
         return path
@@ -58,7 +60,7 @@ class Results:
         data = self.file(folder, step).read_bytes()
         target = self._host.embeddings / f"{name}.safetensors"
         if taken_by(name, self._host.embeddings) and not overwrite and not self._is_own(target, folder):
-            raise BadInput([Problem("name", f"{name} exists already; replace it, or choose another name")])
+            raise BadInput([Problem("name", "this word exists already; replace it, or choose another name")])
         self._host.embeddings.mkdir(parents=True, exist_ok=True)
         files.write_bytes(target, data if name == own else renamed(data, name))
         self._tell([name])
@@ -95,9 +97,7 @@ class Results:
         """Whether the file in the host's folder came from this very run."""
         if not target.exists():
             return False
-        data = target.read_bytes()
-        mine = [folder.embedding, *(folder.path / "snapshots").glob("*.safetensors")]
-        return any(path.exists() and path.read_bytes() == data for path in mine)
+        return target.read_bytes() in folder.own_embeddings()
 
 
 def delete(folder: RunFolder) -> None:
@@ -111,7 +111,7 @@ def delete(folder: RunFolder) -> None:
 
 def taken_by(name: str, folder: Path) -> list[str]:
     """The embedding files that a WebUI would call by `name`."""
-    found = folder.rglob("*") if folder.is_dir() else ()
+    found = (Path(stamp.path) for files in folders(folder) for stamp in files.values())
     return sorted(p.name for p in found if p.stem.casefold() == name.casefold() and p.suffix.lower() in _SUFFIXES)
 
 
@@ -128,8 +128,7 @@ def renamed(data: bytes, name: str) -> bytes:
     """An embedding file of ours, under another name in its header, where it names itself."""
     length = struct.unpack("<Q", data[:8])[0]
     header: dict[str, Any] = json.loads(data[8 : 8 + length])
-    own = header.get("__metadata__", {}).get("name")
-    metadata = {k: name if v == own else v for k, v in header.get("__metadata__", {}).items()}
+    metadata = {k: name if k in NAMES else v for k, v in header.get("__metadata__", {}).items()}
     if metadata:
         header = {"__metadata__": metadata, **{k: v for k, v in header.items() if k != "__metadata__"}}
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -11,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import TextualInversionError
-from lib_ti.events import ENDINGS, Event, Timeline, read
+from lib_ti.events import ENDINGS, Event, Timeline, read, read_milestones
 from lib_ti.runs.folder import RunFolder, find_runs
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.settings import TrainSettings
 from lib_ti.webui.asking import translated
 from lib_ti.webui.thumbnails import Thumbnails
 
-CHUNK = 1 << 19  # bytes of events in one reply, so that it stays quick
+CHUNK = 1 << 17  # bytes of events in one reply, so that it stays quick
+LOG_SHOWN = 4000  # characters
 AT_ONCE = 1500  # step events in one reply; of more, an even choice is sent
 LISTED_FOR_S = 2.0  # how long a look at the runs' folder holds
-INTERRUPTED = "This was cut off: the WebUI or the computer ended, or the disk was full. All up to the last save is there."
+INTERRUPTED = (
+    "This was cut off: the WebUI or the computer ended, or the disk was full. All up to the last save is there."
+)
 
 _WORKING = {"loading": "loading", "encoding": "encoding", "saving": "saving", "finished": "saving"}
 """What a run that works is at, by its last event; anything else is training. A child that has finished its file is not
@@ -40,7 +44,7 @@ class _Followed:
 
     def refresh(self) -> None:
         with self.lock:
-            new, self.read_to = read(self.folder.events, self.read_to)
+            new, self.read_to = read_milestones(self.folder.events, self.read_to)
             self.state.add(new)
             if len(self.state.steps) > 1:  # the last one tells where the run is; the others are the page's
                 newest = max(self.state.steps)
@@ -63,7 +67,7 @@ class RunsView:
         if len(parts) != 2 or any(not p or p.startswith(".") or "\\" in p or "\0" in p or ":" in p for p in parts):
             raise TextualInversionError("There is no such training.")
         path = self._runs().absolute() / parts[0] / parts[1]
-        if not (path / "settings.json").is_file():
+        if not os.path.isfile(path / "settings.json"):  # noqa: PTH113 - Path's own raises for names that are too long
             raise TextualInversionError("This training is not there any more.")
         return RunFolder(path)
 
@@ -73,7 +77,7 @@ class RunsView:
         followed = self._follow(folder)
         followed.refresh()
         job = self._queue.find(folder.path)
-        events, read_to = read(folder.events, max(0, int(after)), CHUNK)
+        events, read_to = self._next(folder, max(0, int(after)))
         settings, last = followed.settings, followed.state.last
         state = self.state(folder, job, last)
         return {
@@ -85,8 +89,15 @@ class RunsView:
             "file": str(settings.out / f"{settings.name}.safetensors") if state == "finished" else None,
             "sharing": bool(job and job.sharing), "out_name": settings.name,
             "events": [{"kind": e.kind, "time": e.time, **e.data} for e in thinned(events)],
+            "details": _log_tail(folder) if state == "failed" else "",
             "after": read_to, "more": read_to < followed.read_to,
         }  # fmt: skip
+
+    def _next(self, folder: RunFolder, after: int) -> tuple[list[Event], int]:
+        events, read_to = read(folder.events, after, CHUNK)
+        if read_to == after:  # nothing new, or a line that is longer
+            events, read_to = read(folder.events, after)
+        return events, read_to
 
     def listed(self) -> list[dict[str, Any]]:
         """The runs, the newest first."""
@@ -105,8 +116,7 @@ class RunsView:
     def working(self) -> RunFolder | None:
         """A recent run that some process works on which is not in our queue."""
         for folder in self._all()[:5]:
-            last = self._follow(folder).state.last
-            if (last is None or last.kind not in ENDINGS) and folder.running and not self._queue.find(folder.path):
+            if folder.running and not self._queue.find(folder.path):
                 return folder
         return None
 
@@ -222,6 +232,14 @@ class RunsView:
             return self._sizes[key]
         except OSError:
             return 0
+
+
+def _log_tail(folder: RunFolder) -> str:
+    """The end of the run's log, for whoever is asked for help."""
+    try:
+        return folder.log.read_text(encoding="utf-8", errors="replace")[-LOG_SHOWN:]
+    except OSError:
+        return ""
 
 
 def id_of(folder: RunFolder) -> str:

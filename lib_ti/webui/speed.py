@@ -53,10 +53,13 @@ class Speed:
         self._lock = threading.Lock()
         self._known: list[Measurement] | None = None
 
-    def learn(self, folder: RunFolder, family: str) -> None:
+    def learn(self, folder: RunFolder) -> None:
         """Measure a training that has ended."""
+        from lib_ti.model.describe import describe
+
         try:
-            measured = measure(folder.settings, read(folder.events)[0], family)
+            settings = folder.settings
+            measured = measure(settings, read(folder.events)[0], describe(settings.model).family.name)
         except Exception:  # the estimate is a courtesy
             log.exception("%s could not be measured", folder.path)
             return

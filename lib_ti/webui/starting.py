@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import BadInput, Problem, RunBusy, TextualInversionError
+from lib_ti.events import EventLog
 from lib_ti.option import Raw
 from lib_ti.runs.child import Child
 from lib_ti.runs.folder import RunFolder
@@ -50,18 +53,22 @@ class Starting:
             problems.append(Problem("images", "add pictures first; four are enough to start"))
         if "model" not in raw:
             problems.append(Problem("model", "no checkpoint is selected; choose one at the top of the WebUI"))
-        self._host.embeddings.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # the training's own check says it better
+            self._host.embeddings.mkdir(parents=True, exist_ok=True)
         child = Child({"settings": raw})
         try:
             answer = self._answer(child, problems)
             folder = RunFolder.open(Path(answer["run"]))
             self._take_along(folder, draft)
+            warnings = [asking.translated(warning) for warning in answer.get("warnings", ())]
+            for warning in warnings:
+                EventLog(folder.events).append("warning", message=warning)
             self._queue.add(Job(folder, bool(form.get("keep_generating")), child=child))
         except BaseException:
             child.close()
             raise
         self._runs.forget()
-        return {"run": id_of(folder), "warnings": [asking.translated(w) for w in answer.get("warnings", ())]}
+        return {"run": id_of(folder), "warnings": warnings}
 
     def _answer(self, child: Child, problems: list[Problem]) -> dict[str, Any]:
         """The child's answer to its request. Raises BadInput with what it and we found wrong, each option once."""
@@ -78,8 +85,11 @@ class Starting:
 
     def _take_along(self, folder: RunFolder, draft: str) -> None:
         """Give the run its own copies of the pictures; without them there is no run."""
+        settings = folder.settings
         try:
-            self._drafts.hand_over(draft, folder.images)
+            self._drafts.hand_over(draft, folder.images, settings.captions)
+            # not the draft, which may be another by the time that the run goes on
+            folder.store_settings(dataclasses.replace(settings, images=folder.images))
         except OSError as error:
             results.delete(folder)
             raise TextualInversionError(f"The pictures could not be copied: {error.strerror}.") from error
@@ -93,9 +103,9 @@ class Starting:
             if folder.running:
                 raise RunBusy("Another program is training this run.")
             settings = folder.settings
-            changes: dict[str, Raw] = {name: str(form[name]) for name in CHANGEABLE & form.keys()}
+            changes: dict[str, Raw] = {name: str(form[name]) for name in (CHANGEABLE - {"device"}) & form.keys()}
             if steps is not None:
-                changes["steps"] = str(int(steps))
+                changes["steps"] = str(steps)
             if form.get("less_memory"):
                 changes |= {
                     "gradient_checkpointing": True, "batch_size": "1",

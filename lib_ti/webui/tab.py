@@ -31,9 +31,10 @@ PICTURES = """
 <label class="tinv-drop" id="tinv_drop">
   <input type="file" multiple accept="image/*,.txt" aria-describedby="tinv_drop_hint">
   <span class="tinv-drop-title">Drop pictures here, or click to choose</span>
-  <span class="tinv-hint" id="tinv_drop_hint">4 is enough to start. Same thing in every picture; change background, light and angle.</span>
+  <span class="tinv-hint" id="tinv_drop_hint">4 is enough to start. Same thing in every picture; \
+change background, light and angle.</span>
 </label>
-<p class="tinv-note" id="tinv_pictures_note" role="status"></p>
+<div class="tinv-note" id="tinv_pictures_note"></div>
 <ul class="tinv-pictures" id="tinv_pictures_list" aria-label="Your pictures"></ul>
 <div class="tinv-row tinv-small">
   {folder}

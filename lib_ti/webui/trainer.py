@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lib_ti import __version__
-from lib_ti.errors import TextualInversionError
+from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.webui import asking, form, lending, results
 from lib_ti.webui.checking import Checking
@@ -56,7 +56,7 @@ class Trainer:
         self._checking = Checking(host, self._drafts, self._speed, self._training_names)
         self._results = Results(host, self._thumbnails, self._lending.tell)
         self._starting = Starting(host, self._drafts, self._checking, self._runs, self._queue)
-        self._pictures = Pictures(host, self._drafts, self._checking, self._runs)
+        self._pictures = Pictures(host, self._drafts, self._checking, self._runs, self._thumbnails)
         lending.clean_trials(host.runs)
         self._drafts.clean()
 
@@ -137,6 +137,7 @@ class Trainer:
         folder = self._runs.folder(run)
         if self._queue.find(folder.path) or folder.running:
             raise TextualInversionError("Stop this training before deleting it.")
+        lending.clean_trial(folder)
         results.delete(folder)
         self._runs.forget()
         return {}
@@ -155,7 +156,9 @@ class Trainer:
     def use(
         self, run: str, step: int | None = None, name: str | None = None, overwrite: bool = False
     ) -> dict[str, Any]:
-        return {"name": self._results.use(self._runs.folder(run), step, name, overwrite)}
+        if name is not None and (problems := self._checking.name_problems(str(name))):
+            raise BadInput(problems)
+        return {"name": self._results.use(self._runs.folder(run), step, name, bool(overwrite))}
 
     def card(self, run: str, step: int, prompt: int, seed: int) -> dict[str, Any]:
         self._results.make_card(self._runs.folder(run), step, prompt, seed)
@@ -172,7 +175,5 @@ class Trainer:
         return {job.folder.path.parent.name.casefold() for job in self._queue.jobs()}
 
     def _ended(self, job: Job) -> None:
-        checkpoint = self._checking.checkpoint()
-        if checkpoint and checkpoint["family"]:
-            self._speed.learn(job.folder, checkpoint["family"])
+        self._speed.learn(job.folder)
         lending.tidy(job.folder, self.host)

@@ -187,3 +187,20 @@ def test_the_page_asks_little_and_quickly(tab):
         }"""
     )
     assert sorted(times)[10] < 1000, json.dumps(times)  # a sign of life; benchmarks measure
+
+
+def test_tokens_are_counted_after_the_training_and_not_under_its_lock(tab, coins):
+    """Each count would hold one of the host's threads until the training ends."""
+    tab.page.evaluate(
+        """() => { window.counted = 0; const button = document.createElement("button"); button.id = "txt2img_token_button";
+                   button.addEventListener("click", () => window.counted++); document.body.append(button); }"""
+    )
+    count = "document.getElementById('txt2img_token_button').click()"
+    tab.page.evaluate(count)
+    assert tab.page.evaluate("window.counted") == 1
+    train_word(tab, coins, "counted-coin", steps=3000, preview_every=0)
+    tab.until(lambda: tab.state == "training")
+    tab.page.evaluate(count)
+    assert tab.page.evaluate("window.counted") == 1
+    tab.click("stop")
+    tab.until(lambda: tab.page.evaluate("window.counted") == 2, what="the count that was put off")

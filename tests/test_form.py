@@ -1,0 +1,138 @@
+"""The form and the tab: every option has its place, its help and its id, on whatever gradio is installed."""
+
+import json
+import re
+from html import unescape
+
+import pytest
+
+gr = pytest.importorskip("gradio")
+
+from lib_ti.settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, parse  # noqa: E402
+from lib_ti.webui import form, tab  # noqa: E402
+
+CONTRACT = {
+    "tinv_images", "tinv_name", "tinv_kind", "tinv_init_text", "tinv_preset", "tinv_steps", "tinv_learning_rate",
+    "tinv_vectors", "tinv_batch_size", "tinv_resolution", "tinv_seed", "tinv_preview_every", "tinv_preview_prompts",
+    "tinv_train", "tinv_stop", "tinv_resume", "tinv_sample_now", "tinv_status", "tinv_progress", "tinv_loss",
+    "tinv_previews_gallery", "tinv_problems", "tinv_runs",
+}  # fmt: skip
+
+
+class Trainer:
+    """Offers nothing; the tab is only looked at."""
+
+    def __init__(self, hides_paths: bool = False) -> None:
+        self.host = type("Host", (), {"hides_paths": hides_paths})()
+
+    def actions(self):
+        return {}
+
+
+def built(hides_paths=False):
+    """The components of the tab."""
+    return list(tab.build(Trainer(hides_paths)).blocks.values())
+
+
+def ids(components):
+    """Every element id, those within HTML too."""
+    found = [c.elem_id for c in components if c.elem_id]
+    for component in components:
+        if isinstance(component, gr.HTML):
+            found += re.findall(r'\bid="([^"]+)"', component.value)
+    return found
+
+
+def schema(components):
+    (html,) = (c.value for c in components if isinstance(c, gr.HTML) and "data-schema" in c.value)
+    return json.loads(unescape(re.search(r'data-schema="([^"]*)"', html)[1]))
+
+
+def test_every_option_has_a_field_or_is_the_servers():
+    assert set(form.offered(False)) == set(OPTIONS) - form.SERVER_DECIDES | {form.KEEP_GENERATING}
+    assert set(OPTIONS) >= form.SERVER_DECIDES | form.SERVER_FILES
+    assert set(form.LABELS) | set(form.HELP) | form.WIDE | set(form.PLACEHOLDERS) <= set(form.offered(False))
+
+
+def test_a_host_that_hides_its_paths_is_not_asked_for_files():
+    assert set(form.offered(False)) - set(form.offered(True)) == form.SERVER_FILES
+    assert not any("tinv_folder" in i for i in ids(built(hides_paths=True)))
+    assert {"tinv_template_file", "tinv_init_embedding"}.isdisjoint(ids(built(hides_paths=True)))
+
+
+@pytest.mark.parametrize("hides_paths", [False, True])
+def test_every_field_is_in_the_tab_once(hides_paths):
+    components = built(hides_paths)
+    for name in form.offered(hides_paths):
+        (component,) = (c for c in components if c.elem_id == form.element_id(name))
+        assert component.label == form.label(name)
+        assert component.info == form.explain(name)
+        assert component.do_not_save_to_config
+        assert "tinv-field" in component.elem_classes
+
+
+def test_the_ids_are_the_contracts_and_ours():
+    found = ids(built())
+    assert set(found) >= CONTRACT
+    assert len(set(found)) == len(found)
+    assert all(i.startswith("tinv_") and not i.endswith("_results") for i in found)
+    status = next(c.value for c in built() if isinstance(c, gr.HTML) and "tinv_status" in c.value)
+    assert 'data-state="idle"' in status
+    assert 'data-step="0"' in status
+
+
+def test_labels_are_unique():
+    labels = [form.label(name) for name in form.offered(False)]
+    assert len(set(labels)) == len(labels)
+
+
+def test_the_empty_form_means_the_defaults():
+    given = {name: value for name, value in form.values(False).items() if name in TYPES and value != ""}
+    given |= dict.fromkeys(REQUIRED, "x")
+    settings, problems = parse(given)
+    assert problems == []
+    assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS
+
+
+def test_fields_show_the_defaults_and_numbers_are_plain_text():
+    components = {c.elem_id: c for c in built()}
+    for name, shown in form.values(False).items():
+        component = components[form.element_id(name)]
+        assert component.value == form.CHOICES.get(name, {}).get(shown, shown)
+        if name in OPTIONS and OPTIONS[name].low is not None and TYPES[name] != tuple[int, ...]:
+            assert isinstance(component, gr.Textbox)
+            assert component.max_lines == 1
+
+
+def test_help_tells_unit_range_and_default():
+    assert form.explain("vectors").endswith("1–75 vectors; default 2.")
+    assert form.explain("steps").endswith("1 or more steps; default 500.")
+    assert form.explain("resolution").endswith("64–4096 pixels; default auto.")
+    assert form.explain("clip_at").endswith("Above 0; default 1.")
+    assert all(re.search(r"[.]$", form.explain(name)) for name in form.offered(False))
+    assert "give it again" not in "".join(map(form.explain, form.offered(False)))
+
+
+def test_the_page_is_told_the_fields_in_their_order():
+    components = built()
+    told = schema(components)["fields"]
+    assert [field["name"] for field in told] == list(form.offered(False))
+    assert {field["id"] for field in told} <= set(ids(components))
+    kinds = {field["name"]: field["holds"] for field in told}
+    assert (kinds["flip"], kinds["kind"], kinds["seed"]) == ("switch", "choice", "text")
+    assert (kinds["preview_prompt"], kinds["preview_seed"], kinds["template_file"]) == ("lines", "lines", "path")
+    assert next(field["words"] for field in told if field["name"] == "kind") == form.CHOICES["kind"]
+
+
+def test_choices_have_words_for_each_value():
+    for name, words in form.CHOICES.items():
+        assert set(words) == set(OPTIONS[name].choices)
+    assert set(schema(built())["presets"]) == {"quick", "balanced", "thorough", "custom"}
+
+
+def test_a_layout_that_forgets_a_field_is_refused():
+    with gr.Blocks():
+        fields = form.Form(hides_paths=False)
+        fields.add("name")
+        with pytest.raises(ValueError, match="no place in the form for kind"):
+            fields.fields()
