@@ -322,6 +322,15 @@ def test_a_missing_weight_of_a_text_encoder_is_named(files, tmp_path, family):
         open_checkpoint(tmp_path / "model.safetensors")
 
 
+def test_a_yaml_may_leave_out_how_much_the_unet_is_told(files, tmp_path):
+    params = config(SDXL)
+    params["model"]["params"]["network_config"]["params"].pop("adm_in_channels")
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "model.safetensors").write_bytes(files["sdxl"].read_bytes())
+    taken = open_checkpoint(tmp_path / "model.safetensors").unet.module.config
+    assert (taken.projection_class_embeddings_input_dim, taken.addition_time_embed_dim) == (80 + 6 * 32, 32)
+
+
 def test_a_projection_that_is_a_layer_s_weight(files, tmp_path):
     state = load_file(files["sdxl"])
     name = "conditioner.embedders.1.model.text_projection"

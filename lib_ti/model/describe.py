@@ -32,7 +32,7 @@ def describe(path: Path) -> Description:
     """The description of a checkpoint file or a diffusers folder. Raises UnusableFile for whatever cannot be trained on."""
     if path.is_dir():
         family, unet = family_of_folder(path)
-        return Description(family, side_of_folder(unet))
+        return Description(family, side_of_folder(path, unet))
     weights = open_weights(path)
     family = family_of(weights)
     return Description(family, config_of(weights, family).resolution or 512)
@@ -103,10 +103,12 @@ def family_of_folder(folder: Path) -> tuple[Family, Mapping[str, Any]]:
     return (SD1 if text.get("hidden_act") == "quick_gelu" else SD2), unet
 
 
-def side_of_folder(unet: Mapping[str, Any]) -> int:
-    """Of the pictures that a folder's UNet is made for, in pixels."""
-    size = unet.get("sample_size")
-    return 8 * size if isinstance(size, int) and 1 <= size <= 512 else 512
+def side_of_folder(folder: Path, unet: Mapping[str, Any]) -> int:
+    """Of the pictures that a folder's UNet is made for, in pixels. Raises UnusableFile."""
+    size = unet.get("sample_size", 64)
+    if not isinstance(size, int) or not 1 <= size <= 512:
+        raise UnusableFile(folder / "unet" / "config.json", f"unreadable (sample_size {size!r})")
+    return 8 * size
 
 
 def read_json(path: Path, otherwise: str = "the file is missing") -> dict[str, Any]:

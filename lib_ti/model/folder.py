@@ -28,7 +28,7 @@ def open_folder(folder: Path) -> Checkpoint:
         path=folder,
         family=family,
         noise=_noise(folder / "scheduler" / "scheduler_config.json"),
-        resolution=side_of_folder(unet_config),
+        resolution=side_of_folder(folder, unet_config),
         text={
             encoder.name: _text_part(folder / place, projecting=encoder.name == family.pooled)
             for encoder, place in zip(family.encoders, places, strict=False)

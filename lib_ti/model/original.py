@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def _is_cut(encoder: Encoder, part: Part) -> bool:
 
 
 def _unet_part(weights: Weights, config: UNetConfig, pooled: int) -> Part:
+    told = weights.shapes.get(f"{layout.UNET}label_emb.0.0.weight")
+    if pooled and told and not config.extra:  # some .yaml files leave it out
+        config = replace(config, extra=told[-1])
     if config.extra and (config.extra <= pooled or (config.extra - pooled) % 12):
         raise UnusableFile(
             weights.path, f"adm_in_channels {config.extra} does not fit a pooled prompt of width {pooled}"
