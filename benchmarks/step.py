@@ -61,7 +61,9 @@ def random_sd15(dtype: torch.dtype, device: torch.device) -> StableDiffusion:
         module.load_state_dict(values, assign=True)
         module.requires_grad_(False).eval()
     text.text_model.embeddings.position_ids = torch.arange(77, device=device).unsqueeze(0)
-    return StableDiffusion(unet, None, PromptEncoder({"clip_l": TextEncoder(text)}), Vocabulary(), sizes.noise, device, dtype)
+    return StableDiffusion(
+        unet, None, PromptEncoder({"clip_l": TextEncoder(text)}), Vocabulary(), sizes.noise, device, dtype
+    )
 
 
 def source(model: StableDiffusion, resolution: int, factor: int) -> BatchSource:

@@ -108,7 +108,10 @@ def test_what_is_not_there(tmp_path):
 
 FOLDERS = {
     "SD3": ("model_index.json", {"text_encoder_3": ["transformers", "T5EncoderModel"]}),
-    "Flux": ("model_index.json", {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}),
+    "Flux": (
+        "model_index.json",
+        {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]},
+    ),
     "refiner": (
         "model_index.json",
         {

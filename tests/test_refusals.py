@@ -59,8 +59,11 @@ OTHER_KINDS = {
         "is an SDXL refiner",
     ),
     "SD2's unCLIP": (
-        {UNET_ENTRY: (320, 4, 3, 3), "cond_stage_model.model.ln_final.bias": (1024,),
-         "model.diffusion_model.label_emb.0.0.weight": (1280, 2048)},
+        {
+            UNET_ENTRY: (320, 4, 3, 3),
+            "cond_stage_model.model.ln_final.bias": (1024,),
+            "model.diffusion_model.label_emb.0.0.weight": (1280, 2048),
+        },
         "wants more than a prompt",
     ),
     "SD2's depth": (SD1 | {UNET_ENTRY: (320, 5, 3, 3)}, "takes 5 channels"),
