@@ -124,8 +124,8 @@ def time_start(url: str, folder: Path) -> None:
     began = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "lib_ti", "train", "--model", PRACTICE / "model" / "practice.safetensors", "--images",
-         PRACTICE / "concepts" / "coin", "--name", "direct", "--out", folder / "words", "--runs-dir", folder / "runs", "--steps", "1",
-         "--preview-every", "0", "--json"],
+         PRACTICE / "concepts" / "coin", "--name", "direct", "--out", folder / "words", "--runs-dir", folder / "runs",
+         "--steps", "1", "--preview-every", "0", "--json"],
         cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     direct = time.perf_counter() - began
