@@ -20,7 +20,10 @@ _DEVICES = {
     *(f"{d}{n}" for d in ("com", "lpt") for n in "0123456789¹²³"),
 }
 _KEYWORDS = re.compile(r"\b(AND|BREAK)\b")
-_SUFFIXES = (".safetensors", ".pt", ".bin", ".png", ".webp")
+FILE_SUFFIXES = (".safetensors", ".pt", ".bin")
+"""Of embedding files, pictures that hold one left aside."""
+
+_SUFFIXES = (*FILE_SUFFIXES, ".png", ".webp")
 
 
 def problem_with(name: str) -> str | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference import trainings
+from reference.trainings import run
 
 from lib_ti.data.captions import Captioner
 from lib_ti.data.latents import Encoded, Example, LatentCache
@@ -21,7 +23,7 @@ from lib_ti.model.prompts import Word
 from lib_ti.model.text import Context
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings import TrainSettings, parse
+from lib_ti.settings import TrainSettings
 from lib_ti.training import start
 from lib_ti.training.batch import Batch, BatchSource
 from lib_ti.training.device import choose_precision
@@ -62,22 +64,8 @@ def trained(model, source, steps: int, micro_batch: int, global_batch: int = 4) 
     return state.vectors["clip_l"].detach().clone(), found
 
 
-def settings_for(checkpoint: Path, pictures: Path, folder: Path, **more: str) -> TrainSettings:
-    asked = {
-        "model": str(checkpoint), "images": str(pictures), "name": "my-mug", "out": str(folder / "out"),
-        "runs_dir": str(folder / "runs"), "steps": "12", "preview_every": "0", "snapshot_every": "5", "precision": "fp32",
-        "lr_schedule": "constant",
-        **more,
-    }  # fmt: skip
-    settings, problems = parse(asked)
-    assert not problems
-    return settings
-
-
-def run(settings: TrainSettings, **more) -> RunFolder:
-    folder = create(preflight(settings))
-    execute(folder, **more)
-    return folder
+def settings_for(*places: Path, **more: str) -> TrainSettings:
+    return trainings.settings_for(*places, **{"steps": "12", "snapshot_every": "5", "lr_schedule": "constant", **more})
 
 
 # --- the step ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from reference.checkpoints import SIZES, build, write_checkpoint
+from reference.trainings import run, settings_for
 from safetensors.torch import load_file, save_file
 
 from lib_ti.data.captions import Captioner
@@ -20,8 +21,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.loading import open_checkpoint
 from lib_ti.model.prompts import Word
 from lib_ti.runs.execute import create, execute
-from lib_ti.runs.folder import RunFolder
-from lib_ti.settings import TrainSettings, parse
+from lib_ti.settings import TrainSettings
 from lib_ti.training import doubt, start
 from lib_ti.training.batch import BatchSource
 from lib_ti.training.device import choose_precision
@@ -69,23 +69,6 @@ def source_for(model: StableDiffusion, folder: Path) -> BatchSource:
 def begin(model: StableDiffusion, settings: TrainSettings, trained: tuple[str, ...] | None = None) -> TrainState:
     first = start.begin(settings, model.token_tables(), model.vocabulary, None)
     return TrainState.begin(first, 0.0, LossScaler(active=False), trained)
-
-
-def settings_for(checkpoint: Path, pictures: Path, folder: Path, **more: str) -> TrainSettings:
-    asked = {
-        "model": str(checkpoint), "images": str(pictures), "name": "my-mug", "out": str(folder / "out"),
-        "runs_dir": str(folder / "runs"), "steps": "6", "preview_every": "0", "snapshot_every": "0", "precision": "fp32",
-        **more,
-    }  # fmt: skip
-    settings, problems = parse(asked)
-    assert not problems
-    return settings
-
-
-def run(settings: TrainSettings, **more) -> RunFolder:
-    folder = create(preflight(settings))
-    execute(folder, **more)
-    return folder
 
 
 def problems_of(settings: TrainSettings) -> dict[str, str]:

@@ -11,8 +11,8 @@ from lib_ti.embedding import pictures
 from lib_ti.embedding.choice import Choice, Kind, checked, choose
 from lib_ti.errors import UnusableFile
 from lib_ti.model.header import read_header
+from lib_ti.names import FILE_SUFFIXES
 
-SUFFIXES = (".safetensors", ".pt", ".bin")
 _MADE_FOR = {(768,): "SD 1.x", (1024,): "SD 2.x", (768, 1280): "SDXL", (1280,): "the SDXL refiner"}
 
 
@@ -67,7 +67,7 @@ def _of_picture(path: Path) -> Outline | None:
     """A picture beside an embedding of its name is its card, and A1111's strips are looked for in no such picture."""
     if pictures.is_preview(path):
         return None
-    card = any(path.with_suffix(suffix).exists() for suffix in SUFFIXES)
+    card = any(path.with_suffix(suffix).exists() for suffix in FILE_SUFFIXES)
     record = pictures.record_in(path, pixels=not card)
     if record is None:
         return None

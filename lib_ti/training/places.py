@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_ti.data import pictures
+from lib_ti.names import FILE_SUFFIXES
 from lib_ti.settings import TrainSettings
 
 
@@ -50,9 +51,8 @@ def inside_embeddings(runs_dir: Path, out: Path) -> Path | None:
 
 def answering_to(name: str, folder: Path) -> list[str]:
     """The embedding files in `folder` that a WebUI would call by `name`, whatever the case of its letters."""
-    suffixes = (".safetensors", ".pt", ".bin")
     return sorted(
-        p.name for p in folder.iterdir() if p.stem.casefold() == name.casefold() and p.suffix.lower() in suffixes
+        p.name for p in folder.iterdir() if p.stem.casefold() == name.casefold() and p.suffix.lower() in FILE_SUFFIXES
     )
 
 

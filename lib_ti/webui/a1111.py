@@ -17,22 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.webui import options
-from lib_ti.webui.host import CheckpointChoice, Host, TryLock
+from lib_ti.webui.host import CheckpointChoice, TryLock
 
 log = logging.getLogger("lib_ti")
 
 LOADING_S = 300.0  # how long the host may take to load its first model before it is not waited for any more
 RESTORE_TRIES, RESTORE_PAUSE_S = 5, 1.0  # a process that has just ended may hold its memory on the card a little longer
 _LDM_PATCHED = "ldm_patched.modules.model_management"  # reForge's and Forge Classic's own memory management
-
-
-def detect() -> Host:
-    """The WebUI that this process is."""
-    if "backend.memory_management" in sys.modules:
-        from lib_ti.webui.forge import Forge
-
-        return Forge()
-    return A1111()
 
 
 def module(name: str) -> Any:

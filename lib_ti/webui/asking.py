@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import Problem
+from lib_ti.names import FILE_SUFFIXES
 from lib_ti.option import Raw
 from lib_ti.settings import DEFAULTS, OPTIONS, TYPES, TrainSettings, flag
 from lib_ti.webui import form as fields
@@ -22,7 +23,6 @@ PRESETS: dict[str, dict[str, str]] = {
 """What the presets set; the learning rates are those of Stable Diffusion 1 and 2, see `presets_for`."""
 
 _FLAG = re.compile(r"--[a-z][a-z-]+")
-_SUFFIXES = (".safetensors", ".pt", ".bin")
 
 
 def presets_for(learning_rate: float) -> dict[str, dict[str, str]]:
@@ -106,7 +106,7 @@ def _given(name: str, value: Any) -> Raw | None:
 def _embedding(text: str, folder: Path) -> Path:
     """An embedding by its name in the WebUI's folder, or by its path."""
     if not re.search(r"[\\/]", text):
-        for candidate in (text, *(text + suffix for suffix in _SUFFIXES)):
+        for candidate in (text, *(text + suffix for suffix in FILE_SUFFIXES)):
             if os.path.isfile(folder / candidate):  # noqa: PTH113 - Path's own raises for names that are too long
                 return folder / candidate
     return Path(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -161,8 +162,6 @@ class Checking:
 
     def _cost(self, settings: TrainSettings, values: Mapping[str, str], pictures: int) -> str:
         """What a preset takes, in words."""
-        import dataclasses
-
         numbers = {k: int(v) for k, v in values.items() if k != "learning_rate"}
         estimate = self._estimate(dataclasses.replace(settings, **numbers), pictures)  # type: ignore[arg-type]
         told = [f"{values['steps']} steps"]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import atexit
 import functools
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lib_ti.webui import options
 
 if TYPE_CHECKING:
+    from lib_ti.webui.host import Host
     from lib_ti.webui.trainer import Trainer
 
 TITLE, TAB = "Textual Inversion", "textual_inversion"
@@ -37,10 +39,20 @@ def _call_at(kind: str, function: Any) -> None:
         getattr(callbacks, f"on_{kind}")(function)
 
 
+def detect() -> Host:
+    """The WebUI that this process is."""
+    if "backend.memory_management" in sys.modules:
+        from lib_ti.webui.forge import Forge
+
+        return Forge()
+    from lib_ti.webui.a1111 import A1111
+
+    return A1111()
+
+
 @functools.cache
 def trainer() -> Trainer:
     """The one trainer of this process."""
-    from lib_ti.webui.a1111 import detect
     from lib_ti.webui.trainer import start
 
     made = start(detect())

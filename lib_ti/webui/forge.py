@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from lib_ti.errors import UnusableFile
+from lib_ti.model.header import read_header
 from lib_ti.webui.a1111 import A1111, carefully, module
 
 _TELLS_A_VAE = "decoder.conv_in.weight"  # by which Forge itself tells one
-_LARGEST_HEADER = 100_000_000
 
 
 class Forge(A1111):
@@ -48,9 +48,6 @@ def _is_vae(path: Path) -> bool:
     if path.suffix.lower() in (".ckpt", ".pt", ".bin"):
         return path.is_file() and "text_encoder" not in path.parts
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size)) if size < _LARGEST_HEADER else {}
-    except (OSError, ValueError):
+        return _TELLS_A_VAE in read_header(path).shapes
+    except UnusableFile:
         return False
-    return _TELLS_A_VAE in header

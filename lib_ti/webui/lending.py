@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from lib_ti import files
-from lib_ti.events import ENDINGS
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job
 from lib_ti.webui.host import Host, holding
@@ -124,10 +124,8 @@ def clean_trials(runs: Path) -> None:
 
 def tidy(folder: RunFolder, host: Host) -> None:
     """What the settings say shall not be kept of a finished run."""
-    import shutil
-
     last = folder.timeline().last
-    if last is None or last.kind not in ENDINGS or last.kind != "finished":
+    if last is None or last.kind != "finished":
         return
     if not host.keeps_pictures:
         shutil.rmtree(folder.images, ignore_errors=True)

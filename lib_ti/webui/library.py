@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from lib_ti.embedding import pictures
-from lib_ti.embedding.outline import SUFFIXES, Outline, outline
+from lib_ti.embedding.outline import Outline, outline
 from lib_ti.errors import UnusableFile
 from lib_ti.model.header import vector_widths
+from lib_ti.names import FILE_SUFFIXES
 from lib_ti.webui.host import CheckpointChoice, Host
 from lib_ti.webui.thumbnails import Thumbnails
 
 THUMB = 160  # pixels, the longer side
 _PICTURES = tuple(f"{middle}.{kind}" for middle in (".preview", "") for kind in ("png", "jpg", "jpeg", "webp"))
 """What follows an embedding's name in its picture's, the best first."""
-_WANTED = (*SUFFIXES, *_PICTURES[len(_PICTURES) // 2 :])
+_WANTED = (*FILE_SUFFIXES, *_PICTURES[len(_PICTURES) // 2 :])
 
 
 class Stamp(NamedTuple):
@@ -105,7 +106,9 @@ class Library:
         by_name: dict[str, Entry] = {}
         for folder in folders(self._host.embeddings):
             for file, found in folder.items():
-                entry = self._entry(found, folder, widths) if file.endswith((*SUFFIXES, *pictures.SUFFIXES)) else None
+                entry = (
+                    self._entry(found, folder, widths) if file.endswith((*FILE_SUFFIXES, *pictures.SUFFIXES)) else None
+                )
                 if entry is None:
                     continue
                 other = by_name.get(entry.name)

@@ -24,7 +24,6 @@ from lib_ti.webui.thumbnails import Thumbnails, data_url
 
 log = logging.getLogger("lib_ti")
 NAMES = ("name", "modelspec.title", "modelspec.trigger_phrase")
-_SUFFIXES = (".safetensors", ".pt", ".bin")
 
 
 class Results:
@@ -112,7 +111,9 @@ def delete(folder: RunFolder) -> None:
 def taken_by(name: str, folder: Path) -> list[str]:
     """The embedding files that a WebUI would call by `name`."""
     found = (Path(stamp.path) for files in folders(folder) for stamp in files.values())
-    return sorted(p.name for p in found if p.stem.casefold() == name.casefold() and p.suffix.lower() in _SUFFIXES)
+    return sorted(
+        p.name for p in found if p.stem.casefold() == name.casefold() and p.suffix.lower() in names.FILE_SUFFIXES
+    )
 
 
 def free_name(name: str, folder: Path) -> str:

@@ -49,6 +49,9 @@ class Starting:
     def _train(self, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
         raw, problems = asking.raw_settings(form, self._host, self._drafts.folder(draft))
         problems += self._checking.name_problems(str(raw["name"]))
+        if not raw.get("overwrite") and results.taken_by(str(raw["name"]), self._host.embeddings):
+            # also below the folder, where the training's own check does not look
+            problems.append(Problem("name", "this word exists already; replace it, or choose another name"))
         if not self._drafts.pictures_of(draft):
             problems.append(Problem("images", "add pictures first; four are enough to start"))
         if "model" not in raw:

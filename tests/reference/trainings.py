@@ -1,0 +1,27 @@
+"""Trainings as a request makes them."""
+
+from pathlib import Path
+
+from lib_ti.runs.execute import create, execute
+from lib_ti.runs.folder import RunFolder
+from lib_ti.settings import TrainSettings, parse
+from lib_ti.training.preflight import preflight
+
+
+def settings_for(checkpoint: Path, pictures: Path, folder: Path, **more: str) -> TrainSettings:
+    """A short training of "my-mug", without previews and snapshots unless `more` asks for them."""
+    asked = {
+        "model": str(checkpoint), "images": str(pictures), "name": "my-mug", "out": str(folder / "out"),
+        "runs_dir": str(folder / "runs"), "steps": "6", "preview_every": "0", "snapshot_every": "0", "precision": "fp32",
+        **more,
+    }  # fmt: skip
+    settings, problems = parse(asked)
+    assert not problems
+    return settings
+
+
+def run(settings: TrainSettings, **more) -> RunFolder:
+    """Carry a training out."""
+    folder = create(preflight(settings))
+    execute(folder, **more)
+    return folder
