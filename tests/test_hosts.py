@@ -198,7 +198,7 @@ def test_the_vae(web, monkeypatch, caplog):
 def test_forges_vae_among_its_text_encoders(forge):
     def tensors(name, *keys):
         empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-        header = json.dumps({key: empty for key in keys}).encode()
+        header = json.dumps(dict.fromkeys(keys, empty)).encode()
         path = forge.path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(len(header).to_bytes(8, "little") + header)
