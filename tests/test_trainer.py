@@ -625,7 +625,8 @@ class Here:
 def test_all_problems_are_told_at_once_in_the_forms_words(ready, host, monkeypatch):
     page = ready
     monkeypatch.setattr(starting, "Child", Here)
-    (host.embeddings / "my-disc.pt").touch()
+    (host.embeddings / "others").mkdir()  # the WebUIs look there, too
+    (host.embeddings / "others" / "my-disc.pt").touch()
     problems = {
         p["option"]: p["message"]
         for p in page.train(

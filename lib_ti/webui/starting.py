@@ -51,7 +51,8 @@ class Starting:
         problems += self._checking.name_problems(str(raw["name"]))
         if not raw.get("overwrite") and results.taken_by(str(raw["name"]), self._host.embeddings):
             # also below the folder, where the training's own check does not look
-            problems.append(Problem("name", "this word exists already; replace it, or choose another name"))
+            reason = "this word exists already; choose another name, or replace it with --overwrite"
+            problems.append(asking.in_form_words(Problem("name", reason)))
         if not self._drafts.pictures_of(draft):
             problems.append(Problem("images", "add pictures first; four are enough to start"))
         if "model" not in raw:
