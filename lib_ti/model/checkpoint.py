@@ -20,6 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from lib_ti.errors import UnusableFile
 from lib_ti.model.families import Encoder, Family
 from lib_ti.model.noise import Noise
+from lib_ti.model.storage import packable, stored, use_packed
 from lib_ti.model.weights import Place, Weights
 
 VOCABULARY = 49408  # words of CLIP's tokenizer
@@ -53,14 +54,20 @@ class Part:
                 raise UnusableFile(self.weights.path, f"{name} of its {what} is {found}, but {shape} was expected")
         return self
 
-    def load(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-        """The network with its weights, each read straight into its place; frozen, for inference."""
-        state = {
-            name: self.weights.read(name).to(device, dtype, copy=True).reshape(shape).contiguous()
-            for name, shape in self.wanted.items()
-        }
+    def load(self, dtype: torch.dtype, device: torch.device, packed: bool = False) -> torch.nn.Module:
+        """The network with its weights, each read straight into its place; frozen, for inference.
+
+        `packed`: with the weights of its blocks as eight-bit floats, see `model.storage`.
+        """
         network = copy.deepcopy(self.module)  # empty, so it costs nothing; the part itself stays empty
+        state, scales = {}, {}
+        for name, shape in self.wanted.items():
+            if packed and packable(network, name):
+                state[name], scales[name] = stored(self.weights.read(name).to(device).reshape(shape))
+            else:
+                state[name] = self.weights.read(name).to(device, dtype, copy=True).reshape(shape).contiguous()
         network.load_state_dict(state, strict=False, assign=True)
+        use_packed(network, scales)
         for module in network.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 if buffer.is_meta:  # transformers' position numbers

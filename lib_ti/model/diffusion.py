@@ -19,7 +19,8 @@ from lib_ti.model.text import Context, PromptEncoder, TextEncoder
 class StableDiffusion:
     """The networks are frozen and share `dtype`; what goes in and comes out is fp32.
 
-    `blank_empty`: where the negative prompt is empty, the UNet gets zeros for it.
+    `blank_empty`: where the negative prompt is empty, the UNet gets zeros for it. `makes_room`: while the VAE works, the text
+    encoders leave the device.
     """
 
     unet: Any
@@ -30,15 +31,18 @@ class StableDiffusion:
     device: torch.device
     dtype: torch.dtype
     blank_empty: bool = False
+    makes_room: bool = False
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> StableDiffusion:
-        """Read a checkpoint's weights. The checkpoint must have a VAE."""
+    def load(
+        cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, packed: bool = False
+    ) -> StableDiffusion:
+        """Read a checkpoint's weights. The checkpoint must have a VAE. `packed`: but for the VAE's, as eight-bit floats."""
         assert checkpoint.vae is not None, "checked by the caller"
         family = checkpoint.family
         encoders = {
             encoder.name: TextEncoder(
-                checkpoint.text[encoder.name].load(dtype, device),
+                checkpoint.text[encoder.name].load(dtype, device, packed),
                 layer=checkpoint.layer(encoder),
                 normed=encoder.normed,
                 padding=0 if encoder.openclip else END,
@@ -47,7 +51,7 @@ class StableDiffusion:
             for encoder in family.encoders
         }
         model = cls(
-            unet=checkpoint.unet.load(dtype, device),
+            unet=checkpoint.unet.load(dtype, device, packed),
             vae=checkpoint.vae.load(dtype, device),
             text=PromptEncoder(encoders),
             vocabulary=Vocabulary(checkpoint.prompt_length),
@@ -152,9 +156,14 @@ class StableDiffusion:
     @contextmanager
     def vae_at_hand(self) -> Iterator[None]:
         """The VAE is on the device within, and leaves its memory to the UNet afterwards."""
-        self.vae.to(self.device)
+        leaving = [encoder.model for encoder in self.text.encoders.values()] if self.makes_room else []
+        away = torch.device("cpu") if self.device.type == "cuda" else self.device
         try:
+            for network in leaving:
+                network.to(away)
+            self.vae.to(self.device)
             yield
         finally:
-            if self.device.type == "cuda":
-                self.vae.to("cpu")
+            self.vae.to(away)
+            for network in leaving:
+                network.to(self.device)
