@@ -25,6 +25,7 @@ FIELDS: dict[str, frozenset[str]] = {
     "validation": frozenset({"step", "loss"}),
     "snapshot": frozenset({"step", "file"}),
     "saving": frozenset({"step"}),
+    "memory": frozenset({"mode", "batch_size", "needed_mb", "free_mb"}),
     "warning": frozenset({"message"}),
     "finished": frozenset({"step", "file"}),
     "stopped": frozenset({"step"}),
@@ -34,7 +35,8 @@ FIELDS: dict[str, frozenset[str]] = {
 
 `learning_rate_2`: of the second text encoder, where there is one. `memory_mb`: peak memory of the device, or of the process
 on a CPU. `norm`: mean length of the vectors. `similarity`: mean cosine to where they started. `file`: relative to the run
-folder, but absolute in `finished`.
+folder, but absolute in `finished`. `memory`: how memory is saved from here on; `needed_mb` is an estimate, and both numbers
+hold what CUDA itself takes on the card.
 """
 
 _PLACE = {"step": ("step",), "preview": ("step", "prompt_index", "seed_index"), "snapshot": ("step",)}
@@ -127,6 +129,7 @@ class Timeline:
     previews: dict[tuple[int, int, int], Event] = field(default_factory=dict)
     snapshots: dict[int, Event] = field(default_factory=dict)
     warnings: list[Event] = field(default_factory=list)
+    memory: Event | None = None
     last: Event | None = None
 
     def add(self, events: list[Event]) -> Timeline:
@@ -140,6 +143,8 @@ class Timeline:
                 self.snapshots[data["step"]] = event
             elif event.kind == "warning":
                 self.warnings.append(event)
-            if event.kind not in ("warning", "preview", "snapshot", "validation"):
+            elif event.kind == "memory":
+                self.memory = event
+            if event.kind not in ("memory", "warning", "preview", "snapshot", "validation"):
                 self.last = event
         return self

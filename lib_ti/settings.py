@@ -17,6 +17,9 @@ from lib_ti.checks import CHECKS
 from lib_ti.errors import BadInput, Problem
 from lib_ti.option import Option, Raw, read
 
+MEMORY_MODES = ("fast", "balanced", "low")
+"""How memory is saved, the one that needs the most first; see `model.economy`."""
+
 NAME_SLOT, WORDS_SLOT = "[name]", "[filewords]"
 """What stands for the new word and for the picture's caption in templates, and for the word in preview prompts."""
 
@@ -133,7 +136,14 @@ class TrainSettings:
         "Memory",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
-    gradient_checkpointing: bool = _option(False, "need less memory, take a third longer", "Memory")
+    memory: str = _option(
+        "auto",
+        "what is done to need less memory; balanced: compute parts twice, about a third longer; low: keep the frozen model in "
+        "8 bits too, which changes the result a little; auto: on a card the first that fits, as it is free at the start",
+        "Memory",
+        choices=("auto", *MEMORY_MODES),
+    )
+    gradient_checkpointing: bool = _option(False, "the same as --memory balanced, at the least", "Memory")
     latent_cache_mb: int = _option(
         512, "encoded pictures kept in memory; more of them go to disk", "Memory", unit="MB", low=0, high=1_000_000
     )
@@ -168,6 +178,12 @@ class TrainSettings:
         """Pictures per step."""
         return self.batch_size * self.gradient_accumulation
 
+    @property
+    def memory_modes(self) -> tuple[str, ...]:
+        """The modes that may be chosen from, the one to be preferred first."""
+        least = int(self.gradient_checkpointing)
+        return MEMORY_MODES[least:] if self.memory == "auto" else (max(MEMORY_MODES[least], self.memory, key=MEMORY_MODES.index),)
+
     def to_json(self) -> dict[str, Any]:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
@@ -184,8 +200,8 @@ OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in dataclasses.
 TYPES: dict[str, Any] = get_type_hints(TrainSettings)
 REQUIRED = tuple(f.name for f in dataclasses.fields(TrainSettings) if f.default is dataclasses.MISSING)
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainSettings) if f.name not in REQUIRED}
-CHANGEABLE = frozenset({"steps", "device", "gradient_checkpointing", "batch_size", "gradient_accumulation"})
-"""What may differ when a run goes on. Batches and their accumulation trade memory for time and change nothing else."""
+CHANGEABLE = frozenset({"steps", "device", "memory", "gradient_checkpointing", "batch_size", "gradient_accumulation"})
+"""What may differ when a run goes on: it trades memory for time and changes nothing else, but for the low mode's rounding."""
 
 
 def parse(raw: Mapping[str, Raw]) -> tuple[TrainSettings, list[Problem]]:

@@ -25,9 +25,6 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.recompute import is_recomputed, recompute, recomputed
 from lib_ti.model.storage import forget_inputs, pack
 
-MODES = ("fast", "balanced", "low")
-"""The modes, the one that needs the most memory first."""
-
 
 class Resnet(ResnetBlock2D):
     """A residual block that keeps what goes into its norms and nothing else."""
@@ -66,12 +63,17 @@ def economise(model: StableDiffusion, mode: str) -> None:
         for layer in encoder.text_model.encoder.layers:
             if not is_recomputed(layer.mlp):
                 recompute(layer.mlp)
-    if model.vae is not None:
-        bands.use(model.vae)
-    model.makes_room = True
+    make_room(model)
     if mode == "low":
         for network in (unet, *encoders):
             pack(network)
+
+
+def make_room(model: StableDiffusion) -> None:
+    """Let the VAE's work take less memory."""
+    model.makes_room = True
+    if model.vae is not None:
+        bands.use(model.vae)
 
 
 def _lighten(unet: torch.nn.Module) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from lib_ti import files
 from lib_ti.events import Event, EventLog
 from lib_ti.runs.folder import RunFolder
+from lib_ti.settings import TrainSettings
 from lib_ti.training.recorder import Picture
 
 
@@ -39,6 +40,9 @@ class FolderRecorder:
 
     def save_state(self, data: bytes) -> None:
         files.write_bytes(self._folder.state, data)
+
+    def settle(self, settings: TrainSettings) -> None:
+        self._folder.store_settings(settings)
 
     @property
     def saved_state(self) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lib_ti.learning_rate import LearningRate, parse
@@ -16,6 +16,7 @@ from lib_ti.training.doubt import too_high
 from lib_ti.training.memory import peak_mb
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
+from lib_ti.training.relief import Relief
 from lib_ti.training.state import TrainState
 from lib_ti.training.step import update
 
@@ -41,6 +42,7 @@ class Loop:
     previews: Previews
     recorder: Recorder
     pack: Callable[[TrainState], bytes]
+    relief: Relief
     stopped: Callable[[], bool]
     sample: Callable[[], bool] = lambda: False
     _pace: deque[float] = field(default_factory=lambda: deque(maxlen=50))
@@ -56,7 +58,7 @@ class Loop:
             while state.step < s.steps and not self.stopped():
                 began = time.monotonic()
                 applied = {encoder: rate.at(state.step) for encoder, rate in rates.items()}
-                loss = update(state, self.model, self.source, next(batches), s.batch_size, applied, s.clip, s.clip_at)
+                loss = self._update(next(batches), applied)
                 self._pace.append(time.monotonic() - began)
                 self._report(loss, applied)
                 if doubt := too_high(state.step, state.smoothed_loss):
@@ -68,6 +70,16 @@ class Loop:
             pass  # a preview was left unfinished; the step before it is whole
         self._save()
         return state.step >= s.steps and state.shown == state.step
+
+    def _update(self, pictures: Sequence[int], applied: Mapping[str, float]) -> float:
+        """One step; done again with less at a time where memory runs out."""
+        s, state = self.settings, self.state
+
+        def step() -> float:
+            at_a_time = self.relief.settings.batch_size
+            return update(state, self.model, self.source, pictures, at_a_time, applied, s.clip, s.clip_at)
+
+        return self.relief.attempt(step, self.model, state.optimizer.zero_grad, in_batches=True)
 
     def _rates(self) -> dict[str, LearningRate]:
         """For each text encoder, the first one's and the others'; a list of rates is a schedule of its own."""

@@ -14,7 +14,7 @@ from lib_ti.settings import DEFAULTS, TrainSettings
 
 _TOLD_ELSEWHERE = {"name", "steps", "vectors", "resolution"}
 _OF_THIS_MACHINE = {"images", "model", "vae", "out", "runs_dir", "overwrite", "template_file", "init_embedding", "device",
-                    "latent_cache_mb"}  # fmt: skip
+                    "latent_cache_mb", "gradient_checkpointing", "gradient_accumulation"}  # fmt: skip
 
 
 def describe(settings: TrainSettings, checkpoint: Checkpoint, noise: Noise, sha256: str, step: int) -> dict[str, str]:
@@ -22,7 +22,7 @@ def describe(settings: TrainSettings, checkpoint: Checkpoint, noise: Noise, sha2
     family = checkpoint.family
     chosen = {
         name: value
-        for name, value in settings.to_json().items()
+        for name, value in {**settings.to_json(), **_what_counts(settings)}.items()
         if name not in _TOLD_ELSEWHERE | _OF_THIS_MACHINE
         and not name.startswith(("preview_", "snapshot_"))
         and value != DEFAULTS.get(name)
@@ -44,3 +44,8 @@ def describe(settings: TrainSettings, checkpoint: Checkpoint, noise: Noise, sha2
         "modelspec.resolution": f"{settings.resolution}x{settings.resolution}",
         "modelspec.prediction_type": noise.prediction,
     }
+
+
+def _what_counts(settings: TrainSettings) -> dict[str, object]:
+    """Of what trades memory for time, that which can be told from the result."""
+    return {"batch_size": settings.global_batch, "memory": "low" if settings.memory == "low" else DEFAULTS["memory"]}

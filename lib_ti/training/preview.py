@@ -13,16 +13,23 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.economy import make_room
 from lib_ti.model.prompts import Word
 from lib_ti.model.sampling import Sampling, sample
 from lib_ti.settings import NAME_SLOT, TrainSettings
 from lib_ti.training.recorder import Recorder
+from lib_ti.training.relief import give_back, is_shortage
 
 DEFAULT_PROMPTS = {
     "subject": (f"a photo of {NAME_SLOT}", f"a photo of {NAME_SLOT} on a table"),
     "style": (f"a house in the style of {NAME_SLOT}", f"a tree in the style of {NAME_SLOT}"),
     "negative": (f"a photo of {NAME_SLOT}",),
 }
+
+NO_ROOM = (
+    "there was not enough memory for previews, and the training goes on without some of them; try smaller ones, with "
+    "--preview-width and --preview-height"
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,23 @@ class Previews:
         return prompt.replace(NAME_SLOT, self.word.name)
 
     def make(self, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
-        """Sample every prompt with every seed. Raises sampling.Interrupted when the training is stopped meanwhile."""
+        """Sample every prompt with every seed; where memory runs out they are left out, and a warning says so.
+
+        Raises sampling.Interrupted when the training is stopped meanwhile.
+        """
+        for roomy in (self.model.makes_room, True):
+            try:
+                return self._make(step, vectors)
+            except RuntimeError as error:
+                if not is_shortage(error):
+                    raise
+            give_back()
+            if roomy:
+                break
+            make_room(self.model)
+        self.recorder.event("warning", message=NO_ROOM)
+
+    def _make(self, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
         s, vocabulary = self.settings, self.model.vocabulary
         side = s.resolution or 512
         how = Sampling(

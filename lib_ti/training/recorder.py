@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from lib_ti.settings import TrainSettings
+
 
 class Picture(Protocol):
     """A preview, as far as it concerns whoever keeps it."""
@@ -19,6 +21,10 @@ class Recorder(Protocol):
     def preview(self, image: Picture, step: int, prompt_index: int, seed_index: int, **data: Any) -> None: ...
     def snapshot(self, step: int, data: bytes) -> None: ...
     def save_state(self, data: bytes) -> None: ...
+    def settle(self, settings: TrainSettings) -> None:
+        """Keep what settings have become on the way."""
+        ...
+
     @property
     def saved_state(self) -> Path | None: ...
     @property

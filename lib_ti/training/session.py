@@ -17,6 +17,7 @@ from lib_ti.embedding.value import Embedding
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.economy import economise
 from lib_ti.model.prompts import Word
 from lib_ti.settings import TrainSettings
 from lib_ti.training import start
@@ -27,6 +28,7 @@ from lib_ti.training.loop import Loop
 from lib_ti.training.metadata import describe
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
+from lib_ti.training.relief import Relief
 from lib_ti.training.state import LossScaler, TrainState
 from lib_ti.training.suiting import told_start
 
@@ -57,30 +59,30 @@ class Session:
             )  # some seconds of a large file, beside the loading
             try:
                 return self._run(digest)
-            except torch.cuda.OutOfMemoryError as error:
-                raise TrainingFailed(
-                    "the graphics card has too little memory free; close what else uses it, or try "
-                    "--gradient-checkpointing, --batch-size 1 or a lower --resolution"
-                ) from error
             except Stopped:
                 return None
             finally:
                 done.set()
 
     def _run(self, digest: Future[str]) -> bytes | None:
-        s, recorder = self.settings, self.recorder
-        model = StableDiffusion.load(self.checkpoint, DTYPES[s.precision], choose_device(s.device))
-        if s.gradient_checkpointing:
-            model.unet.enable_gradient_checkpointing()
-            model.unet.train()  # diffusers checkpoints only in this mode; the UNet has nothing else that it changes
+        s, recorder, device = self.settings, self.recorder, choose_device(self.settings.device)
+        relief = Relief(s, recorder)
+        relief.choose(self.checkpoint, device)
+
+        def load() -> StableDiffusion:
+            loaded = StableDiffusion.load(self.checkpoint, DTYPES[s.precision], device, packed=relief.mode == "low")
+            economise(loaded, relief.mode)
+            return loaded
+
+        model = relief.attempt(load, None)
         cache = LatentCache(recorder.scratch, s.latent_cache_mb << 20)
         try:
-            self._encode(model, cache)
+            relief.attempt(lambda: self._encode(model, cache), model)
             if not s.preview_every:
                 model.vae = None  # its work is done
             state = self._state(model)
-            loop = self._loop(model, cache, state, digest)
-            self._look(model, loop)
+            loop = self._loop(model, cache, state, digest, relief)
+            relief.attempt(lambda: self._look(model, loop), model)
             if not loop.run():
                 return None
             recorder.event("saving", step=state.step)
@@ -122,7 +124,7 @@ class Session:
         if doubt := mistaken_prediction(model, loop.source, pictures, loop.state.vectors):
             self.recorder.event("warning", message=doubt)
 
-    def _loop(self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str]) -> Loop:
+    def _loop(self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str], relief: Relief) -> Loop:
         s = self.settings
         word = Word(s.name, 0, s.vectors)
         source = BatchSource(
@@ -138,11 +140,11 @@ class Session:
 
         def pack(state: TrainState) -> bytes:
             vectors = {name: value.detach().float().cpu() for name, value in state.vectors.items()}
-            metadata = describe(s, self.checkpoint, model.noise, digest.result(), state.step)
+            metadata = describe(relief.settings, self.checkpoint, model.noise, digest.result(), state.step)
             if self.initial:
                 widths = self.checkpoint.widths_by_encoder
                 metadata["start"] = told_start(s, self.checkpoint, self.initial.fitted(widths))
             return formats.portable(Embedding(s.name, vectors, metadata))
 
         previews = Previews(s, model, word, self.recorder, self.stopped)
-        return Loop(s, model, state, source, previews, self.recorder, pack, self.stopped, self.sample)
+        return Loop(s, model, state, source, previews, self.recorder, pack, relief, self.stopped, self.sample)

@@ -1,0 +1,165 @@
+"""What memory a training needs: counted without weights for the table of estimates, and measured.
+
+    python benchmarks/memory.py table [--write]    every family, precision and mode; --write renews lib_ti/training/needs.json
+    python benchmarks/memory.py measure [--family sd1] [--resolution 256] [--batch-size 1] [--precision auto] [--memory fast]
+
+"measure" makes the family's networks at full size with random weights, does a step, a preview's step and the VAE's work, and
+puts what was allocated beside the estimate: on a card what torch reserved, on a CPU what torch's allocator handed out
+(bytes within operations included).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.economy import economise
+from lib_ti.model.families import FAMILIES, Family
+from lib_ti.settings import MEMORY_MODES
+from lib_ti.training import counting, needs
+from lib_ti.training.device import DTYPES, choose_device, choose_precision
+
+SIDES = {"sd1": (384, 768), "sd2": (512, 1024), "sdxl": (768, 1280)}  # where lines are laid through
+
+
+def table() -> dict[str, Any]:
+    return {family.name: of_family(family) for family in FAMILIES}
+
+
+def of_family(family: Family) -> dict[str, Any]:
+    found: dict[str, Any] = {"parameters": 0}
+    for name, dtype in (("half", torch.bfloat16), ("full", torch.float32)):
+        by_mode: dict[str, Any] = {}
+        for mode in (needs.PLAIN, *MEMORY_MODES):
+            model = counting.bare(family, dtype, None if mode == needs.PLAIN else mode)
+            weights = by_mode.setdefault("weights", {})
+            packed = "packed_" if mode == "low" else ""
+            weights[f"{packed}unet"] = counting.size(model.unet)
+            weights[f"{packed}text"] = counting.size(*(e.model for e in model.text.encoders.values()))
+            weights["vae"] = counting.size(model.vae)
+            by_mode[mode] = lines(model, *SIDES[family.name])
+            if mode == needs.PLAIN:
+                found["parameters"] = sum(p.numel() for p in model.unet.parameters())
+        found[name] = by_mode
+    return found
+
+
+def lines(model: StableDiffusion, small: int, large: int) -> dict[str, list[float]]:
+    """For each kind of work the fixed bytes, for a step those of each picture, and those of each pixel."""
+    one, two = counting.count(model, small, small, 1), counting.count(model, large, large, 1)
+    pixels = large**2 - small**2
+    pixel = (two.step - one.step) / pixels
+    picture = counting.training_step(model, large, large, 2)[0] - two.step
+    found = {"step": [two.step - picture, picture - pixel * large**2, pixel]}
+    for kind in ("sampling", "decoding", "encoding"):
+        slope = (getattr(two, kind) - getattr(one, kind)) / pixels
+        found[kind] = [getattr(one, kind) - slope * small**2, slope]
+    return {kind: [round(number, 3) for number in numbers] for kind, numbers in found.items()}
+
+
+def show(known: dict[str, Any]) -> None:
+    print(f"{'family':<8}{'pixels':>8}{'numbers':>9}" + "".join(f"{mode:>11}" for mode in MEMORY_MODES) + "  GB on a card")
+    for family, side in (("sd1", 512), ("sd1", 768), ("sd2", 512), ("sd2", 768), ("sdxl", 768), ("sdxl", 1024)):
+        for precision in ("bf16", "fp16", "fp32"):
+            work = needs.Work(1, side**2, side**2)
+            cells = [needs.needed_mb(family, mode, precision, work, True) * 2**20 / 1e9 for mode in MEMORY_MODES]
+            print(f"{family:<8}{side:>8}{precision:>9}" + "".join(f"{cell:>11.2f}" for cell in cells))
+
+
+def random_weights(model: StableDiffusion, device: torch.device, mode: str) -> StableDiffusion:
+    """A counted model made real: its tensors on the device, filled with small random numbers."""
+    generator = torch.Generator().manual_seed(0)
+    for network in model.networks:
+        network.to_empty(device=device)
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                row = torch.randn(1024, generator=generator) * 0.02
+                flat = row.repeat(value.numel() // 1024 + 1)[: value.numel()]
+                value.copy_((flat + (1.0 if "norm" in name and value.ndim == 1 else 0.0)).view(value.shape))
+        for name, buffer in network.named_buffers():
+            if "position_ids" in name:
+                buffer.copy_(torch.arange(buffer.numel()).view(buffer.shape))
+    model.device = device
+    economise(model, mode)
+    return model
+
+
+def allocated(work: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that torch's allocator had given out beside what it had before."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_reserved(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_reserved(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    held = most = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    family = next(f for f in FAMILIES if f.name == arguments.family)
+    device, side = choose_device(arguments.device), arguments.resolution
+    precision = choose_precision(arguments.precision, device, needs.parameters_of(family.name))
+    model = random_weights(counting.bare(family, DTYPES[precision], None), device, arguments.memory)
+    mode = needs.PLAIN if arguments.memory == "fast" and device.type == "cpu" else arguments.memory
+    known = json.loads(needs.TABLE.read_text())[family.name]["full" if precision == "fp32" else "half"]
+    weights = counting.size(*model.networks)
+    packed = "packed_" if mode == "low" else ""
+    expected = sum(known["weights"][name] for name in (f"{packed}unet", f"{packed}text", "vae"))
+    print(f"{family.title}, {side} pixels, batch {arguments.batch_size}, {precision}, {mode}, {device}, torch {torch.__version__}")
+    print(f"{'':<12}{'measured MB':>14}{'estimate MB':>14}{'off':>8}")
+
+    def line(name: str, found: float, estimate: float) -> None:
+        print(f"{name:<12}{found / 2**20:>14.0f}{estimate / 2**20:>14.0f}{estimate / found - 1:>8.1%}", flush=True)
+
+    line("weights", weights, expected)
+    fixed, picture, pixel = known[mode]["step"]
+    step = fixed + arguments.batch_size * (picture + pixel * side**2)
+    found = allocated(lambda: counting.training_step(model, side, side, arguments.batch_size), device)
+    line("step", found, step)
+    line("with them", weights + found, expected + step)
+    with torch.no_grad():
+        for kind, work in counting.works(model, side, side).items():
+            fixed, pixel = known[mode][kind]
+            line(kind, allocated(work, device), fixed + pixel * side**2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("table").add_argument("--write", action="store_true")
+    one = commands.add_parser("measure")
+    one.add_argument("--family", default="sd1", choices=[family.name for family in FAMILIES])
+    one.add_argument("--resolution", type=int, default=256)
+    one.add_argument("--batch-size", type=int, default=1)
+    one.add_argument("--precision", default="auto", choices=["auto", *DTYPES])
+    one.add_argument("--memory", default="fast", choices=MEMORY_MODES)
+    one.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    if arguments.command == "measure":
+        measure(arguments)
+        return
+    found = table()
+    if arguments.write:
+        needs.TABLE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    show(found)
+
+
+if __name__ == "__main__":
+    main()
