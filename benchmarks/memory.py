@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +29,14 @@ from lib_ti.settings import MEMORY_MODES
 from lib_ti.training import counting, needs
 from lib_ti.training.device import DTYPES, choose_device, choose_precision
 
-SIDES = {"sd1": (384, 768), "sd2": (512, 1024), "sdxl": (768, 1280)}  # where lines are laid through
-
 
 def table() -> dict[str, Any]:
     return {family.name: of_family(family) for family in FAMILIES}
+
+
+def compact(known: dict[str, Any]) -> str:
+    """JSON with each list on one line."""
+    return re.sub(r"\[[^\]]*\]", lambda found: " ".join(found[0].split()), json.dumps(known, indent=1)) + "\n"
 
 
 def of_family(family: Family) -> dict[str, Any]:
@@ -46,28 +50,25 @@ def of_family(family: Family) -> dict[str, Any]:
             weights[f"{packed}unet"] = counting.size(model.unet)
             weights[f"{packed}text"] = counting.size(*(e.model for e in model.text.encoders.values()))
             weights["vae"] = counting.size(model.vae)
-            by_mode[mode] = lines(model, *SIDES[family.name])
+            by_mode[mode] = curves(model)
             if mode == needs.PLAIN:
                 found["parameters"] = sum(p.numel() for p in model.unet.parameters())
         found[name] = by_mode
     return found
 
 
-def lines(model: StableDiffusion, small: int, large: int) -> dict[str, list[float]]:
-    """For each kind of work the fixed bytes, for a step those of each picture, and those of each pixel."""
-    one, two = counting.count(model, small, small, 1), counting.count(model, large, large, 1)
-    pixels = large**2 - small**2
-    pixel = (two.step - one.step) / pixels
-    picture = counting.training_step(model, large, large, 2)[0] - two.step
-    found = {"step": [two.step - picture, picture - pixel * large**2, pixel]}
-    for kind in ("sampling", "decoding", "encoding"):
-        slope = (getattr(two, kind) - getattr(one, kind)) / pixels
-        found[kind] = [getattr(one, kind) - slope * small**2, slope]
-    return {kind: [round(number, 3) for number in numbers] for kind, numbers in found.items()}
+def curves(model: StableDiffusion) -> dict[str, list[int]]:
+    """For each kind of work the bytes at each of `needs.SIDES`, and those of each further picture in a step."""
+    counted = [counting.count(model, side, side, 1) for side in needs.SIDES]
+    found = {kind: [getattr(one, kind) for one in counted] for kind in ("step", "sampling", "decoding", "encoding")}
+    pairs = [counting.training_step(model, side, side, 2)[0] for side in needs.SIDES]
+    return {**found, "further": [two - one for two, one in zip(pairs, found["step"], strict=True)]}
 
 
 def show(known: dict[str, Any]) -> None:
-    print(f"{'family':<8}{'pixels':>8}{'numbers':>9}" + "".join(f"{mode:>11}" for mode in MEMORY_MODES) + "  GB on a card")
+    print(
+        f"{'family':<8}{'pixels':>8}{'numbers':>9}" + "".join(f"{mode:>11}" for mode in MEMORY_MODES) + "  GB on a card"
+    )
     for family, side in (("sd1", 512), ("sd1", 768), ("sd2", 512), ("sd2", 768), ("sdxl", 768), ("sdxl", 1024)):
         for precision in ("bf16", "fp16", "fp32"):
             work = needs.Work(1, side**2, side**2)
@@ -122,22 +123,22 @@ def measure(arguments: argparse.Namespace) -> None:
     weights = counting.size(*model.networks)
     packed = "packed_" if mode == "low" else ""
     expected = sum(known["weights"][name] for name in (f"{packed}unet", f"{packed}text", "vae"))
-    print(f"{family.title}, {side} pixels, batch {arguments.batch_size}, {precision}, {mode}, {device}, torch {torch.__version__}")
+    print(
+        f"{family.title}, {side} pixels, batch {arguments.batch_size}, {precision}, {mode}, {device}, torch {torch.__version__}"
+    )
     print(f"{'':<12}{'measured MB':>14}{'estimate MB':>14}{'off':>8}")
 
     def line(name: str, found: float, estimate: float) -> None:
         print(f"{name:<12}{found / 2**20:>14.0f}{estimate / 2**20:>14.0f}{estimate / found - 1:>8.1%}", flush=True)
 
     line("weights", weights, expected)
-    fixed, picture, pixel = known[mode]["step"]
-    step = fixed + arguments.batch_size * (picture + pixel * side**2)
+    step = needs.step_bytes(known[mode], arguments.batch_size, side**2)
     found = allocated(lambda: counting.training_step(model, side, side, arguments.batch_size), device)
     line("step", found, step)
     line("with them", weights + found, expected + step)
     with torch.no_grad():
         for kind, work in counting.works(model, side, side).items():
-            fixed, pixel = known[mode][kind]
-            line(kind, allocated(work, device), fixed + pixel * side**2)
+            line(kind, allocated(work, device), needs.between(known[mode][kind], side**2))
 
 
 def main() -> None:
@@ -157,7 +158,7 @@ def main() -> None:
         return
     found = table()
     if arguments.write:
-        needs.TABLE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        needs.TABLE.write_text(compact(found), encoding="utf-8")
     show(found)
 
 

@@ -184,7 +184,7 @@
         const smaller = {
             batch_size: "1",
             gradient_accumulation: String(batch * folded),
-            gradient_checkpointing: true,
+            memory: old.form.memory === "fast" || old.form.memory === "auto" ? "balanced" : "low",
         };
         tinv.form.apply({ ...old.form, ...smaller, overwrite: false });
         setTimeout(train, 300);

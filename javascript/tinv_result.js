@@ -64,7 +64,7 @@
     }
 
     function failed(data) {
-        const memory = /out of memory|no memory|memory left|not enough memory/i.test(data.message || "");
+        const memory = /out of memory|no memory|memory left|not enough memory|want of memory/i.test(data.message || "");
         let [what, todo] = halves(data.message || "");
         if (!todo && memory) todo = "Train with less memory, or close what else uses the graphics card.";
         if (!todo)

@@ -67,6 +67,8 @@
             );
         if (Number.isFinite(now.smoothed_loss ?? now.loss)) fact("Loss", (now.smoothed_loss ?? now.loss).toFixed(4));
         if (now.memory_mb) fact("Memory", tinv.bytes(now.memory_mb * 1e6));
+        const memory = run.data && run.data.memory;
+        if (memory && memory.mode !== "fast") fact("Memory mode", memory.mode);
         return parts;
     }
 

@@ -182,7 +182,11 @@ class TrainSettings:
     def memory_modes(self) -> tuple[str, ...]:
         """The modes that may be chosen from, the one to be preferred first."""
         least = int(self.gradient_checkpointing)
-        return MEMORY_MODES[least:] if self.memory == "auto" else (max(MEMORY_MODES[least], self.memory, key=MEMORY_MODES.index),)
+        return (
+            MEMORY_MODES[least:]
+            if self.memory == "auto"
+            else (max(MEMORY_MODES[least], self.memory, key=MEMORY_MODES.index),)
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lib_ti.events import Event
+from lib_ti.settings import MEMORY_MODES
 
 
 class Progress:
@@ -19,6 +20,8 @@ class Progress:
             self._step(data)
         elif event.kind == "loading":
             self._say(f"Loading {data['checkpoint']}")
+        elif event.kind == "memory":
+            self._memory(data)
         elif event.kind == "encoding":
             self._advance(data["done"], data["images"], "picture")
             if data["done"] == data["images"]:
@@ -40,6 +43,13 @@ class Progress:
             f"loss {data['smoothed_loss']:.4f}, rate {data['learning_rate']:.2g}, norm {data['norm']:.2f}",
             refresh=False,
         )
+
+    def _memory(self, data: dict[str, Any]) -> None:
+        if "needed_mb" in data:
+            needed, free = (f"{data[name] / 1024:.1f}" for name in ("needed_mb", "free_mb"))
+            self._say(f"Memory mode: {data['mode']}, which needs about {needed} of {free} GB that are free")
+        elif data["mode"] != MEMORY_MODES[0]:
+            self._say(f"Memory mode: {data['mode']}")
 
     def _advance(self, done: int, total: int, unit: str) -> None:
         from tqdm import tqdm  # here, so that `doctor` can say that it is missing

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 NUMBERS = 1 << 24  # in a band; 64 MB while they are fp32
 
 
-class BandedResnet(ResnetBlock2D):
+class BandedResnet(ResnetBlock2D):  # type: ignore[misc]
     """A residual block without a time, which takes the memory of what it is given for what it gives."""
 
     def forward(self, x: torch.Tensor, temb: None = None, *_: Any, **__: Any) -> torch.Tensor:
@@ -33,11 +33,11 @@ class BandedResnet(ResnetBlock2D):
         return found
 
 
-class BandedUpsample(Upsample2D):
+class BandedUpsample(Upsample2D):  # type: ignore[misc]
     """Every pixel four times, then a convolution, without the picture in between."""
 
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        _, c, height, width = x.shape
+        c, height, width = x.shape[1:]
         found = x.new_empty(len(x), self.conv.out_channels, 2 * height, 2 * width)
         for band in _bands(height, 4 * c * width):
             rows = F.interpolate(_with_neighbours(x, band), scale_factor=2.0, mode="nearest")
@@ -65,7 +65,9 @@ def _is_plain(block: ResnetBlock2D) -> bool:
     )
 
 
-def _convolved(norm: torch.nn.GroupNorm, conv: torch.nn.Conv2d, x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+def _convolved(
+    norm: torch.nn.GroupNorm, conv: torch.nn.Conv2d, x: torch.Tensor
+) -> Iterator[tuple[slice, torch.Tensor]]:
     """The 3×3 convolution of SiLU of the group norm of x (b, c, h, w), by bands of rows."""
     height = x.shape[2]
     factor, shift = _affine(norm, x)

@@ -22,20 +22,23 @@ from lib_ti.model.weights import Weights, open_weights
 
 @dataclass(frozen=True)
 class Description:
-    """`resolution`: the side of the pictures it is made for, in pixels."""
+    """`resolution`: the side of the pictures it is made for, in pixels. `usual`: its UNet has the sizes of its family's."""
 
     family: Family
     resolution: int
+    usual: bool = True
 
 
 def describe(path: Path) -> Description:
     """The description of a checkpoint file or a diffusers folder. Raises UnusableFile for whatever cannot be trained on."""
     if path.is_dir():
         family, unet = family_of_folder(path)
-        return Description(family, side_of_folder(path, unet))
+        widths = configs.shipped(family.name).unet.widths
+        return Description(family, side_of_folder(path, unet), tuple(unet.get("block_out_channels") or ()) == widths)
     weights = open_weights(path)
     family = family_of(weights)
-    return Description(family, config_of(weights, family).resolution or 512)
+    found = config_of(weights, family)
+    return Description(family, found.resolution or 512, found.unet == configs.shipped(family.name).unet)
 
 
 def config_of(weights: Weights, family: Family) -> ModelConfig:

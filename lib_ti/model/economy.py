@@ -26,7 +26,7 @@ from lib_ti.model.recompute import is_recomputed, recompute, recomputed
 from lib_ti.model.storage import forget_inputs, pack
 
 
-class Resnet(ResnetBlock2D):
+class Resnet(ResnetBlock2D):  # type: ignore[misc]
     """A residual block that keeps what goes into its norms and nothing else."""
 
     def forward(self, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
@@ -34,10 +34,11 @@ class Resnet(ResnetBlock2D):
         found = found + self.time_emb_proj(F.silu(temb))[:, :, None, None]
         found = self.conv2(recomputed(lambda y: F.silu(self.norm2(y)), found))
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        return shortcut + found
+        total: torch.Tensor = shortcut + found
+        return total
 
 
-class Gated(GEGLU):
+class Gated(GEGLU):  # type: ignore[misc]
     """A gated activation that keeps what its matrix gives and nothing else."""
 
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
@@ -94,4 +95,3 @@ def _is_plain(block: ResnetBlock2D) -> bool:
         and block.output_scale_factor == 1.0
         and isinstance(block.nonlinearity, torch.nn.SiLU)
     )
-

@@ -23,7 +23,7 @@ class _Recomputed(torch.autograd.Function):
         return function(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         x = ctx.saved_tensors[0].detach().requires_grad_()
         with torch.enable_grad():
             again = ctx.function(x)
@@ -34,7 +34,7 @@ def recomputed(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
     """`function(x)`, of which only `x` is kept: for what costs next to nothing."""
     if not (torch.is_grad_enabled() and x.requires_grad):
         return function(x)
-    found: torch.Tensor = _Recomputed.apply(function, x)
+    found: torch.Tensor = _Recomputed.apply(function, x)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -40,7 +40,7 @@ class _Product(torch.autograd.Function):
         return F.linear(x, restored(weight, scale, x.dtype), bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         weight, scale = ctx.saved_tensors
         return gradient @ restored(weight, scale, gradient.dtype), None, None, None
 
@@ -55,7 +55,7 @@ class _Convolved(torch.autograd.Function):
         return F.conv2d(x, restored(weight, scale, x.dtype), bias, *how)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         weight, scale = (*ctx.saved_tensors, None)[:2]
         stride, padding, dilation, groups = ctx.how
         like = gradient if gradient.shape == ctx.shape else gradient.new_empty(ctx.shape)  # only its shape counts
@@ -72,7 +72,7 @@ class Matrix(torch.nn.Linear):
     scale: torch.Tensor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = _Product.apply(x, self.weight, self.scale, self.bias)
+        found: torch.Tensor = _Product.apply(x, self.weight, self.scale, self.bias)  # type: ignore[no-untyped-call]
         return found
 
 
@@ -83,7 +83,7 @@ class Convolution(torch.nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         how = (self.stride, self.padding, self.dilation, self.groups)
-        found: torch.Tensor = _Convolved.apply(x, self.weight, self.scale, self.bias, how)
+        found: torch.Tensor = _Convolved.apply(x, self.weight, self.scale, self.bias, how)  # type: ignore[no-untyped-call]
         return found
 
 

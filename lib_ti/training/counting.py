@@ -26,7 +26,6 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.economy import economise
 from lib_ti.model.families import Encoder, Family
 from lib_ti.model.prompts import END, Vocabulary, Word
-from lib_ti.model.storage import pack
 from lib_ti.model.text import PromptEncoder, TextEncoder
 
 META = torch.device("meta")
@@ -36,7 +35,7 @@ class Live(TorchDispatchMode):
     """Follows which tensors are alive while operations run. `peak`: the most bytes at a time, `held` included."""
 
     def __init__(self, held: Iterable[torch.Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self._sum = 0
         for tensor in held:
@@ -76,7 +75,7 @@ class _Attention(torch.autograd.Function):
         return found
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         return tuple(torch.empty_like(x) for x in ctx.saved_tensors[:3])
 
 
@@ -88,7 +87,7 @@ def _attention_of(device: torch.device) -> Iterator[None]:
         return
 
     def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        found: torch.Tensor = _Attention.apply(q, k, v)
+        found: torch.Tensor = _Attention.apply(q, k, v)  # type: ignore[no-untyped-call]
         return found
 
     with mock.patch("torch.nn.functional.scaled_dot_product_attention", attention):
@@ -126,7 +125,8 @@ def _encoder(encoder: Encoder, pooled: bool) -> TextEncoder:
 
 def size(*networks: torch.nn.Module) -> int:
     """Bytes of networks' weights."""
-    return sum(t.numel() * t.element_size() for n in networks for t in (*n.parameters(), *n.buffers()))
+    tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
+    return sum(int(t.numel() * t.element_size()) for t in tensors)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def training_step(model: StableDiffusion, height: int, width: int, batch: int) -
         held = live.now()
         loss = _predict(model, height, width, batch, vectors).square().mean()
         kept = live.now() - held
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     return live.peak - held, kept
 
 
@@ -172,7 +172,7 @@ def _peak(model: StableDiffusion, work: Callable[[], object]) -> int:
     with _attention_of(model.device), Live(_weights(model)) as live:
         held = live.now()
         work()
-    return live.peak - held
+    return int(live.peak - held)
 
 
 def _weights(model: StableDiffusion) -> list[torch.Tensor]:

@@ -89,7 +89,9 @@ class Relief:
         if in_batches and s.batch_size > 1:
             fewer = next(n for n in range(s.batch_size // 2, 0, -1) if s.global_batch % n == 0)
             smaller = replace(s, batch_size=fewer, gradient_accumulation=s.global_batch // fewer)
-            self._tell(f"{fewer} instead of {s.batch_size} pictures are taken at a time, which changes nothing but the time")
+            self._tell(
+                f"{fewer} instead of {s.batch_size} pictures are taken at a time, which changes nothing but the time"
+            )
             self._settle(smaller)
         elif self.mode != MEMORY_MODES[-1]:
             mode = MEMORY_MODES[MEMORY_MODES.index(self.mode) + 1]

@@ -124,7 +124,9 @@ class Session:
         if doubt := mistaken_prediction(model, loop.source, pictures, loop.state.vectors):
             self.recorder.event("warning", message=doubt)
 
-    def _loop(self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str], relief: Relief) -> Loop:
+    def _loop(
+        self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str], relief: Relief
+    ) -> Loop:
         s = self.settings
         word = Word(s.name, 0, s.vectors)
         source = BatchSource(

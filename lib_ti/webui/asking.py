@@ -45,7 +45,7 @@ def raw_settings(form: Mapping[str, Any], host: Host, images: Path) -> tuple[dic
     """What `settings.parse` takes, with what the server decides; and what a browser may not ask for."""
     raw: dict[str, Raw] = {}
     problems = []
-    allowed = set(fields.offered(host.hides_paths))
+    allowed = {*fields.offered(host.hides_paths), *fields.ABSORBED}
     for name, value in form.items():
         if name not in TYPES or name in fields.SERVER_DECIDES:
             continue
@@ -70,9 +70,9 @@ def raw_settings(form: Mapping[str, Any], host: Host, images: Path) -> tuple[dic
 
 def form_of(settings: TrainSettings, hides_paths: bool) -> dict[str, str | bool]:
     """What the form holds for the settings of a run; what was "auto" in it stays what it became."""
-    return {name: fields.text_of(getattr(settings, name)) for name in fields.offered(hides_paths) if name in TYPES} | {
-        "overwrite": False
-    }
+    shown = {name: fields.text_of(getattr(settings, name)) for name in fields.offered(hides_paths) if name in TYPES}
+    least = {"memory": settings.memory_modes[0]} if settings.gradient_checkpointing else {}
+    return {**shown, **least, "overwrite": False}
 
 
 def in_form_words(problem: Problem) -> Problem:

@@ -11,7 +11,7 @@ from typing import Any
 from lib_ti import names
 from lib_ti.errors import Problem, UnusableFile
 from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings, parse
-from lib_ti.webui import asking
+from lib_ti.webui import asking, memory
 from lib_ti.webui.drafts import Drafts
 from lib_ti.webui.host import Host
 from lib_ti.webui.results import free_name, taken_by
@@ -19,6 +19,7 @@ from lib_ti.webui.speed import Speed
 
 log = logging.getLogger("lib_ti")
 LONGEST_SHOWN = 40  # tokens of the sequence
+UNMEASURED = "Time appears after 30 steps"
 
 
 class Checking:
@@ -60,7 +61,7 @@ class Checking:
             "checkpoint": checkpoint,
             "name": self._name(str(raw["name"])),
             "problems": [{"option": p.option, "message": p.message} for p in problems if p.option != "name"],
-            "estimate": self._estimate(settings, pictures),
+            "estimate": self._estimate(settings, pictures, bool(form.get("keep_generating"))),
             "presets": {name: self._cost(settings, values, pictures) for name, values in presets.items()},
             "preset": asking.preset_of(form, presets),
             "sequence": self._sequence(settings),
@@ -75,6 +76,7 @@ class Checking:
     def _describe(self, title: str, path: Path) -> dict[str, Any]:
         shown: dict[str, Any] = {
             "title": title, "family": None, "family_title": "", "resolution": None, "learning_rate": 0.005, "problem": "",
+            "usual": False,
         }  # fmt: skip
         try:
             from lib_ti.model.describe import describe
@@ -88,7 +90,7 @@ class Checking:
         family = found.family
         return {
             **shown, "family": family.name, "family_title": family.title, "resolution": found.resolution,
-            "learning_rate": family.learning_rate,
+            "learning_rate": family.learning_rate, "usual": found.usual,
         }  # fmt: skip
 
     def _name(self, name: str) -> dict[str, Any]:
@@ -126,39 +128,26 @@ class Checking:
                 self._vocabularies[length] = None
         return self._vocabularies[length]
 
-    def _estimate(self, settings: TrainSettings, pictures: int) -> dict[str, Any]:
+    def _estimate(self, settings: TrainSettings, pictures: int, sharing: bool = False) -> dict[str, Any]:
         checkpoint = self.checkpoint()
         passes = settings.steps * settings.global_batch / pictures if pictures else 0.0
         shown: dict[str, Any] = {
-            "text": "Time appears after 30 steps", "seconds": None, "memory_mb": None, "total_mb": None,
-            "memory_kind": "VRAM" if self._host.device().startswith("cuda") else "RAM", "passes": passes,
+            "text": UNMEASURED, "seconds": None, "preview_s": None, "memory_mb": None, "total_mb": None, "memory_mode": None,
+            "measured": False, "memory_kind": "VRAM" if self._host.device().startswith("cuda") else "RAM", "passes": passes,
         }  # fmt: skip
         if not checkpoint or not checkpoint["family"]:
             return shown
-        resolution = settings.resolution or checkpoint["resolution"]
-        estimate = self._speed.estimate(settings, checkpoint["family"], resolution, self._host.device())
-        if estimate is None:
-            return shown
-        text = f"About {duration(estimate.seconds)}"
-        if estimate.memory_mb:
-            total = self._total_mb()
-            needs = f"{estimate.memory_mb / 1024:.1f}"
-            text += f" · needs {needs} of {total / 1024:.0f} GB" if total else f" · needs {needs} GB"
-            shown |= {"memory_mb": estimate.memory_mb, "total_mb": total}
-        return {**shown, "text": text, "seconds": estimate.seconds}
-
-    def _total_mb(self) -> float | None:
-        """Of the card; None on a CPU, whose memory others use too."""
-        device = self._host.device()
-        if not device.startswith("cuda"):
-            return None
-        try:
-            import torch
-
-            return float(torch.cuda.get_device_properties(device).total_memory) / 2**20
-        except Exception:  # the host cannot reach its card any more; the training will say so
-            log.exception("the card's memory is not known")
-            return None
+        device, resolution = self._host.device(), settings.resolution or checkpoint["resolution"]
+        room = memory.needed(settings, checkpoint, resolution, device, sharing)
+        estimate = self._speed.estimate(settings, checkpoint["family"], resolution, device, room.mode)
+        if estimate and estimate.memory_mb:
+            room = room.measured(estimate.memory_mb)
+        parts = [UNMEASURED]
+        if estimate:
+            previews = f", {duration(estimate.preview_s)} of it for previews" if estimate.preview_s >= 30 else ""
+            parts = [f"About {duration(estimate.seconds)}{previews}"]
+            shown |= {"seconds": estimate.seconds, "preview_s": estimate.preview_s}
+        return {**shown, **room.shown(), "text": " · ".join([*parts, *room.words()])}
 
     def _cost(self, settings: TrainSettings, values: Mapping[str, str], pictures: int) -> str:
         """What a preset takes, in words."""

@@ -22,6 +22,9 @@ SERVER_DECIDES = frozenset({"images", "model", "vae", "out", "runs_dir", "device
 SERVER_FILES = frozenset({"template_file", "init_embedding"})
 """Options that name files of the server; without a field where the server's folders are not the browser's business."""
 
+ABSORBED = frozenset({"gradient_checkpointing"})
+"""Options without a field because another one says the same; a request may still set them."""
+
 KEEP_GENERATING = "keep_generating"
 """Sent with the form, but the WebUI's business and not an option of the training itself."""
 
@@ -40,6 +43,7 @@ LABELS = {
     "clip_skip": "CLIP skip",
     "clip": "Gradient limit",
     "clip_at": "Gradient limit at",
+    "memory": "Memory mode",
     "latent_cache_mb": "Cache for encoded pictures",
     "buckets": "Keep shapes",
     "flip": "Mirror",
@@ -77,7 +81,7 @@ def element_id(name: str) -> str:
 
 def offered(hides_paths: bool) -> tuple[str, ...]:
     """The options that have a field, in their order in `TrainSettings`, then the one that is not an option of it."""
-    left_out = SERVER_DECIDES | (SERVER_FILES if hides_paths else frozenset())
+    left_out = SERVER_DECIDES | ABSORBED | (SERVER_FILES if hides_paths else frozenset())
     return (*(name for name in OPTIONS if name not in left_out), KEEP_GENERATING)
 
 

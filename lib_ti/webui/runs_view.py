@@ -85,6 +85,7 @@ class RunsView:
             "step": max(followed.state.steps, default=0), "steps": self._steps(folder, followed),
             "place": self._place(job), "message": self._message(folder, job, state, last), "busy": job is not None,
             "stopping": bool(job and job.cancelled), "resumable": job is None and self._resumable(folder, settings),
+            "memory": followed.state.memory.data if followed.state.memory else None,
             "snapshots": sorted(followed.state.snapshots), "warnings": self._warnings(followed.state),
             "file": str(settings.out / f"{settings.name}.safetensors") if state == "finished" else None,
             "sharing": bool(job and job.sharing), "out_name": settings.name,

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,33 +15,42 @@ from lib_ti import files
 from lib_ti.events import Event, read
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import TrainSettings
+from lib_ti.training.needs import Work
 
 log = logging.getLogger("lib_ti")
 FIRST_WORTH = 30  # steps; fewer say more about the start than about the pace
 KEPT = 100  # measurements
+DEFAULT_PREVIEWS = {"subject": 2, "style": 2, "negative": 1}  # prompts, as in training.preview
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One training's cost: seconds for a picture in a step, for a preview, and until the first step; peak memory."""
+    """One training's cost: seconds for a picture in a step, for a preview's sampling step, and until the first step.
+
+    `memory`: the mode that it was trained in; `memory_mb`: the peak, on a card without what CUDA itself takes.
+    """
 
     family: str
     device: str
     precision: str
     resolution: int
     batch_size: int
-    checkpointing: bool
+    memory: str
     picture_s: float
-    preview_s: float
+    sampling_s: float
     start_s: float
     memory_mb: float | None
 
 
+_FIELDS = {field.name for field in fields(Measurement)}  # a record of earlier versions has others
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """`memory_mb` is None where no training with that batch and resolution was measured."""
+    """`preview_s`: of the `seconds`, those of the previews. `memory_mb`: None where nothing with that batch was measured."""
 
     seconds: float
+    preview_s: float
     memory_mb: float | None
 
 
@@ -73,31 +82,28 @@ class Speed:
             except OSError:
                 log.exception("measurements could not be kept")
 
-    def estimate(self, settings: TrainSettings, family: str, resolution: int, device: str) -> Estimate | None:
-        """What a training will take; None where nothing like it was measured here."""
+    def estimate(
+        self, settings: TrainSettings, family: str, resolution: int, device: str, mode: str
+    ) -> Estimate | None:
+        """What a training will take in a memory mode; None where nothing like it was measured here."""
         with self._lock:
             alike = [m for m in self._read() if (m.family, m.device) == (family, device)]
         if not alike:
             return None
-        nearest = min(reversed(alike), key=lambda m: _distance(m, settings, resolution))
+        nearest = min(reversed(alike), key=lambda m: _distance(m, settings, resolution, mode))
         scale = (resolution / nearest.resolution) ** 2
-        previews = 0
-        if settings.preview_every:
-            prompts = len(settings.preview_prompt) or 2
-            previews = (settings.steps // settings.preview_every + 1) * prompts * len(settings.preview_seed)
+        previews = pictures_previewed(settings) * settings.preview_steps * nearest.sampling_s
+        previews *= Work.of(settings, resolution).pixels_previewed / nearest.resolution**2
         steps = settings.steps * settings.global_batch * nearest.picture_s * scale
-        same = (nearest.resolution, nearest.batch_size, nearest.checkpointing) == (
-            resolution, settings.batch_size, settings.gradient_checkpointing,
-        )  # fmt: skip
-        seconds = nearest.start_s + steps + previews * nearest.preview_s * scale
-        return Estimate(seconds, nearest.memory_mb if same else None)
+        same = (nearest.resolution, nearest.batch_size, nearest.memory) == (resolution, settings.batch_size, mode)
+        return Estimate(nearest.start_s + steps + previews, previews, nearest.memory_mb if same else None)
 
     def _read(self) -> list[Measurement]:
         if self._known is None:
             try:
                 found = json.loads(self._path.read_text(encoding="utf-8"))
-                self._known = [Measurement(**record) for record in found]
-            except (OSError, ValueError, TypeError):
+                self._known = [Measurement(**record) for record in found if record.keys() == _FIELDS]
+            except (OSError, ValueError, TypeError, AttributeError):
                 self._known = []
         return self._known
 
@@ -119,18 +125,33 @@ def measure(settings: TrainSettings, events: list[Event], family: str) -> Measur
         precision=settings.precision,
         resolution=settings.resolution or 512,
         batch_size=settings.batch_size,
-        checkpointing=settings.gradient_checkpointing,
+        memory=settings.memory_modes[0],
         picture_s=1 / last["images_per_s"],
-        preview_s=sorted(gaps)[len(gaps) // 2] if gaps else 0.0,
+        sampling_s=_per_sampling_step(gaps, settings),
         start_s=steps[0].time - stretch[0].time,
         memory_mb=last.get("memory_mb"),
     )
 
 
-def _distance(m: Measurement, settings: TrainSettings, resolution: int) -> tuple[int, ...]:
+def pictures_previewed(settings: TrainSettings) -> int:
+    """How many previews a training makes: at its start, each so many steps, and at its end."""
+    every, prompts = settings.preview_every, len(settings.preview_prompt) or DEFAULT_PREVIEWS[settings.kind]
+    return (-(-settings.steps // every) + 1) * prompts * len(settings.preview_seed) if every else 0
+
+
+def _per_sampling_step(gaps: list[float], settings: TrainSettings) -> float:
+    """Seconds of a preview's sampling step at the training's resolution, by the time that previews took."""
+    if not gaps:
+        return 0.0
+    resolution = settings.resolution or 512
+    pixels = Work.of(settings, resolution).pixels_previewed
+    return sorted(gaps)[len(gaps) // 2] / settings.preview_steps * resolution**2 / pixels
+
+
+def _distance(m: Measurement, settings: TrainSettings, resolution: int, mode: str) -> tuple[int, ...]:
     """How unlike a training a measurement is, the weightier first."""
     return (
-        m.checkpointing != settings.gradient_checkpointing,
+        m.memory != mode,
         abs(m.resolution - resolution),
         abs(m.batch_size - settings.batch_size),
     )

@@ -16,7 +16,7 @@ from lib_ti.option import Raw
 from lib_ti.runs.child import Child
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job, RunQueue
-from lib_ti.settings import CHANGEABLE
+from lib_ti.settings import CHANGEABLE, MEMORY_MODES, TrainSettings
 from lib_ti.webui import asking, results
 from lib_ti.webui.checking import Checking
 from lib_ti.webui.drafts import Drafts
@@ -112,7 +112,7 @@ class Starting:
                 changes["steps"] = str(steps)
             if form.get("less_memory"):
                 changes |= {
-                    "gradient_checkpointing": True, "batch_size": "1",
+                    "memory": _leaner(settings), "batch_size": "1",
                     "gradient_accumulation": str(settings.global_batch),
                 }  # fmt: skip
             child = Child({"run": str(folder.path), "changes": changes})
@@ -124,3 +124,8 @@ class Starting:
                 raise
             self._runs.refreshed_settings(folder)
         return {"run": run}
+
+
+def _leaner(settings: TrainSettings) -> str:
+    """The memory mode after the one that a training ran in."""
+    return MEMORY_MODES[min(MEMORY_MODES.index(settings.memory_modes[0]) + 1, len(MEMORY_MODES) - 1)]

@@ -1,0 +1,460 @@
+"""What is done to need less memory changes no numbers but where it says so, and the estimates are what the networks hold."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from reference.checkpoints import SIZES, write_checkpoint
+from reference.trainings import run, settings_for
+
+from lib_ti.embedding import formats
+from lib_ti.errors import TrainingFailed
+from lib_ti.model import bands, storage
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.economy import _lighten, economise
+from lib_ti.model.families import FAMILIES, SD1
+from lib_ti.model.loading import open_checkpoint
+from lib_ti.model.prompts import Word
+from lib_ti.runs.execute import create, execute
+from lib_ti.runs.folder import RunFolder
+from lib_ti.runs.reopen import reopen
+from lib_ti.settings import MEMORY_MODES, TrainSettings, parse
+from lib_ti.training import counting, needs
+from lib_ti.training.needs import Work
+from lib_ti.training.preflight import preflight
+from lib_ti.training.preview import NO_ROOM
+from lib_ti.training.relief import is_shortage
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session", params=["small", "v", "deep", "sd2", "sdxl"])
+def checkpoint(request, tmp_path_factory):
+    path = write_checkpoint(tmp_path_factory.mktemp("economy") / "model.safetensors", SIZES[request.param])
+    return open_checkpoint(path)
+
+
+def load(checkpoint, mode: str | None = None, packed: bool = False) -> StableDiffusion:
+    model = StableDiffusion.load(checkpoint, torch.float32, CPU, packed)
+    if mode == "fast":
+        _lighten(model.unet)  # which a CPU would not be asked to do
+    elif mode:
+        economise(model, mode)
+    return model
+
+
+def gradients(model: StableDiffusion) -> list[torch.Tensor]:
+    """Of the vectors, for a batch of two pictures; before them the prediction."""
+    dice = torch.Generator().manual_seed(3)
+    word = Word("my-mug", 0, 2)
+    tables = {
+        name: torch.randn(2, table.shape[1], generator=dice) * 0.05 for name, table in model.token_tables().items()
+    }
+    vectors = {name: value.requires_grad_() for name, value in tables.items()}
+    prompts = [model.vocabulary.encode(text, [word]) for text in ("a photo of my-mug", "my-mug on a table")]
+    latents, noise = torch.randn(2, 2, model.latent_channels, 12, 8, generator=dice)
+    found = model.predict(latents, torch.tensor([5, 800]), model.encode_prompts(prompts, vectors))
+    (found - noise).square().mean().backward()
+    return [found.detach(), *(value.grad for value in vectors.values())]
+
+
+# --- eight bits --------------------------------------------------------------------------------------------------
+
+
+def test_eight_bits_hold_each_row_to_a_sixteenth():
+    weight = (
+        torch.randn(40, 30, 3, 3, generator=torch.Generator().manual_seed(0))
+        * torch.logspace(-6, 2, 40)[:, None, None, None]
+    )
+    weight[7] = 0
+    packed, scale = storage.stored(weight)
+    back = storage.restored(packed, scale, torch.float32)
+    assert packed.dtype == torch.float8_e4m3fn
+    assert packed.element_size() == 1
+    largest = weight.abs().amax((1, 2, 3), keepdim=True)
+    assert bool(((back - weight).abs() <= weight.abs() / 16 + largest / 448 / 512).all())
+    assert bool((back[7] == 0).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "layer", [torch.nn.Linear(24, 40), torch.nn.Conv2d(24, 40, 3, padding=1), torch.nn.Conv2d(24, 24, 3, 2, 1)]
+)
+def test_packed_layers_compute_with_what_their_weights_come_back_to(layer, dtype):
+    network = torch.nn.Module()
+    network.mid_block = torch.nn.ModuleList([layer.__class__.__new__(layer.__class__)])
+    network.mid_block[0].__dict__.update(layer.__dict__)
+    network.mid_block[0]._parameters = {k: torch.nn.Parameter(v.to(dtype), False) for k, v in layer._parameters.items()}
+    shape = (2, 24) if isinstance(layer, torch.nn.Linear) else (2, 24, 6, 8)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    plain = network.mid_block[0]
+    storage.pack(network)
+    packed = network.mid_block[0]
+    assert packed.weight.dtype == torch.float8_e4m3fn
+    back = storage.restored(packed.weight, packed.scale, dtype)
+    found = packed(x)
+    (gradient,) = torch.autograd.grad(found.square().sum(), x)
+    how = (plain.stride, plain.padding) if isinstance(layer, torch.nn.Conv2d) else ()
+    kind = torch.nn.functional.conv2d if how else torch.nn.functional.linear
+    expected = kind(x, back, packed.bias, *how)
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.square().sum(), x)[0])
+
+
+def test_nothing_keeps_the_weights_that_were_brought_back(checkpoint):
+    """Between forward and backward pass no tensor as large as a weight in fp32 is kept that is none of the model's."""
+    model = load(checkpoint, "low")
+    own = {t.untyped_storage().data_ptr() for n in model.networks for t in (*n.parameters(), *n.buffers())}
+    shapes = {tuple(p.shape) for p in model.unet.parameters() if p.dtype == storage.FP8}
+    kept = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        gradients(model)
+    foreign = [t for t in kept if t.untyped_storage().data_ptr() not in own]
+    assert kept
+    assert not [t.shape for t in foreign if tuple(t.shape) in shapes or tuple(t.shape[::-1]) in shapes]
+
+
+def test_reading_into_eight_bits_is_packing_what_was_read(checkpoint):
+    at_once, afterwards = load(checkpoint, "low", packed=True), load(checkpoint, "low")
+    for a, b in zip(gradients(at_once), gradients(afterwards), strict=True):
+        assert torch.equal(a, b)
+    exact = load(checkpoint)
+    for one, other in zip(at_once.token_tables().values(), exact.token_tables().values(), strict=True):
+        assert torch.equal(one, other)  # what embeddings begin as
+    packed = sum(p.numel() for n in (at_once.unet,) for p in n.parameters() if p.dtype == storage.FP8)
+    assert packed > 0.8 * sum(p.numel() for p in at_once.unet.parameters())
+
+
+def test_eight_bits_train_to_nearly_the_same_losses(tmp_path):
+    from lib_ti.practice.concepts import FOLDER, MODEL
+
+    def losses(mode: str) -> list[float]:
+        settings = settings_for(
+            MODEL, FOLDER / "coin", tmp_path, name=f"my-{mode}", steps="20", batch_size="2", memory=mode
+        )
+        return [e.data["loss"] for e in run(settings).timeline().steps.values()]
+
+    exact, packed = losses("fast"), losses("low")
+    assert packed == pytest.approx(exact, rel=0.05)
+    assert sum(packed) == pytest.approx(sum(exact), rel=0.01)
+    assert packed != exact
+
+
+# --- twice -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["fast", "balanced"])
+def test_what_is_computed_twice_gives_the_same_gradients_to_the_bit(checkpoint, mode):
+    for found, expected in zip(gradients(load(checkpoint, mode)), gradients(load(checkpoint)), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_each_mode_keeps_less(checkpoint):
+    model = load(checkpoint)
+    kept = [counting.training_step(model, 128, 128, 1)]
+    for mode in ("fast", "balanced"):
+        _lighten(model.unet) if mode == "fast" else economise(model, mode)
+        kept.append(counting.training_step(model, 128, 128, 1))
+    for (peak, between), (less, less_between) in pairwise(kept):
+        assert less < peak
+        assert less_between < between
+
+
+def test_a_mode_can_be_asked_for_twice(checkpoint):
+    model = load(checkpoint, "balanced")
+    expected = gradients(model)
+    economise(model, "balanced")
+    economise(model, "fast")
+    assert all(map(torch.equal, gradients(model), expected))
+
+
+# --- bands -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("numbers", [1, 1 << 11, 1 << 14, 1 << 24])
+def test_the_vae_in_bands_gives_the_same_pictures(checkpoint, numbers, monkeypatch):
+    monkeypatch.setattr(bands, "NUMBERS", numbers)
+    whole, banded = load(checkpoint), load(checkpoint, "balanced")
+    dice = torch.Generator().manual_seed(1)
+    latents = torch.randn(2, whole.latent_channels, 9, 12, generator=dice)
+    torch.testing.assert_close(banded.decode_latents(latents), whole.decode_latents(latents), rtol=0, atol=1e-4)
+    pixels = torch.rand(1, 3, 8 * whole.factor, 6 * whole.factor, generator=dice) * 2 - 1
+    for found, expected in zip(banded.encode_pictures(pixels), whole.encode_pictures(pixels), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_bands_take_less_memory_than_the_whole():
+    usual, banded = (counting.bare(SD1, torch.bfloat16, mode) for mode in (None, "balanced"))
+    sides = (1024, 1024)
+    with torch.no_grad():
+        for kind, most in (("decoding", 0.7), ("encoding", 0.6)):
+            a, b = (counting._peak(m, counting.works(m, *sides)[kind]) for m in (usual, banded))
+            assert b < most * a
+
+
+# --- the estimates -----------------------------------------------------------------------------------------------
+
+
+def test_live_counts_what_is_alive():
+    held = torch.empty(100)
+    with counting.Live([held]) as live:
+        a = torch.empty(1000)
+        b = a.view(10, 100)
+        c = torch.empty(2000)
+        del c
+        d = torch.empty(500)
+        assert live.now() == 4 * (100 + 1000 + 500)
+    assert live.peak == 4 * (100 + 1000 + 2000)
+    assert len(b) + len(d)
+
+
+@pytest.mark.parametrize(("side", "batch"), [(512, 1), (384, 3)])
+@pytest.mark.parametrize("mode", [needs.PLAIN, *MEMORY_MODES])
+def test_the_table_says_what_the_networks_hold(side, batch, mode):
+    known = json.loads(needs.TABLE.read_text())["sd1"]["half"]
+    model = counting.bare(SD1, torch.bfloat16, None if mode == needs.PLAIN else mode)
+    packed = "packed_" if mode == "low" else ""
+    assert counting.size(model.unet) == known["weights"][f"{packed}unet"]
+    assert counting.size(model.text.encoders["clip_l"].model) == known["weights"][f"{packed}text"]
+    counted = counting.training_step(model, side, side, batch)[0]
+    assert needs.step_bytes(known[mode], batch, side**2) == pytest.approx(counted, rel=0.05)
+    with torch.no_grad():
+        for kind, work in counting.works(model, side, side).items():
+            assert needs.between(known[mode][kind], side**2) == pytest.approx(counting._peak(model, work), rel=0.05)
+
+
+def test_counting_without_weights_is_counting_with_them(checkpoint):
+    """The same networks on the CPU and on the meta device; attention has its own ways there and its own stand-in here."""
+    real = load(checkpoint, "balanced")
+    bare = load(checkpoint)
+    for network in bare.networks:
+        network.to("meta")
+    bare.device = counting.META
+    economise(bare, "balanced")
+    assert counting.count(bare, 128, 96, 2).kept == pytest.approx(counting.count(real, 128, 96, 2).kept, rel=0.03)
+
+
+def gb(family: str, mode: str, side: int, precision: str = "bf16") -> float:
+    return needs.needed_mb(family, mode, precision, Work(1, side**2, side**2), on_card=True) * 2**20 / 1e9
+
+
+def test_small_cards_are_enough():
+    assert gb("sd1", "fast", 512) <= 3.2
+    assert gb("sdxl", "balanced", 1024) <= 8.5
+    assert gb("sdxl", "low", 1024) <= 5.6
+    assert gb("sdxl", "low", 1024, "fp16") <= 5.6
+
+
+@pytest.mark.parametrize("family", [family.name for family in FAMILIES])
+@pytest.mark.parametrize("on_card", [True, False])
+def test_estimates_grow_with_the_work_and_shrink_with_the_mode(family, on_card):
+    def needed(mode: str, batch: int = 1, side: int = 512) -> float:
+        return needs.needed_mb(family, mode, "bf16", Work(batch, side**2, side**2), on_card)
+
+    assert needed("fast") > needed("balanced") > needed("low")
+    for mode in MEMORY_MODES:
+        assert needed(mode, batch=16) > needed(mode)
+        assert needed(mode, side=1024) > needed(mode)
+
+
+def test_the_first_mode_that_fits_is_taken():
+    work = Work(1, 1024**2, 1024**2)
+    needed = [needs.needed_mb("sdxl", mode, "bf16", work, on_card=True) for mode in MEMORY_MODES]
+
+    def chosen(free: float, modes=MEMORY_MODES) -> str:
+        return needs.fitting(modes, "sdxl", "bf16", work, free)[0]
+
+    assert [chosen(free) for free in (99_999, needed[0] - 1, needed[1] - 1, 10)] == ["fast", "balanced", "low", "low"]
+    assert chosen(99_999, MEMORY_MODES[1:]) == "balanced"
+
+
+# --- settings ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("memory", "checkpointing", "modes"),
+    [
+        ("auto", False, MEMORY_MODES), ("auto", True, ("balanced", "low")), ("fast", False, ("fast",)),
+        ("fast", True, ("balanced",)), ("low", False, ("low",)), ("low", True, ("low",)),
+    ],
+)  # fmt: skip
+def test_the_old_switch_asks_for_balanced_at_the_least(memory, checkpointing, modes):
+    settings, _ = parse({"memory": memory, "gradient_checkpointing": checkpointing})
+    assert settings.memory_modes == modes
+
+
+def test_a_run_of_before_goes_on(tiny_checkpoint, pictures, tmp_path):
+    folder = create(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, gradient_checkpointing="true")))
+    path = folder.path / "settings.json"
+    stored = json.loads(path.read_text())
+    del stored["settings"]["memory"]
+    path.write_text(json.dumps(stored))
+    assert execute(folder)
+    assert folder.settings.memory == "balanced"
+    assert folder.timeline().memory.data["mode"] == "balanced"
+
+
+# --- where memory runs out ---------------------------------------------------------------------------------------
+
+
+class Shortage:
+    """Lets calls of a method fail for want of memory while `fails(call, arguments)` says so. Counts calls from 0."""
+
+    def __init__(self, monkeypatch, owner, name, fails, error=torch.cuda.OutOfMemoryError):
+        self.calls = self.failed = 0
+        inner = getattr(owner, name)
+
+        def method(*arguments, **named):
+            call, self.calls = self.calls, self.calls + 1
+            if fails(call, arguments):
+                self.failed += 1
+                raise error("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return inner(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, method)
+
+
+def training(call, arguments) -> bool:
+    return torch.is_grad_enabled()
+
+
+def vectors(folder: RunFolder) -> torch.Tensor:
+    return formats.read(folder.embedding).vectors["clip_l"]
+
+
+def warnings(folder: RunFolder) -> list[str]:
+    return [event.data["message"] for event in folder.timeline().warnings]
+
+
+def losses(folder: RunFolder) -> list[float]:
+    return [event.data["loss"] for event in folder.timeline().steps.values()]
+
+
+def test_a_batch_that_does_not_fit_is_halved_without_losing_a_step(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+    def settings(name: str, **more: str) -> TrainSettings:
+        return settings_for(
+            tiny_checkpoint, pictures, tmp_path, name="my-mug", out=str(tmp_path / name), steps="5", **more
+        )
+
+    expected = run(settings("a", batch_size="1", gradient_accumulation="4"))
+    seen = []
+
+    def too_many(_, arguments):
+        seen.append(len(arguments[1]))
+        return torch.is_grad_enabled() and len(arguments[1]) > 1
+
+    shortage = Shortage(monkeypatch, StableDiffusion, "predict", too_many)
+    folder = run(settings("b", batch_size="4"))
+    assert shortage.failed == 2
+    assert seen[-20:] == [1] * 20
+    assert folder.embedding.read_bytes() == expected.embedding.read_bytes()
+    assert losses(folder) == losses(expected)
+    assert (folder.settings.batch_size, folder.settings.gradient_accumulation) == (1, 4)
+    assert [w for w in warnings(folder) if "pictures are taken at a time" in w] == [
+        "the memory ran out: 2 instead of 4 pictures are taken at a time, which changes nothing but the time",
+        "the memory ran out: 1 instead of 2 pictures are taken at a time, which changes nothing but the time",
+    ]
+
+
+def test_a_step_that_fails_half_way_is_done_again_whole(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+    """In the second micro-batch of the third step, when the first one's gradient is there already."""
+    settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="5", gradient_accumulation="2")
+    expected = run(replace(settings, out=tmp_path / "expected"))
+    count = iter(range(1000))
+    shortage = Shortage(
+        monkeypatch, StableDiffusion, "predict", lambda *_: torch.is_grad_enabled() and next(count) == 5
+    )
+    folder = run(settings)
+    assert shortage.failed == 1
+    assert folder.embedding.read_bytes() == expected.embedding.read_bytes()
+    assert losses(folder) == losses(expected)
+    assert folder.settings.memory == "balanced"
+    assert folder.timeline().memory.data["mode"] == "balanced"
+    assert any("computed twice" in warning for warning in warnings(folder))
+
+
+def test_then_come_eight_bits_and_then_a_sentence(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+    folder = create(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, batch_size="2")))
+    Shortage(monkeypatch, StableDiffusion, "predict", training)
+    with pytest.raises(TrainingFailed, match=r"not enough memory for this training.*--resolution"):
+        execute(folder)
+    assert (folder.settings.memory, folder.settings.batch_size) == ("low", 1)
+    assert len(warnings(folder)) == 3
+    monkeypatch.undo()
+    reopen(folder, {})
+    assert execute(folder)  # a resume begins where this one ended
+    assert folder.timeline().memory.data == {"mode": "low", "batch_size": 1}
+    assert len(warnings(folder)) == 3
+
+
+def test_reading_that_does_not_fit_is_done_in_eight_bits(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+    load = StableDiffusion.load.__func__
+
+    def scarce(cls, checkpoint, dtype, device, packed=False):
+        if not packed:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return load(cls, checkpoint, dtype, device, packed)
+
+    monkeypatch.setattr(StableDiffusion, "load", classmethod(scarce))
+    folder = run(settings_for(tiny_checkpoint, pictures, tmp_path))
+    assert folder.settings.memory == "low"
+
+
+def test_encoding_that_does_not_fit_makes_room(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+    expected = run(settings_for(tiny_checkpoint, pictures, tmp_path))
+    shortage = Shortage(monkeypatch, StableDiffusion, "encode_pictures", lambda call, _: call == 2)
+    folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, out=str(tmp_path / "b")))
+    assert shortage.failed == 1
+    assert folder.settings.memory == "balanced"
+    torch.testing.assert_close(vectors(folder), vectors(expected), rtol=1e-3, atol=1e-4)
+
+
+def test_previews_that_do_not_fit_are_left_out(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+    asked = {"steps": "4", "preview_every": "2", "preview_steps": "2", "preview_prompt": "my [name]"}
+    expected = run(settings_for(tiny_checkpoint, pictures, tmp_path, name="my-mug", **asked))
+    (tmp_path / "out" / "my-mug.safetensors").unlink()
+    shortage = Shortage(monkeypatch, StableDiffusion, "decode_latents", lambda call, _: call in (1, 2))
+    folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, **asked))
+    assert shortage.failed == 2  # once as it was, and once with more room
+    assert folder.embedding.read_bytes() == expected.embedding.read_bytes()
+    assert warnings(folder) == [NO_ROOM]
+    assert sorted({step for step, _, _ in folder.timeline().previews}) == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:83] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_what_is_a_want_of_memory(error, short):
+    assert is_shortage(error) is short
+
+
+def test_other_errors_are_not_swallowed(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+    folder = create(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
+    Shortage(monkeypatch, StableDiffusion, "predict", training, error=ZeroDivisionError)
+    with pytest.raises(TrainingFailed, match="ZeroDivisionError"):
+        execute(folder)
+
+
+def test_the_table_is_read_without_torch():
+    program = "import sys; from lib_ti.training import needs; needs.least_card_mb('sdxl', 1024); print('torch' in sys.modules)"
+    root = Path(__file__).parent.parent
+    answer = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"
