@@ -17,13 +17,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(1, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
 import numpy as np
 from PIL import Image
 from reference.checkpoints import SIZES, write_checkpoint
+
+ROOT = Path(__file__).parent.parent
 
 
 def draw(folder: Path, count: int) -> Path:

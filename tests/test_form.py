@@ -49,7 +49,7 @@ def schema(components):
 
 
 def test_every_option_has_a_field_or_is_the_servers():
-    assert set(form.offered(False)) == set(OPTIONS) - form.SERVER_DECIDES | {form.KEEP_GENERATING}
+    assert set(form.offered(False)) == set(OPTIONS) - form.SERVER_DECIDES - form.ABSORBED | {form.KEEP_GENERATING}
     assert set(OPTIONS) >= form.SERVER_DECIDES | form.SERVER_FILES
     assert set(form.LABELS) | set(form.HELP) | form.WIDE | set(form.PLACEHOLDERS) <= set(form.offered(False))
 
