@@ -1,8 +1,8 @@
 """The VAE in bands of rows: the same numbers as all at once, but for their rounding, and hardly more than two activations.
 
 A group norm's mean and deviation are of the whole picture, so they are found first; then norm, activation and convolution go
-over it band by band, each with the row above and the row below that a 3×3 convolution sees. So there are no seams. For
-inference alone.
+over it band by band, each with the row above and the row below that a 3×3 convolution sees. So there are no seams. Attention is
+taken some queries at a time. For inference alone.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch.nn import functional as F
 
-NUMBERS = 1 << 24  # in a band; 64 MB while they are fp32
+NUMBERS = 1 << 22  # in a band; 16 MB while they are fp32
 
 
 class BandedResnet(ResnetBlock2D):  # type: ignore[misc]
@@ -47,13 +48,32 @@ class BandedUpsample(Upsample2D):  # type: ignore[misc]
         return found
 
 
+class BandedAttention:
+    """Attention of all places of a picture to all, in the place of diffusers' own; of no more queries at a time than a band holds."""
+
+    def __call__(self, attention: Attention, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        b, c, height, width = x.shape
+        places = attention.group_norm(x.view(b, c, height * width)).transpose(1, 2)  # (b, n, c)
+        q, k, v = (
+            layer(places).unflatten(-1, (attention.heads, -1)).transpose(1, 2)  # (b, heads, n, d)
+            for layer in (attention.to_q, attention.to_k, attention.to_v)
+        )
+        found = torch.empty_like(q)
+        for band in _bands(height * width, height * width * attention.heads):
+            found[:, :, band] = F.scaled_dot_product_attention(q[:, :, band], k, v)
+        added: torch.Tensor = attention.to_out[0](found.transpose(1, 2).flatten(2))
+        return added.transpose(1, 2).reshape(x.shape).add_(x)
+
+
 def use(vae: torch.nn.Module) -> None:
-    """Let a VAE work in bands from now on, in the blocks that it can be done in."""
+    """Let a VAE, or a part of it, work in bands from now on, in the blocks that it can be done in."""
     for module in vae.modules():
         if type(module) is ResnetBlock2D and _is_plain(module):
             module.__class__ = BandedResnet
         elif type(module) is Upsample2D and module.use_conv and module.name == "conv" and module.norm is None:
             module.__class__ = BandedUpsample
+        elif isinstance(module, Attention) and _is_usual(module):
+            module.set_processor(BandedAttention())
 
 
 def _is_plain(block: ResnetBlock2D) -> bool:
@@ -62,6 +82,16 @@ def _is_plain(block: ResnetBlock2D) -> bool:
         and not (block.up or block.down)
         and block.output_scale_factor == 1.0
         and isinstance(block.nonlinearity, torch.nn.SiLU)
+    )
+
+
+def _is_usual(attention: Attention) -> bool:
+    return (
+        attention.group_norm is not None
+        and attention.spatial_norm is None
+        and attention.norm_q is None
+        and attention.residual_connection
+        and attention.rescale_output_factor == 1.0
     )
 
 

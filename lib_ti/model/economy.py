@@ -1,8 +1,9 @@
 """What a loaded model does to need less memory, in three modes.
 
-fast      nothing is computed twice but what costs next to nothing: activations, and norms before them
-balanced  the transformers' blocks are computed a second time in the backward pass; while the VAE works, the text encoders
-          leave the card and pictures go through the VAE in bands of rows
+fast      nothing is computed twice but what costs next to nothing: activations, and norms before them; latents become
+          pictures in bands of rows
+balanced  the transformers' blocks are computed a second time in the backward pass; pictures become latents in bands, too,
+          and while the VAE works, the text encoders leave the card
 low       as balanced, and the weights of UNet and text encoders lie in memory as eight-bit floats
 
 What is worth a second computation is told by the bytes it saves for each operation. With d channels and n places, a
@@ -55,6 +56,8 @@ def economise(model: StableDiffusion, mode: str) -> None:
         return
     unet, encoders = model.unet, [encoder.model for encoder in model.text.encoders.values()]
     _lighten(unet)
+    if model.vae is not None:
+        bands.use(model.vae.decoder)
     if mode == "fast":
         return
     for module in unet.modules():

@@ -29,10 +29,14 @@ from lib_ti.model.prompts import END, Vocabulary, Word
 from lib_ti.model.text import PromptEncoder, TextEncoder
 
 META = torch.device("meta")
+PRECISELY = 500
 
 
 class Live(TorchDispatchMode):
-    """Follows which tensors are alive while operations run. `peak`: the most bytes at a time, `held` included."""
+    """Follows which tensors are alive while operations run. `peak`: the most bytes at a time, `held` included.
+
+    It may be too small by the share that `PRECISELY` says, so that not all is looked through at each operation.
+    """
 
     def __init__(self, held: Iterable[torch.Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -47,7 +51,7 @@ class Live(TorchDispatchMode):
         for value in tree_flatten(found)[0]:
             if isinstance(value, torch.Tensor):
                 self._note(value)
-        if self._sum > self.peak:
+        if self._sum > self.peak + self.peak // PRECISELY:
             self.peak = max(self.peak, self.now())
         return found
 
