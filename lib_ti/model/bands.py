@@ -51,7 +51,7 @@ class BandedUpsample(Upsample2D):  # type: ignore[misc]
 class BandedAttention:
     """Attention of all places of a picture to all, in the place of diffusers' own; of no more queries at a time than a band holds."""
 
-    def __call__(self, attention: Attention, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    def __call__(self, attention: Attention, x: torch.Tensor, temb: None = None, **_: Any) -> torch.Tensor:
         b, c, height, width = x.shape
         places = attention.group_norm(x.view(b, c, height * width)).transpose(1, 2)  # (b, n, c)
         q, k, v = (
