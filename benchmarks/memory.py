@@ -29,6 +29,8 @@ from lib_ti.settings import MEMORY_MODES
 from lib_ti.training import counting, needs
 from lib_ti.training.device import DTYPES, choose_device, choose_precision
 
+KINDS = ("step", "sampling", "decoding", "encoding")
+
 
 def table() -> dict[str, Any]:
     return {family.name: of_family(family) for family in FAMILIES}
@@ -40,29 +42,24 @@ def compact(known: dict[str, Any]) -> str:
 
 
 def of_family(family: Family) -> dict[str, Any]:
-    found: dict[str, Any] = {"parameters": 0}
+    """Bytes of the weights in each precision, packed and not; and, in half precision, of what each kind of work holds."""
+    weights: dict[str, dict[str, int]] = {}
     for name, dtype in (("half", torch.bfloat16), ("full", torch.float32)):
-        by_mode: dict[str, Any] = {}
-        for mode in (needs.PLAIN, *MEMORY_MODES):
-            model = counting.bare(family, dtype, None if mode == needs.PLAIN else mode)
-            weights = by_mode.setdefault("weights", {})
-            packed = "packed_" if mode == "low" else ""
-            weights[f"{packed}unet"] = counting.size(model.unet)
-            weights[f"{packed}text"] = counting.size(*(e.model for e in model.text.encoders.values()))
-            weights["vae"] = counting.size(model.vae)
-            by_mode[mode] = curves(model)
-            if mode == needs.PLAIN:
-                found["parameters"] = sum(p.numel() for p in model.unet.parameters())
-        found[name] = by_mode
-    return found
+        model, packed = counting.bare(family, dtype, None), counting.bare(family, dtype, "low")
+        weights[name] = {
+            "unet": counting.size(model.unet), "text": counting.size(*texts(model)), "vae": counting.size(model.vae),
+            "packed_unet": counting.size(packed.unet), "packed_text": counting.size(*texts(packed)),
+        }  # fmt: skip
+    work = {}
+    for mode in (needs.PLAIN, "fast", "balanced"):
+        model = counting.bare(family, torch.bfloat16, None if mode == needs.PLAIN else mode)
+        counted = [counting.count(model, side, side, 1) for side in needs.SIDES]
+        work[mode] = {kind: [getattr(one, kind) for one in counted] for kind in KINDS}
+    return {"parameters": sum(p.numel() for p in model.unet.parameters()), "weights": weights, "work": work}
 
 
-def curves(model: StableDiffusion) -> dict[str, list[int]]:
-    """For each kind of work the bytes at each of `needs.SIDES`, and those of each further picture in a step."""
-    counted = [counting.count(model, side, side, 1) for side in needs.SIDES]
-    found = {kind: [getattr(one, kind) for one in counted] for kind in ("step", "sampling", "decoding", "encoding")}
-    pairs = [counting.training_step(model, side, side, 2)[0] for side in needs.SIDES]
-    return {**found, "further": [two - one for two, one in zip(pairs, found["step"], strict=True)]}
+def texts(model: StableDiffusion) -> list[torch.nn.Module]:
+    return [encoder.model for encoder in model.text.encoders.values()]
 
 
 def show(known: dict[str, Any]) -> None:
@@ -118,27 +115,24 @@ def measure(arguments: argparse.Namespace) -> None:
     device, side = choose_device(arguments.device), arguments.resolution
     precision = choose_precision(arguments.precision, device, needs.parameters_of(family.name))
     model = random_weights(counting.bare(family, DTYPES[precision], None), device, arguments.memory)
-    mode = needs.PLAIN if arguments.memory == "fast" and device.type == "cpu" else arguments.memory
-    known = json.loads(needs.TABLE.read_text())[family.name]["full" if precision == "fp32" else "half"]
-    weights = counting.size(*model.networks)
-    packed = "packed_" if mode == "low" else ""
-    expected = sum(known["weights"][name] for name in (f"{packed}unet", f"{packed}text", "vae"))
-    print(
-        f"{family.title}, {side} pixels, batch {arguments.batch_size}, {precision}, {mode}, {device}, torch {torch.__version__}"
-    )
-    print(f"{'':<12}{'measured MB':>14}{'estimate MB':>14}{'off':>8}")
+    known = needs.Known(family.name, arguments.memory, precision, on_card=device.type == "cuda")
+    weights, expected = counting.size(*model.networks), known.unet + known.text + known.vae
+    print(f"{family.title}, {side} pixels, batch {arguments.batch_size}, {precision}, {arguments.memory}, {device}")
+    print(f"{'':<12}{'measured MB':>14}{'estimate MB':>14}{'off':>8}{'with the weights':>18}")
 
     def line(name: str, found: float, estimate: float) -> None:
-        print(f"{name:<12}{found / 2**20:>14.0f}{estimate / 2**20:>14.0f}{estimate / found - 1:>8.1%}", flush=True)
+        whole = (expected + estimate) / (weights + found) - 1
+        print(
+            f"{name:<12}{found / 2**20:>14.0f}{estimate / 2**20:>14.0f}{estimate / found - 1:>8.1%}{whole:>18.1%}",
+            flush=True,
+        )
 
-    line("weights", weights, expected)
-    step = needs.step_bytes(known[mode], arguments.batch_size, side**2)
+    print(f"{'weights':<12}{weights / 2**20:>14.0f}{expected / 2**20:>14.0f}{expected / weights - 1:>8.1%}")
     found = allocated(lambda: counting.training_step(model, side, side, arguments.batch_size), device)
-    line("step", found, step)
-    line("with them", weights + found, expected + step)
+    line("step", found, arguments.batch_size * known.work("step", side**2))
     with torch.no_grad():
         for kind, work in counting.works(model, side, side).items():
-            line(kind, allocated(work, device), needs.between(known[mode][kind], side**2))
+            line(kind, allocated(work, device), known.work(kind, side**2))
 
 
 def main() -> None:

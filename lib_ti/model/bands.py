@@ -49,7 +49,7 @@ class BandedUpsample(Upsample2D):  # type: ignore[misc]
 
 
 class BandedAttention:
-    """Attention of all places of a picture to all, in the place of diffusers' own; of no more queries at a time than a band holds."""
+    """Attention of all places of a picture to all, in place of diffusers' own: no more queries at a time than a band holds."""
 
     def __call__(self, attention: Attention, x: torch.Tensor, temb: None = None, **_: Any) -> torch.Tensor:
         b, c, height, width = x.shape

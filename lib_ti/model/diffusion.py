@@ -153,6 +153,11 @@ class StableDiffusion:
         height, width = (side * self.factor for side in noisy.shape[2:])
         return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).expand(len(noisy), -1)
 
+    def tidy(self) -> None:
+        """Where room is short: give back what is reserved on the card and not in use, before work of another kind."""
+        if self.makes_room and self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @contextmanager
     def vae_at_hand(self) -> Iterator[None]:
         """The VAE is on the device within, and leaves its memory to the UNet afterwards."""
@@ -161,9 +166,11 @@ class StableDiffusion:
         try:
             for network in leaving:
                 network.to(away)
+            self.tidy()
             self.vae.to(self.device)
             yield
         finally:
             self.vae.to(away)
+            self.tidy()
             for network in leaving:
                 network.to(self.device)

@@ -1,7 +1,8 @@
 """What memory a training will need: an estimate before anything is loaded, in no time and without torch.
 
 The bytes stand in `needs.json`, counted by `benchmarks/memory.py` on the real networks of each family (`training.counting`)
-for pictures of some sizes, and between these they grow with the pixels.
+for pictures of some sizes, and grow with the pixels between and beyond them. A second picture in a step takes as much as the
+first, and what is computed in fp32 twice as much.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Any
 from lib_ti.settings import MEMORY_MODES, TrainSettings
 
 TABLE = Path(__file__).with_suffix(".json")
-SIDES = (256, 512, 1024, 1536)  # pixels
-CONTEXT_MB = 500  # what CUDA itself takes on a card, for each process
-WORK_MB = 64  # what its libraries take for their computations
+SIDES = (256, 512, 1024)  # pixels
+CONTEXT_MB = 470  # what CUDA itself takes on a card, for each process
+WORK_MB = 32  # what its libraries take for their computations
 PROCESS_MB = 650  # of a process that has done no more than import torch, transformers and diffusers
-SPARE = 1.05  # between what the tensors take and what is reserved for them
+SPARE = 1.04  # what is reserved for the tensors, by what they take
 PLAIN = "plain"  # in the table: as on a CPU, where the fast mode saves nothing
 
 
@@ -41,29 +42,38 @@ class Work:
         return cls(settings.batch_size, resolution**2, width * height, bool(settings.preview_every))
 
 
+class Known:
+    """What is known of a family's networks in a mode and precision: bytes of weights, and of what work holds beside them."""
+
+    def __init__(self, family: str, mode: str, precision: str, on_card: bool) -> None:
+        table, self._numbers = _table()[family], 2 if precision == "fp32" else 1  # of two bytes
+        weights = table["weights"]["full" if precision == "fp32" else "half"]
+        packed = "packed_" if mode == "low" else ""
+        self.unet, self.text, self.vae = weights[packed + "unet"], weights[packed + "text"], weights["vae"]
+        self._work = table["work"][PLAIN if mode == "fast" and not on_card else "balanced" if mode == "low" else mode]
+        self._vae_overflows = family == "sdxl" and precision == "fp16"  # it works in fp32 then
+        if self._vae_overflows:
+            self.vae *= 2
+
+    def work(self, kind: str, pixels: int) -> float:
+        """Bytes that a step, sampling, decoding or encoding holds for a picture of so many pixels."""
+        numbers = 2 if self._vae_overflows and kind in ("decoding", "encoding") else self._numbers
+        return numbers * between(self._work[kind], pixels)
+
+
 def needed_mb(family: str, mode: str, precision: str, work: Work, on_card: bool) -> float:
     """Memory of the card, CUDA's own included, or of the process on a CPU."""
-    known = _table()[family]["half" if precision in ("bf16", "fp16") else "full"]
-    mode = PLAIN if mode == "fast" and not on_card else mode
-    weights, held = known["weights"], known[mode]
-    packed = "packed_" if mode == "low" else ""
-    unet, text, vae = weights[packed + "unet"], weights[packed + "text"], weights["vae"]
-    pictures = held
-    if family == "sdxl" and precision == "fp16":  # whose VAE overflows in it, and works in fp32 then
-        pictures, vae = _table()[family]["full"][mode], _table()[family]["full"]["weights"]["vae"]
-    beside = unet if mode in ("balanced", "low") and on_card else unet + text  # the VAE's work
-    peaks = [
-        unet + text + step_bytes(held, work.batch_size, work.pixels),
-        beside + vae + between(pictures["encoding"], work.pixels),
-    ]
+    known = Known(family, mode, precision, on_card)
+    training = known.unet + known.text + work.batch_size * known.work("step", work.pixels)
+    beside_vae = known.unet + known.vae + (0 if on_card and mode != "fast" else known.text)
+    peaks = [training, beside_vae + known.work("encoding", work.pixels)]
     if work.previews:
         peaks += [
-            unet + text + between(held["sampling"], work.pixels_previewed),
-            beside + vae + between(pictures["decoding"], work.pixels_previewed),
+            training + (0 if on_card else known.vae),  # which stays there on a CPU
+            known.unet + known.text + known.work("sampling", work.pixels_previewed),
+            beside_vae + known.work("decoding", work.pixels_previewed),
         ]
-        if not on_card:  # where the VAE stays
-            peaks[0] += vae
-    mb: float = max(peaks) / 2**20 * SPARE
+    mb = max(peaks) / 2**20 * SPARE
     return mb + (CONTEXT_MB + WORK_MB if on_card else PROCESS_MB)
 
 
@@ -84,11 +94,6 @@ def parameters_of(family: str) -> int:
 def least_card_mb(family: str, resolution: int) -> float:
     """What the smallest card must have for a training with previews, a picture at a time."""
     return needed_mb(family, MEMORY_MODES[-1], "fp16", Work(1, resolution**2, resolution**2), on_card=True)
-
-
-def step_bytes(held: Mapping[str, Sequence[float]], batch_size: int, pixels: int) -> float:
-    """What a step holds beside the weights."""
-    return between(held["step"], pixels) + (batch_size - 1) * between(held["further"], pixels)
 
 
 def between(known: Sequence[float], pixels: int) -> float:

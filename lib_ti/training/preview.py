@@ -82,6 +82,7 @@ class Previews:
         self.recorder.event("warning", message=NO_ROOM)
 
     def _make(self, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
+        self.model.tidy()
         s, vocabulary = self.settings, self.model.vocabulary
         side = s.resolution or 512
         how = Sampling(
