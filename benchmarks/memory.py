@@ -51,7 +51,7 @@ def of_family(family: Family) -> dict[str, Any]:
             "packed_unet": counting.size(packed.unet), "packed_text": counting.size(*texts(packed)),
         }  # fmt: skip
     work = {}
-    for mode in (needs.PLAIN, "fast", "balanced"):
+    for mode in (needs.PLAIN, *MEMORY_MODES):
         model = counting.bare(family, torch.bfloat16, None if mode == needs.PLAIN else mode)
         counted = [counting.count(model, side, side, 1) for side in needs.SIDES]
         work[mode] = {kind: [getattr(one, kind) for one in counted] for kind in KINDS}

@@ -2,9 +2,10 @@
 
 fast      nothing is computed twice but what costs next to nothing: activations, and norms before them; latents become
           pictures in bands of rows
-balanced  the transformers' blocks are computed a second time in the backward pass; pictures become latents in bands, too,
-          and while the VAE works, the text encoders leave the card
-low       as balanced, and the weights of UNet and text encoders lie in memory as eight-bit floats
+balanced  the transformers' blocks are computed a second time in the backward pass; while the VAE works, the text encoders
+          leave the card
+low       as balanced, and the weights of UNet and text encoders lie in memory as eight-bit floats; pictures become latents in
+          bands, too, whose rounding is another
 
 What is worth a second computation is told by the bytes it saves for each operation. With d channels and n places, a
 transformer's block keeps 17 d n numbers and takes 24 d² n multiplications beside its attention; a residual block keeps 2 d n
@@ -67,8 +68,9 @@ def economise(model: StableDiffusion, mode: str) -> None:
         for layer in encoder.text_model.encoder.layers:
             if not is_recomputed(layer.mlp):
                 recompute(layer.mlp)
-    make_room(model)
+    model.makes_room = True
     if mode == "low":
+        make_room(model)
         for network in (unet, *encoders):
             pack(network)
 

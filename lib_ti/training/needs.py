@@ -46,11 +46,12 @@ class Known:
     """What is known of a family's networks in a mode and precision: bytes of weights, and of what work holds beside them."""
 
     def __init__(self, family: str, mode: str, precision: str, on_card: bool) -> None:
-        table, self._numbers = _table()[family], 2 if precision == "fp32" else 1  # of two bytes
+        table = _table()[family]
+        self._numbers = 2 if precision == "fp32" else 1  # of two bytes
         weights = table["weights"]["full" if precision == "fp32" else "half"]
         packed = "packed_" if mode == "low" else ""
         self.unet, self.text, self.vae = weights[packed + "unet"], weights[packed + "text"], weights["vae"]
-        self._work = table["work"][PLAIN if mode == "fast" and not on_card else "balanced" if mode == "low" else mode]
+        self._work = table["work"][PLAIN if mode == "fast" and not on_card else mode]
         self._vae_overflows = family == "sdxl" and precision == "fp16"  # it works in fp32 then
         if self._vae_overflows:
             self.vae *= 2
@@ -58,7 +59,8 @@ class Known:
     def work(self, kind: str, pixels: int) -> float:
         """Bytes that a step, sampling, decoding or encoding holds for a picture of so many pixels."""
         numbers = 2 if self._vae_overflows and kind in ("decoding", "encoding") else self._numbers
-        return numbers * between(self._work[kind], pixels)
+        held: float = numbers * between(self._work[kind], pixels)
+        return held
 
 
 def needed_mb(family: str, mode: str, precision: str, work: Work, on_card: bool) -> float:

@@ -17,7 +17,7 @@ import torch
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.economy import economise
+from lib_ti.model.economy import economise, make_room
 from lib_ti.settings import MEMORY_MODES, TrainSettings
 from lib_ti.training import needs
 from lib_ti.training.recorder import Recorder
@@ -99,6 +99,7 @@ class Relief:
             self._settle(replace(s, memory=mode))
             if model:
                 economise(model, mode)
+                make_room(model)
                 give_back()
         else:
             raise TrainingFailed(
