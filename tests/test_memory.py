@@ -236,7 +236,9 @@ def test_the_table_says_what_the_networks_hold(mode, precision):
         with torch.no_grad():
             for kind, work in counting.works(model, side, side).items():
                 whole = known.unet + counting._peak(model, work)
-                assert known.unet + known.work(kind, side**2) == pytest.approx(whole, rel=0.05)
+                assert known.unet + known.work(kind, side**2) == pytest.approx(
+                    whole, rel=0.06
+                )  # bands are fp32 in any precision
 
 
 def test_counting_without_weights_is_counting_with_them(checkpoint):

@@ -59,8 +59,7 @@ class Known:
     def work(self, kind: str, pixels: int) -> float:
         """Bytes that a step, sampling, decoding or encoding holds for a picture of so many pixels."""
         numbers = 2 if self._vae_overflows and kind in ("decoding", "encoding") else self._numbers
-        held: float = numbers * between(self._work[kind], pixels)
-        return held
+        return numbers * between(self._work[kind], pixels)
 
 
 def needed_mb(family: str, mode: str, precision: str, work: Work, on_card: bool) -> float:
@@ -75,7 +74,7 @@ def needed_mb(family: str, mode: str, precision: str, work: Work, on_card: bool)
             known.unet + known.text + known.work("sampling", work.pixels_previewed),
             beside_vae + known.work("decoding", work.pixels_previewed),
         ]
-    mb = max(peaks) / 2**20 * SPARE
+    mb: float = max(peaks) / 2**20 * SPARE
     return mb + (CONTEXT_MB + WORK_MB if on_card else PROCESS_MB)
 
 
