@@ -25,7 +25,7 @@ FIELDS: dict[str, frozenset[str]] = {
     "validation": frozenset({"step", "loss"}),
     "snapshot": frozenset({"step", "file"}),
     "saving": frozenset({"step"}),
-    "memory": frozenset({"mode", "batch_size", "needed_mb", "free_mb"}),
+    "memory": frozenset({"mode", "batch_size", "acceleration", "needed_mb", "free_mb"}),
     "warning": frozenset({"message"}),
     "finished": frozenset({"step", "file"}),
     "stopped": frozenset({"step"}),
@@ -35,7 +35,7 @@ FIELDS: dict[str, frozenset[str]] = {
 
 `learning_rate_2`: of the second text encoder, where there is one. `memory_mb`: peak memory of the device, or of the process
 on a CPU. `norm`: mean length of the vectors. `similarity`: mean cosine to where they started. `file`: relative to the run
-folder, but absolute in `finished`. `memory`: how memory is saved from here on; `needed_mb` is an estimate, and both numbers
+folder, but absolute in `finished`. `memory`: how memory and time are saved from here on; `needed_mb` is an estimate, and both numbers
 hold what CUDA itself takes on the card.
 """
 

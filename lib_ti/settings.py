@@ -136,6 +136,13 @@ class TrainSettings:
         "Memory",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
+    acceleration: str = _option(
+        "auto",
+        "how steps are computed sooner, to the same result but for rounding; arranged: on a CPU, with a second copy of many "
+        "weights in memory; graphs: on a card, where its processor is too slow for it; auto: what the machine gains by",
+        "Memory",
+        choices=("auto", "none", "arranged", "graphs"),
+    )
     memory: str = _option(
         "auto",
         "what is done to need less memory; balanced: compute parts twice, about a third longer; low: keep the frozen model in "

@@ -70,7 +70,7 @@ def use(vae: torch.nn.Module) -> None:
     for module in vae.modules():
         if type(module) is ResnetBlock2D and _is_plain(module):
             module.__class__ = BandedResnet
-        elif type(module) is Upsample2D and module.use_conv and module.name == "conv" and module.norm is None:
+        elif type(module) is Upsample2D and module.name == "conv" and module.norm is None and _has_weight(module.conv):
             module.__class__ = BandedUpsample
         elif isinstance(module, Attention) and _is_usual(module):
             module.set_processor(BandedAttention())
@@ -79,10 +79,16 @@ def use(vae: torch.nn.Module) -> None:
 def _is_plain(block: ResnetBlock2D) -> bool:
     return (
         block.time_emb_proj is None
+        and _has_weight(block.conv1)
         and not (block.up or block.down)
         and block.output_scale_factor == 1.0
         and isinstance(block.nonlinearity, torch.nn.SiLU)
     )
+
+
+def _has_weight(conv: Any) -> bool:
+    """Whether it is a convolution whose weight is its own, and not arranged for oneDNN."""
+    return isinstance(conv, torch.nn.Conv2d) and conv.weight is not None
 
 
 def _is_usual(attention: Attention) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from lib_ti.model.checkpoint import Checkpoint
+from lib_ti.model.convolution import arrange
+from lib_ti.model.graphs import Graphed
 from lib_ti.model.noise import Noise
 from lib_ti.model.prompts import END, Prompt, Vocabulary
 from lib_ti.model.text import Context, PromptEncoder, TextEncoder
@@ -32,6 +34,7 @@ class StableDiffusion:
     dtype: torch.dtype
     blank_empty: bool = False
     makes_room: bool = False
+    graphed: Graphed | None = None
 
     @classmethod
     def load(
@@ -139,14 +142,29 @@ class StableDiffusion:
         `frames` (b, 6): how each picture was cut, as in `data.latents.Example.frame`; None where it is whole. A family whose
         UNet does not ask for it has no pooled context.
         """
-        told = {}
+        told: tuple[torch.Tensor, ...] = ()
         if context.pooled is not None:
-            frames = self._whole(noisy) if frames is None else frames
-            told = {"text_embeds": context.pooled, "time_ids": frames.to(self.device)}
-        predicted: torch.Tensor = self.unet(
-            noisy.to(self.dtype), t.to(self.device), encoder_hidden_states=context.features, added_cond_kwargs=told
-        ).sample
-        return predicted.float()
+            told = context.pooled, (self._whole(noisy) if frames is None else frames).to(self.device)
+        through = self.graphed or self._through_unet
+        return through(noisy.to(self.dtype), t.to(self.device), context.features, *told).float()
+
+    def _through_unet(
+        self, noisy: torch.Tensor, t: torch.Tensor, features: torch.Tensor, *told: torch.Tensor
+    ) -> torch.Tensor:
+        """`told`: the pooled context and the frames, in families whose UNet asks for them."""
+        added = dict(zip(("text_embeds", "time_ids"), told, strict=False))
+        predicted: torch.Tensor = self.unet(noisy, t, encoder_hidden_states=features, added_cond_kwargs=added).sample
+        return predicted
+
+    def arrange(self) -> None:
+        """Arrange the weights of the convolutions once for all, see `model.convolution`: sooner on a CPU, in more memory."""
+        arrange(self.unet, backward=True)
+        if self.vae is not None:
+            arrange(self.vae, backward=False)
+
+    def use_graphs(self) -> None:
+        """Let the UNet's training steps go by CUDA graphs, see `model.graphs`."""
+        self.graphed = Graphed(self._through_unet)
 
     def _whole(self, noisy: torch.Tensor) -> torch.Tensor:
         """The frames of pictures of which nothing is cut off."""

@@ -7,8 +7,10 @@ import time
 import torch
 
 from lib_ti.checks import check_device
+from lib_ti.model.convolution import can_arrange, gain
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+WORTH_ARRANGING = 1.3  # times faster, of one convolution; a whole step gains less than half of it
 LARGE = 100_000_000  # parameters; below, a CPU spends its time elsewhere and fp32 is the more exact
 
 
@@ -44,6 +46,25 @@ def choose_precision(asked: str, device: torch.device, parameters: int) -> str:
     if asked == "fp16" and not _works(torch.float16):
         raise ValueError("this torch does not do fp16 on a CPU; use bf16 or fp32")
     return asked
+
+
+def choose_acceleration(asked: str, device: torch.device, precision: str, parameters: int) -> str:
+    """How the steps of a UNet of so many parameters are computed sooner; what "auto" means is what the device gains by.
+
+    Raises ValueError with a sentence where the device cannot do what is asked.
+    """
+    if device.type == "cuda":
+        if asked == "arranged":
+            raise ValueError("arranged is for a CPU; use graphs or none on a card")
+        return "graphs" if asked == "auto" else asked
+    if asked == "graphs":
+        raise ValueError("graphs are for a card; use arranged or none on a CPU")
+    dtype = DTYPES[precision]
+    if asked == "arranged" and not can_arrange(dtype):
+        raise ValueError(f"this torch does not do it in {precision} on this processor; use none")
+    if asked != "auto":
+        return asked
+    return "arranged" if parameters >= LARGE and can_arrange(dtype) and gain(dtype) > WORTH_ARRANGING else "none"
 
 
 def _works(dtype: torch.dtype) -> bool:

@@ -79,7 +79,11 @@ class Loop:
             at_a_time = self.relief.settings.batch_size
             return update(state, self.model, self.source, pictures, at_a_time, applied, s.clip, s.clip_at)
 
-        return self.relief.attempt(step, self.model, state.optimizer.zero_grad, in_batches=True)
+        loss = self.relief.attempt(step, self.model, state.optimizer.zero_grad, in_batches=True)
+        if self.model.graphed and (why := self.model.graphed.failure):
+            self.model.graphed = None
+            self.recorder.event("warning", message=f"steps go without CUDA graphs, which changes only the time: {why}")
+        return loss
 
     def _rates(self) -> dict[str, LearningRate]:
         """For each text encoder, the first one's and the others'; a list of rates is a schedule of its own."""

@@ -19,7 +19,7 @@ from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.loading import open_checkpoint, with_vae
 from lib_ti.model.prompts import Vocabulary, Word
 from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings
-from lib_ti.training.device import choose_device, choose_precision
+from lib_ti.training.device import choose_acceleration, choose_device, choose_precision
 from lib_ti.training.places import answering_to, existing, inside_embeddings, space_needed, unwritable
 from lib_ti.training.suiting import suited, suits_as_start
 
@@ -60,13 +60,13 @@ class _Preflight:
         changes: dict[str, object] = {"captions": captions}
         if checkpoint:
             found = suited(self.settings, checkpoint)
-            changes |= found.changes | {"precision": self._precision(checkpoint)}
+            changes |= found.changes | self._machine(checkpoint)
             self.problems += found.problems
             self.warnings += found.warnings
             resolution = self.settings.resolution or checkpoint.resolution
             self._disk(sizes, resolution)
         else:
-            self._precision(None)
+            self._machine(None)
         if self.problems or checkpoint is None:
             raise BadInput(self.problems)
         return Plan(replace(self.settings, **changes), templates, initial, self.warnings)  # type: ignore[arg-type]
@@ -195,16 +195,22 @@ class _Preflight:
         self.warnings += warnings
         return embedding
 
-    def _precision(self, checkpoint: Checkpoint | None) -> str:
-        option = "device"
+    def _machine(self, checkpoint: Checkpoint | None) -> dict[str, object]:
+        """What is left to the machine."""
+        s, parameters, option = self.settings, checkpoint.parameters if checkpoint else 0, "device"
         try:
             if not self._faulty(option):
-                device = choose_device(self.settings.device)
+                device = choose_device(s.device)
                 option = "precision"
-                return choose_precision(self.settings.precision, device, checkpoint.parameters if checkpoint else 0)
+                precision = choose_precision(s.precision, device, parameters)
+                option = "acceleration"
+                return {
+                    "precision": precision,
+                    "acceleration": choose_acceleration(s.acceleration, device, precision, parameters),
+                }
         except ValueError as error:
             self._report(option, error)
-        return "fp32"
+        return {}
 
     def _places(self) -> None:
         """The folders to write to, and whether the name is free."""

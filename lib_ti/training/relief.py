@@ -86,7 +86,12 @@ class Relief:
 
     def _give_way(self, model: StableDiffusion | None, in_batches: bool) -> None:
         s = self.settings
-        if in_batches and s.batch_size > 1:
+        if model and model.graphed:  # which hold on to a step's memory between steps
+            model.graphed = None
+            give_back()
+            self._tell("steps go without CUDA graphs, which changes nothing but the time")
+            self._settle(replace(s, acceleration="none"))
+        elif in_batches and s.batch_size > 1:
             fewer = next(n for n in range(s.batch_size // 2, 0, -1) if s.global_batch % n == 0)
             smaller = replace(s, batch_size=fewer, gradient_accumulation=s.global_batch // fewer)
             self._tell(
@@ -114,7 +119,9 @@ class Relief:
         if settings != self.settings:
             self.recorder.settle(settings)
         self.settings = settings
-        self.recorder.event("memory", mode=self.mode, batch_size=settings.batch_size, **told)
+        self.recorder.event(
+            "memory", mode=self.mode, batch_size=settings.batch_size, acceleration=settings.acceleration, **told
+        )
 
 
 def give_back() -> None:

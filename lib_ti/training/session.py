@@ -19,7 +19,7 @@ from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.economy import economise
 from lib_ti.model.prompts import Word
-from lib_ti.settings import TrainSettings
+from lib_ti.settings import MEMORY_MODES, TrainSettings
 from lib_ti.training import start
 from lib_ti.training.batch import BatchSource
 from lib_ti.training.device import DTYPES, choose_device
@@ -72,6 +72,10 @@ class Session:
         def load() -> StableDiffusion:
             loaded = StableDiffusion.load(self.checkpoint, DTYPES[s.precision], device, packed=relief.mode == "low")
             economise(loaded, relief.mode)
+            if s.acceleration == "graphs" and device.type == "cuda":
+                loaded.use_graphs()
+            elif s.acceleration == "arranged" and device.type == "cpu" and relief.mode == MEMORY_MODES[0]:
+                loaded.arrange()
             return loaded
 
         model = relief.attempt(load, None)

@@ -43,6 +43,7 @@ LABELS = {
     "clip_skip": "CLIP skip",
     "clip": "Gradient limit",
     "clip_at": "Gradient limit at",
+    "acceleration": "Acceleration",
     "memory": "Memory mode",
     "latent_cache_mb": "Cache for encoded pictures",
     "buckets": "Keep shapes",

@@ -1,0 +1,95 @@
+"""A network's work on a card as CUDA graphs: launched once for all, instead of kernel by kernel.
+
+With one picture at a time a large card waits for the processor, which launches some thousand kernels for each step. A graph
+holds them all, forward and backward, and is launched at once. Its tensors have their places for good, so there is one for each
+shape of picture; they share their memory, as only one is at work at a time.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+log = logging.getLogger("lib_ti")
+
+MOST = 8  # shapes; further ones go kernel by kernel
+ALIKE = 0.02  # relative difference of predictions and gradients, which bf16's rounding explains
+
+Compute = Callable[..., torch.Tensor]
+Tensors = tuple[torch.Tensor, ...]
+
+
+class Graphed:
+    """`compute`, by graphs where gradients are wanted. `capture` makes a graph of it for inputs of one shape.
+
+    A graph is tried out when it is made. If it cannot be made or gives other numbers, everything goes kernel by kernel from
+    then on, and `failure` says why.
+    """
+
+    def __init__(self, compute: Compute, capture: Callable[[Compute, Tensors], Compute] | None = None) -> None:
+        self._compute, self._capture = compute, capture or _Capture()
+        self._known: dict[tuple[Any, ...], Compute] = {}
+        self.failure = ""
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        if self.failure or not torch.is_grad_enabled() or not any(x.requires_grad for x in inputs):
+            return self._compute(*inputs)
+        key = tuple((x.shape, x.dtype, x.requires_grad) for x in inputs)
+        if key not in self._known and len(self._known) < MOST:
+            self._add(key, inputs)
+        return self._known.get(key, self._compute)(*inputs)
+
+    def _add(self, key: tuple[Any, ...], inputs: Tensors) -> None:
+        # of their own, and away from where they were computed: a graph's capture must not reach what lies before it
+        samples = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
+        try:
+            graph = self._capture(self._compute, samples)
+            difference = _difference(graph, self._compute, inputs)
+        except torch.cuda.OutOfMemoryError:
+            self._give_up("there is no memory for them")
+            raise
+        except RuntimeError as error:
+            log.warning("CUDA graphs cannot be used here", exc_info=error)
+            self._give_up(str(error).splitlines()[0] if str(error) else "they cannot be made")
+        else:
+            if difference < ALIKE:
+                self._known[key] = graph
+            else:
+                self._give_up(f"their numbers differ by {difference:.2g}")
+
+    def _give_up(self, why: str) -> None:
+        self.failure = why
+        self._known.clear()  # which gives their memory back
+
+
+class _Capture:
+    """torch's own capture, for functions that share the memory of their graphs where this torch can."""
+
+    def __init__(self) -> None:
+        self._shared: dict[str, Any] = {}
+
+    def __call__(self, compute: Compute, samples: Tensors) -> Compute:
+        make = torch.cuda.make_graphed_callables
+        if not self._shared and "pool" in inspect.signature(make).parameters:
+            self._shared = {"pool": torch.cuda.graph_pool_handle()}
+        graph: Compute = make(compute, samples, allow_unused_input=True, **self._shared)  # type: ignore[no-untyped-call]
+        return graph
+
+
+def _difference(graph: Compute, compute: Compute, inputs: Tensors) -> float:
+    """The largest relative difference between two ways to the same prediction and gradients."""
+
+    def results(way: Compute) -> list[torch.Tensor]:
+        own = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
+        found = way(*own)
+        wanted = [x for x in own if x.requires_grad]
+        gradients = torch.autograd.grad(found, wanted, torch.ones_like(found), allow_unused=True)
+        # a graph's results are overwritten by its next launch
+        return [found.detach().clone(), *(g.clone() for g in gradients if g is not None)]
+
+    pairs = zip(results(graph), results(compute), strict=True)
+    return max(float((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-12)) for a, b in pairs)

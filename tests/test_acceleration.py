@@ -1,0 +1,190 @@
+"""Steps that are computed sooner: the same numbers but for rounding, and a way back."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reference.checkpoints import SIZES, write_checkpoint
+from reference.trainings import run, settings_for
+from safetensors.torch import load_file
+
+from lib_ti.events import read
+from lib_ti.model import convolution
+from lib_ti.model.convolution import ArrangedConv2d, arrange, can_arrange, gain
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.graphs import MOST, Graphed
+from lib_ti.model.loading import open_checkpoint
+from lib_ti.practice.concepts import MODEL
+from lib_ti.training.device import choose_acceleration
+
+CPU = torch.device("cpu")
+needs_onednn = pytest.mark.skipif(not can_arrange(torch.float32), reason="this torch has no oneDNN")
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@needs_onednn
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize(("inner", "outer"), [(16, 48), (48, 16)])
+def test_an_arranged_convolution_and_its_gradient_are_those_of_torch(inner, outer, padding):
+    plain = torch.nn.Conv2d(inner, outer, 3, padding=padding).requires_grad_(False)
+    network = torch.nn.Sequential(torch.nn.Conv2d(inner, outer, 3, padding=padding).requires_grad_(False))
+    network.load_state_dict({"0.weight": plain.weight, "0.bias": plain.bias})
+    arrange(network, backward=True)
+    assert isinstance(network[0], ArrangedConv2d)
+    assert network[0].weight is None
+    x = numbers(2, inner, 9, 7).requires_grad_()
+    found, wanted = network(x), plain(x)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    g = numbers(*wanted.shape, seed=1)
+    (gradient,) = torch.autograd.grad(found, x, g)
+    torch.testing.assert_close(gradient, torch.autograd.grad(wanted, x, g)[0], atol=1e-5, rtol=1e-5)
+
+
+@needs_onednn
+def test_without_gradients_strides_are_taken_too():
+    plain = torch.nn.Conv2d(3, 8, 3, stride=2).requires_grad_(False)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2).requires_grad_(False))
+    network.load_state_dict({"0.weight": plain.weight, "0.bias": plain.bias})
+    arrange(network, backward=False)
+    assert isinstance(network[0], ArrangedConv2d)
+    torch.testing.assert_close(network(numbers(1, 3, 9, 9)), plain(numbers(1, 3, 9, 9)), atol=1e-5, rtol=1e-5)
+
+
+def test_what_gains_nothing_stays():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(32, 32, 1),
+        torch.nn.Conv2d(32, 32, 3, padding=1, groups=2),
+        torch.nn.Conv2d(32, 32, 3, padding=1, stride=2),
+        torch.nn.Conv2d(32, 4, 3, padding=1),
+        torch.nn.Conv2d(32, 32, 3, padding="same"),
+        torch.nn.Conv2d(32, 32, 3, padding=1, padding_mode="reflect"),
+    )
+    arrange(network, backward=True)
+    assert all(type(layer) is torch.nn.Conv2d for layer in network)
+
+
+@needs_onednn
+@pytest.mark.parametrize("sizes", ["small", "sd2", "sdxl"])
+def test_a_training_learns_the_same(sizes, tmp_path, monkeypatch):
+    """The losses, and the vectors learned, are the same but for fp32's rounding."""
+    monkeypatch.setattr(convolution, "LEAST", 4)  # these models' widths
+    checkpoint = write_checkpoint(tmp_path / "model.safetensors", SIZES[sizes])
+    (tmp_path / "pictures").mkdir()
+    for i in range(2):  # not plain ones, whose norms would divide rounding by next to nothing
+        noise = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "pictures" / f"{i}.png")
+    found = {}
+    for how in ("none", "arranged"):
+        (tmp_path / how).mkdir()
+        asked = settings_for(checkpoint, tmp_path / "pictures", tmp_path / how, steps="3", acceleration=how)
+        folder = run(asked)
+        assert folder.settings.acceleration == how
+        losses = [event.data["loss"] for event in read(folder.events)[0] if event.kind == "step"]
+        found[how] = losses, load_file(folder.settings.out / "my-mug.safetensors")
+    (losses, vectors), (plain_losses, plain_vectors) = found["arranged"], found["none"]
+    assert losses == pytest.approx(plain_losses, rel=1e-4)
+    for name, plain in plain_vectors.items():
+        torch.testing.assert_close(vectors[name], plain, atol=1e-4, rtol=1e-3)
+
+
+def test_pictures_pass_an_arranged_vae_the_same():
+    model = StableDiffusion.load(open_checkpoint(MODEL), torch.float32, CPU)
+    pixels = numbers(1, 3, 64, 64).clamp(-1, 1)
+    before = model.encode_pictures(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
+    model.arrange()
+    after = model.encode_pictures(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
+    for found, wanted in zip(after, before, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def compute(x, y):
+    return (x * y).sum(0)
+
+
+def test_a_graph_is_made_once_for_each_shape():
+    made = []
+
+    def capture(way, samples):
+        made.append([tuple(s.shape) for s in samples])
+        return way
+
+    graphed = Graphed(compute, capture)
+    for size in (2, 3, 2, 3):
+        x, y = numbers(size, 4), numbers(size, 4).requires_grad_()
+        torch.testing.assert_close(graphed(x, y), compute(x, y))
+    assert made == [[(2, 4), (2, 4)], [(3, 4), (3, 4)]]
+    with torch.no_grad():
+        graphed(numbers(5, 4), numbers(5, 4))
+    graphed(numbers(6, 4), numbers(6, 4))  # nobody wants a gradient
+    assert len(made) == 2
+    assert not graphed.failure
+
+
+def test_there_are_no_more_graphs_than_memory_is_good_for():
+    made = []
+    graphed = Graphed(compute, lambda way, _: made.append(1) or way)
+    for size in range(1, MOST + 3):
+        graphed(numbers(size, 4), numbers(size, 4).requires_grad_())
+    assert len(made) == MOST
+
+
+@pytest.mark.parametrize(
+    "capture",
+    [
+        lambda way, _: lambda x, y: way(x, y) * 1.1,
+        lambda way, _: lambda x, y: way(x, y * 1.1 - y.detach() * 0.1),  # the prediction is right, its gradient is not
+    ],
+    ids=["prediction", "gradient"],
+)
+def test_a_graph_with_other_numbers_is_not_used(capture):
+    graphed = Graphed(compute, capture)
+    x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
+    torch.testing.assert_close(graphed(x, y), compute(x, y))
+    assert "differ" in graphed.failure
+
+
+def test_where_no_graph_can_be_made_it_goes_on_without(caplog):
+    def capture(way, _):
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    graphed = Graphed(compute, capture)
+    x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
+    with caplog.at_level(logging.WARNING):
+        torch.testing.assert_close(graphed(x, y), compute(x, y))
+    assert graphed.failure == "operation not permitted when stream is capturing"
+    assert "CUDA graphs cannot be used" in caplog.text
+    torch.testing.assert_close(graphed(x, y), compute(x, y))
+
+
+def test_a_shortage_of_memory_is_the_trainings_business():
+    def capture(way, _):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    graphed = Graphed(compute, capture)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        graphed(numbers(2, 4), numbers(2, 4).requires_grad_())
+    assert graphed.failure
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "reason"), [("graphs", "cpu", "for a card"), ("arranged", "cuda", "for a CPU")]
+)
+def test_what_a_device_cannot_do_is_said(asked, device, reason):
+    with pytest.raises(ValueError, match=reason):
+        choose_acceleration(asked, torch.device(device), "fp32", 10**9)
+
+
+def test_auto_is_what_the_device_gains_by():
+    assert choose_acceleration("auto", torch.device("cuda"), "bf16", 10**9) == "graphs"
+    assert choose_acceleration("auto", CPU, "fp32", 10**6) == "none"  # the practice model's results are the same to the byte
+    assert choose_acceleration("none", CPU, "fp32", 10**9) == "none"
+
+
+@needs_onednn
+def test_the_gain_is_measured():
+    assert gain(torch.float32) > 0
