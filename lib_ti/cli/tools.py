@@ -117,7 +117,7 @@ def doctor(arguments: Sequence[str]) -> int:
     Parser("doctor", "Look at what this machine has, and say what is missing.").read_strictly(arguments)
     healthy = True
     print(f"lib_ti {__version__}, Python {platform.python_version()} on {platform.platform()}")
-    for package in ("torch", "diffusers", "transformers", "safetensors", "PIL", "numpy", "yaml", "tqdm"):
+    for package in ("torch", "diffusers", "transformers", "safetensors", "PIL", "numpy", "yaml", "tqdm", "ftfy"):
         try:
             module = __import__(package)
             print(f"  {package} {getattr(module, '__version__', '')}")

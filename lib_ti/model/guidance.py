@@ -52,9 +52,10 @@ class Guidance:
             *found, without = self._predict(noisy, t, _joined([wanted, unwanted])).split(1)
         else:
             found, without = list(self._predict(noisy, t, wanted).split(1)), self._predict(noisy, t, unwanted)
-        return without + sum(
-            (weight * (one - without) for weight, one in zip(weights, found, strict=True)), torch.zeros_like(without)
-        )
+        predicted: torch.Tensor = without
+        for weight, one in zip(weights, found, strict=True):
+            predicted = predicted + weight * (one - without)
+        return predicted
 
     def _predict(self, noisy: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
         count = len(context.features)

@@ -7,6 +7,7 @@ files that ship with the package. CLIP's two implementations share its vocabular
 from __future__ import annotations
 
 import html
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,7 +91,8 @@ class Tokenizer:
         *front, last = (self._letters[byte] for byte in word.encode(errors="replace"))
         parts = [*front, last + _LAST]
         while len(parts) > 1:
-            rank, pair = min((self._ranks.get(pair, len(self._ranks)), pair) for pair in zip(parts, parts[1:]))
+            pairs = itertools.pairwise(parts)
+            rank, pair = min((self._ranks.get(pair, len(self._ranks)), pair) for pair in pairs)
             if rank == len(self._ranks):
                 break
             parts = list(_joined(parts, pair))
@@ -116,7 +118,7 @@ def _letters() -> Iterator[tuple[int, str]]:
     """For each byte the letter that stands for it in the vocabulary: its own in Latin-1 where that can be seen."""
     hidden = 256
     for byte in range(256):
-        if 33 <= byte <= 126 or 161 <= byte <= 172 or 174 <= byte:
+        if 33 <= byte <= 126 or 161 <= byte <= 172 or byte >= 174:
             yield byte, chr(byte)
         else:
             yield byte, chr(hidden)

@@ -4,10 +4,12 @@ Started with the program's own Python, so nothing of this project is imported. I
 in the sizes that the request names, and get the weights of the checkpoint; all settings are its defaults. The request:
 
     {"family": "sd1", "checkpoint": FILE, "embeddings": FOLDER, "tokenizer": FOLDER, "steps": 10,
-     "encoders": {PREFIX: [width, layers, projection or 0]}, "asked": [{"prompt": ..., "negative": false, "clip_skip": 1}, ...]}
+     "encoders": {PREFIX: [width, layers, projection or 0]}, "frame_width": 32,
+     "asked": [{"prompt": ..., "negative": false, "clip_skip": 1}, ...]}
 
-OUT holds for prompt number I its tensors as one text: "I.crossattn", and for SDXL "I.vector"; and as txt2img divides it, for
-part P and stage S, "I.P.S.crossattn" ..., with the parts' weights and the stages' ends in the metadata.
+OUT holds for prompt number I its tensors as one text, unless it is a negative one: "I.crossattn", and for SDXL "I.vector";
+and as txt2img divides it, for part P and stage S, "I.P.S.crossattn" ..., with the parts' weights and the stages' ends in the
+metadata.
 """
 
 import json
@@ -68,18 +70,22 @@ def openclip(width, layers, projection, **options):
 
 def build(request):
     """Its model, without UNet and VAE, made ready as it makes every model ready."""
-    import safetensors.torch
     import torch
-    from modules import sd_hijack, sd_models, sd_models_xl
+    from modules import devices, sd_hijack, sd_models, sd_models_xl
 
-    weights = safetensors.torch.load_file(request["checkpoint"])
+    from safetensors import safe_open
+
+    devices.dtype_unet = torch.float32  # as where it reads a checkpoint with --no-half
 
     def filled(embedder, prefix):
-        own = {name[len(prefix) :]: value.float() for name, value in weights.items() if name.startswith(prefix)}
+        with safe_open(request["checkpoint"], "pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            own = {name[len(prefix) :]: file.get_tensor(name).float() for name in names}
         inner = embedder.transformer if hasattr(embedder, "transformer") else embedder.model
         missing, unexpected = inner.load_state_dict(own, strict=False)
         left = [name for name in missing if not name.endswith(("position_ids", "attn_mask"))]
-        assert not left and set(unexpected) <= {"text_model.embeddings.position_ids"}, (left, unexpected)
+        assert not left, left
+        assert set(unexpected) <= {"text_model.embeddings.position_ids", "logit_scale"}, unexpected
         return embedder.eval()
 
     class Model(torch.nn.Module):
@@ -92,7 +98,7 @@ def build(request):
         get_learned_conditioning = sd_models_xl.get_learned_conditioning
 
     sizes = list(request["encoders"].items())
-    prefix, (width, layers, projection) = sizes[0]
+    prefix, (width, layers, _) = sizes[0]
     if request["family"] == "sdxl":
         from sgm.modules import GeneralConditioner
 
@@ -102,19 +108,16 @@ def build(request):
         second = openclip(*sizes[1][1], always_return_pooled=True, legacy=False)
         from sgm.modules.encoders.modules import ConcatTimestepEmbedderND
 
-        embedders = [filled(first, prefix), filled(second, sizes[1][0])]
-        keys = ["txt", "txt"]
-        for key in ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple"):
-            embedders.append(ConcatTimestepEmbedderND(256))
-            keys.append(key)
-        for embedder, key in zip(embedders, keys):
-            embedder.input_key, embedder.ucg_rate, embedder.legacy_ucg_val, embedder.is_trainable = (
-                key,
-                0.0,
-                None,
-                False,
-            )
-        model.conditioner.embedders = torch.nn.ModuleList(embedders)
+        frames = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
+        embedders = {
+            ("txt", 1): filled(first, prefix),
+            ("txt", 2): filled(second, sizes[1][0]),
+            **{(key, 0): ConcatTimestepEmbedderND(request["frame_width"]) for key in frames},
+        }
+        for (key, _), embedder in embedders.items():
+            embedder.input_key, embedder.ucg_rate = key, 0.0
+            embedder.legacy_ucg_val, embedder.is_trainable = None, False
+        model.conditioner.embedders = torch.nn.ModuleList(embedders.values())
     else:
         model = Model()
         made = openclip(width, layers, 0) if request["family"] == "sd2" else clip(width, layers, request["tokenizer"])
@@ -130,6 +133,7 @@ def conditions(model, request):
     """The tensors by name, and weights and ends."""
     import torch
     from modules import prompt_parser, shared
+    from modules.processing_scripts.comments import strip_comments
 
     tensors, told, steps = {}, {}, request["steps"]
 
@@ -141,13 +145,15 @@ def conditions(model, request):
         shared.opts.CLIP_stop_at_last_layers = asked["clip_skip"]
         texts = prompt_parser.SdConditioning([asked["prompt"]], asked["negative"], 64, 64)
         with torch.no_grad():
-            whole = model.get_learned_conditioning(texts)
+            whole = None if asked["negative"] else model.get_learned_conditioning(texts)
+            texts[0] = strip_comments(texts[0])
             if asked["negative"]:
                 parts = [(1.0, prompt_parser.get_learned_conditioning(model, texts, steps)[0])]
             else:
                 found = prompt_parser.get_multicond_learned_conditioning(model, texts, steps).batch[0]
                 parts = [(part.weight, part.schedules) for part in found]
-        put(f"{i}", {k: v[0] for k, v in whole.items()} if isinstance(whole, dict) else whole[0])
+        if whole is not None:
+            put(f"{i}", {k: v[0] for k, v in whole.items()} if isinstance(whole, dict) else whole[0])
         told[i] = [[weight, [stage.end_at_step for stage in stages]] for weight, stages in parts]
         for p, (_, stages) in enumerate(parts):
             for s, stage in enumerate(stages):
