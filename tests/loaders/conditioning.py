@@ -72,7 +72,6 @@ def build(request):
     """Its model, without UNet and VAE, made ready as it makes every model ready."""
     import torch
     from modules import devices, sd_hijack, sd_models, sd_models_xl
-
     from safetensors import safe_open
 
     devices.dtype_unet = torch.float32  # as where it reads a checkpoint with --no-half
