@@ -180,7 +180,7 @@ class TestName:
         assert complaint("name", name=name)
 
     def test_of_nothing_that_a_prompt_could_hold(self, complaint):
-        assert "no letters or digits" in complaint("name", name="\ufffd")
+        assert "no letters or digits" in complaint("name", name="&nbsp;")
 
     @pytest.mark.parametrize("existing", ["my-mug.safetensors", "My-MUG.safetensors", "my-mug.pt", "MY-mug.BIN"])
     def test_that_is_taken(self, desk, complaint, existing):
