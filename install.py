@@ -33,6 +33,8 @@ IMPORTED_AS = {  # the package that has it, as pip is asked for it, by the modul
     "PIL": "Pillow>=9.5",
     "huggingface_hub": "huggingface_hub>=0.25,<1",
     "regex": "regex",
+    "ftfy": "ftfy>=6.1",
+    "wcwidth": "wcwidth",
     "filelock": "filelock",
     "requests": "requests",
 }

@@ -159,7 +159,10 @@ class TrainSettings:
         100, "a preview each so many steps; 0: none", "Previews", unit="steps", low=0, high=1e6
     )
     preview_prompt: tuple[str, ...] = _option(
-        (), f"prompt of a preview, with {NAME_SLOT}; give it again for more", "Previews", metavar="P"
+        (),
+        f"prompt of a preview, with {NAME_SLOT}, in the WebUIs' notation; give it again for more",
+        "Previews",
+        metavar="P",
     )
     preview_negative_prompt: str = _option("", "what previews should not show", "Previews")
     preview_seed: tuple[int, ...] = _option(

@@ -23,7 +23,6 @@ from test_pictures import png_header
 
 from lib_ti.cli import COMMANDS, main
 from lib_ti.model.loading import open_checkpoint
-from lib_ti.model.prompts import Vocabulary
 from lib_ti.model.weights import open_weights
 from lib_ti.names import FORBIDDEN
 from lib_ti.runs.folder import RunFolder
@@ -38,10 +37,9 @@ Lines = Callable[..., list[str]]
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tiny_checkpoint) -> Iterator[None]:
-    """The tokenizer and the checkpoint are read once: to read them anew takes most of the time of a refusal."""
-    tokenizer, checkpoint = Vocabulary()._tokenizer, open_checkpoint(tiny_checkpoint)
+    """The checkpoint is read once: to read it anew takes most of the time of a refusal."""
+    checkpoint = open_checkpoint(tiny_checkpoint)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Vocabulary, "_tokenizer", tokenizer)
         known = {tiny_checkpoint: checkpoint}
         patch.setattr(preflight, "open_checkpoint", lambda path: known.get(path) or open_checkpoint(path))
         yield
@@ -182,7 +180,7 @@ class TestName:
         assert complaint("name", name=name)
 
     def test_of_nothing_that_a_prompt_could_hold(self, complaint):
-        assert "no letters or digits" in complaint("name", name="\ufffd")
+        assert "no letters or digits" in complaint("name", name="&nbsp;")
 
     @pytest.mark.parametrize("existing", ["my-mug.safetensors", "My-MUG.safetensors", "my-mug.pt", "MY-mug.BIN"])
     def test_that_is_taken(self, desk, complaint, existing):

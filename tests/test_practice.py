@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from lib_ti.embedding import formats
+from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.guidance import guide
 from lib_ti.model.loading import open_checkpoint
 from lib_ti.model.prompts import Word
 from lib_ti.model.sampling import sample
@@ -84,12 +86,12 @@ def test_the_model_draws_what_it_is_asked_for(model):
     asked = [
         random_scene(rng, style="plain", thing=thing) for thing in ("star", "mug", "mushroom", "car", "coin", "robot")
     ]
+    conditioner = Conditioner(model, [], model.no_vectors())
     right = {"thing": 0, "colour": 0, "ground": 0}
     for seed, scene in enumerate(asked):
         noun = {"coin": "dax", "robot": "blick"}.get(scene.thing, scene.thing)
-        prompt = model.vocabulary.encode(f"a photo of a {scene.colour} {noun} {scene.ground}")
-        nothing = model.no_vectors()
-        (verdict,) = judge.judge([sample(model, prompt, model.vocabulary.encode(""), nothing, seed, SAMPLING)])
+        prompt = f"a photo of a {scene.colour} {noun} {scene.ground}"
+        (verdict,) = judge.judge([sample(guide(conditioner, prompt, "", SAMPLING.steps), seed, SAMPLING)])
         for question in right:
             right[question] += getattr(verdict, question) == getattr(scene, question)
     assert all(count >= 5 for count in right.values()), right

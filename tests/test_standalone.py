@@ -21,8 +21,7 @@ from lib_ti.embedding.combine import combine
 from lib_ti.embedding.formats import safetensors_bytes
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, UnusableFile
-from lib_ti.model import emphasis
-from lib_ti.model.prompts import PLAIN, Vocabulary, Word
+from lib_ti.model.prompts import Word
 from lib_ti.webui.standalone import PRACTICE, Standalone, Wanted, checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,8 +72,11 @@ class TestGenerate:
         assert made.infotexts[1].startswith("a cat\nNegative prompt: a dog\nSteps: 2, ")
         assert "Seed: 4, Size: 64x64, Model: tiny" in made.infotexts[1]
 
-    def test_the_end_of_a_long_prompt_is_said_to_be_left_out(self, host):
-        assert "longer than 75 tokens" in host.generate(Wanted("cat " * 90, **SMALL)).note
+    def test_words_count_wherever_they_stand_and_whenever_they_come(self, host):
+        write_word(host, "my-word", 0.5)
+        for prompt in ("cat " * 90 + "{}", "a cat AND a {}", "a [cat:my-{}:0]"):
+            assert picture(host, prompt.format("my-word")) != picture(host, prompt.format("mug"))
+        assert picture(host, "a cat", negative="cat " * 90 + "my-word") != picture(host, "a cat", negative="cat " * 90)
 
     def test_interrupting_keeps_what_is_done(self, host):
         steps = []
@@ -147,45 +149,12 @@ class TestCheckpoints:
                 checkpoints(path)
 
 
-class TestEmphasis:
-    @pytest.mark.parametrize(
-        ("text", "pieces"),
-        [
-            ("a (red:1.5) mug", [("a ", 1), ("red", 1.5), (" mug", 1)]),
-            ("(a)[b]", [("a", 1.1), ("b", 1 / 1.1)]),
-            ("((a))", [("a", 1.21)]),
-            ("(a (b:2):0.5)", [("a ", 0.5), ("b", 1.0)]),
-            (r"a \(b\) \[c\] \\", [("a (b) [c] \\", 1)]),
-            ("a: b, 1:2 :3) (c", [("a: b, 1:2 :3) ", 1), ("c", 1.1)]),
-            ("a:1.5) [b:0.5]", [("a:1.5) ", 1), ("b:0.5", 1 / 1.1)]),
-            ("(a:-1)", [("a", -1)]),
-            ("(a:.)", [("a:.", 1.1)]),
-            ("", []),
-        ],
-    )
-    def test_syntax(self, text, pieces):
-        found = emphasis.split(text)
-        assert [piece for piece, _ in found] == [piece for piece, _ in pieces]
-        assert [strength for _, strength in found] == pytest.approx([strength for _, strength in pieces])
-
-    def test_tokens(self):
-        vocabulary, word = Vocabulary(), Word("my-word", 3, 2)
-        plain = vocabulary.encode("a photo of my-word here", [word])
-        same = emphasis.encode(vocabulary, "a photo of my-word here", [word])
-        assert (same.ids, same.rows, set(same.strengths)) == (plain.ids, plain.rows, {1.0})
-        strong = emphasis.encode(vocabulary, "a photo of (my-word:1.5) here", [word])
-        assert (strong.ids, strong.rows) == (plain.ids, plain.rows)
-        assert [row for row, strength in zip(strong.rows, strong.strengths, strict=True) if strength == 1.5] == [3, 4]
-        long = emphasis.encode(vocabulary, "(cat:2) " * 80, [])
-        assert (len(long.ids), long.truncated) == (77, True)
-        assert long.rows[-1] == PLAIN
-
-    def test_several_words_in_one_table(self):
-        embeddings = [Embedding(name, {"clip_l": torch.full((n, 4), float(n))}) for name, n in (("a", 2), ("b", 3))]
-        words, vectors = combine(embeddings, {"clip_l": 4}, torch.device("cpu"))
-        assert words == [Word("a", 0, 2), Word("b", 2, 3)]
-        assert vectors["clip_l"][:, 0].tolist() == [2, 2, 3, 3, 3]
-        assert combine([], {"clip_l": 4}, torch.device("cpu"))[1]["clip_l"].shape == (0, 4)
+def test_several_words_in_one_table():
+    embeddings = [Embedding(name, {"clip_l": torch.full((n, 4), float(n))}) for name, n in (("a", 2), ("b", 3))]
+    words, vectors = combine(embeddings, {"clip_l": 4}, torch.device("cpu"))
+    assert words == [Word("a", 0, 2), Word("b", 2, 3)]
+    assert vectors["clip_l"][:, 0].tolist() == [2, 2, 3, 3, 3]
+    assert combine([], {"clip_l": 4}, torch.device("cpu"))[1]["clip_l"].shape == (0, 4)
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ from lib_ti.embedding.fit import unfit
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint import Checkpoint
+from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.guidance import guide
 from lib_ti.model.loading import open_checkpoint, with_vae
 from lib_ti.model.sampling import Sampling, sample
 from lib_ti.training.device import DTYPES, choose_device, choose_precision
@@ -76,14 +78,12 @@ def generate_pictures(request: Request) -> None:
     """Make the pictures as OUT/SEED.png, with what made them in the PNG's "parameters" as the WebUIs write it."""
     model = StableDiffusion.load(request.checkpoint, DTYPES[request.precision], request.device)
     words, vectors = combine(request.embeddings, request.checkpoint.widths_by_encoder, model.device)
-    prompt = model.vocabulary.encode(request.prompt, words)
-    negative = model.vocabulary.encode(request.negative_prompt, words)
-    if prompt.truncated or negative.truncated:
-        print(f"Note: the prompt is longer than {model.vocabulary.room} tokens; its end is left out")
+    conditioner = Conditioner(model, words, vectors)
+    guidance = guide(conditioner, request.prompt, request.negative_prompt, request.how.steps)
     request.out.mkdir(exist_ok=True)
     for i in tqdm(range(request.count), unit="picture"):
         seed = request.seed + i
-        image = sample(model, prompt, negative, vectors, seed, request.how)
+        image = sample(guidance, seed, request.how)
         path = request.out / f"{seed}.png"
         info = PngInfo()
         told = request.how.infotext(request.prompt, request.negative_prompt, seed, request.checkpoint.path.stem)

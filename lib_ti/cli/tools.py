@@ -55,7 +55,8 @@ def generate(arguments: Sequence[str]) -> int:
         metavar="FILE",
         help="an embedding; give it again for more",
     )
-    parser.add_argument("--prompt", required=True, metavar="P")
+    syntax = "in the WebUIs' notation, as in (a:1.2), BREAK, [a:b:0.5], a AND b; of any length"
+    parser.add_argument("--prompt", required=True, metavar="P", help=syntax)
     parser.add_argument("--negative-prompt", default="", metavar="N")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--count", default="4", metavar="N", help="how many pictures, of seeds one after another [4]")
@@ -117,7 +118,7 @@ def doctor(arguments: Sequence[str]) -> int:
     Parser("doctor", "Look at what this machine has, and say what is missing.").read_strictly(arguments)
     healthy = True
     print(f"lib_ti {__version__}, Python {platform.python_version()} on {platform.platform()}")
-    for package in ("torch", "diffusers", "transformers", "safetensors", "PIL", "numpy", "yaml", "tqdm"):
+    for package in ("torch", "diffusers", "transformers", "safetensors", "PIL", "numpy", "yaml", "tqdm", "ftfy"):
         try:
             module = __import__(package)
             print(f"  {package} {getattr(module, '__version__', '')}")

@@ -13,8 +13,9 @@ from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.convolution import arrange
 from lib_ti.model.graphs import Graphed
 from lib_ti.model.noise import Noise
-from lib_ti.model.prompts import END, Prompt, Vocabulary
+from lib_ti.model.prompts import Prompt, Vocabulary
 from lib_ti.model.text import Context, PromptEncoder, TextEncoder
+from lib_ti.model.tokens import END
 
 
 @dataclass

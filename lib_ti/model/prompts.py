@@ -7,16 +7,12 @@ WebUIs find it; there as many places are left as it has vectors. Its text featur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
 
-from transformers import CLIPTokenizer
+from lib_ti.model.tokens import CLIP, END, START, Dialect, tokenizer
 
 PLAIN = -1  # the row of a token that is no learned vector
-END = 49407  # the token that ends a prompt; the last word of CLIP's vocabulary
 
 
 @dataclass(frozen=True)
@@ -36,27 +32,36 @@ class Prompt:
     rows: tuple[int, ...]
     truncated: bool = False
 
-    @property
-    def empty(self) -> bool:
-        """Whether it says nothing: its end follows its start."""
-        return len(self.ids) < 2 or self.ids[1] == END
-
     def holds(self, word: Word) -> bool:
         return word.first + word.count - 1 in self.rows
 
 
-class Vocabulary:
-    """CLIP's tokenizer, from the files that ship with the package."""
+class Named:
+    """Words, found by the tokens of their names."""
 
-    folder = Path(__file__).parent / "tokenizer"
+    def __init__(self, words: Iterable[Word], dialect: Dialect = CLIP) -> None:
+        """Of two words of one name the latter counts; a name without tokens can call none."""
+        latest: dict[str, Word] = {}
+        for word in words:
+            latest.pop(word.name, None)
+            latest[word.name] = word
+        named = ((tokenizer().encode(name, dialect), word) for name, word in latest.items())
+        self._named = sorted((pair for pair in named if pair[0]), key=lambda pair: -len(pair[0]))
+
+    def at(self, ids: Sequence[int], place: int) -> tuple[Word, int] | None:
+        """The word that is named at a place among tokens, and how many of them its name takes up; the longest there is."""
+        for name, word in self._named:
+            if ids[place : place + len(name)] == name:
+                return word, len(name)
+        return None
+
+
+class Vocabulary:
+    """Plain prompts of one length, such as those that are learned from: nothing in them is syntax."""
 
     def __init__(self, length: int = 77) -> None:
         """`length`: tokens of a prompt, its start and end included."""
         self.length = length
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return CLIPTokenizer.from_pretrained(str(self.folder))
 
     @property
     def room(self) -> int:
@@ -65,15 +70,11 @@ class Vocabulary:
 
     def tokens(self, text: str) -> list[int]:
         """The numbers of a text's tokens, without start and end; where a text spells those out they are left out too."""
-        tokenizer = self._tokenizer
-        ids: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
-        return [i for i in ids if i not in (tokenizer.bos_token_id, tokenizer.eos_token_id)]
+        return [i for i in tokenizer().encode(text) if i not in (START, END)]
 
     def text(self, token: int) -> str:
         """A token as people would write it; a word's part keeps a hyphen where it goes on."""
-        word: str = self._tokenizer.convert_ids_to_tokens(token)
-        readable: str = self._tokenizer.convert_tokens_to_string([word])
-        return readable.strip() if word.endswith("</w>") else readable + "-"
+        return tokenizer().text(token)
 
     def encode(self, text: str, words: Sequence[Word] = (), must_hold: Word | None = None) -> Prompt:
         """The prompt for `text`, cut to the room there is.
@@ -90,25 +91,22 @@ class Vocabulary:
 
     def _with_places(self, ids: list[int], words: Sequence[Word]) -> list[tuple[int, int]]:
         """(token, row) pairs, each mention of a word exchanged for its places."""
-        names = sorted(((self.tokens(word.name), word) for word in words), key=lambda pair: -len(pair[0]))
+        named = Named(words)
         result: list[tuple[int, int]] = []
         at = 0
         while at < len(ids):
-            for name, word in names:
-                if name and ids[at : at + len(name)] == name:
-                    result += _places(word)
-                    at += len(name)
-                    break
+            if found := named.at(ids, at):
+                word, length = found
+                result += _places(word)
+                at += length
             else:
                 result.append((ids[at], PLAIN))
                 at += 1
         return result
 
     def _assemble(self, places: list[tuple[int, int]]) -> Prompt:
-        tokenizer = self._tokenizer
         kept = places[: self.room]
-        end = (tokenizer.eos_token_id, PLAIN)
-        whole = [(tokenizer.bos_token_id, PLAIN), *kept, *[end] * (self.length - 1 - len(kept))]
+        whole = [(START, PLAIN), *kept, *[(END, PLAIN)] * (self.length - 1 - len(kept))]
         ids, rows = zip(*whole, strict=True)
         return Prompt(ids, rows, truncated=len(places) > self.room)
 

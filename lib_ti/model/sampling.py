@@ -1,11 +1,11 @@
 """Pictures from prompts.
 
-The samplers are diffusers'; the guidance is Ho & Salimans, "Classifier-Free Diffusion Guidance", 2022.
+The samplers are diffusers'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,8 @@ from diffusers import (
 )
 from PIL import Image
 
-from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.guidance import Guidance
 from lib_ti.model.noise import Noise
-from lib_ti.model.prompts import Prompt
 
 
 @dataclass(frozen=True)
@@ -66,37 +65,22 @@ def _scheduler(name: str, noise: Noise) -> Any:
 
 
 @torch.no_grad()
-def sample(
-    model: StableDiffusion,
-    prompt: Prompt,
-    negative: Prompt,
-    vectors: Mapping[str, torch.Tensor],
-    seed: int,
-    how: Sampling,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Image.Image:
+def sample(guidance: Guidance, seed: int, how: Sampling, stopped: Callable[[], bool] = lambda: False) -> Image.Image:
     """One picture. The noise comes from the CPU's generator, so a seed means the same on every device.
 
     Raises Interrupted when `stopped` says so, asked at each step.
     """
+    model = guidance.model
     generator = torch.Generator().manual_seed(seed)
     scheduler = _scheduler(how.sampler, model.noise)
     scheduler.set_timesteps(how.steps)
     shape = (1, model.latent_channels, how.height // model.factor, how.width // model.factor)
     latents = torch.randn(shape, generator=generator).to(model.device) * scheduler.init_noise_sigma
-    guided = how.guidance != 1.0
-    context = model.encode_prompts([negative, prompt] if guided else [prompt], vectors)
-    if guided and model.blank_empty and negative.empty:
-        context = context.blanked(0)
-    for t in scheduler.timesteps:
+    for step, t in enumerate(scheduler.timesteps):
         if stopped():
             raise Interrupted
         noisy = scheduler.scale_model_input(latents, t)
-        if guided:
-            without, with_prompt = model.predict(noisy.expand(2, -1, -1, -1), t.expand(2), context).chunk(2)
-            predicted = without + how.guidance * (with_prompt - without)
-        else:
-            predicted = model.predict(noisy, t.expand(1), context)
+        predicted = guidance.predict(noisy, t, step, how.guidance)
         extra = {} if how.sampler == "ddim" else {"generator": generator}
         latents = scheduler.step(predicted, t, latents, **extra).prev_sample
     with model.vae_at_hand():

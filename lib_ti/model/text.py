@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from lib_ti.model.prompts import END, PLAIN, Prompt
+from lib_ti.model.prompts import PLAIN, Prompt
+from lib_ti.model.tokens import CLIP, END, OPENCLIP, Dialect
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,9 @@ class Context:
     def to(self, dtype: torch.dtype) -> Context:
         return Context(self.features.to(dtype), None if self.pooled is None else self.pooled.to(dtype))
 
-    def blanked(self, row: int) -> Context:
-        """The same with zeros for one prompt."""
-        kept = torch.ones(len(self.features), device=self.features.device, dtype=self.features.dtype)
-        kept[row] = 0
-        pooled = None if self.pooled is None else self.pooled * kept[:, None]
-        return Context(self.features * kept[:, None, None], pooled)
+    def blank(self) -> Context:
+        """Zeros in its place."""
+        return Context(torch.zeros_like(self.features), None if self.pooled is None else torch.zeros_like(self.pooled))
 
 
 class TextEncoder:
@@ -57,6 +55,11 @@ class TextEncoder:
         self._table.register_forward_hook(self._insert)
 
     @property
+    def dialect(self) -> Dialect:
+        """How the WebUIs read text for it. OpenCLIP's encoders are those that are padded with another token than their end."""
+        return CLIP if self._padding == END else OPENCLIP
+
+    @property
     def _table(self) -> torch.nn.Embedding:
         table: torch.nn.Embedding = self.model.get_input_embeddings()
         return table
@@ -73,9 +76,11 @@ class TextEncoder:
         self._rows = torch.tensor([p.rows for p in prompts], device=table.device)
         self._vectors = vectors
         ends = ids == END
-        behind = ends.cumsum(1) - ends.int() > 0
+        if self._padding != END:
+            behind = ends.cumsum(1) - ends.int() > 0
+            ids = ids.masked_fill(behind, self._padding)
         try:
-            found = self.model.text_model(input_ids=ids.masked_fill(behind, self._padding), output_hidden_states=True)
+            found = self.model.text_model(input_ids=ids, output_hidden_states=True)
         finally:
             self._rows = self._vectors = None
         features = found.hidden_states[-self._layer]
@@ -100,6 +105,11 @@ class PromptEncoder:
 
     def __init__(self, encoders: Mapping[str, TextEncoder]) -> None:
         self.encoders = encoders
+
+    @property
+    def dialect(self) -> Dialect:
+        """How names of words are read: as the first encoder reads text."""
+        return next(iter(self.encoders.values())).dialect
 
     def encode(self, prompts: Sequence[Prompt], vectors: Mapping[str, torch.Tensor]) -> Context:
         """The context of prompts whose rows are those of each encoder's `vectors` (n, width).

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from lib_ti.data.latents import Encoded
+from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.guidance import guide
 from lib_ti.model.prompts import Word
 from lib_ti.model.sampling import Sampling, sample
 from lib_ti.practice.judge import Verdict, judge
@@ -117,9 +119,10 @@ class Examiner:
         table = self.model.no_vectors() if vectors is None else {"clip_l": vectors}
         referee = load_judge()
 
+        conditioner = Conditioner(self.model, [word] if word else [], table)
+
         def verdict(prompt: str, seed: int) -> Verdict:
-            encoded = self.model.vocabulary.encode(prompt, [word] if word else [])
-            image = sample(self.model, encoded, self.model.vocabulary.encode(""), table, seed, SAMPLING)
+            image = sample(guide(conditioner, prompt, "", SAMPLING.steps), seed, SAMPLING)
             return judge([image], referee)[0]
 
         plain = [verdict(self._article.format(text), seed) for seed in range(samples)]

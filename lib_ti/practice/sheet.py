@@ -12,7 +12,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from lib_ti import files
+from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.guidance import guide
 from lib_ti.model.loading import open_checkpoint
 from lib_ti.model.sampling import sample
 from lib_ti.practice.concepts import MODEL, SAMPLING
@@ -35,7 +37,7 @@ def captions() -> list[str]:
 def draw_sheet(seeds: int = 2) -> Image.Image:
     """Every caption with each seed, one below the other, the caption above."""
     model = StableDiffusion.load(open_checkpoint(MODEL), torch.float32, torch.device("cpu"))
-    nothing = model.no_vectors()
+    conditioner = Conditioner(model, [], model.no_vectors())
     asked = captions()
     rows = -(-len(asked) // ACROSS)
     sheet = Image.new("RGB", (ACROSS * CELL, rows * (LABEL + seeds * CELL)), "white")
@@ -44,8 +46,7 @@ def draw_sheet(seeds: int = 2) -> Image.Image:
         x, y = i % ACROSS * CELL, i // ACROSS * (LABEL + seeds * CELL)
         pen.text((x + 2, y + 1), text.removeprefix("a photo of a "), fill="black")
         for seed in range(seeds):
-            encoded, empty = model.vocabulary.encode(text), model.vocabulary.encode("")
-            picture = sample(model, encoded, empty, nothing, seed, SAMPLING)
+            picture = sample(guide(conditioner, text, "", SAMPLING.steps), seed, SAMPLING)
             sheet.paste(picture.resize((CELL, CELL), Image.Resampling.BICUBIC), (x, y + LABEL + seed * CELL))
     return sheet
 

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.economy import make_room
+from lib_ti.model.guidance import guide
 from lib_ti.model.prompts import Word
 from lib_ti.model.sampling import Sampling, sample
 from lib_ti.settings import NAME_SLOT, TrainSettings
@@ -83,17 +85,16 @@ class Previews:
 
     def _make(self, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
         self.model.tidy()
-        s, vocabulary = self.settings, self.model.vocabulary
+        s = self.settings
         side = s.resolution or 512
         how = Sampling(
             s.preview_sampler, s.preview_steps, s.preview_guidance, s.preview_width or side, s.preview_height or side
         )
         unwanted = self._named(s.preview_negative_prompt)
-        negative = vocabulary.encode(unwanted, [self.word])
+        conditioner = Conditioner(self.model, [self.word], vectors)
         began = time.monotonic()
         for (i, prompt), (j, seed) in product(enumerate(self.prompts), enumerate(s.preview_seed)):
-            encoded = vocabulary.encode(prompt, [self.word])
-            image = sample(self.model, encoded, negative, vectors, seed, how, self.stopped)
+            image = sample(guide(conditioner, prompt, unwanted, how.steps), seed, how, self.stopped)
             described = Described(image, how.infotext(prompt, unwanted, seed, s.model.stem))
             self.recorder.preview(described, step, i, j, prompt=prompt, seed=seed)
         self._spent.append(time.monotonic() - began)

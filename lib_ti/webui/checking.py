@@ -116,7 +116,7 @@ class Checking:
         return vocabulary.tokens(text) if vocabulary else []
 
     def _vocabulary(self, length: int = 77) -> Any:
-        """None where the host's transformers cannot read it; the training's own process will say why."""
+        """None where this process cannot read it; the training's own process will say why."""
         if length not in self._vocabularies:
             try:
                 from lib_ti.model.prompts import Vocabulary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,14 +154,15 @@ class Standalone:
 
     def _sample(self, wanted: Wanted, progress: Callable[[float], None], interrupted: Callable[[], bool]) -> Made:
         from lib_ti.embedding.combine import combine
-        from lib_ti.model.emphasis import encode, with_emphasis
+        from lib_ti.model.conditioning import Conditioner
+        from lib_ti.model.guidance import guide, said
         from lib_ti.model.sampling import Interrupted, Sampling, sample
 
         loaded = self._load()
-        model, checkpoint = with_emphasis(loaded.model), loaded.checkpoint
-        named = self._named_in(f"{wanted.prompt}\n{wanted.negative}", loaded)
+        model, checkpoint = loaded.model, loaded.checkpoint
+        named = self._named_in(said(wanted.prompt, wanted.negative, wanted.steps), loaded)
         words, vectors = combine(named, checkpoint.widths_by_encoder, model.device)
-        prompt, negative = (encode(model.vocabulary, text, words) for text in (wanted.prompt, wanted.negative))
+        guidance = guide(Conditioner(model, words, vectors), wanted.prompt, wanted.negative, wanted.steps)
         how = Sampling(wanted.sampler, wanted.steps, wanted.guidance, wanted.width, wanted.height)
         done, images, infotexts = 0, [], []
 
@@ -172,11 +173,9 @@ class Standalone:
             return interrupted()
 
         note = ""
-        if prompt.truncated or negative.truncated:
-            note = f"The prompt is longer than {model.vocabulary.room} tokens; its end is left out."
         try:
             for seed in range(wanted.seed, wanted.seed + wanted.count):
-                images.append(sample(model, prompt, negative, vectors, seed, how, stopped))
+                images.append(sample(guidance, seed, how, stopped))
                 infotexts.append(how.infotext(wanted.prompt, wanted.negative, seed, checkpoint.path.stem))
         except Interrupted:
             note = f"Interrupted after {len(images)} of {wanted.count} pictures."
@@ -200,16 +199,16 @@ class Standalone:
             self._loaded = _Loaded(stamp, checkpoint, StableDiffusion.load(checkpoint, dtype, device))
         return self._loaded
 
-    def _named_in(self, text: str, loaded: _Loaded) -> list[Embedding]:
-        """The embeddings that a text may name, of those that fit; each is read once for each state of its file."""
+    def _named_in(self, texts: Iterable[str], loaded: _Loaded) -> list[Embedding]:
+        """The embeddings that texts may name, of those that fit; each is read once for each state of its file."""
         from lib_ti.embedding import formats
-        from lib_ti.model.emphasis import plain
-        from lib_ti.model.prompts import Word
+        from lib_ti.model.chunks import mentioned
 
         found: dict[Stamp, Embedding] = {}
-        said = plain(text)
-        for entry in self.library.entries():
-            if not entry.fits or not loaded.model.vocabulary.mentions(said, Word(entry.name, 0, 1)):
+        entries = [entry for entry in self.library.entries() if entry.fits]
+        names = mentioned(texts, {entry.name for entry in entries}, loaded.model.text.dialect)
+        for entry in entries:
+            if entry.name not in names:
                 continue
             try:
                 stamp = Stamp.of(entry.path)

@@ -1,0 +1,303 @@
+"""Prompts become what AUTOMATIC1111 makes of them.
+
+golden/a1111-conditioning.safetensors keeps what its own code answered; where LOADERS is set, as for test_loaders.py, it is asked
+again and every number compared.
+"""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from reference import conditioning
+from reference.conditioning import ASKED, FAMILIES, sketch
+from test_loaders import loader
+
+from lib_ti.model.chunks import BACKTRACK, COMMA, chunks, empty_chunk, mentioned
+from lib_ti.model.conditioning import Conditioner, weighted
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.editing import parts, stages, without_comments
+from lib_ti.model.guidance import Guidance, Strand, guide, said
+from lib_ti.model.loading import open_checkpoint
+from lib_ti.model.prompts import PLAIN, Named, Vocabulary, Word
+from lib_ti.model.syntax import pieces
+from lib_ti.model.text import Context
+from lib_ti.model.tokens import CLIP, END, OPENCLIP, START, tokenizer
+
+SYNTAX = st.lists(
+    st.one_of(st.sampled_from([*"()[]:|\\,#\n", "BREAK", " AND ", ":1.2)", ":0.5]", "my-mug", "cat "]), st.text(max_size=5)),
+    max_size=25,
+).map("".join)  # fmt: skip
+
+
+# --- weights -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a (red:1.5) mug", [("a ", 1), ("red", 1.5), (" mug", 1)]),
+        ("(a)[b]", [("a", 1.1), ("b", 1 / 1.1)]),
+        ("((a))", [("a", 1.21)]),
+        ("(a (b:2):0.5)", [("a ", 0.5), ("b", 1.0)]),
+        ("a (((house:1.3)) [on]", [("a ", 1), ("house", 1.573), (" ", 1.1), ("on", 1)]),
+        (r"a \(b\) \[c\] \\", [("a (b) [c] \\", 1)]),
+        (r"a\b" + "\\", [("ab", 1)]),
+        ("a: b, 1:2 :3) (c", [("a: b, 1:2 :3) ", 1), ("c", 1.1)]),
+        ("a:1.5) [b:0.5]", [("a:1.5) ", 1), ("b:0.5", 1 / 1.1)]),
+        ("(a: -1 )", [("a", -1)]),
+        ("(a:1.2.3) b", [("a:1.2.3", 1.1), (" b", 1)]),
+        ("", []),
+    ],
+)
+def test_weights(text, wanted):
+    found = pieces(text)
+    assert [piece.text for piece in found] == [text for text, _ in wanted]
+    assert [piece.weight for piece in found] == pytest.approx([weight for _, weight in wanted])
+
+
+def test_a_break_in_a_bracket_is_text_of_its_negative_weight():
+    assert [piece.breaks for piece in pieces("a BREAK b")] == [False, True, False]
+    assert [(piece.text, piece.weight) for piece in pieces("(a BREAK b:1.2)")] == [
+        ("a", 1.2),
+        ("BREAK", -1.2),
+        ("b", 1.2),
+    ]
+    assert len(pieces("aBREAK BREAKa break")) == 1
+
+
+@given(SYNTAX)
+def test_any_text_can_be_read_and_none_is_lost(text):
+    plain = "".join(c for c in text if c.isalpha()).replace("BREAK", "")
+    found = "".join(piece.text for piece in pieces(text) if not piece.breaks)
+    assert "".join(c for c in found if c.isalpha()).replace("BREAK", "") == plain
+    steps = stages(text, 7)
+    assert [end for end, _ in steps] == sorted({end for end, _ in steps})
+    assert steps[-1][0] == 7
+    assert not Counter(steps[0][1]) - Counter(text)
+    assert not Counter("".join(part for part, _ in parts(text))) - Counter(text)
+    assert "#" not in without_comments(text)
+
+
+@given(st.text(st.characters(blacklist_characters="()[]:|\\#", blacklist_categories=["Cs"])))
+def test_text_without_syntax_stays_what_it_is(text):
+    if "BREAK" not in text and "AND" not in text:
+        assert [piece.text for piece in pieces(text)] == ([text] if text else [])
+        assert (stages(text, 5), parts(text)) == ([(5, text)], [(text.rstrip(), 1.0)])
+
+
+# --- what changes on the way -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a [b:3]", {3: "a ", 10: "a b"}),
+        ("a [[[b]]:2]", {2: "a ", 10: "a [[b]]"}),
+        ("a [b : c : 1] d", {1: "a b  d", 10: "a  c  d"}),
+        ("a[b:[c:d:2]:1]e", {1: "abe", 2: "ace", 10: "ade"}),
+        ("[a::.3]b [c:-2] [d:99] [e:f:0.0]", {3: "ab c  f", 10: "b c  f"}),
+        ("((a][:b:c [d:3]", {3: "((a][:b:c ", 10: "((a][:b:c d"}),
+        ("[fe||]male", {step: "female" if step % 3 == 1 else "male" for step in range(1, 11)}),
+        ("a [b:c:d:3] (e:f:g) [h:1", {10: "a [b:c:d:3] (e:f:g) [h:1"}),
+        (r"\[a:3] \a [b\:2:3]", {3: r"\[a:3] \a ", 10: r"\[a:3] \a b\:2"}),
+        ("x|y [a:3]", {10: "x|y [a:3]"}),
+        ("(a|b) [c:3]", {10: "(a|b) [c:3]"}),
+        ("[a:3] \\", {10: "[a:3] \\"}),
+    ],
+)
+def test_editing(text, wanted):
+    assert dict(stages(text, 10)) == wanted
+
+
+def test_deep_and_long_prompts():
+    assert stages("[" * 3000 + "a" + ":1]" * 3000, 5) == [(1, ""), (5, "a")]
+    assert len(pieces("(" * 3000 + "a")) == 1
+    assert stages("[a|" * 500, 5) == [(5, "[a|" * 500)]
+
+
+def test_prompts_joined_by_and():
+    assert parts("a cat AND a dog :0.5 AND b: -2.") == [("a cat", 1.0), (" a dog", 0.5), (" b", -2.0)]
+    assert parts("a SAND b :1.x") == [("a SAND b :1.x", 1.0)]
+    assert parts("AND\n\n") == [("", 1.0), ("", 1.0)]
+
+
+def test_comments():
+    assert without_comments("a # b\n# c\nd#e") == "a \nd\n"
+    assert said("a AND [b:c:2] # d", "e", 9) == {"a", " b", " c", "e"}
+
+
+# --- tokens and chunks -------------------------------------------------------------------------------------------
+
+
+def test_two_dialects():
+    both = [tokenizer().encode("< A Café’s &amp;lt; mug", dialect) for dialect in (CLIP, OPENCLIP)]
+    assert [[tokenizer().text(token) for token in ids] for ids in both] == [
+        ["<", "a", "café", "'s", "&", "amp", ";", "lt", ";", "mug"],
+        ["<", "a", "café", "'s", "<", "mug"],
+    ]
+    assert tokenizer().encode("<|endoftext|> <end_of_text>", CLIP)[0] == END
+    assert tokenizer().encode("<start_of_text> <|startoftext|>", OPENCLIP)[0] == START
+    assert tokenizer().encode(",") == [COMMA]
+
+
+@given(SYNTAX, st.sampled_from([CLIP, OPENCLIP]), st.integers(3, 75))
+@example("cat, " + "my-mug " * 50, CLIP, 75)
+@example("\ud800", OPENCLIP, 75)
+def test_chunks_are_whole(text, dialect, room):
+    found = chunks(text, Named([Word("my-mug", 5, 4)]), dialect, room)
+    assert found
+    for chunk in found:
+        assert len(chunk.ids) == len(chunk.rows) == len(chunk.weights) == room + 2
+        assert (chunk.ids[0], chunk.ids[-1]) == (START, END)
+        assert (chunk.rows[0], chunk.rows[-1], chunk.weights[0], chunk.weights[-1]) == (PLAIN, PLAIN, 1, 1)
+    assert {row for chunk in found for row in chunk.rows} <= {PLAIN, 5, 6, 7, 8}
+
+
+def test_a_short_prompt_is_one_chunk_like_a_plain_one():
+    word = Word("my-word", 3, 2)
+    (found,) = chunks("a photo of my-word here", Named([word]))
+    plain = Vocabulary().encode("a photo of my-word here", [word])
+    assert (found.ids, found.rows, set(found.weights)) == (plain.ids, plain.rows, {1.0})
+    (strong,) = chunks("a photo of (my-word:1.5) here", Named([word]))
+    assert (strong.ids, strong.rows) == (plain.ids, plain.rows)
+    assert [row for row, weight in zip(strong.rows, strong.weights, strict=True) if weight == 1.5] == [3, 4]
+    assert chunks("", Named([])) == [empty_chunk()]
+
+
+def words_of(text, **words):
+    """How many tokens of each chunk are its own."""
+    named = Named(Word(name, 0, count) for name, count in words.items())
+    return [sum(token != END for token in chunk.ids) - 1 for chunk in chunks(text, named)]
+
+
+def test_where_chunks_end():
+    assert words_of("cat " * 75) == [75]
+    assert words_of("cat " * 76) == [75, 1]
+    assert words_of("cat BREAK dog bird") == [1, 2]
+    near, far = "cat " * (74 - BACKTRACK + 1), "cat " * (74 - BACKTRACK)
+    assert words_of(near + ", " + "dog " * 50) == [75 - BACKTRACK + 1, 50]
+    assert words_of(far + ", " + "dog " * 50) == [75, 74 - BACKTRACK + 1 + 50 - 75]
+    assert words_of("cat " * 70 + "mug mug", mug=3) == [73, 3]
+    assert words_of("cat mug", mug=90) == [1, 75]
+
+
+def test_vectors_stay_where_they_were_when_their_words_move_on():
+    """As in AUTOMATIC1111: the words behind the comma go to the next chunk, their vectors do not."""
+    first, second = chunks("cat " * 70 + ", mug dog dog dog dog dog", Named([Word("mug", 7, 1)]))
+    assert first.rows[72] == 7
+    assert first.ids[72] == END
+    assert second.ids[1] == 0
+    assert set(second.rows) == {PLAIN}
+
+
+def test_which_word_is_meant():
+    words = [Word("mug", 0, 1), Word("my-mug", 1, 1), Word("MUG", 2, 1), Word("mug", 3, 1), Word("", 4, 1)]
+    (chunk,) = chunks("Mug my-mug", Named(words))
+    assert [row for row in chunk.rows if row != PLAIN] == [2, 1], "the first of those spelt alike, once replaced"
+    assert mentioned(["a (my-mug:2)", "x"], ["mug", "my-mug", "cup", ""]) == {"mug", "my-mug"}
+    assert not mentioned(["my-(mug:2)"], ["my-mug"])
+
+
+# --- tensors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def found(family, tmp_path_factory):
+    """Our tensors, the parts of prompts, and the checkpoint."""
+    path = conditioning.checkpoint(family, tmp_path_factory.mktemp("conditioning"))
+    return *conditioning.ours(family, path), path
+
+
+def test_tensors_are_those_that_the_program_made(family, found):
+    kept, told = conditioning.golden()
+    tensors, ours, _ = found
+    assert told[family] == json.loads(json.dumps(ours))
+    assert {name.partition(".")[2] for name in kept if name.startswith(f"{family}.")} == set(tensors)
+    for name, tensor in tensors.items():
+        wanted, asked = kept[f"{family}.{name}"], ASKED[int(name.split(".")[0])]
+        torch.testing.assert_close(sketch(tensor), wanted, rtol=0, atol=1e-4, msg=lambda text: f"{asked}: {text}")  # noqa: B023
+
+
+def test_tensors_are_those_that_the_program_makes(family, found):
+    program, python = loader("a1111")
+    tensors, ours, path = found
+    theirs, told = conditioning.theirs(family, path, program, python)
+    assert told == json.loads(json.dumps(ours))
+    kept, _ = conditioning.golden()
+    for name, wanted in theirs.items():
+        asked = ASKED[int(name.split(".")[0])]
+        assert tensors[name].shape == wanted.shape, asked
+        assert float((tensors[name] - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max()), asked
+        torch.testing.assert_close(kept[f"{family}.{name}"], sketch(wanted), rtol=0, atol=1e-4)
+    assert set(theirs) == set(tensors)
+
+
+def test_weights_keep_the_mean_of_all():
+    features = torch.rand(2, 3, 4) + 1
+    found = weighted(features, [(1, 2, 1), (0.5, 1, -1)])
+    assert torch.isclose(found.mean(), features.mean())
+    assert torch.allclose(found[0, 1] / features[0, 1], 2 * found[0, 0] / features[0, 0])
+    assert weighted(features, [(1, 1, 1), (1, 1, 1)]) is features
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = conditioning.checkpoint("sdxl", tmp_path_factory.mktemp("guidance"))
+    return StableDiffusion.load(open_checkpoint(path), torch.float32, torch.device("cpu"))
+
+
+@pytest.fixture
+def conditioner(model):
+    return Conditioner(model, [], model.no_vectors())
+
+
+def test_nothing_unwanted_is_zeros(model, conditioner):
+    for negative, blank in (("", True), (" ", False), ("# a comment", False)):
+        unwanted = guide(conditioner, "a mug", negative, 5).unwanted.at(0)
+        assert (not unwanted.features.any(), not unwanted.pooled.any()) == (blank, blank)
+    assert guide(conditioner, "", "", 5).wanted[0].at(0).features.any()
+
+
+def test_prompts_guide_together(model, conditioner):
+    """Composed by hand from single predictions; a longer negative prompt is predicted by itself."""
+    noisy, t = torch.randn(1, 4, 8, 8), torch.tensor(500)
+
+    def alone(text, negative=""):
+        return guide(conditioner, text, negative, 9).predict(noisy, t, 0, 1.0)
+
+    long = "cat " * 80
+    for negative in ("bad", long):
+        without, cat, dog = (alone(text) for text in (negative, "a cat", "a dog"))
+        found = guide(conditioner, "a cat AND a dog:0.5", negative, 9).predict(noisy, t, 0, 4.0)
+        torch.testing.assert_close(found, without + 4 * (cat - without) + 2 * (dog - without), rtol=1e-4, atol=1e-4)
+    two = guide(conditioner, f"{long} AND a dog:0", "bad", 9).predict(noisy, t, 0, 1.0)
+    torch.testing.assert_close(two, alone(long), rtol=1e-4, atol=1e-4)
+
+
+def test_a_prompt_changes_behind_its_step(model, conditioner):
+    noisy, t = torch.randn(1, 4, 8, 8), torch.tensor(500)
+    changing = guide(conditioner, "[a cat:a dog:3]", "", 9)
+    early, late = (guide(conditioner, text, "", 9).predict(noisy, t, 0, 5.0) for text in ("a cat", "a dog"))
+    for step in range(9):
+        wanted = early if step <= 3 else late
+        torch.testing.assert_close(changing.predict(noisy, t, step, 5.0), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_an_end_that_has_passed_holds_no_more():
+    context = Context(torch.arange(3.0)[:, None, None])
+    assert [int(Strand(context, [2, 5, 9]).at(step).features) for step in range(9)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_contexts_are_in_the_networks_precision(model):
+    half = StableDiffusion(**{**model.__dict__, "dtype": torch.bfloat16})
+    found = guide(Conditioner(half, [], half.no_vectors()), "a (mug:1.2)", "", 5)
+    assert isinstance(found, Guidance)
+    assert {found.unwanted.context.features.dtype, found.wanted[0].context.pooled.dtype} == {torch.bfloat16}
