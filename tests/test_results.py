@@ -22,7 +22,8 @@ from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import parse
 from lib_ti.training.preflight import preflight
 from lib_ti.webui import results as module
-from lib_ti.webui.results import Results, delete, free_name, renamed, taken_by
+from lib_ti.webui.library import free_name, taken_by
+from lib_ti.webui.results import Results, delete, renamed
 from lib_ti.webui.thumbnails import Thumbnails
 
 

@@ -83,10 +83,14 @@ def vector_widths(path: Path) -> tuple[int, ...] | None:
     """
     try:
         if path.is_dir():
-            return _widths_of_folder(path)
-        shapes = _shapes(path)
+            return widths_of_folder(path)
+        return widths_of(_shapes(path))
     except (UnusableFile, OSError):
         return None
+
+
+def widths_of(shapes: Mapping[str, Shape]) -> tuple[int, ...] | None:
+    """The same, of a checkpoint whose tensors have these names and shapes."""
     for tables in _TABLES:
         if all(len(shapes.get(name, ())) == 2 for name in tables):
             return tuple(shapes[name][1] for name in tables)
@@ -105,8 +109,8 @@ def _shapes(path: Path) -> Mapping[str, Shape]:
     return open_weights(path).shapes
 
 
-def _widths_of_folder(path: Path) -> tuple[int, ...] | None:
-    """Of a diffusers folder."""
+def widths_of_folder(path: Path) -> tuple[int, ...] | None:
+    """The same, of a diffusers folder."""
     widths = []
     for part in ("text_encoder", "text_encoder_2"):
         config = path / part / "config.json"
