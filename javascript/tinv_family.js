@@ -40,7 +40,7 @@
         let note = wrapper.querySelector(".tinv-auto");
         if (!help || (!note && !text)) return;
         if (!note) help.append((note = tinv.h("span.tinv-auto")));
-        const told = text ? ` Auto here: ${text}.` : "";
+        const told = text ? ` Here: ${text}.` : "";
         if (note.textContent !== told) note.textContent = told;
     }
 

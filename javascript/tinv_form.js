@@ -193,11 +193,11 @@
         );
     }
 
-    /** Of what was kept, the values of a preset, as they are for the checkpoint that is selected today. */
-    function presetAsOfNow(kept) {
+    /** The preset whose values were kept; it may have others for the checkpoint that is selected today. */
+    function keptPreset(kept) {
         const { key, values: then } = tinv.memory.get("preset", {});
         const untouched = then && Object.entries(then).every(([name, value]) => String(kept[name]) === value);
-        return (untouched && presets[key]) || {};
+        return untouched && presets[key] ? key : null;
     }
 
     tinv.starters = tinv.starters || [];
@@ -218,11 +218,12 @@
         for (const name of Object.keys(defaults)) defaults[name] = plain(defaults[name]);
         tinv.host = { hidesPaths: reply.hides_paths, title: reply.host, example: reply.example };
         const kept = tinv.memory.get("form", {});
-        const wanted = { ...defaults, ...kept, ...presetAsOfNow(kept) };
+        const before = keptPreset(kept);
+        const wanted = { ...defaults, ...kept, ...presets[before] };
         const now = await form.collect(); // somebody may have typed while this was loading
         ready = true;
         const stale = schema.fields.filter(({ name, start }) => now[name] === start && wanted[name] !== start);
-        form.apply(Object.fromEntries(stale.map(({ name }) => [name, wanted[name]])));
+        form.apply(Object.fromEntries(stale.map(({ name }) => [name, wanted[name]])), before);
         for (const event of ["runs", "ended", "library"]) tinv.on(event, form.changed); // a name may be free now, or taken
         tinv.emit("ready");
     });

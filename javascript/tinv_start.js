@@ -25,6 +25,7 @@
         list.hidden = !found.length;
         input.setAttribute("aria-expanded", String(!list.hidden));
         move(-1);
+        if (!list.hidden) list.scrollIntoView({ block: "nearest" });
     }
 
     function option({ name, vectors, fits, reason, starts }) {
