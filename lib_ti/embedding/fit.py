@@ -39,7 +39,7 @@ def unfit(embedding: Vectors, checkpoint: Model) -> str | None:
     known = not title.endswith(_joined(has))
     made_for = f"{title} (vectors of width {_joined(has)})" if known else title
     return (
-        f"{embedding.name} is an embedding for {made_for}, but this {checkpoint.family.title} checkpoint takes vectors of "
+        f"{embedding.name!r} is an embedding for {made_for}, but this {checkpoint.family.title} checkpoint takes vectors of "
         f"width {_joined(wanted)}; it fits {title if known else 'only'} checkpoints{'' if known else ' of its width'}"
     )
 
@@ -72,13 +72,14 @@ def suits_as_start(
         if not part:
             problem = Problem("init_embedding", reason)
         elif not init_text_holds:
-            reason = f"{embedding.name} starts {encoder_title(part)} only; name a word for {rest}"
+            reason = f"{embedding.name!r} starts {encoder_title(part)} only; name a word for {rest}"
             problem = Problem("init_text", reason)
         else:
-            told.append(f"{embedding.name} starts {encoder_title(part)}; {rest} starts from {settings.init_text!r}")
+            told.append(f"{embedding.name!r} starts {encoder_title(part)}; {rest} starts from {settings.init_text!r}")
     if embedding.count != settings.vectors:
         what = "the rest is left out" if embedding.count > settings.vectors else "the last one is repeated"
-        told.append(f"{embedding.name} has {embedding.count} vectors, the word {settings.vectors}; {what}")
+        has = "1 vector" if embedding.count == 1 else f"{embedding.count} vectors"
+        told.append(f"{embedding.name!r} has {has}, the word {settings.vectors}; {what}")
     return problem, told
 
 

@@ -90,7 +90,7 @@ class Selected:
         if found is None:
             return Problem("init_embedding", f"{path}: there is no embedding in this picture"), ""
         problem, told = suits_as_start(found, settings, about, bool(words(settings.init_text)))
-        return problem, "; ".join(told)
+        return problem, "" if problem else ". ".join(told)
 
     def _look(self, path: Path) -> tuple[Description | None, str]:
         """What it is, or why it cannot be trained on."""

@@ -123,14 +123,16 @@ def test_embeddings_to_start_from_are_explained(open_tab, families):
         "teapot: made for models of width 64 + 96": False,
         "my-mug: made for models of width 6": False,
     }
+    tab.page.locator("#tinv_starts").wait_for(state="visible")
     tab.picture("starts-sd1", full=False)
     select(tab, "xl.safetensors")
     tab.until(lambda: offered(tab).get("old-mug: made for models of width 64; starts CLIP-L only"))
+    tab.page.locator("#tinv_starts").wait_for(state="visible")
     tab.picture("starts-xl", full=False)
     tab.page.locator("#tinv_starts li").filter(has_text="old-mug").click()
     tab.until(lambda: tab.field("init_embedding").input_value() == "old-mug")
     note = tab.page.locator("#tinv_init_embedding .tinv-start")
-    tab.until(lambda: "Old-mug starts CLIP-L; CLIP-G starts from 'object'." in note.inner_text())
+    tab.until(lambda: "'old-mug' starts CLIP-L; CLIP-G starts from 'object'." in note.inner_text())
     tab.fill(init_embedding="bird")
     error = tab.page.locator("#tinv_init_embedding .tinv-field-error")
     tab.until(lambda: error.count() and "it fits only checkpoints of its width" in error.inner_text())
