@@ -9,6 +9,7 @@ from typing import Any
 
 from lib_ti.embedding import pictures
 from lib_ti.embedding.choice import Choice, Kind, checked, choose
+from lib_ti.embedding.naming import well_named
 from lib_ti.errors import UnusableFile
 from lib_ti.model.header import read_header
 from lib_ti.names import FILE_SUFFIXES
@@ -50,6 +51,7 @@ def outline(path: Path) -> Outline | None:
     """
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
+        well_named(path, suffix)
         header = read_header(path)
         kinds = {key: Kind(shape, header.dtypes[key]) for key, shape in header.shapes.items()}
         choice = choose(path, kinds)

@@ -26,6 +26,11 @@ class Embedding:
         return tuple(v.shape[1] for v in self.vectors.values())
 
     @property
+    def has_zeros(self) -> bool:
+        """Whether some of its vectors are nothing but zeros, as no training leaves them."""
+        return any(not vectors.any(dim=1).all() for vectors in self.vectors.values())
+
+    @property
     def widths_by_encoder(self) -> dict[str, int]:
         return {name: v.shape[1] for name, v in self.vectors.items()}
 

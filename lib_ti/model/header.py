@@ -50,8 +50,10 @@ def read_header(path: Path) -> Header:
 
 def _parse(found: Any, size: int, path: Path) -> Header:
     metadata = found.pop("__metadata__", None) or {}
-    if max((int(tensor["data_offsets"][1]) for tensor in found.values()), default=0) != size:
-        raise UnusableFile(path, "the file is truncated; download it again")
+    told = max((int(tensor["data_offsets"][1]) for tensor in found.values()), default=0)
+    if told != size:
+        how = "truncated" if told > size else "longer than its header says"
+        raise UnusableFile(path, f"the file is {how}; download it again")
     shapes = {name: tuple(int(side) for side in tensor["shape"]) for name, tensor in found.items()}
     for name, tensor in found.items():
         start, end = tensor["data_offsets"]

@@ -194,6 +194,8 @@ class _Preflight:
         problem, warnings = suits_as_start(embedding, self.settings, checkpoint, holds)
         self.problems += [problem] if problem else []
         self.warnings += warnings
+        if embedding.has_zeros:
+            self.warnings.append(f"{embedding.name!r} has vectors of nothing but zeros, which no training leaves")
         return embedding
 
     def _precision(self, checkpoint: Checkpoint | None) -> str:
