@@ -54,6 +54,7 @@ def _name_text_encoders(params: dict[str, Any], sizes: Sizes, folder: Path) -> N
     def part(key: str, name: str, more: dict[str, Any]) -> dict[str, Any]:
         return {"is_trainable": False, "input_key": key, "target": modules.format("sgm") + name, "params": more}
 
+    del params["image_size"]  # of our own, so that tests are quick; that code takes it for a mistake
     side = sizes.unet["model_channels"]
     params["conditioner_config"]["params"] = {"emb_models": [
         part("txt", "FrozenCLIPEmbedder", {"version": str(clip), "layer": "hidden", "layer_idx": sizes.text_layers - 1}),
@@ -72,7 +73,8 @@ def _clip_folder(folder: Path, sizes: Sizes) -> Path:
         shutil.copy(Path(lib_ti.__file__).parent / "model" / "tokenizer" / file, folder)
     text = {
         "model_type": "clip_text_model", "hidden_act": "quick_gelu", "hidden_size": sizes.width,
-        "num_hidden_layers": sizes.text_layers, "intermediate_size": 4 * sizes.width, "num_attention_heads": max(1, sizes.width // 64), "projection_dim": sizes.width,
+        "num_hidden_layers": sizes.text_layers, "intermediate_size": 4 * sizes.width,
+        "num_attention_heads": max(1, sizes.width // 64), "projection_dim": sizes.width,
         "max_position_embeddings": 77, "vocab_size": sizes.vocabulary, "layer_norm_eps": 1e-5,
         "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1, "attention_dropout": 0.0,
     }  # fmt: skip
