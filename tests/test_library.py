@@ -224,10 +224,12 @@ class TestVersion:
         another()
         Image.new("RGB", (9, 9)).save(path.with_name("one.preview.png"))
         another()
+        files = library.version().split("-")[0]
         host.checkpoint = checkpoint(tmp_path, (768,))
         another()
         host.checkpoint.write_bytes(b"another")
         another()
+        assert library.version().split("-")[0] == files, "only the checkpoint is another"
         path.rename(folder / "one.safetensors")
         another()
 

@@ -120,9 +120,10 @@ class Library:
         return self._host.selected()
 
     def version(self) -> str:
-        """Text that is another as soon as the folder's embeddings, their pictures or the checkpoint are others."""
+        """Text that is another as soon as the folder's embeddings, their pictures or, behind the -, the checkpoint are others."""
         found = [stamp for folder in folders(self._host.embeddings) for stamp in folder.values()]
-        return f"{zlib.crc32(repr((sorted(map(tuple, found)), self._selected())).encode('utf-8', 'surrogatepass')):08x}"
+        parts = repr(sorted(map(tuple, found))), repr(self._selected())
+        return "-".join(f"{zlib.crc32(part.encode('utf-8', 'surrogatepass')):08x}" for part in parts)
 
     def entries(self) -> list[Entry]:
         """All embeddings, the newest first; those that do not fit the selected checkpoint come last."""

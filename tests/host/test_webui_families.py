@@ -41,19 +41,19 @@ def choose(tab, name):
     """Choose a checkpoint in the WebUI's list, which may have to be read again to hold it."""
     box = tab.page.locator("#setting_sd_model_checkpoint input").first
     option = tab.page.locator("#setting_sd_model_checkpoint ul li, ul.options li").filter(has_text=name).first
-    for _ in range(10):
-        if name in selected(tab):
-            return
+    if name in selected(tab):
+        return
+    box.click()
+    box.fill(name)
+    tab.page.wait_for_timeout(1000)
+    if not option.count():
+        box.press("Escape")
+        tab.page.locator("#refresh_sd_model_checkpoint").first.click()
+        tab.page.wait_for_timeout(3000)
         box.click()
         box.fill(name)
-        tab.page.wait_for_timeout(500)
-        if option.count() and option.is_visible():
-            option.click()
-        else:
-            box.press("Escape")
-            tab.page.locator("#refresh_sd_model_checkpoint").first.click()
-        tab.page.wait_for_timeout(2000)
-    raise AssertionError(f"{name} cannot be chosen")
+    option.click()
+    tab.until(lambda: name in selected(tab), 300, f"{name} to be selected")
 
 
 def select(tab, name):
