@@ -39,7 +39,7 @@ def selected(tab) -> str:
 
 def choose(tab, name):
     """Choose a checkpoint in the WebUI's list, which may have to be read again to hold it."""
-    box = tab.page.locator("#setting_sd_model_checkpoint input").first
+    box = tab.page.locator("#setting_sd_model_checkpoint input, .model_selection input").first
     option = tab.page.locator("#setting_sd_model_checkpoint ul li, ul.options li").filter(has_text=name).first
     if name in selected(tab):
         return
@@ -48,7 +48,7 @@ def choose(tab, name):
     tab.page.wait_for_timeout(1000)
     if not option.count():
         box.press("Escape")
-        tab.page.locator("#refresh_sd_model_checkpoint").first.click()
+        tab.page.locator("#refresh_sd_model_checkpoint, #forge_refresh_checkpoint").first.click()
         tab.page.wait_for_timeout(3000)
         box.click()
         box.fill(name)
