@@ -129,6 +129,8 @@ def test_embeddings_to_start_from_are_explained(open_tab, families):
     tab.until(lambda: offered(tab).get("old-mug: made for models of width 64; starts CLIP-L only"))
     tab.page.locator("#tinv_starts").wait_for(state="visible")
     tab.picture("starts-xl", full=False)
+    field, choices = tab.field("init_embedding").bounding_box(), tab.page.locator("#tinv_starts").bounding_box()
+    assert choices["y"] >= field["y"] + field["height"]  # below what is typed, and not over it
     tab.page.locator("#tinv_starts li").filter(has_text="old-mug").click()
     tab.until(lambda: tab.field("init_embedding").input_value() == "old-mug")
     note = tab.page.locator("#tinv_init_embedding .tinv-start")
