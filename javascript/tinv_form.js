@@ -71,10 +71,12 @@
             tinv.byId("tinv_write_fields").click();
         },
 
-        /** What Python takes: lists for fields of several lines, no empty paths. */
+        /** What Python takes: lists for fields of several lines, no empty paths, nothing the checkpoint's family lacks. */
         payload(of = values) {
             const sent = {};
-            for (const { name, holds } of schema.fields) {
+            for (const field of schema.fields) {
+                if (!tinv.family.has(field)) continue;
+                const { name, holds } = field;
                 const value = of[name];
                 if (holds === "lines")
                     sent[name] = String(value)
@@ -115,6 +117,7 @@
         const kept = { ...values };
         for (const name of FORGOTTEN) delete kept[name];
         tinv.memory.set("form", kept);
+        tinv.memory.set("preset", { key: preset, values: presets[preset] });
         tinv.emit("form", values);
         check();
     }
@@ -151,7 +154,21 @@
         tinv.fill(tinv.byId("tinv_estimate"), (estimate && estimate.text) || "Time appears after 30 steps");
     }
 
+    /** A preset's values are those of the checkpoint's family: with another family, the form follows. */
+    function followFamily(reply) {
+        if (!reply.preset_values) return false;
+        const before = presets[preset];
+        presets = reply.preset_values;
+        if (!before || !presets[preset] || customByHand || same(before, presets[preset])) return false;
+        if (!Object.entries(before).every(([name, value]) => String(values[name]) === value)) return false;
+        form.applyPreset(preset);
+        return true;
+    }
+
+    const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+
     function showPresets(reply) {
+        if (followFamily(reply)) return; // it is asked for again
         const labels = document.querySelectorAll("#tinv_preset label");
         for (const label of labels) {
             const input = label.querySelector("input");
@@ -176,6 +193,13 @@
         );
     }
 
+    /** The preset whose values were kept; it may have others for the checkpoint that is selected today. */
+    function keptPreset(kept) {
+        const { key, values: then } = tinv.memory.get("preset", {});
+        const untouched = then && Object.entries(then).every(([name, value]) => String(kept[name]) === value);
+        return untouched && presets[key] ? key : null;
+    }
+
     tinv.starters = tinv.starters || [];
     tinv.starters.push(async () => {
         schema = JSON.parse(tinv.byId("tinv_schema").dataset.schema);
@@ -189,14 +213,17 @@
         });
         const reply = await tinv.insist(() => tinv.call("form"));
         presets = reply.presets || {};
+        tinv.family.follow(reply.checkpoint);
         defaults = { ...defaults, ...reply.values };
         for (const name of Object.keys(defaults)) defaults[name] = plain(defaults[name]);
         tinv.host = { hidesPaths: reply.hides_paths, title: reply.host, example: reply.example };
-        const wanted = { ...defaults, ...tinv.memory.get("form", {}) };
+        const kept = tinv.memory.get("form", {});
+        const before = keptPreset(kept);
+        const wanted = { ...defaults, ...kept, ...presets[before] };
         const now = await form.collect(); // somebody may have typed while this was loading
         ready = true;
         const stale = schema.fields.filter(({ name, start }) => now[name] === start && wanted[name] !== start);
-        form.apply(Object.fromEntries(stale.map(({ name }) => [name, wanted[name]])));
+        form.apply(Object.fromEntries(stale.map(({ name }) => [name, wanted[name]])), before);
         for (const event of ["runs", "ended", "library"]) tinv.on(event, form.changed); // a name may be free now, or taken
         tinv.emit("ready");
     });

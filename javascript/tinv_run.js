@@ -93,7 +93,10 @@
         const before = run.world;
         run.world = reply;
         if (tinv.libraryChanged) tinv.libraryChanged(reply.library);
-        if (before.library !== undefined && reply.library !== before.library) tinv.emit("library");
+        if (before.library !== undefined && reply.library !== before.library) {
+            const files = (version) => version.split("-")[0]; // the rest is the checkpoint
+            tinv.emit("library", files(reply.library) !== files(before.library));
+        }
         if (reply.runs !== before.runs) tinv.emit("runs changed");
         const was = run.data && run.data.state;
         if (run.id && reply.run) {

@@ -118,6 +118,7 @@
         tinv.on("run", notices);
         tinv.on("run", count);
         document.addEventListener("click", postpone, true);
-        tinv.on("library", refreshHost);
+        // not when only the checkpoint is another: the WebUI is loading it, and its cards cannot be read meanwhile
+        tinv.on("library", (files) => files && refreshHost());
     });
 })();

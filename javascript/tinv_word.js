@@ -87,7 +87,7 @@
             let inGroup = 0;
             const heading = group.querySelector("h4");
             const all = heading && heading.textContent.toLowerCase().includes(wanted);
-            for (const field of group.querySelectorAll(".tinv-field")) {
+            for (const field of group.querySelectorAll(".tinv-field:not(.tinv-elsewhere)")) {
                 const hit = !wanted || all || field.textContent.toLowerCase().includes(wanted);
                 field.classList.toggle("tinv-off", !hit);
                 inGroup += hit;
@@ -95,11 +95,10 @@
             group.classList.toggle("tinv-off", !inGroup);
             found += inGroup;
         }
-        tinv.byId("tinv_search_note").textContent = !wanted
-            ? ""
-            : found
-              ? `${found} found`
-              : `Nothing is called “${text.trim()}”`;
+        const elsewhere = wanted ? tinv.family.elsewhere(wanted) : [];
+        const told = found || elsewhere.length ? `${found} found` : `Nothing is called “${text.trim()}”`;
+        const others = elsewhere.length ? `. Not for this checkpoint: ${elsewhere.join("; ")}` : "";
+        tinv.byId("tinv_search_note").textContent = wanted ? told + others : "";
     }
 
     /** Opens the folded settings. */

@@ -13,7 +13,10 @@ Raw = str | list[str] | bool
 
 @dataclass(frozen=True)
 class Option:
-    """What a setting means and may be. `low` and `high` are inclusive; `unit` is what the number counts."""
+    """What a setting means and may be. `low` and `high` are inclusive; `unit` is what the number counts.
+
+    `families`: of checkpoints, by their names in `model.families`, that it is for; empty: for all.
+    """
 
     help: str
     section: str
@@ -22,6 +25,11 @@ class Option:
     high: float | None = None
     choices: tuple[str, ...] = ()
     metavar: str = ""
+    families: tuple[str, ...] = ()
+
+    def is_for(self, family: str | None) -> bool:
+        """Whether it means anything for a checkpoint of that family; None: of an unknown one."""
+        return not self.families or family in self.families
 
 
 def read(kind: Any, option: Option, given: Raw) -> Any:

@@ -102,13 +102,14 @@ class TrainSettings:
         "auto", "0.005, or AUTOMATIC1111's 0.005:100, 1e-3:1000 (rate:last step)", "Learning", metavar="RATE"
     )
     learning_rate_2: str = _option(
-        "auto", "for the second text encoder, which SDXL has; auto: the same", "Learning", metavar="RATE"
+        "auto", "for the second text encoder; auto: the same", "Learning", metavar="RATE", families=("sdxl",)
     )
     train_encoders: str = _option(
         "both",
-        "of SDXL's two text encoders, those the word is learned for; for the other it stays what it starts from",
+        "of the two text encoders, those the word is learned for; for the other it stays what it starts from",
         "Learning",
         choices=("both", "clip_l", "clip_g"),
+        families=("sdxl",),
     )
     lr_schedule: str = _option(
         "auto",

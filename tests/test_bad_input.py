@@ -359,7 +359,7 @@ class TestFilesThatOptionsName:
         ("name", "tensors", "reason"),
         [
             ("start.safetensors", None, "no such file"),
-            ("start.png", some("emb_params"), "no embedding in this picture"),
+            ("start.png", some("emb_params"), "by its content it is a safetensors file"),
             ("start.safetensors", some("a", "b"), "holds 2"),
             (
                 "start.safetensors",

@@ -8,6 +8,8 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
+from lib_ti.cli.arguments import explain  # noqa: E402
+from lib_ti.model.families import FAMILIES  # noqa: E402
 from lib_ti.settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, parse  # noqa: E402
 from lib_ti.webui import form, tab  # noqa: E402
 
@@ -122,6 +124,19 @@ def test_the_page_is_told_the_fields_in_their_order():
     assert (kinds["flip"], kinds["kind"], kinds["seed"]) == ("switch", "choice", "text")
     assert (kinds["preview_prompt"], kinds["preview_seed"], kinds["template_file"]) == ("lines", "lines", "path")
     assert next(field["words"] for field in told if field["name"] == "kind") == form.CHOICES["kind"]
+
+
+def test_options_of_some_families_say_so_wherever_they_are_offered():
+    """They are declared once, by the names of families that there are."""
+    told = {field["name"]: field["families"] for field in schema(built())["fields"]}
+    some = {name for name, option in OPTIONS.items() if option.families}
+    assert {name for name, families in told.items() if families} == some == {"learning_rate_2", "train_encoders"}
+    for name in some:
+        assert set(OPTIONS[name].families) < {family.name for family in FAMILIES}
+        assert form.explain(name).endswith("SDXL only.")
+        assert explain(name, OPTIONS[name]).startswith("SDXL only: ")
+        assert [OPTIONS[name].is_for(family) for family in ("sd1", "sd2", "sdxl", None)] == [False, False, True, False]
+    assert OPTIONS["steps"].is_for(None)
 
 
 def test_choices_have_words_for_each_value():

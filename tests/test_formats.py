@@ -356,7 +356,7 @@ WRITTEN = {
 REFUSED_OF_OTHERS = {
     "onetrainer-output.safetensors": r"output embeddings \(emp_params_out\)",
     "onetrainer-xl-output.safetensors": r"output embeddings \(clip_g_out, clip_l_out\)",
-    "onetrainer-xl-lora.safetensors": "2 embeddings: my-cup, my-mug; say which",
+    "onetrainer-xl-lora.safetensors": "2 embeddings: my-cup, my-mug; inspect and convert take one",
 }
 
 
@@ -380,7 +380,7 @@ def test_what_other_programs_wrote(file):
     assert found.metadata == told
     if "lora" not in file:
         seen = outline(GOLDEN / file)
-        assert (seen.count, seen.widths, seen.name) == (2, found.widths, "my-mug" if inside else "")
+        assert (seen.count, seen.widths, seen.name) == (2, found.widths, found.name)
 
 
 @pytest.mark.parametrize("file", REFUSED_OF_OTHERS)
@@ -430,20 +430,22 @@ def test_what_we_write_to_the_byte():
 
 REFUSED = {
     "nothing": ({}, "holds none"),
-    "two-sets": ({"b": TWO, "a": TWO + 1}, "holds 2 embeddings: a, b; say which"),
+    "two-sets": ({"b": TWO, "a": TWO + 1}, "holds 2 embeddings: a, b; inspect and convert"),
     "sdxl-output": ({"clip_l_out": TWO, "clip_g_out": TWO + 1}, r"output embeddings \(clip_g_out, clip_l_out\)"),
     "output": ({"emp_params_out": TWO}, "output embeddings"),
     "sd3": ({"clip_l": TWO, "clip_g": TWO + 1, "t5": TWO + 2}, r"other text encoders \(t5\)"),
     "flux": ({"clip_l": TWO, "t5": TWO + 1}, "other text encoders"),
-    "more-than-both": ({"clip_l": TWO, "clip_g": TWO + 1, "more": TWO + 2}, "also holds more"),
-    "more-than-one": ({"emb_params": TWO, "more": TWO + 1}, "also holds more"),
-    "twice": ({"emb_params": TWO, "emp_params": TWO + 1}, "also holds emb_params, emp_params"),
+    "more-than-both": ({"clip_l": TWO, "clip_g": TWO + 1, "more": TWO + 2}, "it holds clip_g, clip_l, more;"),
+    "more-than-one": ({"emb_params": TWO, "more": TWO + 1}, "it holds emb_params, more;"),
+    "twice": ({"emb_params": TWO, "emp_params": TWO + 1}, "it holds emb_params, emp_params;"),
     "lora": ({"lora_unet_a.lora_down.weight": torch.zeros(1, 4, 1, 1), "b": TWO}, "a LoRA, and no embedding"),
     "checkpoint": ({"a.weight": torch.zeros(1, 4, 1, 1), "b": TWO}, "this file holds 2 tensors"),
     "zeros": ({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}, "never trained"),
     "picture": ({"a": torch.zeros(2, 3, 4)}, "not an embedding"),
     "number": ({"a": torch.tensor(1.0)}, "not an embedding"),
-    "integers": ({"a": torch.zeros(2, 768, dtype=torch.int64)}, "not an embedding"),
+    "integers": ({"a": torch.zeros(2, 768, dtype=torch.int64)}, "its numbers are I64, and not F32, F16"),
+    "exchanged": ({"clip_l": torch.ones(2, 1280), "clip_g": torch.ones(2, 768)}, "clip_l and clip_g are exchanged"),
+    "small-lora": ({"lora_unet_a.lora_down.weight": torch.ones(1, 4)}, "a LoRA, and no embedding"),
     "no-vectors": ({"a": torch.zeros(0, 768)}, "not an embedding"),
     "no-width": ({"a": torch.zeros(2, 0)}, "not an embedding"),
     "too-many": ({"a": torch.zeros(76, 768)}, "holds 76 vectors, but a prompt has room for 75"),
@@ -504,9 +506,34 @@ def test_other_suffixes_are_refused(tmp_path, file):
 
 def test_what_is_not_there_is_refused(tmp_path):
     (tmp_path / "folder.pt").mkdir()
-    for path in (tmp_path / "mug.pt", tmp_path / "folder.pt"):
-        with pytest.raises(UnusableFile, match="no such file"):
-            formats.read(path)
+    for name, reason in {"mug.pt": "no such file", "folder.pt": "this is a folder"}.items():
+        with pytest.raises(UnusableFile, match=reason):
+            formats.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("mug.safetensors", "paper-torch2.13.0.pt", "by its content it is a PyTorch file; let its name end in .pt"),
+        ("mug.safetensors", "a1111.pt", "by its content it is a PyTorch file"),
+        ("mug.PT", "ours.safetensors", "by its content it is a safetensors file; let its name end in .safetensors"),
+        ("mug.bin", "a1111-text.png", "by its content it is a picture; let its name end in .png"),
+        ("mug.safetensors", "a1111-pixels.webp", "by its content it is a picture; let its name end in .webp"),
+        ("mug.png", "ours.safetensors", "by its content it is a safetensors file"),
+        ("mug.png", None, "the file is empty"),
+        ("mug.pt", None, "the file is empty"),
+        ("mug.webp", "README.md", "this is no PNG or WebP picture"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes((GOLDEN / content).read_bytes() if content else b"")
+    with pytest.raises(UnusableFile, match=reason):
+        formats.read(tmp_path / name)
+
+
+def test_a_picture_may_end_as_one_of_the_other_kind(tmp_path):
+    (tmp_path / "mug.webp").write_bytes((GOLDEN / "a1111-text.png").read_bytes())
+    assert formats.read(tmp_path / "mug.webp").name == "my-mug"
 
 
 def test_a_checkpoint_is_not_read_as_an_embedding(tmp_path, monkeypatch):

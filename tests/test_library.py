@@ -92,6 +92,14 @@ class TestFit:
         for fits, widths in {"one": (768,), "two": (1024,), "xl": (768, 1280), "own": (128,)}.items():
             assert told(Library(Host(folder, checkpoint(tmp_path, widths)))) == {**reasons, fits: ""}
 
+    def test_what_could_start_a_training_on_sdxl(self, folder, tmp_path):
+        files = {"one": embedding((2, 768)), "two": embedding((2, 1024)), "g": embedding((2, 1280)), "xl": SDXL}
+        for name, data in files.items():
+            (folder / f"{name}.safetensors").write_bytes(data)
+        entries = Library(Host(folder, checkpoint(tmp_path, (768, 1280)))).entries()
+        assert {e.name: e.starts for e in entries} == {"xl": "", "one": "CLIP-L", "g": "CLIP-G", "two": ""}
+        assert not any(e.starts for e in Library(Host(folder, checkpoint(tmp_path, (1024,)))).entries())
+
     def test_nothing_is_refused_where_the_checkpoint_tells_nothing(self, folder, tmp_path):
         (folder / "one.safetensors").write_bytes(embedding((2, 768)))
         (tmp_path / "odd.gguf").write_bytes(b"GGUF" + bytes(100))
@@ -115,6 +123,8 @@ class TestFit:
         (folder / "torn.png").write_bytes((golden / "a1111-text.png").read_bytes()[:300])
         (entry, torn) = Library(Host(folder)).entries()
         assert (entry.name, entry.outline.count, entry.fits) == ("my-mug", 2, True)
+        assert Library(Host(folder)).named("My-Mug ") == entry.path
+        assert Library(Host(folder)).named("of a1111-text") is None
         assert entry.picture.path == str(entry.path)
         assert (torn.name, torn.reason) == ("torn", "unreadable: the embedding in this picture is damaged")
 
@@ -214,10 +224,12 @@ class TestVersion:
         another()
         Image.new("RGB", (9, 9)).save(path.with_name("one.preview.png"))
         another()
+        files = library.version().split("-")[0]
         host.checkpoint = checkpoint(tmp_path, (768,))
         another()
         host.checkpoint.write_bytes(b"another")
         another()
+        assert library.version().split("-")[0] == files, "only the checkpoint is another"
         path.rename(folder / "one.safetensors")
         another()
 

@@ -20,9 +20,11 @@ from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import parse
+from lib_ti.training.places import answering_to
 from lib_ti.training.preflight import preflight
 from lib_ti.webui import results as module
-from lib_ti.webui.results import Results, delete, free_name, renamed, taken_by
+from lib_ti.webui.library import free_name, taken_by
+from lib_ti.webui.results import Results, delete, renamed
 from lib_ti.webui.thumbnails import Thumbnails
 
 
@@ -181,6 +183,21 @@ def test_a_link_to_a_folder_that_a_webui_follows_takes_names_too(host, tmp_path)
     (host.embeddings / "linked").symlink_to(tmp_path / "elsewhere")
     (host.embeddings / "round").symlink_to(host.embeddings)
     assert taken_by("my-cup", host.embeddings) == ["my-cup.pt"]
+
+
+def test_a_picture_takes_the_name_of_the_embedding_in_it(host):
+    """It is called what it is called inside; no other picture takes a name, however it is called."""
+    golden = Path(__file__).parent / "golden"
+    for name in ("a1111-text.png", "a1111-pixels.webp"):
+        shutil.copy(golden / name, host.embeddings / f"holds {name}")
+    for name in ("my-cup.png", "my-cup.webp", "my-cup.preview.png"):
+        Image.new("RGB", (40, 40), "teal").save(host.embeddings / name)
+    shutil.copy(golden / "a1111-text.png", host.embeddings / "my-hat.preview.png")
+    (host.embeddings / "my-hat.png").write_bytes((golden / "a1111-text.png").read_bytes()[:300])
+    for looks in (taken_by, answering_to):
+        assert looks("My-Mug", host.embeddings) == ["holds a1111-pixels.webp", "holds a1111-text.png"]
+        assert not any(looks(name, host.embeddings) for name in ("holds a1111-text", "my-cup", "my-hat"))
+    assert free_name("my-mug", host.embeddings) == "my-mug-2"
 
 
 def test_free_names(host):

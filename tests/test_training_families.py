@@ -219,7 +219,7 @@ def test_an_sd1_embedding_starts_the_half_it_has(files, pictures, tmp_path):
         train_encoders="clip_g", steps="2",
     )  # fmt: skip
     plan = preflight(settings)
-    assert "old-mug starts clip_l; clip_g starts from 'mug'" in plan.warnings
+    assert "'old-mug' starts CLIP-L; CLIP-G starts from 'mug'" in plan.warnings
     folder = create(plan)
     seen = []
     assert not execute(folder, watch=seen.append, stopped=lambda: any(event.kind == "step" for event in seen))
@@ -228,7 +228,7 @@ def test_an_sd1_embedding_starts_the_half_it_has(files, pictures, tmp_path):
     assert torch.equal(found.vectors["clip_l"], torch.full((2, 64), 0.1))
     assert found.metadata["start"] == "old-mug (clip_l), mug (clip_g)"
     assert problems_of(dataclasses.replace(settings, init_text=""))["init_text"].startswith(
-        "old-mug starts clip_l only"
+        "'old-mug' starts CLIP-L only; name a word for CLIP-G"
     )
 
 
@@ -255,8 +255,8 @@ def test_an_embedding_of_another_family_is_explained(files, pictures, tmp_path):
     save_file({"emb_params": torch.ones(2, 1024)}, tmp_path / "two.safetensors")
     settings = settings_for(files["sdxl"], pictures, tmp_path, init_embedding=str(tmp_path / "two.safetensors"))
     assert problems_of(settings) == {
-        "init_embedding": "two is an embedding for Stable Diffusion 2.x (vectors of width 1024), "
-        "but this SDXL checkpoint takes vectors of width 64 + 96"
+        "init_embedding": "'two' is an embedding for Stable Diffusion 2.x (vectors of width 1024), but this SDXL checkpoint "
+        "takes vectors of width 64 + 96; it fits Stable Diffusion 2.x checkpoints"
     }
 
 
@@ -269,7 +269,7 @@ def test_what_one_text_encoder_cannot_do(files, pictures, tmp_path):
         "clip_skip": "the text encoder of this checkpoint has 3 layers",
     }
     plan = preflight(dataclasses.replace(settings, train_encoders="both", clip_skip=None))
-    assert plan.warnings == ["--learning-rate-2 is not used: Stable Diffusion 2.x has one text encoder"]
+    assert plan.warnings == ["--learning-rate-2 is not used: it is for SDXL alone"]
 
 
 class _Ideal:

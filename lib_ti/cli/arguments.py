@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NoReturn, get_args
 
 from lib_ti.errors import BadInput, Problem
+from lib_ti.model.families import titles
 from lib_ti.option import Option, Raw
 from lib_ti.settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, flag
 
@@ -73,7 +75,9 @@ def raw_settings(values: argparse.Namespace) -> dict[str, Raw]:
 
 
 def explain(name: str, option: Option) -> str:
-    """An option's help: what it is, its unit and its default."""
+    """An option's help: the families it is for, what it is, its unit and its default."""
+    if option.families:
+        return f"{titles(option.families)} only: {explain(name, replace(option, families=()))}"
     if name in REQUIRED:
         return option.help
     default = DEFAULTS[name]

@@ -46,6 +46,8 @@ def _print(report: Report) -> None:
         for i, vector in enumerate(found.vectors):
             share = f" ({vector.norm / mean:.2f} ×)" if mean else ""
             words = ", ".join(f"{word} {cosine:.2f}" for word, cosine in vector.nearest)
+            if not vector.norm:
+                words = "nothing but zeros, as no training leaves them"
             print(f"  {i}: norm {vector.norm:.3f}{share}  {words}".rstrip())
     if embedding.metadata:
         print("metadata")

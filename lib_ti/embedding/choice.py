@@ -16,12 +16,13 @@ from lib_ti.errors import UnusableFile
 
 MOST = 75  # vectors: the places of a prompt, its start and end not counted
 _WIDEST = 4096
-_FLOATS = {"F64", "F32", "F16", "BF16"}
+_FLOATS = ("F32", "F16", "BF16", "F64")
 _ENCODERS = ("clip_l", "clip_g")
 _ALIASES = {"text_encoders_0": "clip_l", "text_encoders_1": "clip_g"}
 _OTHER_MODELS = {"clip_h", "t5", "t5xxl", "llama", "gemma", "qwen"}  # text encoders that SD1, SD2 and SDXL do not pair
 _OUTPUTS = {f"{name}_out" for name in (*_ENCODERS, *_OTHER_MODELS, "emp_params")}
 _BUNDLED = re.compile(rf"bundle_emb\.(.+?)\.(string_to_param\..+|{'|'.join((*_ENCODERS, *_OTHER_MODELS, *_OUTPUTS))})")
+_A_LORA = "this is a LoRA, and no embedding comes with it"
 _OF_A_LORA = re.compile(r"lora_(up|down|unet|te)|lora_[AB]\.|hada_w1|lokr_w1")
 
 
@@ -60,6 +61,8 @@ def choose(path: Path, kinds: Mapping[str, Kind], wanted: str | None = None) -> 
     counts = {checked(path, kinds[key])[0] for key in choice.tensors.values()}
     if len(counts) > 1:
         raise UnusableFile(path, "it should hold as many vectors for one text encoder as for the other")
+    if [kinds[key].shape[-1] for key in choice.tensors.values()] == [1280, 768]:
+        raise UnusableFile(path, "clip_l and clip_g are exchanged: clip_l's vectors are 768 wide, clip_g's 1280")
     return choice
 
 
@@ -67,8 +70,11 @@ def checked(path: Path, kind: Kind) -> tuple[int, int]:
     """How many vectors a tensor holds, and how long they are. Raises UnusableFile if it holds none or too many."""
     shape, dtype = kind
     count, width = (1, *shape) if len(shape) == 1 else shape if len(shape) == 2 else (0, 0)
-    if dtype not in _FLOATS or not (count >= 1 and 1 <= width <= _WIDEST):
-        raise UnusableFile(path, f"{tuple(shape)} {dtype} is no set of vectors; not an embedding")
+    if not (count >= 1 and 1 <= width <= _WIDEST):
+        sides = "×".join(map(str, shape)) or "a single number"
+        raise UnusableFile(path, f"it holds {sides}, which is no set of vectors; not an embedding")
+    if dtype not in _FLOATS:
+        raise UnusableFile(path, f"its numbers are {dtype}, and not {', '.join(_FLOATS)}; not an embedding")
     if count > MOST:
         raise UnusableFile(path, f"it holds {count} vectors, but a prompt has room for {MOST}; not an embedding")
     return count, width
@@ -91,6 +97,8 @@ def _of(path: Path, keys: Mapping[str, str], kinds: Mapping[str, Kind]) -> Choic
         return Choice({encoder: inputs[encoder] for encoder in _ENCODERS}, left_out=left_out)
     if len(inputs) == 1:
         ((part, key),) = inputs.items()
+        if _OF_A_LORA.search(part):
+            raise UnusableFile(path, _A_LORA)
         own_name = (
             "" if _known([part]) or part.startswith("string_to_param.") or part in ("*", *_OTHER_MODELS) else part
         )
@@ -101,9 +109,8 @@ def _of(path: Path, keys: Mapping[str, str], kinds: Mapping[str, Kind]) -> Choic
         )
     if not inputs:
         raise UnusableFile(path, "an embedding holds one set of vectors, but this file holds none")
-    extra = sorted(inputs.keys() - {"emb_params", "emp_params", *_ENCODERS}) or sorted(inputs)
     raise UnusableFile(
-        path, f"it also holds {_some(extra)}; an embedding holds one set of vectors, or clip_l and clip_g"
+        path, f"it holds {_some(sorted(inputs))}; an embedding holds one set of vectors, or clip_l and clip_g"
     )
 
 
@@ -114,7 +121,7 @@ def _alike(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
             checked(path, kind)
     except UnusableFile:
         if any(_OF_A_LORA.search(key) for key in kinds):
-            raise UnusableFile(path, "this is a LoRA, and no embedding comes with it") from None
+            raise UnusableFile(path, _A_LORA) from None
         raise UnusableFile(
             path, f"an embedding holds one set of vectors, but this file holds {len(kinds)} tensors; not an embedding"
         ) from None
@@ -125,7 +132,10 @@ def _pick(path: Path, found: Mapping[str, object], wanted: str | None) -> str:
     if wanted is not None and wanted not in found:
         raise UnusableFile(path, f"it holds no embedding called {wanted!r}, but {_some(sorted(found))}")
     if wanted is None and len(found) > 1:
-        raise UnusableFile(path, f"it holds {len(found)} embeddings: {_some(sorted(found))}; say which by its name")
+        listed = _some(sorted(found))
+        raise UnusableFile(
+            path, f"it holds {len(found)} embeddings: {listed}; inspect and convert take one of them, by --name"
+        )
     return wanted if wanted is not None else next(iter(found))
 
 

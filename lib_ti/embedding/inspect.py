@@ -83,7 +83,8 @@ def _report(vectors: torch.Tensor, table: torch.Tensor | None, vocabulary: Vocab
     found = (unit(vectors, dim=1) @ unit(table, dim=1).T).topk(min(words, len(table)), dim=1)  # (n, words)
     told = tuple(
         VectorReport(
-            norm, tuple((vocabulary.text(token), cosine) for token, cosine in zip(tokens, cosines, strict=True))
+            norm,
+            tuple((vocabulary.text(token), cosine) for token, cosine in zip(tokens, cosines, strict=True) if norm),
         )
         for norm, tokens, cosines in zip(norms, found.indices.tolist(), found.values.tolist(), strict=True)
     )

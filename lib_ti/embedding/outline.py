@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lib_ti.embedding import pictures
 from lib_ti.embedding.choice import Choice, Kind, checked, choose
+from lib_ti.embedding.naming import well_named
 from lib_ti.errors import UnusableFile
 from lib_ti.model.header import read_header
 from lib_ti.names import FILE_SUFFIXES
@@ -18,14 +19,15 @@ _MADE_FOR = {(768,): "SD 1.x", (1024,): "SD 2.x", (768, 1280): "SDXL", (1280,): 
 
 @dataclass(frozen=True)
 class Outline:
-    """`count`: tokens it takes up in a prompt; `widths`: of its vectors, for each text encoder.
+    """`name`: what a WebUI calls it; `count`: tokens it takes up in a prompt; `widths_by_encoder`: of its vectors."""
 
-    `name`: what it is called, where that is not for the file's name to say.
-    """
-
+    name: str
     count: int
-    widths: tuple[int, ...]
-    name: str = ""
+    widths_by_encoder: Mapping[str, int]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(self.widths_by_encoder.values())
 
     @property
     def made_for(self) -> str:
@@ -49,6 +51,7 @@ def outline(path: Path) -> Outline | None:
     """
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
+        well_named(path, suffix)
         header = read_header(path)
         kinds = {key: Kind(shape, header.dtypes[key]) for key, shape in header.shapes.items()}
         choice = choose(path, kinds)
@@ -60,7 +63,22 @@ def outline(path: Path) -> Outline | None:
     from lib_ti.embedding import formats  # and with it torch
 
     embedding = formats.read(path)
-    return Outline(embedding.count, embedding.widths)
+    return Outline(embedding.name, embedding.count, embedding.widths_by_encoder)
+
+
+def name_in(path: Path) -> str | None:
+    """What a WebUI calls the embedding in a file: as the file, or as a picture says inside. None where there is none.
+
+    Only pictures are looked into: whatever else ends as an embedding's file does has the name, also if it is damaged.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in pictures.SUFFIXES:
+        return path.stem if suffix in FILE_SUFFIXES else None
+    try:
+        found = _of_picture(path)
+    except UnusableFile:  # which the WebUIs cannot load either
+        return None
+    return found.name if found else None
 
 
 def _of_picture(path: Path) -> Outline | None:
@@ -74,10 +92,10 @@ def _of_picture(path: Path) -> Outline | None:
     vectors: Any = record.get("string_to_param", record)
     tensors: Mapping[str, Any] = vectors if isinstance(vectors, dict) else {}
     kinds = {key: Kind(value.shape, "F64") for key, value in tensors.items() if hasattr(value, "shape")}
-    found = _outline(path, choose(path, kinds), kinds)
-    return Outline(found.count, found.widths, pictures.own_name(record) or path.stem)
+    return replace(_outline(path, choose(path, kinds), kinds), name=pictures.own_name(record) or path.stem)
 
 
 def _outline(path: Path, choice: Choice, kinds: Mapping[str, Kind]) -> Outline:
-    sizes = [checked(path, kinds[key]) for key in choice.tensors.values()]
-    return Outline(sizes[0][0], tuple(width for _, width in sizes))
+    sizes = {encoder: checked(path, kinds[key]) for encoder, key in choice.tensors.items()}
+    count = next(iter(sizes.values()))[0]
+    return Outline(path.stem, count, {encoder: width for encoder, (_, width) in sizes.items()})

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from lib_ti.embedding import pictures
 from lib_ti.embedding.choice import Choice, Kind, checked, choose
+from lib_ti.embedding.naming import well_named
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import UnusableFile
 from lib_ti.model import pickles
@@ -34,8 +35,7 @@ def read(path: Path, wanted: str | None = None) -> Embedding:
 
 def read_as(path: Path, suffix: str, wanted: str | None = None) -> Embedding:
     """Read a file as one that ends in `suffix`, whatever its name."""
-    if not path.is_file():
-        raise UnusableFile(path, "there is no such file")
+    well_named(path, suffix)
     if suffix == ".safetensors":
         return _of_safetensors(path, wanted)
     if suffix in (".pt", ".bin"):

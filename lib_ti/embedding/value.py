@@ -25,6 +25,15 @@ class Embedding:
     def widths(self) -> tuple[int, ...]:
         return tuple(v.shape[1] for v in self.vectors.values())
 
+    @property
+    def has_zeros(self) -> bool:
+        """Whether some of its vectors are nothing but zeros, as no training leaves them."""
+        return any(not vectors.any(dim=1).all() for vectors in self.vectors.values())
+
+    @property
+    def widths_by_encoder(self) -> dict[str, int]:
+        return {name: v.shape[1] for name, v in self.vectors.items()}
+
     def fitted(self, widths: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """Its vectors for text encoders of these widths, as far as it has them.
 

@@ -6,7 +6,7 @@ So it can be asked in a WebUI's own process, which may lack diffusers, and at ea
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,47 @@ from lib_ti.model import config as configs
 from lib_ti.model import layout
 from lib_ti.model.config import ModelConfig
 from lib_ti.model.families import SD1, SD2, SDXL, Family
+from lib_ti.model.header import widths_of, widths_of_folder
+from lib_ti.model.noise import Noise
 from lib_ti.model.sniff import family_of
 from lib_ti.model.weights import Weights, open_weights
 
 
 @dataclass(frozen=True)
 class Description:
-    """`resolution`: the side of the pictures it is made for, in pixels. `usual`: its UNet has the sizes of its family's."""
+    """`resolution`: the side of the pictures it is made for, in pixels. `widths_by_encoder`: of an embedding's vectors.
+
+    `told`: whether anything says what the model predicts, so that `noise` can be relied on. `usual`: its UNet has the sizes of
+    its family's.
+    """
 
     family: Family
     resolution: int
-    usual: bool = True
+    widths_by_encoder: Mapping[str, int]
+    noise: Noise
+    told: bool
+    usual: bool
 
 
 def describe(path: Path) -> Description:
     """The description of a checkpoint file or a diffusers folder. Raises UnusableFile for whatever cannot be trained on."""
     if path.is_dir():
         family, unet = family_of_folder(path)
-        widths = configs.shipped(family.name).unet.widths
-        return Description(family, side_of_folder(path, unet), tuple(unet.get("block_out_channels") or ()) == widths)
+        widths, noise = widths_of_folder(path) or (), noise_of_folder(path)
+        usual = tuple(unet.get("block_out_channels") or ()) == configs.shipped(family.name).unet.widths
+        return Description(family, side_of_folder(path, unet), _by_encoder(family, widths), noise, True, usual)
     weights = open_weights(path)
     family = family_of(weights)
-    found = config_of(weights, family)
-    return Description(family, found.resolution or 512, found.unet == configs.shipped(family.name).unet)
+    config = config_of(weights, family)
+    widths = widths_of(weights.shapes) or ()
+    usual = config.unet == configs.shipped(family.name).unet
+    return Description(
+        family, config.resolution or 512, _by_encoder(family, widths), config.noise, config.told, usual
+    )
+
+
+def _by_encoder(family: Family, widths: Sequence[int]) -> dict[str, int]:
+    return {encoder.name: width for encoder, width in zip(family.encoders, widths, strict=False)}
 
 
 def config_of(weights: Weights, family: Family) -> ModelConfig:
@@ -112,6 +130,24 @@ def side_of_folder(folder: Path, unet: Mapping[str, Any]) -> int:
     if not isinstance(size, int) or not 1 <= size <= 512:
         raise UnusableFile(folder / "unet" / "config.json", f"unreadable (sample_size {size!r})")
     return 8 * size
+
+
+def noise_of_folder(folder: Path) -> Noise:
+    """What the scheduler of a diffusers folder tells. Raises UnusableFile."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(path)
+    if config.get("beta_schedule", "scaled_linear") != "scaled_linear":
+        raise UnusableFile(path, f"the noise schedule {config['beta_schedule']!r} is not supported")
+    predictions = {"epsilon": "epsilon", "v_prediction": "v"}
+    if (prediction := config.get("prediction_type", "epsilon")) not in predictions:
+        raise UnusableFile(path, f"the prediction type {prediction!r} is not supported")
+    return Noise(
+        steps=config.get("num_train_timesteps", 1000),
+        first_beta=config.get("beta_start", 0.00085),
+        last_beta=config.get("beta_end", 0.012),
+        prediction=predictions[prediction],
+        zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
+    )
 
 
 def read_json(path: Path, otherwise: str = "the file is missing") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -86,6 +87,21 @@ SDXL = Family(
 )
 
 FAMILIES = (SD1, SD2, SDXL)
+
+
+def titles(names: Collection[str]) -> str:
+    """Families by their names, in the users' terms.
+
+    >>> titles(("sd1", "sdxl"))
+    'Stable Diffusion 1.x and SDXL'
+    """
+    return " and ".join(family.title for family in FAMILIES if family.name in names)
+
+
+def encoder_title(name: str) -> str:
+    """A text encoder by its name in files, in the users' terms."""
+    known = {encoder.name: encoder.title for family in FAMILIES for encoder in family.encoders}
+    return known.get(name, name)
 
 
 def title_of(widths: tuple[int, ...]) -> str:

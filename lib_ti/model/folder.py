@@ -14,9 +14,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from lib_ti.errors import UnusableFile
 from lib_ti.model.checkpoint import Checkpoint, Part, empty, text_encoder
-from lib_ti.model.describe import family_of_folder, read_json, side_of_folder
+from lib_ti.model.describe import family_of_folder, noise_of_folder, read_json, side_of_folder
 from lib_ti.model.layout import current_vae_name
-from lib_ti.model.noise import Noise
 from lib_ti.model.weights import Weights, open_weights
 
 
@@ -27,7 +26,7 @@ def open_folder(folder: Path) -> Checkpoint:
     return Checkpoint(
         path=folder,
         family=family,
-        noise=_noise(folder / "scheduler" / "scheduler_config.json"),
+        noise=noise_of_folder(folder),
         resolution=side_of_folder(folder, unet_config),
         text={
             encoder.name: _text_part(folder / place, projecting=encoder.name == family.pooled)
@@ -82,20 +81,4 @@ def _shards(index: Path) -> Weights:
     quantised = any(shard.quantised for shard in shards.values())
     return Weights(
         next(iter(shards.values())).path, shapes, lambda name: shards[places[name]].read(name), {}, quantised
-    )
-
-
-def _noise(path: Path) -> Noise:
-    config = read_json(path)
-    if config.get("beta_schedule", "scaled_linear") != "scaled_linear":
-        raise UnusableFile(path, f"the noise schedule {config['beta_schedule']!r} is not supported")
-    predictions = {"epsilon": "epsilon", "v_prediction": "v"}
-    if (prediction := config.get("prediction_type", "epsilon")) not in predictions:
-        raise UnusableFile(path, f"the prediction type {prediction!r} is not supported")
-    return Noise(
-        steps=config.get("num_train_timesteps", 1000),
-        first_beta=config.get("beta_start", 0.00085),
-        last_beta=config.get("beta_end", 0.012),
-        prediction=predictions[prediction],
-        zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
     )

@@ -50,8 +50,10 @@ def read_header(path: Path) -> Header:
 
 def _parse(found: Any, size: int, path: Path) -> Header:
     metadata = found.pop("__metadata__", None) or {}
-    if max((int(tensor["data_offsets"][1]) for tensor in found.values()), default=0) != size:
-        raise UnusableFile(path, "the file is truncated; download it again")
+    told = max((int(tensor["data_offsets"][1]) for tensor in found.values()), default=0)
+    if told != size:
+        how = "truncated" if told > size else "longer than its header says"
+        raise UnusableFile(path, f"the file is {how}; download it again")
     shapes = {name: tuple(int(side) for side in tensor["shape"]) for name, tensor in found.items()}
     for name, tensor in found.items():
         start, end = tensor["data_offsets"]
@@ -83,10 +85,14 @@ def vector_widths(path: Path) -> tuple[int, ...] | None:
     """
     try:
         if path.is_dir():
-            return _widths_of_folder(path)
-        shapes = _shapes(path)
+            return widths_of_folder(path)
+        return widths_of(_shapes(path))
     except (UnusableFile, OSError):
         return None
+
+
+def widths_of(shapes: Mapping[str, Shape]) -> tuple[int, ...] | None:
+    """The same, of a checkpoint whose tensors have these names and shapes."""
     for tables in _TABLES:
         if all(len(shapes.get(name, ())) == 2 for name in tables):
             return tuple(shapes[name][1] for name in tables)
@@ -105,8 +111,8 @@ def _shapes(path: Path) -> Mapping[str, Shape]:
     return open_weights(path).shapes
 
 
-def _widths_of_folder(path: Path) -> tuple[int, ...] | None:
-    """Of a diffusers folder."""
+def widths_of_folder(path: Path) -> tuple[int, ...] | None:
+    """The same, of a diffusers folder."""
     widths = []
     for part in ("text_encoder", "text_encoder_2"):
         config = path / part / "config.json"

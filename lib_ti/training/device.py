@@ -67,6 +67,16 @@ def choose_acceleration(asked: str, device: torch.device, precision: str, parame
     return "arranged" if parameters >= LARGE and can_arrange(dtype) and gain(dtype) > WORTH_ARRANGING else "none"
 
 
+def mend_attention(device: torch.device, precision: str) -> None:
+    """Do without fused attention where its gradient is broken: in bf16 on a CPU, torch 2.1 writes beyond its own memory.
+
+    What it writes over ends the process some moments later. torch 2.3 is right; 2.2 is not known.
+    """
+    release = tuple(int(number) for number in torch.__version__.split(".")[:2])
+    if device.type == "cpu" and precision == "bf16" and release < (2, 3):
+        torch.backends.cuda.enable_flash_sdp(False)  # it is the CPU's switch too, whatever its name
+
+
 def _works(dtype: torch.dtype) -> bool:
     try:
         _seconds(dtype, rounds=1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_ti.data import pictures
-from lib_ti.names import FILE_SUFFIXES
+from lib_ti.embedding.outline import name_in
 from lib_ti.settings import TrainSettings
 
 
@@ -50,10 +50,8 @@ def inside_embeddings(runs_dir: Path, out: Path) -> Path | None:
 
 
 def answering_to(name: str, folder: Path) -> list[str]:
-    """The embedding files in `folder` that a WebUI would call by `name`, whatever the case of its letters."""
-    return sorted(
-        p.name for p in folder.iterdir() if p.stem.casefold() == name.casefold() and p.suffix.lower() in FILE_SUFFIXES
-    )
+    """The embedding files in `folder`, pictures too, that a WebUI would call by `name`, whatever the case of its letters."""
+    return sorted(p.name for p in folder.iterdir() if (name_in(p) or "").casefold() == name.casefold())
 
 
 def space_needed(settings: TrainSettings, sizes: Sequence[tuple[int, int]], resolution: int) -> int:

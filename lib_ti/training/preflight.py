@@ -13,6 +13,7 @@ from lib_ti.data import pictures
 from lib_ti.data.captions import built_in, load_templates
 from lib_ti.data.pictures import PictureFile
 from lib_ti.embedding import formats
+from lib_ti.embedding.fit import suits_as_start
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint import Checkpoint
@@ -21,7 +22,7 @@ from lib_ti.model.prompts import Vocabulary, Word
 from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings
 from lib_ti.training.device import choose_acceleration, choose_device, choose_precision
 from lib_ti.training.places import answering_to, existing, inside_embeddings, space_needed, unwritable
-from lib_ti.training.suiting import suited, suits_as_start
+from lib_ti.training.suiting import suited
 
 MOST_PICTURES = 1000
 
@@ -193,6 +194,8 @@ class _Preflight:
         problem, warnings = suits_as_start(embedding, self.settings, checkpoint, holds)
         self.problems += [problem] if problem else []
         self.warnings += warnings
+        if embedding.has_zeros:
+            self.warnings.append(f"{embedding.name!r} has vectors of nothing but zeros, which no training leaves")
         return embedding
 
     def _machine(self, checkpoint: Checkpoint | None) -> dict[str, object]:

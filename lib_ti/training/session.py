@@ -22,7 +22,7 @@ from lib_ti.model.prompts import Word
 from lib_ti.settings import MEMORY_MODES, TrainSettings
 from lib_ti.training import start
 from lib_ti.training.batch import BatchSource
-from lib_ti.training.device import DTYPES, choose_device
+from lib_ti.training.device import DTYPES, choose_device, mend_attention
 from lib_ti.training.doubt import mistaken_prediction
 from lib_ti.training.loop import Loop
 from lib_ti.training.metadata import describe
@@ -111,6 +111,7 @@ class Session:
                 self.recorder.event("encoding", done=i + 1, images=len(self.examples))
 
     def _state(self, model: StableDiffusion) -> TrainState:
+        mend_attention(model.device, self.settings.precision)
         s = self.settings
         first = start.begin(s, model.token_tables(), model.vocabulary, self.initial)
         trained = first.keys() if s.train_encoders == "both" or len(first) == 1 else {s.train_encoders}

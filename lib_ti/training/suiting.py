@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lib_ti.embedding.fit import starts_a_part, unfit
-from lib_ti.embedding.value import Embedding
 from lib_ti.errors import Problem
 from lib_ti.model.checkpoint import Checkpoint
-from lib_ti.settings import TrainSettings
+from lib_ti.model.families import titles
+from lib_ti.settings import DEFAULTS, OPTIONS, TrainSettings, flag
 
 
 @dataclass
@@ -32,8 +31,12 @@ def suited(settings: TrainSettings, checkpoint: Checkpoint) -> Suited:
     if len(family.encoders) > 1:
         if settings.learning_rate_2 == "auto":
             found.changes["learning_rate_2"] = rate
-    else:
-        _one_encoder(settings, checkpoint, found)
+    elif settings.train_encoders == "clip_g":
+        reason = f"{family.title} has one text encoder, so there is no CLIP-G to train"
+        found.problems.append(Problem("train_encoders", reason))
+    for name, option in OPTIONS.items():
+        if not option.is_for(family.name) and getattr(settings, name) != DEFAULTS[name]:
+            found.warnings.append(f"{flag(name)} is not used: it is for {titles(option.families)} alone")
     if settings.clip_skip and settings.clip_skip > checkpoint.layers:
         reason = f"the text encoder of this checkpoint has {checkpoint.layers} layers"
         found.problems.append(Problem("clip_skip", reason))
@@ -41,36 +44,6 @@ def suited(settings: TrainSettings, checkpoint: Checkpoint) -> Suited:
         reason = f"this checkpoint knows {checkpoint.noise.steps} times; give fewer sampling steps"
         found.problems.append(Problem("preview_steps", reason))
     return found
-
-
-def _one_encoder(settings: TrainSettings, checkpoint: Checkpoint, found: Suited) -> None:
-    says = f"{checkpoint.family.title} has one text encoder"
-    if settings.learning_rate_2 != "auto":
-        found.warnings.append(f"--learning-rate-2 is not used: {says}")
-    if settings.train_encoders == "clip_g":
-        found.problems.append(Problem("train_encoders", f"{says}, so there is no CLIP-G to train"))
-
-
-def suits_as_start(
-    embedding: Embedding, settings: TrainSettings, checkpoint: Checkpoint | None, init_text_holds: bool
-) -> tuple[Problem | None, list[str]]:
-    """Whether an embedding can be started from. `init_text_holds`: the settings' words can begin what it does not hold."""
-    warnings: list[str] = []
-    problem = None
-    if checkpoint and (reason := unfit(embedding, checkpoint)):
-        if not (part := starts_a_part(embedding, checkpoint)):
-            problem = Problem("init_embedding", reason)
-        elif not init_text_holds:
-            problem = Problem(
-                "init_text", f"{embedding.name} starts {part[0]} only; name a word for the other text encoder"
-            )
-        else:
-            rest = " and ".join(name for name in checkpoint.text if name not in part)
-            warnings.append(f"{embedding.name} starts {part[0]}; {rest} starts from {settings.init_text!r}")
-    if embedding.count != settings.vectors:
-        what = "the rest is left out" if embedding.count > settings.vectors else "the last one is repeated"
-        warnings.append(f"{embedding.name} has {embedding.count} vectors, the word {settings.vectors}; {what}")
-    return problem, warnings
 
 
 def told_start(settings: TrainSettings, checkpoint: Checkpoint, given: Mapping[str, object]) -> str:

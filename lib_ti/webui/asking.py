@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import Problem
-from lib_ti.names import FILE_SUFFIXES
 from lib_ti.option import Raw
 from lib_ti.settings import DEFAULTS, OPTIONS, TYPES, TrainSettings, flag
 from lib_ti.webui import form as fields
@@ -21,6 +20,9 @@ PRESETS: dict[str, dict[str, str]] = {
     "thorough": {"steps": "1500", "learning_rate": "0.003", "vectors": "4", "batch_size": "2"},
 }
 """What the presets set; the learning rates are those of Stable Diffusion 1 and 2, see `presets_for`."""
+
+Named = Callable[[str], Path | None]
+"""Gives the file of the embedding in the WebUI's folder that goes by a name."""
 
 _FLAG = re.compile(r"--[a-z][a-z-]+")
 
@@ -41,7 +43,9 @@ def preset_of(form: Mapping[str, Any], presets: Mapping[str, Mapping[str, str]])
     return "custom"
 
 
-def raw_settings(form: Mapping[str, Any], host: Host, images: Path) -> tuple[dict[str, Raw], list[Problem]]:
+def raw_settings(
+    form: Mapping[str, Any], host: Host, images: Path, named: Named
+) -> tuple[dict[str, Raw], list[Problem]]:
     """What `settings.parse` takes, with what the server decides; and what a browser may not ask for."""
     raw: dict[str, Raw] = {}
     problems = []
@@ -60,7 +64,7 @@ def raw_settings(form: Mapping[str, Any], host: Host, images: Path) -> tuple[dic
     if raw.get("precision", "auto") == "auto":
         raw["precision"] = host.precision()
     if "init_embedding" in raw:
-        raw["init_embedding"] = str(_embedding(str(raw["init_embedding"]), host.embeddings))
+        raw["init_embedding"] = str(_embedding(str(raw["init_embedding"]), host.embeddings, named))
     if checkpoint := host.selected():
         raw["model"] = str(checkpoint.path)
     if vae := host.vae():
@@ -103,13 +107,13 @@ def _given(name: str, value: Any) -> Raw | None:
     return kept or None
 
 
-def _embedding(text: str, folder: Path) -> Path:
-    """An embedding by its name in the WebUI's folder, or by its path."""
-    if not re.search(r"[\\/]", text):
-        for candidate in (text, *(text + suffix for suffix in FILE_SUFFIXES)):
-            if os.path.isfile(folder / candidate):  # noqa: PTH113 - Path's own raises for names that are too long
-                return folder / candidate
-    return Path(text)
+def _embedding(text: str, folder: Path, named: Named) -> Path:
+    """An embedding by its name in the WebUI's folder, by its file there, or by its path."""
+    if re.search(r"[\\/]", text):
+        return Path(text)
+    if os.path.isfile(folder / text):  # noqa: PTH113 - Path's own raises for names that are too long
+        return folder / text
+    return named(text) or Path(text)
 
 
 def _scaled(rate: str, scale: float) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lib_ti import names
-from lib_ti.errors import Problem, UnusableFile
+from lib_ti.errors import Problem
 from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings, parse
 from lib_ti.webui import asking, memory
 from lib_ti.webui.drafts import Drafts
 from lib_ti.webui.host import Host
-from lib_ti.webui.results import free_name, taken_by
+from lib_ti.webui.library import free_name, taken_by
+from lib_ti.webui.selected import Selected
 from lib_ti.webui.speed import Speed
 
 log = logging.getLogger("lib_ti")
@@ -25,21 +25,15 @@ UNMEASURED = "Time appears after 30 steps"
 class Checking:
     """Looks at forms for one host."""
 
-    def __init__(self, host: Host, drafts: Drafts, speed: Speed, running: Any) -> None:
-        """`running`: a function that gives the names that are being trained, or wait for it."""
-        self._host, self._drafts, self._speed, self._running = host, drafts, speed, running
-        self._described: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    def __init__(self, host: Host, drafts: Drafts, speed: Speed, named: asking.Named, running: Any) -> None:
+        """`named`: the file of an embedding by its name; `running`: gives the names that are being trained, or wait for it."""
+        self._host, self._drafts, self._speed, self._named, self._running = host, drafts, speed, named, running
+        self._selected = Selected(host)
         self._vocabularies: dict[int, Any] = {}
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The selected checkpoint for the page: title, family, resolution, and why it cannot be trained on, if so."""
-        chosen = self._host.selected()
-        if chosen is None:
-            return None
-        key = (chosen, *_state_of(chosen.path), *_state_of(chosen.path.with_suffix(".yaml")))
-        if self._described is None or self._described[0] != key:
-            self._described = (key, self._describe(chosen.title, chosen.path))
-        return self._described[1]
+        return self._selected.told()
 
     def resolution(self) -> int:
         """What pictures should have at least."""
@@ -53,8 +47,10 @@ class Checking:
     def check(self, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
         """Everything the page shows beside the fields."""
         checkpoint, presets = self.checkpoint(), self.presets()
-        raw, refused = asking.raw_settings(form, self._host, self._drafts.folder(draft))
+        raw, refused = asking.raw_settings(form, self._host, self._drafts.folder(draft), self._named)
         settings, found = parse(raw)
+        unfit, start = self._selected.start(settings, self._tokens)
+        found += [unfit] if unfit else []
         problems = [asking.in_form_words(p) for p in (*refused, *found) if p.option not in ("images", "model")]
         pictures = len(self._drafts.pictures_of(draft))
         return {
@@ -63,6 +59,9 @@ class Checking:
             "problems": [{"option": p.option, "message": p.message} for p in problems if p.option != "name"],
             "estimate": self._estimate(settings, pictures, bool(form.get("keep_generating"))),
             "presets": {name: self._cost(settings, values, pictures) for name, values in presets.items()},
+            "preset_values": presets,
+            "auto": self._selected.auto(settings),
+            "start": start,
             "preset": asking.preset_of(form, presets),
             "sequence": self._sequence(settings),
         }
@@ -72,26 +71,6 @@ class Checking:
         if name.casefold() in self._running():
             return [Problem("name", "this word is being trained already; wait for it, or choose another name")]
         return []
-
-    def _describe(self, title: str, path: Path) -> dict[str, Any]:
-        shown: dict[str, Any] = {
-            "title": title, "family": None, "family_title": "", "resolution": None, "learning_rate": 0.005, "problem": "",
-            "usual": False,
-        }  # fmt: skip
-        try:
-            from lib_ti.model.describe import describe
-
-            found = describe(path)
-        except UnusableFile as error:
-            return {**shown, "problem": str(error).removeprefix(f"{error.path}: ")}
-        except Exception as error:  # an unheard-of file must not take the form away; starting will say more
-            log.exception("%s could not be looked at", path)
-            return {**shown, "problem": f"it cannot be looked at ({type(error).__name__})"}
-        family = found.family
-        return {
-            **shown, "family": family.name, "family_title": family.title, "resolution": found.resolution,
-            "learning_rate": family.learning_rate, "usual": found.usual,
-        }  # fmt: skip
 
     def _name(self, name: str) -> dict[str, Any]:
         def state(kind: str, message: str, suggestion: str = "") -> dict[str, Any]:
@@ -183,11 +162,3 @@ def duration(seconds: float) -> str:
         return f"{max(5, round(seconds / 5) * 5)} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _state_of(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return found.st_mtime_ns, found.st_size

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
+from lib_ti.model.families import titles
 from lib_ti.option import Option
 from lib_ti.settings import DEFAULTS, NAME_SLOT, OPTIONS, TYPES
 
@@ -108,14 +109,15 @@ def label(name: str) -> str:
 
 
 def explain(name: str) -> str:
-    """A field's help: what it does, its range with the unit, its default."""
+    """A field's help: what it does, its range with the unit, its default, and the families it is for if not for all."""
     option = OPTIONS.get(name)
     if name in HELP or option is None:
         return _sentence(HELP[name])
     help = option.help.replace("give it again for more", "one a line")
     numeric = option.low is not None
     span = "; ".join(filter(None, (_span(option) if numeric else "", _default(name))))
-    return " ".join(filter(None, (_sentence(help), _sentence(span))))
+    whom = f"{titles(option.families)} only" if option.families else ""
+    return " ".join(map(_sentence, filter(None, (help, span, whom))))
 
 
 def _span(option: Option) -> str:
@@ -174,6 +176,7 @@ class Form:
                 "holds": _holds(name),
                 "words": CHOICES.get(name, {}),
                 "start": self._start[name],
+                "families": OPTIONS[name].families if name in OPTIONS else (),
             }
             for name in self._names
         ]

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from lib_ti.embedding import pictures
-from lib_ti.embedding.outline import Outline, outline
+from lib_ti.embedding.fit import part_of
+from lib_ti.embedding.outline import Outline, name_in, outline
 from lib_ti.errors import UnusableFile
+from lib_ti.model.families import SDXL, encoder_title
 from lib_ti.model.header import vector_widths
 from lib_ti.names import FILE_SUFFIXES
 from lib_ti.webui.host import CheckpointChoice, Host
@@ -24,6 +26,7 @@ from lib_ti.webui.thumbnails import Thumbnails
 THUMB = 160  # pixels, the longer side
 _PICTURES = tuple(f"{middle}.{kind}" for middle in (".preview", "") for kind in ("png", "jpg", "jpeg", "webp"))
 """What follows an embedding's name in its picture's, the best first."""
+_PAIR = tuple(encoder.name for encoder in SDXL.encoders)
 _WANTED = (*FILE_SUFFIXES, *_PICTURES[len(_PICTURES) // 2 :])
 
 
@@ -43,7 +46,10 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """One embedding. `reason` says for users why it cannot be used with the selected checkpoint; empty where it can."""
+    """One embedding. `reason` says for users why it cannot be used with the selected checkpoint; empty where it can.
+
+    `starts`: the text encoder, of two, that a training on that checkpoint could start from it nevertheless.
+    """
 
     name: str
     path: Path
@@ -51,6 +57,7 @@ class Entry:
     outline: Outline | None
     reason: str
     picture: Stamp | None
+    starts: str = ""
 
     @property
     def fits(self) -> bool:
@@ -81,6 +88,24 @@ class _Seen(Generic[_T]):
         return self._found[stamp] if stamp in self._found else self._look(Path(stamp.path))
 
 
+_named = _Seen(name_in, 10_000)
+
+
+def taken_by(name: str, folder: Path) -> list[str]:
+    """The files in a folder and below, pictures that hold an embedding among them, that a WebUI would call by `name`."""
+    found = (stamp for files in folders(folder) for stamp in files.values())
+    return sorted(Path(s.path).name for s in found if (_named(s) or "").casefold() == name.casefold())
+
+
+def free_name(name: str, folder: Path) -> str:
+    """The name itself, or with the first number behind it that is free: my-mug-2."""
+    number, candidate = 1, name
+    while taken_by(candidate, folder):
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
+
+
 class Library:
     """The embeddings of one host. To be asked from any thread."""
 
@@ -95,9 +120,10 @@ class Library:
         return self._host.selected()
 
     def version(self) -> str:
-        """Text that is another as soon as the folder's embeddings, their pictures or the checkpoint are others."""
+        """Text that is another as soon as the folder's embeddings, their pictures or, behind the -, the checkpoint are others."""
         found = [stamp for folder in folders(self._host.embeddings) for stamp in folder.values()]
-        return f"{zlib.crc32(repr((sorted(map(tuple, found)), self._selected())).encode('utf-8', 'surrogatepass')):08x}"
+        parts = repr(sorted(map(tuple, found))), repr(self._selected())
+        return "-".join(f"{zlib.crc32(part.encode('utf-8', 'surrogatepass')):08x}" for part in parts)
 
     def entries(self) -> list[Entry]:
         """All embeddings, the newest first; those that do not fit the selected checkpoint come last."""
@@ -115,6 +141,11 @@ class Library:
                 if other is None or (entry.fits, entry.time) > (other.fits, other.time):
                     by_name[entry.name] = entry
         return sorted(by_name.values(), key=lambda e: (not e.fits, -e.time, e.name.casefold()))
+
+    def named(self, name: str) -> Path | None:
+        """The file of the embedding that goes by a name, of several the one in the list."""
+        wanted = name.strip().casefold()
+        return next((entry.path for entry in self.entries() if entry.name.casefold() == wanted), None)
 
     def thumb(self, name: str) -> str | None:
         """An embedding's picture as a data URL, at most `THUMB` pixels long; None where it has none."""
@@ -136,6 +167,7 @@ class Library:
             {
                 "name": entry.name, "label": entry.label, "fits": entry.fits, "reason": entry.reason, "time": entry.time,
                 "vectors": entry.outline.count if entry.outline else None, "preview": entry.picture is not None,
+                "starts": entry.starts,
             }
             for entry in self.entries()
         ]  # fmt: skip
@@ -147,13 +179,14 @@ class Library:
         found, problem = self._outline(stamp)
         if found is None and not problem:
             return None
-        reason = f"unreadable: {problem}" if problem else ""
+        reason, starts = f"unreadable: {problem}" if problem else "", ""
         if found and widths and found.widths != widths:
             reason = f"made for {found.made_for}"
+            part = part_of(found.widths_by_encoder, dict(zip(_PAIR, widths, strict=False)))
+            starts = encoder_title(part) if part else ""
         names = (f"{path.stem}{end}".lower() for end in _PICTURES)
         picture = next((beside[name] for name in names if name in beside), None)
-        name = found.name if found and found.name else path.stem
-        return Entry(name, path, stamp.time_ns / 1e9, found, reason, picture)
+        return Entry(found.name if found else path.stem, path, stamp.time_ns / 1e9, found, reason, picture, starts)
 
     def _selected(self) -> Stamp | None:
         checkpoint = self.checkpoint()

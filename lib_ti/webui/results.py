@@ -19,7 +19,7 @@ from lib_ti.errors import BadInput, Problem, TextualInversionError
 from lib_ti.runs.card import card_of
 from lib_ti.runs.folder import RunFolder
 from lib_ti.webui.host import Host
-from lib_ti.webui.library import folders
+from lib_ti.webui.library import taken_by
 from lib_ti.webui.thumbnails import Thumbnails, data_url
 
 log = logging.getLogger("lib_ti")
@@ -106,23 +106,6 @@ def delete(folder: RunFolder) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     if not any(doomed.parent.iterdir()):
         doomed.parent.rmdir()
-
-
-def taken_by(name: str, folder: Path) -> list[str]:
-    """The embedding files that a WebUI would call by `name`."""
-    found = (Path(stamp.path) for files in folders(folder) for stamp in files.values())
-    return sorted(
-        p.name for p in found if p.stem.casefold() == name.casefold() and p.suffix.lower() in names.FILE_SUFFIXES
-    )
-
-
-def free_name(name: str, folder: Path) -> str:
-    """The name itself, or with the first number behind it that is free: my-mug-2."""
-    number, candidate = 1, name
-    while taken_by(candidate, folder):
-        number += 1
-        candidate = f"{name}-{number}"
-    return candidate
 
 
 def renamed(data: bytes, name: str) -> bytes:

@@ -21,6 +21,7 @@ from lib_ti.webui import asking, results
 from lib_ti.webui.checking import Checking
 from lib_ti.webui.drafts import Drafts
 from lib_ti.webui.host import Host
+from lib_ti.webui.library import Library, taken_by
 from lib_ti.webui.runs_view import RunsView, id_of
 
 REMEMBERED = 50  # clicks
@@ -29,8 +30,11 @@ REMEMBERED = 50  # clicks
 class Starting:
     """Starts trainings of one host, one click at a time."""
 
-    def __init__(self, host: Host, drafts: Drafts, checking: Checking, runs: RunsView, queue: RunQueue) -> None:
-        self._host, self._drafts, self._checking, self._runs, self._queue = host, drafts, checking, runs, queue
+    def __init__(
+        self, host: Host, library: Library, drafts: Drafts, checking: Checking, runs: RunsView, queue: RunQueue
+    ) -> None:
+        self._host, self._library, self._drafts, self._checking = host, library, drafts, checking
+        self._runs, self._queue = runs, queue
         self._one_at_a_time = threading.Lock()
         self._started: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
@@ -47,9 +51,9 @@ class Starting:
             return self._started[token]
 
     def _train(self, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
-        raw, problems = asking.raw_settings(form, self._host, self._drafts.folder(draft))
+        raw, problems = asking.raw_settings(form, self._host, self._drafts.folder(draft), self._library.named)
         problems += self._checking.name_problems(str(raw["name"]))
-        if not raw.get("overwrite") and results.taken_by(str(raw["name"]), self._host.embeddings):
+        if not raw.get("overwrite") and taken_by(str(raw["name"]), self._host.embeddings):
             # also below the folder, where the training's own check does not look
             reason = "this word exists already; choose another name, or replace it with --overwrite"
             problems.append(asking.in_form_words(Problem("name", reason)))

@@ -23,7 +23,7 @@ def generate(tab, prompt: str) -> str:
     told = tab.page.locator("#html_info_txt2img").first
     before = told.inner_text()
     tab.page.locator("#txt2img_generate").click()
-    tab.until(lambda: told.inner_text().strip() not in ("", before), 180, "the picture")
+    tab.until(lambda: told.inner_text().strip() not in ("", before), 600, "the picture")
     return told.inner_text()
 
 
@@ -36,7 +36,7 @@ def test_a_word_is_learned_and_used_without_a_restart(tab, webui, coins, word):
     tab.train()
     assert tab.state in WORKING
     seen = set()
-    tab.until(lambda: seen.add(tab.state) or tab.state in ("finished", "failed"), 400, "the end")
+    tab.until(lambda: seen.add(tab.state) or tab.state in ("finished", "failed"), 900, "the end")
     tab.picture("host-finished", full=False)
     assert tab.state == "finished", tab.problems
     tab.until(lambda: tab.previews().count() == 3, what="previews of steps 0, 6 and 12")
@@ -54,7 +54,7 @@ def test_a_word_is_learned_and_used_without_a_restart(tab, webui, coins, word):
 
 def test_generating_waits_for_a_training_and_comes_back(tab, webui, coins, word):
     tab.add(*coins).fill(name=word, **{**SMALL, "steps": 5000, "preview_every": 0}).train()
-    tab.until(lambda: tab.state == "training" and tab.step >= 1, 300)
+    tab.until(lambda: tab.state == "training" and tab.step >= 1, 900)
     tab.picture("host-training", full=False)
     tab.show("txt2img")
     tab.page.get_by_text("Generate waits").first.wait_for(state="visible", timeout=20_000)

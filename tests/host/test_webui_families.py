@@ -1,0 +1,110 @@
+"""The form follows the checkpoint chosen in a real WebUI, and each family is trained and used there.
+
+The checkpoints are those of `reference.webui`, put into the WebUI's own folder for the time of the tests. AUTOMATIC1111 loads
+them all; Forge, which takes real sizes alone, has its form looked at.
+"""
+
+import shutil
+
+import pytest
+import torch
+from reference.webui import FAMILIES, write_families
+from test_webui import SMALL, generate
+
+from lib_ti.embedding.formats import safetensors_bytes
+from lib_ti.model.families import SD1, SD2, SDXL
+
+pytestmark = pytest.mark.browser
+TITLES = {"tiny-sd1": SD1.title, "tiny-sd2": SD2.title, "tiny-sdxl": SDXL.title}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(webui):
+    """A small checkpoint of each family, and an embedding for none of them."""
+    folder = webui.folder / "models" / "Stable-diffusion"
+    before = set(folder.iterdir())
+    write_families(folder)
+    misfit = webui.embeddings / "test-misfit.safetensors"
+    misfit.write_bytes(safetensors_bytes({"emb_params": torch.ones(1, 640)}, {}))
+    yield FAMILIES
+    misfit.unlink()
+    for path in set(folder.iterdir()) - before:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def selected(tab) -> str:
+    return tab.page.request.get(f"{tab.url}sdapi/v1/options").json()["sd_model_checkpoint"] or ""
+
+
+def choose(tab, name):
+    """Choose a checkpoint in the WebUI's list, which may have to be read again to hold it."""
+    box = tab.page.locator("#setting_sd_model_checkpoint input, .model_selection input").first
+    option = tab.page.locator("#setting_sd_model_checkpoint ul li, ul.options li").filter(has_text=name).first
+    if name in selected(tab):
+        return
+    box.click()
+    box.fill(name)
+    tab.page.wait_for_timeout(1000)
+    if not option.count():
+        box.press("Escape")
+        tab.page.locator("#refresh_sd_model_checkpoint, #forge_refresh_checkpoint").first.click()
+        tab.page.wait_for_timeout(3000)
+        box.click()
+        box.fill(name)
+    option.click()
+    tab.until(lambda: name in selected(tab), 300, f"{name} to be selected")
+
+
+def select(tab, name):
+    """Choose a checkpoint as a user does, and wait until the form says so."""
+    choose(tab, name)
+    tab.show("Textual Inversion")
+    note = tab.page.locator("#tinv_checkpoint")
+    tab.until(lambda: name in note.inner_text() and TITLES[name] in note.inner_text(), 180, f"{name} beside the word")
+
+
+@pytest.fixture
+def tab_on_first(tab):
+    """The tab; the checkpoint that was selected is so again afterwards."""
+    was = selected(tab)
+    yield tab
+    tab.page.request.post(f"{tab.url}sdapi/v1/options", data={"sd_model_checkpoint": was}, timeout=300_000)
+
+
+def test_settings_follow_the_checkpoint_without_a_reload(tab_on_first, checkpoints):
+    tab = tab_on_first
+    tab.open_advanced()
+    for name, rate in {"tiny-sd1": "0.003", "tiny-sdxl": "0.0015", "tiny-sd2": "0.003"}.items():
+        select(tab, name)
+        tab.fill(preset="Thorough")
+        tab.until(lambda rate=rate: tab.field("learning_rate").input_value() == rate, what=f"{name}'s rate")
+        for field in ("learning_rate_2", "train_encoders"):
+            assert tab.page.locator(f"#tinv_{field}").is_visible() == (name == "tiny-sdxl")
+        skip = "1" if name == "tiny-sd1" else "2, and 1 is the same"
+        told = tab.page.locator("#tinv_clip_skip .tinv-auto")
+        tab.until(lambda told=told, skip=skip: f"Here: {skip}." in told.inner_text(), what="clip skip's auto")
+        tab.field("init_embedding").focus()
+        misfit = tab.page.locator("#tinv_starts li").filter(has_text="test-misfit")
+        misfit.wait_for(state="visible")
+        assert misfit.get_attribute("aria-disabled") == "true"
+        assert "made for models of width 640" in misfit.inner_text()
+        tab.picture(f"host-{name}", full=False)
+        tab.field("init_embedding").blur()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_word_of_each_family_is_learned_and_used(tab_on_first, webui, checkpoints, coins, word, name):
+    if (webui.folder / "backend").is_dir():
+        pytest.skip("Forge loads checkpoints of real sizes alone")
+    tab = tab_on_first
+    select(tab, name)
+    tab.add(*coins).fill(name=word, **SMALL)
+    tab.train()
+    tab.until(lambda: tab.state in ("finished", "failed"), 600, "the end")
+    tab.picture(f"host-{name}-finished", full=False)
+    assert tab.state == "finished", tab.problems
+    known = tab.page.request.get(f"{tab.url}sdapi/v1/embeddings").json()
+    assert known["loaded"][word]["vectors"] == 2
+    assert "test-misfit" in known["skipped"]
+    told = generate(tab, f"a photo of {word}")
+    assert f"TI: {word}" in told or f'TI hashes: "{word}' in told
