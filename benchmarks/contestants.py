@@ -62,6 +62,11 @@ def found(name: str) -> tuple[Path, Path]:
 class A1111(Stamped):
     """AUTOMATIC1111's WebUI with its own trainer, started without its page and told to train over HTTP."""
 
+    url: str
+    task: Task
+    work: Path
+    preparing: bool = False  # its pictures, just now
+
     @classmethod
     def of(cls, task: Task, work: Path) -> A1111:
         if task.family == "sdxl":
@@ -70,8 +75,8 @@ class A1111(Stamped):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        flags = ["--nowebui", "--skip-prepare-environment", "--no-download-sd-model", "--no-hashing", "--port", str(port)]
-        flags += ["--data-dir", str(work), "--ckpt", str(task.checkpoint)]
+        flags = ["--nowebui", "--skip-prepare-environment", "--no-download-sd-model", "--no-hashing"]
+        flags += ["--port", str(port), "--data-dir", str(work), "--ckpt", str(task.checkpoint)]
         if not task.on_card:
             flags += ["--use-cpu", "all", "--skip-torch-cuda-test"]
         if task.precision == "fp32":
@@ -80,7 +85,7 @@ class A1111(Stamped):
             raise Unavailable("it trains in fp16 or fp32")
         (work / "embeddings").mkdir()
         self = cls("A1111", python, [str(folder / "launch.py"), *flags], folder, {})
-        self.url, self.task, self.work, self.preparing = f"http://127.0.0.1:{port}/sdapi/v1", task, work, False
+        self.url, self.task, self.work = f"http://127.0.0.1:{port}/sdapi/v1", task, work
         return self
 
     def _begin(self) -> None:
@@ -170,14 +175,14 @@ def _script(
 PEERS: dict[str, Callable[[Task, Path], Program]] = {"a1111": A1111.of, "diffusers": diffusers, "kohya": kohya}
 
 
-def ours(title: str, python: Path, precision: str, task: Task, work: Path, extra: list[str]) -> Ours:
+def ours(python: Path, precision: str, task: Task, work: Path, extra: list[str]) -> Ours:
     options = {
         "model": str(task.checkpoint), "images": str(task.pictures), "name": WORD, "init-text": START_WORD, "vectors": "1",
         "resolution": str(task.resolution), "batch-size": str(task.batch), "steps": str(ENDLESS), "preview-every": "0",
         "learning-rate": RATE, "snapshot-every": "0", "device": task.device, "precision": precision,
         "out": str(work / "embeddings"), "runs-dir": str(work / "runs"),
     }  # fmt: skip
-    return Ours(title, python, options, extra)
+    return Ours(python, options, extra)
 
 
 def made_up_pictures(folder: Path, count: int, side: int) -> None:
@@ -202,7 +207,8 @@ def as_diffusers(checkpoint: Path, folder: Path) -> None:
     texts = dict(zip(("text_encoder", "text_encoder_2"), opened.text.values(), strict=False))
     for name, network in {**texts, "unet": opened.unet, "vae": opened.vae}.items():
         dtype = network.weights.read(next(iter(network.wanted))).dtype
-        network.load(dtype, torch.device("cpu")).save_pretrained(part / name)
+        loaded: Any = network.load(dtype, torch.device("cpu"))
+        loaded.save_pretrained(part / name)
     for name in texts:
         shutil.copytree(ROOT / "lib_ti" / "model" / "tokenizer", part / name.replace("text_encoder", "tokenizer"))
     noise = opened.noise

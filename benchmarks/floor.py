@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -20,37 +21,37 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib_ti.model.checkpoint import Checkpoint
-from lib_ti.model.loading import open_checkpoint
 from lib_ti.training.device import DTYPES
 
 
 def operations(checkpoint: Checkpoint, resolution: int, batch: int) -> int:
     """Floating-point operations of a step: of the networks that train, on torch's meta device."""
     assert checkpoint.vae
-    vae = checkpoint.vae.module.config
+    vae: Any = checkpoint.vae.module.config
     side = resolution // 2 ** (len(vae.block_out_channels) - 1)
-    unet = checkpoint.unet.module.requires_grad_(False)
+    unet: Any = checkpoint.unet.module.requires_grad_(False)
     total = 0
     for part in checkpoint.text.values():
-        text = part.module.requires_grad_(False)
+        text: Any = part.module.requires_grad_(False)
         text.get_input_embeddings().weight.requires_grad_(True)
         prompts = torch.zeros(batch, checkpoint.prompt_length, dtype=torch.long, device="meta")
-        total += _counted(lambda text=text, prompts=prompts: text(prompts).last_hidden_state.sum().backward())
+        total += _counted(lambda text, prompts: text(prompts).last_hidden_state.sum().backward(), text, prompts)
     with torch.device("meta"):
         noisy, t = torch.empty(batch, vae.latent_channels, side, side), torch.zeros(batch)
         context = torch.empty(batch, checkpoint.prompt_length, sum(checkpoint.widths), requires_grad=True)
         told = {}
         if checkpoint.family.pooled:
-            width = checkpoint.text[checkpoint.family.pooled].module.config.projection_dim
+            summary: Any = checkpoint.text[checkpoint.family.pooled].module.config
+            width = summary.projection_dim
             told = {"text_embeds": torch.empty(batch, width), "time_ids": torch.empty(batch, 6)}
     return total + _counted(
         lambda: unet(noisy, t, encoder_hidden_states=context, added_cond_kwargs=told).sample.sum().backward()
     )
 
 
-def _counted(work: Callable[[], object]) -> int:
+def _counted(work: Callable[..., object], *given: Any) -> int:
     with FlopCounterMode(display=False) as counter:
-        work()
+        work(*given)
     return int(counter.get_total_flops())
 
 

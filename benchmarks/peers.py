@@ -1,25 +1,28 @@
 """What a step costs beside other trainers' own programs: seconds, memory, encoding, and how near that is to the floor.
 
-    PEER_A1111=FOLDER PEER_A1111_PYTHON=PYTHON PEER_DIFFUSERS=... PEER_DIFFUSERS_PYTHON=... PEER_KOHYA=... PEER_KOHYA_PYTHON=... \\
     python benchmarks/peers.py --model CHECKPOINT [--resolution 256] [--batch-size 1] [--device cpu] [--turns 3] [--ours "..."]
 
-The folders: A1111's WebUI; diffusers' repository (its examples/textual_inversion); kohya's sd-scripts. Each with the Python of
-an environment in which it runs, offline too: A1111 and kohya look for CLIP's tokenizer in HF_HOME. What is not set or does
-not run is left out, and said. Linux only.
+Found through the environment: PEER_A1111, the WebUI's folder; PEER_DIFFUSERS, the repository's (its examples/textual_inversion);
+PEER_KOHYA, that of sd-scripts; and PEER_A1111_PYTHON and so on, the Python of an environment in which each runs, offline too:
+A1111 and kohya look for CLIP's tokenizer in HF_HOME. What is not set or does not run is left out, and said. Linux only.
 
 Each peer runs as it stands, in fp32 on a CPU and in bf16 (A1111: fp16) on a card, and ours, `python -m lib_ti train`, twice:
-in the peer's Python and numbers, and in this one with what it chooses by itself. They load one after another; then, in turn,
-each takes its steps while the others wait. Median, least and most are over the turns; the first steps are left out. "of it"
-is what ours takes of the peer's time. The floor is the step's operations at the rate of that Python's matrix product.
+in the peer's Python and numbers, and in this one with what it chooses by itself. The two load one after the other; then, in
+turn, each takes its steps while the other waits. Median (least–most) over the turns; the first steps are left out. A turn
+during which other processes used the processor is taken again, twice at most; "others" says how much of it they had at worst.
+The floor is the step's operations at the rate of the matrix product of the Python that ours ran in. Encoding is what a
+program reports of each picture but the first; of the peers A1111 alone does it once and reports it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -38,7 +41,10 @@ import floor
 
 from lib_ti.model.loading import open_checkpoint
 
-COLUMNS = f"{'program':<20}{'torch':<14}{'numbers':<8}{'s/step':>9}{'least':>9}{'most':>9}{'of it':>7}{'target':>8}{'floor':>8}{'encode':>8}{'peak MB':>9}"  # fmt: skip
+COLUMNS = (
+    "peer", "its torch", "s/step", "our torch", "s/step", "ours/its", "target", "floor, share reached", "encoding a picture",
+    "ours", "ours/its", "peak MB", "ours", "others",
+)  # fmt: skip
 
 
 def target(peer: str, task: Task, numbers: str) -> float | None:
@@ -57,7 +63,7 @@ def rates(python: Path, device: str, precisions: Sequence[str]) -> dict[str, Any
     """The torch of a Python, and operations per second of its matrix product."""
     told = subprocess.run(
         [python, Path(floor.__file__), device, *precisions],
-        cwd=ROOT, env={**contestants.os.environ, **environment(python)}, capture_output=True, text=True, check=True,
+        cwd=ROOT, env={**os.environ, **environment(python)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
     return found
@@ -72,56 +78,65 @@ def version(python: Path) -> str:
 
 
 def compare(name: str, task: Task, work: Path, turns: int, steps: int, warm_up: int, extra: list[str]) -> None:
-    """One peer and ours, as lines of the table."""
-    here, shown = Path(sys.executable), {"a1111": "A1111", "diffusers": "diffusers' script", "kohya": "kohya's script"}[name]
-    programs: list[Program] = []
+    """One peer and ours, as rows of the table."""
+    here, programs = Path(sys.executable), list[Program]()
     try:
         peer = PEERS[name](task, folder(work))
         programs.append(peer)
-        same = contestants.ours("ours, same torch", peer.python, task.precision, task, folder(work), extra)
-        programs.append(same)
+        begin(peer, task, warm_up)
+        variants = [(peer.python, task.precision)]
         if here.resolve() != peer.python.resolve():
-            programs.append(contestants.ours("ours", here, "auto", task, folder(work), extra))
-        for program in programs:
-            program.start(task.on_card)
-            if warm_up > 1:
-                program.turn(warm_up - 1)
-        for _ in range(turns):
-            for program in programs:
-                program.measure(steps)
+            variants.append((here, "auto"))
+        for python, precision in variants:
+            own = contestants.ours(python, precision, task, folder(work), extra)
+            programs.append(own)
+            begin(own, task, warm_up)
+            peer.forget()
+            for _ in range(turns):
+                peer.measure(steps)
+                own.measure(steps)
+            own.stop()  # two models at a time are enough for most machines
+            print(row(name, peer, own, task), flush=True)
     except Unavailable as error:
-        print(f"{shown}: left out, {error}", flush=True)
-        return
+        print(f"| {name} | left out: {error} |", flush=True)
     except Failed as error:
-        print(f"{shown}: {program.title} did not run: {error}", flush=True)
-        return
+        print(f"| {name} | {programs[-1].title} did not run: {error} |", flush=True)
     finally:
         for program in programs:
             program.stop()
-    operations = floor.operations(open_checkpoint(task.checkpoint), task.resolution, task.batch)
-    for program in programs:
-        print(line(program, peer, name, task, operations), flush=True)
+
+
+def begin(program: Program, task: Task, warm_up: int) -> None:
+    program.start(task.on_card)
+    if warm_up > 1:
+        program.turn(warm_up - 1)
 
 
 def folder(work: Path) -> Path:
     return Path(tempfile.mkdtemp(dir=work))
 
 
-def line(program: Program, peer: Program, name: str, task: Task, operations: int) -> str:
-    numbers, share, wanted, least = task.precision, "", "", ""
-    times = program.times
-    if isinstance(program, Ours):
-        numbers = program.settings["settings"]["precision"]
-        share = f"{statistics.median(times) / statistics.median(peer.times):.2f}"
-        most = target(name, task, numbers)
-        wanted = "" if most is None else f"≤ {most:.2f}" if most < 1 else "< 1"
-        least = f"{operations / rates(program.python, task.device, [numbers])['rates'][numbers]:.2f}"
-    encoding = program.encoding_s()
-    return (
-        f"{program.title:<20}{version(program.python):<14}{numbers:<8}{statistics.median(times):>9.3f}{min(times):>9.3f}"
-        f"{max(times):>9.3f}{share:>7}{wanted:>8}{least:>8}{'' if encoding is None else f'{encoding:.3f}':>8}"
-        f"{program.peak_mb:>9.0f}"
-    )
+def row(name: str, peer: Program, own: Ours, task: Task) -> str:
+    numbers = own.settings["settings"]["precision"]
+    most = target(name, task, numbers)
+    found = rates(own.python, task.device, [numbers])
+    least = floor.operations(open_checkpoint(task.checkpoint), task.resolution, task.batch) / found["rates"][numbers]
+    cells = [
+        peer.title, f"{version(peer.python)} {task.precision}", spread(peer.times),
+        f"{found['torch']} {numbers}", spread(own.times), ratio(own.times, peer.times),
+        "" if most is None else f"{most:.2f}", f"{least:.3g} s, {least / statistics.median(own.times):.0%}",
+        spread(peer.encoding), spread(own.encoding), ratio(own.encoding, peer.encoding),
+        f"{peer.peak_mb:.0f}", f"{own.peak_mb:.0f}", f"{max(peer.disturbance + own.disturbance):.0%}",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def spread(times: Sequence[float]) -> str:
+    return f"{statistics.median(times):.3g} s ({min(times):.3g}–{max(times):.3g})" if times else ""
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    return f"**{statistics.median(ours) / statistics.median(theirs):.2f}**" if ours and theirs else ""
 
 
 def processor() -> str:
@@ -146,6 +161,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder in which the checkpoint as diffusers' folder is kept")
     chosen = parser.parse_args()
     on_card = chosen.device == "cuda"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the programs end with this one
     checkpoint = open_checkpoint(chosen.model.absolute())
     print(f"{checkpoint.family.title}, {processor()}; {chosen.ours or 'ours with its own defaults'}")
     with tempfile.TemporaryDirectory() as temporary:
@@ -156,7 +172,8 @@ def main() -> None:
             pictures = Path(temporary) / f"pictures-{resolution}"
             contestants.made_up_pictures(pictures, chosen.pictures, resolution)
             for batch in chosen.batch_size:
-                print(f"\n{resolution} pixels, batch {batch}, {chosen.device}\n{COLUMNS}", flush=True)
+                print(f"\n{resolution} pixels, batch {batch}, {chosen.device}\n")
+                print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
                 for name in chosen.peers:
                     peers_own = ("fp16" if name == "a1111" else "bf16") if on_card else "fp32"
                     task = Task(
