@@ -91,10 +91,11 @@ def measure(
         step()
     middle = statistics.median(times)
     operations, best = counter.get_total_flops(), matrix_rate(model.dtype, model.device)
+    least = operations / best
     print(
         f"{title:<16}{resolution:>6}{batch:>7}{precision:>11}{middle:>11.3f}{min(times):>9.3f}{max(times):>9.3f}"
-        f"{peak_mb(model.device) or float('nan'):>10.0f}{operations / middle / 1e12:>10.3f}{best / 1e12:>10.3f}{operations / best:>9.3f}"
-        f"{operations / best / middle:>8.0%}",
+        f"{peak_mb(model.device) or float('nan'):>10.0f}{operations / middle / 1e12:>10.3f}{best / 1e12:>10.3f}"
+        f"{least:>9.3f}{least / middle:>8.0%}",
         flush=True,
     )
 
