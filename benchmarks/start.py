@@ -81,8 +81,9 @@ def previews(checkpoint: Path, folder: Path, extra: Sequence[str]) -> None:
         checkpoint, folder, [*extra, "--preview-every", "2", "--steps", "4"],
         lambda event: event["kind"] == "step" and event["step"] == 3,
     )  # fmt: skip
-    made = [b["time"] - a["time"] for a, b in pairwise(seen) if b["kind"] == "preview"]
-    step = 1 / max(event["images_per_s"] for event in seen if event["kind"] == "step")
+    took = [(after["kind"], after["time"] - before["time"]) for before, after in pairwise(seen)]
+    made = [seconds for kind, seconds in took if kind == "preview"]
+    step = statistics.median([seconds for kind, seconds in took if kind == "step"][1:])
     each = len(made) // rounds
     steps, every = DEFAULTS["steps"], DEFAULTS["preview_every"]
     total = (1 + -(-steps // every)) * each * statistics.median(made)
