@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -20,6 +21,8 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lib_ti.events import EventLog
 from lib_ti.runs.folder import RunFolder
@@ -39,7 +42,7 @@ def main() -> None:
         run = long_run(Path(folder), chosen.steps)
         server, url = start(Path(folder))
         try:
-            time_polls(url, run, chosen.polls)
+            time_polls(url, run, chosen.polls, server.pid)
             time_start(url, Path(folder))
         finally:
             server.terminate()
@@ -91,7 +94,7 @@ def call(url: str, do: str, **more: Any) -> Any:
         return json.loads(json.load(reply)["data"][0])
 
 
-def time_polls(url: str, run: str, polls: int) -> None:
+def time_polls(url: str, run: str, polls: int, server: int) -> None:
     """The first look at a long run, polls of it once it is known, and an unknown action: what any call costs."""
     began, after, calls = time.perf_counter(), 0, 0
     while True:
@@ -108,6 +111,20 @@ def time_polls(url: str, run: str, polls: int) -> None:
             times.append(time.perf_counter() - began)
     poll, floor = statistics.median(ours), statistics.median(nothing)
     print(f"a poll: {poll * 1000:.1f} ms, {poll / floor:.2f} times a call that does nothing ({floor * 1000:.1f} ms)")
+    if (before := processor_s(server)) is not None:
+        for _ in range(4 * polls):
+            call(url, "poll", run=run, after=after)
+        spent = (processor_s(server) or before) - before
+        print(f"a poll: {spent / (4 * polls) * 1000:.1f} ms of the server's processor time (target ≤ 10 ms)")
+
+
+def processor_s(process: int) -> float | None:
+    """Seconds of processor time that a process has used; None where the system does not tell it in Linux's way."""
+    try:
+        after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def time_start(url: str, folder: Path) -> None:

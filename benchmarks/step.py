@@ -3,7 +3,8 @@
     python benchmarks/step.py [--model FILE] [--resolution 512] [--batch-size 1] [--steps 5] [--device auto] [--precision auto]
 
 Without --model: the practice model, and SD1.5 at its full size with random weights (made on the spot, 2 GB in memory).
-The matrix rate is measured in the same run, in the same precision. "share" counts every operation of forward and backward
+The matrix rate is measured in the same run, in the same precision; the floor is the time that the step's operations would
+take at it, and "share" how much of the step that is. It counts every operation of forward and backward
 that torch's FlopCounterMode sees, convolutions and matrix products, whether a better program would need it or not.
 """
 
@@ -12,13 +13,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
+from floor import matrix_rate, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib_ti.data.captions import Captioner
@@ -75,23 +75,6 @@ def source(model: StableDiffusion, resolution: int, factor: int) -> BatchSource:
     return BatchSource(examples, cache, captioner, model.vocabulary, Word("my-mug", 0, 2), 0, False, model.noise.steps)
 
 
-def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations per second of a large matrix product: what the machine can do at best."""
-    side = 8192 if device.type == "cuda" else 2048
-    a = torch.randn(side, side, device=device).to(dtype)
-    return 2 * side**3 / min(seconds(lambda: a @ a, device) for _ in range(5))
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
-
-
 def measure(
     title: str, model: StableDiffusion, resolution: int, factor: int, batch: int, steps: int, precision: str
 ) -> None:
@@ -107,10 +90,12 @@ def measure(
     with FlopCounterMode(display=False) as counter:
         step()
     middle = statistics.median(times)
-    rate, best = counter.get_total_flops() / middle, matrix_rate(model.dtype, model.device)
+    operations, best = counter.get_total_flops(), matrix_rate(model.dtype, model.device)
+    least = operations / best
     print(
         f"{title:<16}{resolution:>6}{batch:>7}{precision:>11}{middle:>11.3f}{min(times):>9.3f}{max(times):>9.3f}"
-        f"{peak_mb(model.device) or float('nan'):>10.0f}{rate / 1e12:>10.3f}{best / 1e12:>10.3f}{rate / best:>8.0%}",
+        f"{peak_mb(model.device) or float('nan'):>10.0f}{operations / middle / 1e12:>10.3f}{best / 1e12:>10.3f}"
+        f"{least:>9.3f}{least / middle:>8.0%}",
         flush=True,
     )
 
@@ -129,7 +114,7 @@ def main() -> None:
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}; peak memory is the process's so far"
     )
     print(f"{'model':<16}{'pixels':>6}{'batch':>7}{'precision':>11}{'s/step':>11}{'min':>9}{'max':>9}"
-          f"{'peak MB':>10}{'TFLOP/s':>10}{'matmul':>10}{'share':>8}")  # fmt: skip
+          f"{'peak MB':>10}{'TFLOP/s':>10}{'matmul':>10}{'floor':>9}{'share':>8}")  # fmt: skip
     for path in [arguments.model] if arguments.model else [MODEL, None]:
         checkpoint = open_checkpoint(path) if path else None
         precision = choose_precision(arguments.precision, device, checkpoint.parameters if checkpoint else 860_000_000)
