@@ -35,8 +35,8 @@ FIELDS: dict[str, frozenset[str]] = {
 
 `learning_rate_2`: of the second text encoder, where there is one. `memory_mb`: peak memory of the device, or of the process
 on a CPU. `norm`: mean length of the vectors. `similarity`: mean cosine to where they started. `file`: relative to the run
-folder, but absolute in `finished`. `memory`: how memory and time are saved from here on; `needed_mb` is an estimate, and both numbers
-hold what CUDA itself takes on the card.
+folder, but absolute in `finished`. `memory`: how memory and time are saved from here on; `needed_mb` is an estimate, and both
+numbers hold what CUDA itself takes on the card.
 """
 
 _PLACE = {"step": ("step",), "preview": ("step", "prompt_index", "seed_index"), "snapshot": ("step",)}

@@ -181,7 +181,9 @@ def test_what_a_device_cannot_do_is_said(asked, device, reason):
 
 def test_auto_is_what_the_device_gains_by():
     assert choose_acceleration("auto", torch.device("cuda"), "bf16", 10**9) == "graphs"
-    assert choose_acceleration("auto", CPU, "fp32", 10**6) == "none"  # the practice model's results are the same to the byte
+    assert (
+        choose_acceleration("auto", CPU, "fp32", 10**6) == "none"
+    )  # the practice model's results are the same to the byte
     assert choose_acceleration("none", CPU, "fp32", 10**9) == "none"
 
 

@@ -30,9 +30,7 @@ class Arranged:
     def __call__(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """The convolution of x (b, in, h, w), its channels last in memory."""
         x = x.contiguous(memory_format=torch.channels_last)
-        found: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._weight, bias, *self._how, "none", [], ""
-        )
+        found: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(x, self._weight, bias, *self._how, "none", [], "")
         return found
 
 
@@ -45,7 +43,7 @@ class _Convolved(torch.autograd.Function):
         return layer.ahead(x, layer.bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         return ctx.layer.back(gradient), None
 
 
@@ -58,7 +56,7 @@ class ArrangedConv2d(torch.nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.back is None:
             return self.ahead(x, self.bias)
-        found: torch.Tensor = _Convolved.apply(x, self)
+        found: torch.Tensor = _Convolved.apply(x, self)  # type: ignore[no-untyped-call]
         return found
 
 
@@ -66,21 +64,24 @@ class ArrangedConv2d(torch.nn.Conv2d):
 def arrange(network: torch.nn.Module, backward: bool) -> None:
     """Arrange the weights of a loaded network's 3×3 convolutions, one after another; `backward`: for both directions."""
     for layer in network.modules():
-        if type(layer) is not torch.nn.Conv2d or not _suits(layer, backward):
-            continue
-        weight, stride, padding = layer.weight.detach(), layer.stride, tuple(map(int, layer.padding))
-        layer.__class__ = ArrangedConv2d
-        layer.ahead = Arranged(weight, stride, padding)
-        layer.back = None
-        if backward:
-            turned = weight.flip(2, 3).transpose(0, 1)
-            layer.back = Arranged(turned, stride, tuple(2 - p for p in padding))
-        layer.weight = None  # type: ignore[assignment]  # its memory is free before the next layer's turn
+        if type(layer) is torch.nn.Conv2d and _suits(layer, backward):
+            _arrange(layer, backward)
+
+
+def _arrange(layer: Any, backward: bool) -> None:
+    weight, stride, padding = layer.weight.detach(), layer.stride, layer.padding
+    layer.__class__ = ArrangedConv2d
+    layer.ahead, layer.back = Arranged(weight, stride, padding), None
+    if backward:
+        layer.back = Arranged(weight.flip(2, 3).transpose(0, 1), stride, tuple(2 - p for p in padding))
+    layer.weight = None  # its memory is free before the next layer's turn
 
 
 def _suits(layer: torch.nn.Conv2d, backward: bool) -> bool:
     """Whether it gains. 1×1 convolutions do not: oneDNN is slow with them in this form at some sizes."""
-    plain = layer.kernel_size == (3, 3) and layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+    plain = (
+        layer.kernel_size == (3, 3) and layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+    )
     if not plain or isinstance(layer.padding, str):
         return False
     return not backward or (layer.stride == (1, 1) and min(layer.in_channels, layer.out_channels) >= LEAST)

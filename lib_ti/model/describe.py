@@ -50,9 +50,7 @@ def describe(path: Path) -> Description:
     config = config_of(weights, family)
     widths = widths_of(weights.shapes) or ()
     usual = config.unet == configs.shipped(family.name).unet
-    return Description(
-        family, config.resolution or 512, _by_encoder(family, widths), config.noise, config.told, usual
-    )
+    return Description(family, config.resolution or 512, _by_encoder(family, widths), config.noise, config.told, usual)
 
 
 def _by_encoder(family: Family, widths: Sequence[int]) -> dict[str, int]:

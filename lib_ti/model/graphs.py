@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -76,8 +76,8 @@ class _Capture:
         make = torch.cuda.make_graphed_callables
         if not self._shared and "pool" in inspect.signature(make).parameters:
             self._shared = {"pool": torch.cuda.graph_pool_handle()}
-        graph: Compute = make(compute, samples, allow_unused_input=True, **self._shared)  # type: ignore[no-untyped-call]
-        return graph
+        graph: Any = make(compute, samples, allow_unused_input=True, **self._shared)
+        return cast(Compute, graph)
 
 
 def _difference(graph: Compute, compute: Compute, inputs: Tensors) -> float:

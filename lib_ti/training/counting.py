@@ -25,8 +25,9 @@ from lib_ti.model.checkpoint import VOCABULARY, text_encoder
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.economy import economise
 from lib_ti.model.families import Encoder, Family
-from lib_ti.model.prompts import END, Vocabulary, Word
+from lib_ti.model.prompts import Vocabulary, Word
 from lib_ti.model.text import PromptEncoder, TextEncoder
+from lib_ti.model.tokens import END
 
 META = torch.device("meta")
 PRECISELY = 500
