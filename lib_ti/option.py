@@ -95,3 +95,17 @@ def _switch(text: str) -> bool:
     if text.casefold() not in ("true", "false"):
         raise ValueError(f"{text!r} is neither true nor false")
     return text.casefold() == "true"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON holds it."""
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def textual(value: Any) -> Raw:
+    """A value of JSON as a person would give it."""
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return value if isinstance(value, bool) else str(value)

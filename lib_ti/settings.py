@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 
 from lib_ti.checks import CHECKS
 from lib_ti.errors import BadInput, Problem
-from lib_ti.option import Option, Raw, read
+from lib_ti.option import Option, Raw, plain, read, textual
 
 MEMORY_MODES = ("fast", "balanced", "low")
 """How memory is saved, the one that needs the most first; see `model.economy`."""
@@ -200,12 +200,12 @@ class TrainSettings:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TrainSettings:
         """The settings of a stored run. Options it does not know are passed over; bad values raise BadInput."""
-        settings, problems = parse({k: _textual(v) for k, v in record.items() if k in TYPES and v is not None})
+        settings, problems = parse({k: textual(v) for k, v in record.items() if k in TYPES and v is not None})
         if problems:
             raise BadInput(problems)
         return settings
@@ -251,18 +251,6 @@ def _clashes(settings: TrainSettings, raw: Mapping[str, Raw]) -> list[Problem]:
     if settings.lr_schedule not in ("auto", "constant") and ":" in settings.learning_rate:
         problems.append(Problem("lr_schedule", "applies to a single rate; a list of rates is a schedule of its own"))
     return [p for p in problems if p.option in raw or p.option == "init_text"]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _textual(value: Any) -> Raw:
-    if isinstance(value, list):
-        return [str(item) for item in value]
-    return value if isinstance(value, bool) else str(value)
 
 
 def flag(name: str) -> str:
