@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
+from lib_ti.model.convolution import arrangeable
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.economy import economise
 from lib_ti.model.families import FAMILIES, Family
@@ -49,6 +50,7 @@ def of_family(family: Family) -> dict[str, Any]:
         weights[name] = {
             "unet": counting.size(model.unet), "text": counting.size(*texts(model)), "vae": counting.size(model.vae),
             "packed_unet": counting.size(packed.unet), "packed_text": counting.size(*texts(packed)),
+            "arranged": sum(layer.weight.nbytes for layer in arrangeable(model.unet)),
         }  # fmt: skip
     work = {}
     for mode in (needs.PLAIN, *MEMORY_MODES):

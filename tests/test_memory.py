@@ -408,7 +408,7 @@ def test_then_come_eight_bits_and_then_a_sentence(tiny_checkpoint, pictures, tmp
     monkeypatch.undo()
     reopen(folder, {})
     assert execute(folder)  # a resume begins where this one ended
-    assert folder.timeline().memory.data == {"mode": "low", "batch_size": 1}
+    assert folder.timeline().memory.data == {"mode": "low", "batch_size": 1, "acceleration": "none"}
     assert len(warnings(folder)) == 3
 
 

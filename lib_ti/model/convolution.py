@@ -63,9 +63,13 @@ class ArrangedConv2d(torch.nn.Conv2d):
 @torch.no_grad()
 def arrange(network: torch.nn.Module, backward: bool) -> None:
     """Arrange the weights of a loaded network's 3×3 convolutions, one after another; `backward`: for both directions."""
-    for layer in network.modules():
-        if type(layer) is torch.nn.Conv2d and _suits(layer, backward):
-            _arrange(layer, backward)
+    for layer in arrangeable(network, backward):
+        _arrange(layer, backward)
+
+
+def arrangeable(network: torch.nn.Module, backward: bool = True) -> list[torch.nn.Conv2d]:
+    """The convolutions of a network that gain by it."""
+    return [layer for layer in network.modules() if type(layer) is torch.nn.Conv2d and _suits(layer, backward)]
 
 
 def _arrange(layer: Any, backward: bool) -> None:

@@ -28,18 +28,23 @@ PLAIN = "plain"  # in the table: as on a CPU, where the fast mode saves nothing
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done: pictures of so many `pixels` at a time, and previews of `pixels_previewed`, where any are wanted."""
+    """What is to be done: pictures of so many `pixels` at a time, and previews of `pixels_previewed`, where any are wanted.
+
+    `arranged`: on a CPU, with a second copy of convolutions' weights, see `model.convolution`.
+    """
 
     batch_size: int
     pixels: int
     pixels_previewed: int
     previews: bool = True
+    arranged: bool = False
 
     @classmethod
     def of(cls, settings: TrainSettings, resolution: int) -> Work:
         """The work of a training whose pictures have sides of `resolution` pixels."""
         width, height = settings.preview_width or resolution, settings.preview_height or resolution
-        return cls(settings.batch_size, resolution**2, width * height, bool(settings.preview_every))
+        arranged = settings.acceleration in ("auto", "arranged")
+        return cls(settings.batch_size, resolution**2, width * height, bool(settings.preview_every), arranged)
 
 
 class Known:
@@ -51,6 +56,7 @@ class Known:
         weights = table["weights"]["full" if precision == "fp32" else "half"]
         packed = "packed_" if mode == "low" else ""
         self.unet, self.text, self.vae = weights[packed + "unet"], weights[packed + "text"], weights["vae"]
+        self.arranged = weights["arranged"]
         self._work = table["work"][PLAIN if mode == "fast" and not on_card else mode]
         self._vae_overflows = family == "sdxl" and precision == "fp16"  # it works in fp32 then
         if self._vae_overflows:
@@ -65,6 +71,8 @@ class Known:
 def needed_mb(family: str, mode: str, precision: str, work: Work, on_card: bool) -> float:
     """Memory of the card, CUDA's own included, or of the process on a CPU."""
     known = Known(family, mode, precision, on_card)
+    if work.arranged and mode == "fast" and not on_card:
+        known.unet += known.arranged
     training = known.unet + known.text + work.batch_size * known.work("step", work.pixels)
     beside_vae = known.unet + known.vae + (0 if on_card and mode != "fast" else known.text)
     peaks = [training, beside_vae + known.work("encoding", work.pixels)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event as Flag
 
@@ -52,20 +53,25 @@ class Session:
 
     def run(self) -> bytes | None:
         """Train, or go on from the recorder's saved state. The finished embedding file, or None if stopped before its end."""
+        device = choose_device(self.settings.device)
+        if device.type == "cpu":  # where its seconds would be taken from the encoding of the pictures
+            return self._ended(device, functools.cache(self.checkpoint.sha256))
         with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
             done = Flag()
-            digest = pool.submit(
-                self.checkpoint.sha256, done.is_set
-            )  # some seconds of a large file, beside the loading
+            digest = pool.submit(self.checkpoint.sha256, done.is_set)  # beside the loading
             try:
-                return self._run(digest)
-            except Stopped:
-                return None
+                return self._ended(device, digest.result)
             finally:
                 done.set()
 
-    def _run(self, digest: Future[str]) -> bytes | None:
-        s, recorder, device = self.settings, self.recorder, choose_device(self.settings.device)
+    def _ended(self, device: torch.device, digest: Callable[[], str]) -> bytes | None:
+        try:
+            return self._run(device, digest)
+        except Stopped:
+            return None
+
+    def _run(self, device: torch.device, digest: Callable[[], str]) -> bytes | None:
+        s, recorder = self.settings, self.recorder
         relief = Relief(s, recorder)
         relief.choose(self.checkpoint, device)
 
@@ -130,7 +136,7 @@ class Session:
             self.recorder.event("warning", message=doubt)
 
     def _loop(
-        self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str], relief: Relief
+        self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Callable[[], str], relief: Relief
     ) -> Loop:
         s = self.settings
         word = Word(s.name, 0, s.vectors)
@@ -147,7 +153,7 @@ class Session:
 
         def pack(state: TrainState) -> bytes:
             vectors = {name: value.detach().float().cpu() for name, value in state.vectors.items()}
-            metadata = describe(relief.settings, self.checkpoint, model.noise, digest.result(), state.step)
+            metadata = describe(relief.settings, self.checkpoint, model.noise, digest(), state.step)
             if self.initial:
                 widths = self.checkpoint.widths_by_encoder
                 metadata["start"] = told_start(s, self.checkpoint, self.initial.fitted(widths))
