@@ -168,7 +168,7 @@ def test_features_of_a_folder_are_those_of_diffusers_sdxl(tmp_path, skip):
     torch.testing.assert_close(found.pooled, pooled, rtol=1e-5, atol=1e-5)
     assert not nothing.any()
     assert not nothing_pooled.any()
-    blank = context_of(model, "").blanked(0)
+    blank = context_of(model, "").blank()
     assert model.blank_empty
     assert not blank.features.any()
     assert not blank.pooled.any()
