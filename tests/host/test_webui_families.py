@@ -1,7 +1,8 @@
 """The form follows the checkpoint chosen in a real WebUI, and each family is trained and used there.
 
 The checkpoints are those of `reference.webui`, put into the WebUI's own folder for the time of the tests. AUTOMATIC1111 loads
-them all; Forge, which takes real sizes alone, has its form looked at.
+them all, if it was not started with --ckpt, which it goes back to whenever it lists its checkpoints; Forge, which takes real
+sizes alone, has its form looked at.
 """
 
 import shutil
