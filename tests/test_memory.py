@@ -24,7 +24,7 @@ from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.reopen import reopen
 from lib_ti.settings import MEMORY_MODES, TrainSettings, parse
-from lib_ti.training import counting, needs
+from lib_ti.training import counting, memory, needs
 from lib_ti.training.device import DTYPES
 from lib_ti.training.needs import Work
 from lib_ti.training.preflight import preflight
@@ -473,3 +473,9 @@ def test_the_table_is_read_without_torch():
     root = Path(__file__).parent.parent
     answer = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+def test_what_is_mapped_from_files_is_no_memory_needed():
+    status = "Name:\tpython\nVmHWM:\t 9000000 kB\nVmRSS:\t 8000000 kB\nRssAnon:\t 5000000 kB\nRssFile:\t 3000000 kB\n"
+    assert memory._without_files(status) == 6_000_000
+    assert memory.peak_mb(torch.device("cpu")) > 50
