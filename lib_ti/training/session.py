@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event as Flag
 
@@ -53,25 +52,20 @@ class Session:
 
     def run(self) -> bytes | None:
         """Train, or go on from the recorder's saved state. The finished embedding file, or None if stopped before its end."""
-        device = choose_device(self.settings.device)
-        if device.type == "cpu":  # where its seconds would be taken from the encoding of the pictures
-            return self._ended(device, functools.cache(self.checkpoint.sha256))
         with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
             done = Flag()
-            digest = pool.submit(self.checkpoint.sha256, done.is_set)  # beside the loading
             try:
-                return self._ended(device, digest.result)
+                return self._run(lambda: pool.submit(self.checkpoint.sha256, done.is_set))
+            except Stopped:
+                return None
             finally:
                 done.set()
 
-    def _ended(self, device: torch.device, digest: Callable[[], str]) -> bytes | None:
-        try:
-            return self._run(device, digest)
-        except Stopped:
-            return None
-
-    def _run(self, device: torch.device, digest: Callable[[], str]) -> bytes | None:
-        s, recorder = self.settings, self.recorder
+    def _run(self, hashing: Callable[[], Future[str]]) -> bytes | None:
+        """`hashing` begins to compute the checkpoint's hash, some seconds of a large file."""
+        s, recorder, device = self.settings, self.recorder, choose_device(self.settings.device)
+        # on a CPU its seconds would be taken from the encoding of the pictures
+        digest = hashing() if device.type != "cpu" else None
         relief = Relief(s, recorder)
         relief.choose(self.checkpoint, device)
 
@@ -91,7 +85,7 @@ class Session:
             if not s.preview_every:
                 model.vae = None  # its work is done
             state = self._state(model)
-            loop = self._loop(model, cache, state, digest, relief)
+            loop = self._loop(model, cache, state, digest or hashing(), relief)
             relief.attempt(lambda: self._look(model, loop), model)
             if not loop.run():
                 return None
@@ -136,7 +130,7 @@ class Session:
             self.recorder.event("warning", message=doubt)
 
     def _loop(
-        self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Callable[[], str], relief: Relief
+        self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str], relief: Relief
     ) -> Loop:
         s = self.settings
         word = Word(s.name, 0, s.vectors)
@@ -153,7 +147,7 @@ class Session:
 
         def pack(state: TrainState) -> bytes:
             vectors = {name: value.detach().float().cpu() for name, value in state.vectors.items()}
-            metadata = describe(relief.settings, self.checkpoint, model.noise, digest(), state.step)
+            metadata = describe(relief.settings, self.checkpoint, model.noise, digest.result(), state.step)
             if self.initial:
                 widths = self.checkpoint.widths_by_encoder
                 metadata["start"] = told_start(s, self.checkpoint, self.initial.fitted(widths))
