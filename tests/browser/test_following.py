@@ -39,8 +39,7 @@ def select(tab, name):
     """Choose a checkpoint at the top of the page, and wait until the form says so."""
     box = tab.page.locator("#setting_sd_model_checkpoint input").first
     box.fill(name)
-    tab.page.wait_for_timeout(200)
-    box.press("Enter")
+    tab.page.locator("ul.options li").filter(has_text=name).first.click()
     tab.show("Textual Inversion")
     tab.until(lambda: name in tab.page.locator("#tinv_checkpoint").inner_text(), what=f"{name} beside the word")
 
