@@ -50,6 +50,7 @@ def of_family(family: Family) -> dict[str, Any]:
         weights[name] = {
             "unet": counting.size(model.unet), "text": counting.size(*texts(model)), "vae": counting.size(model.vae),
             "packed_unet": counting.size(packed.unet), "packed_text": counting.size(*texts(packed)),
+            "vocabulary": sum(table.nbytes for table in model.token_tables().values()),
             "arranged": sum(layer.weight.nbytes for layer in arrangeable(model.unet)),
         }  # fmt: skip
     work = {}

@@ -1,7 +1,7 @@
 """What a loaded model does to need less memory, in three modes.
 
-fast      nothing is computed twice but what costs next to nothing: activations, and norms before them; latents become
-          pictures in bands of rows
+fast      nothing is computed twice but what costs next to nothing: activations, norms before them, and the widening of the
+          narrowest blocks; latents become pictures in bands of rows; the vocabulary stays in the processor's memory
 balanced  the transformers' blocks are computed a second time in the backward pass; while the VAE works, the text encoders
           leave the card
 low       as balanced, and the weights of UNet and text encoders lie in memory as eight-bit floats; pictures become latents in
@@ -27,6 +27,9 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.recompute import is_recomputed, recompute, recomputed
 from lib_ti.model.storage import forget_inputs, pack
 
+NARROW = 320
+"""Channels up to which a block's widening, 8 d n numbers for 8 d² n multiplications, is computed twice in the fast mode, too."""
+
 
 class Resnet(ResnetBlock2D):  # type: ignore[misc]
     """A residual block that keeps what goes into its norms and nothing else."""
@@ -41,13 +44,17 @@ class Resnet(ResnetBlock2D):  # type: ignore[misc]
 
 
 class Gated(GEGLU):  # type: ignore[misc]
-    """A gated activation that keeps what its matrix gives and nothing else."""
+    """A gated activation that keeps what its matrix gives and nothing else; if `thrifty`, what the matrix is given."""
+
+    thrifty = False
 
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         def gate(both: torch.Tensor) -> torch.Tensor:
             values, gates = both.chunk(2, dim=-1)
             return values * F.gelu(gates)
 
+        if self.thrifty:
+            return recomputed(lambda y: gate(self.proj(y)), x)
         return recomputed(gate, self.proj(x))
 
 
@@ -57,6 +64,9 @@ def economise(model: StableDiffusion, mode: str) -> None:
         return
     unet, encoders = model.unet, [encoder.model for encoder in model.text.encoders.values()]
     _lighten(unet)
+    if model.device.type == "cuda":
+        for encoder in model.text.encoders.values():
+            encoder.leave_table()
     if model.vae is not None:
         bands.use(model.vae.decoder)
     if mode == "fast":
@@ -64,6 +74,8 @@ def economise(model: StableDiffusion, mode: str) -> None:
     for module in unet.modules():
         if isinstance(module, BasicTransformerBlock) and not is_recomputed(module):
             recompute(module)
+        elif isinstance(module, Gated):  # twice is enough
+            module.thrifty = False
     for encoder in encoders:
         for layer in encoder.text_model.encoder.layers:
             if not is_recomputed(layer.mlp):
@@ -85,9 +97,11 @@ def make_room(model: StableDiffusion) -> None:
 def _lighten(unet: torch.nn.Module) -> None:
     """What costs next to nothing: nothing is kept that can be had from what is kept anyway."""
     forget_inputs(unet)
+    module: Any
     for module in unet.modules():
         if type(module) is GEGLU:
             module.__class__ = Gated
+            module.thrifty = module.proj.in_features <= NARROW
         elif type(module) is ResnetBlock2D and _is_plain(module):
             module.__class__ = Resnet
 

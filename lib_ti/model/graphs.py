@@ -44,11 +44,11 @@ class Graphed:
         return self._known.get(key, self._compute)(*inputs)
 
     def _add(self, key: tuple[Any, ...], inputs: Tensors) -> None:
-        # of their own, and away from where they were computed: a graph's capture must not reach what lies before it
-        samples = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
+        samples = _apart(inputs)  # a graph's capture must not reach what lies before them
         try:
+            wanted = _results(self._compute, inputs)  # first, so that what it held is free when the graph takes its own
             graph = self._capture(self._compute, samples)
-            difference = _difference(graph, self._compute, inputs)
+            difference = _difference(_results(graph, inputs), wanted)
         except torch.cuda.OutOfMemoryError:
             self._give_up("there is no memory for them")
             raise
@@ -76,20 +76,30 @@ class _Capture:
         make = torch.cuda.make_graphed_callables
         if not self._shared and "pool" in inspect.signature(make).parameters:
             self._shared = {"pool": torch.cuda.graph_pool_handle()}
-        graph: Any = make(compute, samples, allow_unused_input=True, **self._shared)
+        torch.cuda.empty_cache()  # the trials before a capture cannot use what another stream has reserved
+        with torch.cuda.stream(torch.cuda.current_stream()):  # to which a capture that fails does not come back by itself
+            graph: Any = make(compute, samples, allow_unused_input=True, **self._shared)
         return cast(Compute, graph)
 
 
-def _difference(graph: Compute, compute: Compute, inputs: Tensors) -> float:
-    """The largest relative difference between two ways to the same prediction and gradients."""
+def _apart(inputs: Tensors) -> Tensors:
+    """Copies that know nothing of how the inputs came about."""
+    return tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
 
-    def results(way: Compute) -> list[torch.Tensor]:
-        own = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
-        found = way(*own)
-        wanted = [x for x in own if x.requires_grad]
-        gradients = torch.autograd.grad(found, wanted, torch.ones_like(found), allow_unused=True)
-        # a graph's results are overwritten by its next launch
-        return [found.detach().clone(), *(g.clone() for g in gradients if g is not None)]
 
-    pairs = zip(results(graph), results(compute), strict=True)
-    return max(float((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-12)) for a, b in pairs)
+def _results(compute: Compute, inputs: Tensors) -> list[torch.Tensor]:
+    """A prediction, and its sum's gradients in those inputs that ask for them."""
+    own = _apart(inputs)
+    found = compute(*own)
+    asking = [x for x in own if x.requires_grad]
+    gradients = torch.autograd.grad(found, asking, torch.ones_like(found), allow_unused=True)
+    # a graph's results are overwritten by its next launch
+    return [found.detach().clone(), *(g.clone() for g in gradients if g is not None)]
+
+
+def _difference(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
+    """The largest relative difference between two ways' results."""
+    return max(
+        float((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-12))
+        for a, b in zip(found, wanted, strict=True)
+    )

@@ -33,6 +33,16 @@ class Context:
         return Context(torch.zeros_like(self.features), None if self.pooled is None else torch.zeros_like(self.pooled))
 
 
+class _DistantTable(torch.nn.Embedding):
+    """A vocabulary that stays in the processor's memory wherever its network goes: of its vectors a step wants a few."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(ids.to(self.weight.device)).to(ids.device)
+
+    def _apply(self, *_: Any, **__: Any) -> _DistantTable:
+        return self
+
+
 class TextEncoder:
     """One CLIP text encoder, whose token vectors can be exchanged on their way in.
 
@@ -66,14 +76,19 @@ class TextEncoder:
 
     @property
     def token_table(self) -> torch.Tensor:
-        """The vocabulary's vectors, (words, width)."""
+        """The vocabulary's vectors, (words, width), wherever they lie."""
         return self._table.weight
+
+    def leave_table(self) -> None:
+        """Leave the vocabulary's vectors in the processor's memory from now on."""
+        table = self._table.cpu()
+        table.__class__ = _DistantTable
 
     def encode(self, prompts: Sequence[Prompt], vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features (prompts, tokens, width) and what is pooled, for prompts whose rows are those of `vectors` (n, width)."""
-        table = self.token_table
-        ids = torch.tensor([p.ids for p in prompts], device=table.device)
-        self._rows = torch.tensor([p.rows for p in prompts], device=table.device)
+        device = self.model.text_model.embeddings.position_embedding.weight.device
+        ids = torch.tensor([p.ids for p in prompts], device=device)
+        self._rows = torch.tensor([p.rows for p in prompts], device=device)
         self._vectors = vectors
         ends = ids == END
         if self._padding != END:

@@ -56,6 +56,8 @@ class Known:
         weights = table["weights"]["full" if precision == "fp32" else "half"]
         packed = "packed_" if mode == "low" else ""
         self.unet, self.text, self.vae = weights[packed + "unet"], weights[packed + "text"], weights["vae"]
+        if on_card:
+            self.text -= weights["vocabulary"]  # which stays in the processor's memory
         self.arranged = weights["arranged"]
         self._work = table["work"][PLAIN if mode == "fast" and not on_card else mode]
         self._vae_overflows = family == "sdxl" and precision == "fp16"  # it works in fp32 then

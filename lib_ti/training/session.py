@@ -113,7 +113,8 @@ class Session:
     def _state(self, model: StableDiffusion) -> TrainState:
         mend_attention(model.device, self.settings.precision)
         s = self.settings
-        first = start.begin(s, model.token_tables(), model.vocabulary, self.initial)
+        begun = start.begin(s, model.token_tables(), model.vocabulary, self.initial)
+        first = {encoder: vectors.to(model.device) for encoder, vectors in begun.items()}
         trained = first.keys() if s.train_encoders == "both" or len(first) == 1 else {s.train_encoders}
         scaler = LossScaler(active=s.precision == "fp16")
         state = TrainState.begin(first, s.weight_decay, scaler, trained)
