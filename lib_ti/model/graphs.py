@@ -77,7 +77,9 @@ class _Capture:
         if not self._shared and "pool" in inspect.signature(make).parameters:
             self._shared = {"pool": torch.cuda.graph_pool_handle()}
         torch.cuda.empty_cache()  # the trials before a capture cannot use what another stream has reserved
-        with torch.cuda.stream(torch.cuda.current_stream()):  # to which a capture that fails does not come back by itself
+        with torch.cuda.stream(
+            torch.cuda.current_stream()
+        ):  # to which a capture that fails does not come back by itself
             graph: Any = make(compute, samples, allow_unused_input=True, **self._shared)
         return cast(Compute, graph)
 
