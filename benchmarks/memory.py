@@ -2,10 +2,13 @@
 
     python benchmarks/memory.py table [--write]    every family, precision and mode; --write renews lib_ti/training/needs.json
     python benchmarks/memory.py measure [--family sd1] [--resolution 256] [--batch-size 1] [--precision auto] [--memory fast]
+    python benchmarks/memory.py train --model CHECKPOINT [--resolution 512] [--batch-size 1] [--precision auto] [--memory ...]
 
 "measure" makes the family's networks at full size with random weights, does a step, a preview's step and the VAE's work, and
 puts what was allocated beside the estimate: on a card what torch reserved, on a CPU what torch's allocator handed out
-(bytes within operations included).
+(bytes within operations included). "train" runs the whole trainer, `python -m lib_ti train` with previews, in each mode and
+puts its peak beside the estimate: on a card all that it took there, CUDA's own included, on a CPU the process's memory without
+what is mapped from files.
 """
 
 from __future__ import annotations
@@ -14,23 +17,29 @@ import argparse
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import contestants
 import torch
+from programs import Ours
 
 from lib_ti.model.convolution import arrangeable
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.economy import economise
 from lib_ti.model.families import FAMILIES, Family
+from lib_ti.model.loading import open_checkpoint
 from lib_ti.settings import MEMORY_MODES
 from lib_ti.training import counting, needs
 from lib_ti.training.device import DTYPES, choose_device, choose_precision
 
 KINDS = ("step", "sampling", "decoding", "encoding")
+TARGETS_GB = {("sd1", 512, "fast"): 3.2, ("sdxl", 1024, "balanced"): 8.5, ("sdxl", 1024, "low"): 5.6}
+"""The most that a training may take of a card, with one picture at a time."""
 
 
 def table() -> dict[str, Any]:
@@ -138,6 +147,53 @@ def measure(arguments: argparse.Namespace) -> None:
             line(kind, allocated(work, device), known.work(kind, side**2))
 
 
+def train(arguments: argparse.Namespace) -> None:
+    family = open_checkpoint(arguments.model).family
+    print(
+        "| family | pixels | batch | numbers | memory | peak | estimate | off | target |\n" + "|---" * 9 + "|",
+        flush=True,
+    )
+    for mode in arguments.memory:
+        with tempfile.TemporaryDirectory() as temporary:
+            settings, peak_mb = whole_training(arguments, mode, Path(temporary))
+        work = needs.Work(
+            arguments.batch_size, arguments.resolution**2, arguments.resolution**2,
+            arranged=settings["acceleration"] == "arranged",
+        )  # fmt: skip
+        on_card = settings["device"].startswith("cuda")
+        estimate = needs.needed_mb(family.name, mode, settings["precision"], work, on_card)
+        target = TARGETS_GB.get((family.name, arguments.resolution, mode)) if on_card and work.batch_size == 1 else None
+        cells = [
+            family.title, arguments.resolution, work.batch_size, settings["precision"], mode, f"{gb(peak_mb):.2f} GB",
+            f"{gb(estimate):.2f} GB", f"{estimate / peak_mb - 1:+.0%}", "" if target is None else f"{target} GB",
+        ]  # fmt: skip
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def whole_training(arguments: argparse.Namespace, mode: str, folder: Path) -> tuple[dict[str, Any], float]:
+    """The settings of a training of three steps with previews, and the most memory that it had, in MiB."""
+    contestants.made_up_pictures(folder / "pictures", max(2, arguments.batch_size), arguments.resolution)
+    options = {
+        "model": arguments.model, "images": folder / "pictures", "name": "my-mug", "init-text": "mug", "steps": 3,
+        "preview-every": 3, "preview-steps": 1, "resolution": arguments.resolution,
+        "batch-size": arguments.batch_size, "device": arguments.device, "precision": arguments.precision, "memory": mode,
+        "out": folder / "embeddings", "runs-dir": folder / "runs",
+    }  # fmt: skip
+    program = Ours(Path(sys.executable), {name: str(value) for name, value in options.items()})
+    on_card = choose_device(arguments.device).type == "cuda"
+    try:
+        events = program.to_the_end(on_card)
+    finally:
+        program.stop()
+    # the first previews come between the first two steps
+    told = max(event["memory_mb"] for event in events if event["kind"] == "step")
+    return program.settings["settings"], program.peak_mb if on_card else told
+
+
+def gb(mb: float) -> float:
+    return mb * 2**20 / 1e9
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -145,13 +201,18 @@ def main() -> None:
     one = commands.add_parser("measure")
     one.add_argument("--family", default="sd1", choices=[family.name for family in FAMILIES])
     one.add_argument("--resolution", type=int, default=256)
-    one.add_argument("--batch-size", type=int, default=1)
-    one.add_argument("--precision", default="auto", choices=["auto", *DTYPES])
     one.add_argument("--memory", default="fast", choices=MEMORY_MODES)
-    one.add_argument("--device", default="auto")
+    whole = commands.add_parser("train")
+    whole.add_argument("--model", type=Path, required=True)
+    whole.add_argument("--resolution", type=int, default=512)
+    whole.add_argument("--memory", nargs="+", default=MEMORY_MODES, choices=MEMORY_MODES)
+    for command in (one, whole):
+        command.add_argument("--batch-size", type=int, default=1)
+        command.add_argument("--precision", default="auto", choices=["auto", *DTYPES])
+        command.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    if arguments.command == "measure":
-        measure(arguments)
+    if arguments.command != "table":
+        {"measure": measure, "train": train}[arguments.command](arguments)
         return
     found = table()
     if arguments.write:

@@ -246,6 +246,15 @@ class Ours(Program):
             self._moments.append((event["kind"], event["time"]))
             self.events.put(event)
 
+    def to_the_end(self, on_card: bool) -> list[dict[str, Any]]:
+        """Let it train to its end; what it reported. Raises Failed."""
+        self.on_card, events = on_card, list[dict[str, Any]]()
+        with self._memory():
+            self.launch()
+            while not events or events[-1]["kind"] != "finished":
+                events.append(self.next_event())
+        return events
+
     def launch(self) -> None:
         """Start it and let it run on."""
         self._spawn([str(self.python), *self.command])
