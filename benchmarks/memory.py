@@ -175,7 +175,7 @@ def whole_training(arguments: argparse.Namespace, mode: str, folder: Path) -> tu
     contestants.made_up_pictures(folder / "pictures", max(2, arguments.batch_size), arguments.resolution)
     options = {
         "model": arguments.model, "images": folder / "pictures", "name": "my-mug", "init-text": "mug", "steps": 3,
-        "preview-every": 3, "preview-steps": 1, "resolution": arguments.resolution,
+        "preview-every": 3, "preview-steps": 1, "preview-prompt": "my-mug", "preview-seed": 1, "resolution": arguments.resolution,
         "batch-size": arguments.batch_size, "device": arguments.device, "precision": arguments.precision, "memory": mode,
         "out": folder / "embeddings", "runs-dir": folder / "runs",
     }  # fmt: skip
