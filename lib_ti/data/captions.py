@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
-from lib_ti.settings import NAME_SLOT, WORDS_SLOT
+from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings
 
 _SUBJECT = (
     "a photo of [name]", "a photo of a [name]", "a photo of the [name]", "a photo of my [name]", "a photo of one [name]",
@@ -32,6 +32,18 @@ _NEGATIVE = ("[name]", "a photo, [name]", "a picture, [name]", "[name], a photo"
 
 BUILT_IN: dict[str, tuple[str, ...]] = {"subject": _SUBJECT, "style": _STYLE, "negative": _NEGATIVE}
 """The templates of each kind of word, for pictures without captions."""
+
+PREVIEWED: dict[str, tuple[str, ...]] = {
+    "subject": (f"a photo of {NAME_SLOT}", f"a photo of {NAME_SLOT} on a table"),
+    "style": (f"a house in the style of {NAME_SLOT}", f"a tree in the style of {NAME_SLOT}"),
+    "negative": (f"a photo of {NAME_SLOT}",),
+}
+"""The prompts of previews of each kind of word, where none are given."""
+
+
+def preview_prompts(settings: TrainSettings) -> tuple[str, ...]:
+    """The prompts of a training's previews, with `NAME_SLOT` for its word."""
+    return settings.preview_prompt or PREVIEWED[settings.kind]
 
 
 def built_in(kind: str, captions: bool) -> tuple[str, ...]:
