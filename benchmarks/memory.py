@@ -71,7 +71,7 @@ def show(known: dict[str, Any]) -> None:
     for family, side in (("sd1", 512), ("sd1", 768), ("sd2", 512), ("sd2", 768), ("sdxl", 768), ("sdxl", 1024)):
         for precision in ("bf16", "fp16", "fp32"):
             work = needs.Work(1, side**2, side**2)
-            cells = [needs.needed_mb(family, mode, precision, work, True) * 2**20 / 1e9 for mode in MEMORY_MODES]
+            cells = [needs.needed_mb(family, mode, precision, work, True) / 1024 for mode in MEMORY_MODES]
             print(f"{family:<8}{side:>8}{precision:>9}" + "".join(f"{cell:>11.2f}" for cell in cells))
 
 
