@@ -53,6 +53,6 @@ def clashes(settings: TrainSettings, given: Container[str]) -> list[Problem]:
         problems.append(Problem("init_random", "cannot go with --init-embedding; choose one start"))
     if not (settings.init_text.strip() or settings.init_random or settings.init_embedding):
         problems.append(Problem("init_text", "is empty; give a word, or start with --init-random"))
-    if settings.lr_schedule not in ("auto", "constant") and ":" in settings.learning_rate:
+    if settings.lr_schedule not in ("auto", "constant") and learning_rate.is_list(settings.learning_rate):
         problems.append(Problem("lr_schedule", "applies to a single rate; a list of rates is a schedule of its own"))
     return [p for p in problems if p.option in given or p.option == "init_text"]

@@ -140,14 +140,14 @@ class TrainSettings:
     acceleration: str = _option(
         "auto",
         "how steps are computed sooner, to the same result but for rounding; arranged: on a CPU, with a second copy of many "
-        "weights in memory; graphs: on a card, where its processor is too slow for it; auto: what the machine gains by",
+        "weights in memory; graphs: on a card, all of a step's work handed to it at once; auto: what the machine gains by",
         "Memory",
         choices=("auto", "none", "arranged", "graphs"),
     )
     memory: str = _option(
         "auto",
         "what is done to need less memory; balanced: compute parts twice, about a third longer; low: keep the frozen model in "
-        "8 bits too, which changes the result a little; auto: on a card the first that fits, as it is free at the start",
+        "8 bits too, which changes the result a little; auto: the first that fits into a card's free memory, on a CPU fast",
         "Memory",
         choices=("auto", *MEMORY_MODES),
     )

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("gradio")
 
+from lib_ti.data.captions import previews_made
 from lib_ti.events import Event
 from lib_ti.settings import MEMORY_MODES, parse
 from lib_ti.training import needs
-from lib_ti.training.places import previews_made
 from lib_ti.webui import asking, memory
 from lib_ti.webui.memory import Card, Room
 from lib_ti.webui.speed import Measurement, Speed, measure

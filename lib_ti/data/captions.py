@@ -1,11 +1,12 @@
 """The prompts a word is trained in: a template, and perhaps the picture's caption. Both are plain text.
 
 The sets follow the paper's (Gal et al., "An Image is Worth One Word", 2022) in kind, with and without an article, so
-that the word learns to stand in either place.
+that the word learns to stand in either place. And the prompts that previews show it in.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,14 @@ PREVIEWED: dict[str, tuple[str, ...]] = {
 def preview_prompts(settings: TrainSettings) -> tuple[str, ...]:
     """The prompts of a training's previews, with `NAME_SLOT` for its word."""
     return settings.preview_prompt or PREVIEWED[settings.kind]
+
+
+def previews_made(settings: TrainSettings) -> int:
+    """How many previews a training makes: at its start, each so many steps, and at its end."""
+    if not settings.preview_every:
+        return 0
+    times = 1 + math.ceil(settings.steps / settings.preview_every)
+    return times * len(preview_prompts(settings)) * len(settings.preview_seed)
 
 
 def built_in(kind: str, captions: bool) -> tuple[str, ...]:

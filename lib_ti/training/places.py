@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import tempfile
@@ -10,7 +9,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from lib_ti.data import pictures
-from lib_ti.data.captions import preview_prompts
+from lib_ti.data.captions import previews_made
 from lib_ti.embedding.outline import name_in
 from lib_ti.errors import Problem
 from lib_ti.settings import TrainSettings
@@ -95,14 +94,6 @@ def inside_embeddings(runs_dir: Path, out: Path) -> Path | None:
 def answering_to(name: str, folder: Path) -> list[str]:
     """The embedding files in `folder`, pictures too, that a WebUI would call by `name`, whatever the case of its letters."""
     return sorted(p.name for p in folder.iterdir() if (name_in(p) or "").casefold() == name.casefold())
-
-
-def previews_made(settings: TrainSettings) -> int:
-    """How many previews a training makes: at its start, each so many steps, and at its end."""
-    if not settings.preview_every:
-        return 0
-    times = 1 + math.ceil(settings.steps / settings.preview_every)
-    return times * len(preview_prompts(settings)) * len(settings.preview_seed)
 
 
 def space_needed(settings: TrainSettings, sizes: Sequence[tuple[int, int]], resolution: int) -> int:

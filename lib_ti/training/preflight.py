@@ -200,19 +200,18 @@ class _Preflight:
     def _machine(self, checkpoint: Checkpoint | None) -> dict[str, object]:
         """What is left to the machine."""
         s, parameters, option = self.settings, checkpoint.parameters if checkpoint else 0, "device"
+        if self._faulty(option):
+            return {}
         try:
-            if not self._faulty(option):
-                device = choose_device(s.device)
-                option = "precision"
-                precision = choose_precision(s.precision, device, parameters)
-                option = "acceleration"
-                return {
-                    "precision": precision,
-                    "acceleration": choose_acceleration(s.acceleration, device, precision, parameters),
-                }
+            device = choose_device(s.device)
+            option = "precision"
+            precision = choose_precision(s.precision, device, parameters)
+            option = "acceleration"
+            acceleration = choose_acceleration(s.acceleration, device, precision, parameters)
         except ValueError as error:
             self._report(option, error)
-        return {}
+            return {}
+        return {"precision": precision, "acceleration": acceleration}
 
     def _places(self) -> None:
         problems, warnings = unfit(self.settings, {problem.option for problem in self.problems})

@@ -39,15 +39,18 @@ class Room:
     known: bool = False  # measured on this machine
 
     def measured(self, mb: float) -> Room:
+        """With the peak of an earlier training in the place of the estimate; on a card without CUDA's own part."""
         return replace(self, mb=mb + (needs.CONTEXT_MB if self.card else 0), known=True)
 
     def shown(self) -> dict[str, Any]:
+        """For the page."""
         return {
             "memory_mb": self.mb, "memory_mode": self.mode, "measured": self.known,
             "total_mb": self.card.total_mb if self.card else None, "free_mb": self.card.free_mb if self.card else None,
         }  # fmt: skip
 
     def words(self) -> list[str]:
+        """For people, in gigabytes of 1024 MB, as cards are sold by."""
         if self.mb is None:
             return []
         number = f"{self.mb / 1024:.1f}"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti import files
+from lib_ti.data.captions import previews_made
 from lib_ti.events import Event, read
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import TrainSettings
 from lib_ti.training.needs import Work
-from lib_ti.training.places import previews_made
 
 log = logging.getLogger("lib_ti")
 FIRST_WORTH = 30  # steps; fewer say more about the start than about the pace
