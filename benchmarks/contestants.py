@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from programs import ROOT, Failed, Ours, Program, Stamped
+from programs import ROOT, Failed, Program, Stamped
+from trainer import Ours
 
 sys.path.insert(0, str(ROOT))
 

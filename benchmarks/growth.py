@@ -4,7 +4,7 @@
 
 Each line is a process of its own on the little model of the tests, so that what grows is not hidden by what a step costs.
 "ms/step" and "ms/picture" are of that line alone, without the start; they should be the same in all lines of a table, and
-so should "peak MB", the most memory that the process ever held.
+so should "peak MB", the most memory that the process ever held beside what is mapped from files.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import contestants
 import torch
-from programs import Ours
+from trainer import Ours
 
 from lib_ti.model.convolution import arrangeable
 from lib_ti.model.diffusion import StableDiffusion
@@ -38,8 +38,8 @@ from lib_ti.training import counting, needs
 from lib_ti.training.device import DTYPES, choose_device, choose_precision
 
 KINDS = ("step", "sampling", "decoding", "encoding")
-TARGETS_GB = {("sd1", 512, "fast"): 3.2, ("sdxl", 1024, "balanced"): 8.5, ("sdxl", 1024, "low"): 5.6}
-"""The most that a training may take of a card, with one picture at a time."""
+TARGETS = {("sd1", 512, "fast"): 3.2e9, ("sdxl", 1024, "balanced"): 8.5e9, ("sdxl", 1024, "low"): 5.6e9}
+"""The most bytes that a training may take of a card, with one picture at a time."""
 
 
 def table() -> dict[str, Any]:
@@ -81,7 +81,7 @@ def show(known: dict[str, Any]) -> None:
     for family, side in (("sd1", 512), ("sd1", 768), ("sd2", 512), ("sd2", 768), ("sdxl", 768), ("sdxl", 1024)):
         for precision in ("bf16", "fp16", "fp32"):
             work = needs.Work(1, side**2, side**2)
-            cells = [needs.needed_mb(family, mode, precision, work, True) * 2**20 / 1e9 for mode in MEMORY_MODES]
+            cells = [needs.needed_mb(family, mode, precision, work, True) / 1024 for mode in MEMORY_MODES]
             print(f"{family:<8}{side:>8}{precision:>9}" + "".join(f"{cell:>11.2f}" for cell in cells))
 
 
@@ -150,7 +150,7 @@ def measure(arguments: argparse.Namespace) -> None:
 def train(arguments: argparse.Namespace) -> None:
     family = open_checkpoint(arguments.model).family
     print(
-        "| family | pixels | batch | numbers | memory | peak | estimate | off | target |\n" + "|---" * 9 + "|",
+        "| family | pixels | batch | numbers | memory | peak MB | estimate MB | off | target MB |\n" + "|---" * 9 + "|",
         flush=True,
     )
     for mode in arguments.memory:
@@ -162,10 +162,10 @@ def train(arguments: argparse.Namespace) -> None:
         )  # fmt: skip
         on_card = settings["device"].startswith("cuda")
         estimate = needs.needed_mb(family.name, mode, settings["precision"], work, on_card)
-        target = TARGETS_GB.get((family.name, arguments.resolution, mode)) if on_card and work.batch_size == 1 else None
+        target = TARGETS.get((family.name, arguments.resolution, mode)) if on_card and work.batch_size == 1 else None
         cells = [
-            family.title, arguments.resolution, work.batch_size, settings["precision"], mode, f"{gb(peak_mb):.2f} GB",
-            f"{gb(estimate):.2f} GB", f"{estimate / peak_mb - 1:+.0%}", "" if target is None else f"{target} GB",
+            family.title, arguments.resolution, work.batch_size, settings["precision"], mode, f"{peak_mb:.0f}",
+            f"{estimate:.0f}", f"{estimate / peak_mb - 1:+.0%}", "" if target is None else f"{target / 2**20:.0f}",
         ]  # fmt: skip
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
@@ -188,10 +188,6 @@ def whole_training(arguments: argparse.Namespace, mode: str, folder: Path) -> tu
     # the first previews come between the first two steps
     told = max(event["memory_mb"] for event in events if event["kind"] == "step")
     return program.settings["settings"], program.peak_mb if on_card else told
-
-
-def gb(mb: float) -> float:
-    return mb * 2**20 / 1e9
 
 
 def main() -> None:

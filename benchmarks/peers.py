@@ -33,7 +33,8 @@ from typing import Any
 
 import contestants
 from contestants import PEERS, Task, Unavailable
-from programs import ROOT, Failed, Ours, Program, environment
+from programs import ROOT, Failed, Program
+from trainer import Ours, environment
 
 sys.path.insert(0, str(ROOT))
 

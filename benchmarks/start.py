@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import contestants
-from programs import ROOT, Ours
+from programs import ROOT
+from trainer import Ours
 
 sys.path.insert(0, str(ROOT))
 

@@ -145,13 +145,9 @@
 
     function show(reply) {
         tinv.emit("checked", reply);
-        showEstimate(reply.estimate);
+        tinv.fill(tinv.byId("tinv_estimate"), reply.estimate.text);
         showPresets(reply);
         tinv.problems.atFields(reply.problems || [], Boolean(reply.name && reply.name.state === "free"));
-    }
-
-    function showEstimate(estimate) {
-        tinv.fill(tinv.byId("tinv_estimate"), (estimate && estimate.text) || "Time appears after 30 steps");
     }
 
     /** A preset's values are those of the checkpoint's family: with another family, the form follows. */

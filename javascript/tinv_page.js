@@ -56,6 +56,9 @@
         return `${shown >= 10 || power === 0 ? Math.round(shown) : shown.toFixed(1)} ${units[power]}`;
     };
 
+    /** Of memory, which is counted in steps of 1024, as on the box of a card. */
+    tinv.memorySize = (mb) => (mb < 1024 ? `${Math.round(mb)} MB` : `${(mb / 1024).toFixed(1)} GB`);
+
     tinv.sentence = (text) => text && text[0].toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");
 
     tinv.randomHex = () =>

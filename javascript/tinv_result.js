@@ -64,7 +64,9 @@
     }
 
     function failed(data) {
-        const memory = /out of memory|no memory|memory left|not enough memory|want of memory/i.test(data.message || "");
+        const least = data.memory && data.memory.mode === "low" && data.memory.batch_size === 1; // there is no less
+        const short = /out of memory|no memory|memory left|not enough memory|want of memory/i.test(data.message || "");
+        const memory = short && !least;
         let [what, todo] = halves(data.message || "");
         if (!todo && memory) todo = "Train with less memory, or close what else uses the graphics card.";
         if (!todo)

@@ -66,7 +66,7 @@
                 `${now.images_per_s >= 10 ? Math.round(now.images_per_s) : now.images_per_s.toPrecision(2)} pictures/s`,
             );
         if (Number.isFinite(now.smoothed_loss ?? now.loss)) fact("Loss", (now.smoothed_loss ?? now.loss).toFixed(4));
-        if (now.memory_mb) fact("Memory", tinv.bytes(now.memory_mb * 1e6));
+        if (now.memory_mb) fact("Memory", tinv.memorySize(now.memory_mb));
         const memory = run.data && run.data.memory;
         if (memory && memory.mode !== "fast") fact("Memory mode", memory.mode);
         return parts;

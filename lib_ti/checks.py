@@ -1,12 +1,16 @@
-"""What a setting's value must be beside its type and range: sentences for what it is not."""
+"""What a setting's value must be beside its type and range, and which do not go together: sentences for what is wrong."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING, Any
 
 from lib_ti import learning_rate, names
+from lib_ti.errors import Problem
+
+if TYPE_CHECKING:  # it imports this module
+    from lib_ti.settings import TrainSettings
 
 
 def check_device(text: str) -> None:
@@ -40,3 +44,15 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "preview_height": _check_multiple_of_8,
 }
 """By option. Each raises ValueError with a sentence."""
+
+
+def clashes(settings: TrainSettings, given: Container[str]) -> list[Problem]:
+    """What is wrong between options that are each right; of those that were not `given`, all but the start go with anything."""
+    problems = []
+    if settings.init_random and settings.init_embedding:
+        problems.append(Problem("init_random", "cannot go with --init-embedding; choose one start"))
+    if not (settings.init_text.strip() or settings.init_random or settings.init_embedding):
+        problems.append(Problem("init_text", "is empty; give a word, or start with --init-random"))
+    if settings.lr_schedule not in ("auto", "constant") and learning_rate.is_list(settings.learning_rate):
+        problems.append(Problem("lr_schedule", "applies to a single rate; a list of rates is a schedule of its own"))
+    return [p for p in problems if p.option in given or p.option == "init_text"]

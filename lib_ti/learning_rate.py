@@ -44,6 +44,16 @@ def parse(text: str) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
+def is_list(text: str) -> bool:
+    """Whether a readable rate is AUTOMATIC1111's list, which is a schedule of its own."""
+    return ":" in text
+
+
+def usual_schedule(text: str) -> str:
+    """What "auto" means for the schedule of a rate."""
+    return "constant" if is_list(text) else "cosine"
+
+
 def _stage(part: str) -> Stage:
     rate_text, colon, until_text = part.partition(":")
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from lib_ti.checks import CHECKS
+from lib_ti.checks import CHECKS, clashes
 from lib_ti.errors import BadInput, Problem
 from lib_ti.option import Option, Raw, plain, read, textual
 
@@ -140,14 +140,14 @@ class TrainSettings:
     acceleration: str = _option(
         "auto",
         "how steps are computed sooner, to the same result but for rounding; arranged: on a CPU, with a second copy of many "
-        "weights in memory; graphs: on a card, where its processor is too slow for it; auto: what the machine gains by",
+        "weights in memory; graphs: on a card, all of a step's work handed to it at once; auto: what the machine gains by",
         "Memory",
         choices=("auto", "none", "arranged", "graphs"),
     )
     memory: str = _option(
         "auto",
         "what is done to need less memory; balanced: compute parts twice, about a third longer; low: keep the frozen model in "
-        "8 bits too, which changes the result a little; auto: on a card the first that fits, as it is free at the start",
+        "8 bits too, which changes the result a little; auto: the first that fits into a card's free memory, on a CPU fast",
         "Memory",
         choices=("auto", *MEMORY_MODES),
     )
@@ -192,12 +192,10 @@ class TrainSettings:
     @property
     def memory_modes(self) -> tuple[str, ...]:
         """The modes that may be chosen from, the one to be preferred first."""
-        least = int(self.gradient_checkpointing)
-        return (
-            MEMORY_MODES[least:]
-            if self.memory == "auto"
-            else (max(MEMORY_MODES[least], self.memory, key=MEMORY_MODES.index),)
-        )
+        allowed = MEMORY_MODES[int(self.gradient_checkpointing) :]
+        if self.memory == "auto":
+            return allowed
+        return (self.memory if self.memory in allowed else allowed[0],)
 
     def to_json(self) -> dict[str, Any]:
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
@@ -237,20 +235,8 @@ def parse(raw: Mapping[str, Raw]) -> tuple[TrainSettings, list[Problem]]:
         else:
             values[name] = value
     settings = TrainSettings(**values)
-    problems += _clashes(settings, raw)
+    problems += clashes(settings, raw)
     return settings, problems
-
-
-def _clashes(settings: TrainSettings, raw: Mapping[str, Raw]) -> list[Problem]:
-    """What is wrong between options that are each right."""
-    problems = []
-    if settings.init_random and settings.init_embedding:
-        problems.append(Problem("init_random", "cannot go with --init-embedding; choose one start"))
-    if not (settings.init_text.strip() or settings.init_random or settings.init_embedding):
-        problems.append(Problem("init_text", "is empty; give a word, or start with --init-random"))
-    if settings.lr_schedule not in ("auto", "constant") and ":" in settings.learning_rate:
-        problems.append(Problem("lr_schedule", "applies to a single rate; a list of rates is a schedule of its own"))
-    return [p for p in problems if p.option in raw or p.option == "init_text"]
 
 
 def flag(name: str) -> str:

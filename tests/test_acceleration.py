@@ -92,6 +92,7 @@ def test_a_training_learns_the_same(sizes, tmp_path, monkeypatch):
         torch.testing.assert_close(vectors[name], plain, atol=1e-4, rtol=1e-3)
 
 
+@needs_onednn
 def test_pictures_pass_an_arranged_vae_the_same():
     model = StableDiffusion.load(open_checkpoint(MODEL), torch.float32, CPU)
     pixels = numbers(1, 3, 64, 64).clamp(-1, 1)

@@ -20,7 +20,7 @@ from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import parse
-from lib_ti.training.places import answering_to
+from lib_ti.training.places import answering_to, space_needed
 from lib_ti.training.preflight import preflight
 from lib_ti.webui import results as module
 from lib_ti.webui.library import free_name, taken_by
@@ -271,3 +271,14 @@ def test_a_deleted_run_is_gone_and_its_word_stays(run, host):
     delete(RunFolder(other))
     assert list(host.runs.iterdir()) == []
     assert files(host.embeddings) == before
+
+
+def test_previews_take_room_by_their_number_and_size():
+    def room(**raw) -> int:
+        return space_needed(parse({"steps": "100", **raw})[0], [], 512)
+
+    nothing = room(preview_every="0")
+    assert room(preview_every="30") - nothing == 5 * 2 * 3 * 512**2  # two prompts without being asked
+    assert room(preview_every="30", kind="negative") - nothing == 5 * 3 * 512**2
+    large = room(preview_every="100", preview_width="1024", preview_height="768", preview_prompt=["[name]"])
+    assert large - nothing == 2 * 3 * 1024 * 768

@@ -1,18 +1,19 @@
 """The prompts a word is trained in: a template, and perhaps the picture's caption. Both are plain text.
 
 The sets follow the paper's (Gal et al., "An Image is Worth One Word", 2022) in kind, with and without an article, so
-that the word learns to stand in either place.
+that the word learns to stand in either place. And the prompts that previews show it in.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
-from lib_ti.settings import NAME_SLOT, WORDS_SLOT
+from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings
 
 _SUBJECT = (
     "a photo of [name]", "a photo of a [name]", "a photo of the [name]", "a photo of my [name]", "a photo of one [name]",
@@ -32,6 +33,26 @@ _NEGATIVE = ("[name]", "a photo, [name]", "a picture, [name]", "[name], a photo"
 
 BUILT_IN: dict[str, tuple[str, ...]] = {"subject": _SUBJECT, "style": _STYLE, "negative": _NEGATIVE}
 """The templates of each kind of word, for pictures without captions."""
+
+PREVIEWED: dict[str, tuple[str, ...]] = {
+    "subject": (f"a photo of {NAME_SLOT}", f"a photo of {NAME_SLOT} on a table"),
+    "style": (f"a house in the style of {NAME_SLOT}", f"a tree in the style of {NAME_SLOT}"),
+    "negative": (f"a photo of {NAME_SLOT}",),
+}
+"""The prompts of previews of each kind of word, where none are given."""
+
+
+def preview_prompts(settings: TrainSettings) -> tuple[str, ...]:
+    """The prompts of a training's previews, with `NAME_SLOT` for its word."""
+    return settings.preview_prompt or PREVIEWED[settings.kind]
+
+
+def previews_made(settings: TrainSettings) -> int:
+    """How many previews a training makes: at its start, each so many steps, and at its end."""
+    if not settings.preview_every:
+        return 0
+    times = 1 + math.ceil(settings.steps / settings.preview_every)
+    return times * len(preview_prompts(settings)) * len(settings.preview_seed)
 
 
 def built_in(kind: str, captions: bool) -> tuple[str, ...]:

@@ -5,23 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
+from lib_ti.model.header import first_bytes
 
 _PICKLES = (".pt", ".bin")
 
 
 def well_named(path: Path, suffix: str) -> None:
     """Raises UnusableFile for a file that cannot be one that ends in `suffix`, saying what it is rather."""
-    if path.is_dir():
-        raise UnusableFile(path, "this is a folder; name a file in it")
-    if not path.is_file():
-        raise UnusableFile(path, "there is no such file")
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-    except OSError as error:
-        raise UnusableFile(path, f"it cannot be read ({error.strerror})") from error
-    if not start:
-        raise UnusableFile(path, "the file is empty")
+    start = first_bytes(path)
     if suffix not in (".safetensors", *_PICKLES, ".png", ".webp"):
         return  # of which more is said
     title, ends = _by_content(start)

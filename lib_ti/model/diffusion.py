@@ -160,7 +160,7 @@ class StableDiffusion:
     def arrange(self) -> None:
         """Arrange the weights of the convolutions once for all, see `model.convolution`: sooner on a CPU, in more memory."""
         arrange(self.unet, backward=True)
-        if self.vae is not None:
+        if self.vae is not None and self.dtype != torch.float16:  # it may have to become fp32, see `_numbers`
             arrange(self.vae, backward=False)
 
     def use_graphs(self) -> None:

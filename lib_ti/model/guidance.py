@@ -65,7 +65,7 @@ class Guidance:
 def said(prompt: str, negative: str, steps: int) -> set[str]:
     """All texts that go through the text encoders for a picture of so many steps."""
     joined = [*editing.parts(editing.without_comments(prompt)), (editing.without_comments(negative), 1.0)]
-    return {said for text, _ in joined for _, said in editing.stages(text, steps)}
+    return {stage for text, _ in joined for _, stage in editing.stages(text, steps)}
 
 
 def guide(conditioner: Conditioner, prompt: str, negative: str, steps: int) -> Guidance:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from lib_ti.errors import UnusableFile
 from lib_ti.model import pickles
+from lib_ti.model.header import first_bytes
 
 Shape = tuple[int, ...]
 
@@ -63,19 +64,9 @@ class Weights:
 
 def open_weights(path: Path) -> Weights:
     """The weights in a `.safetensors` file or a PyTorch pickle. Raises UnusableFile."""
-    if not path.exists():
-        raise UnusableFile(path, "there is no such file")
-    if path.is_dir():
-        raise UnusableFile(path, "this is a folder, not a file")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(16)
-    except OSError as error:
-        raise UnusableFile(path, f"it cannot be read ({error.strerror})") from error
+    magic = first_bytes(path)
     if magic[:4] == b"GGUF":
         raise UnusableFile(path, "gguf files are quantised; use the original .safetensors checkpoint")
-    if not magic:
-        raise UnusableFile(path, "the file is empty")
     # a safetensors file starts with its header's length, whose bytes may be any, then the header, which is JSON
     if magic[8:9] != b"{" and (magic[:2] == b"PK" or magic[:1] == b"\x80"):
         return _from_pickle(path)

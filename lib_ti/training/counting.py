@@ -2,7 +2,7 @@
 
 On torch's meta device every operation makes its results' shapes and nothing else, so the real code says within seconds what
 it would hold, for any size. What an operation takes within itself is not seen: work space of convolutions, and what the
-allocator leaves between blocks.
+allocator leaves between blocks. torch 2.1's meta device lacks some of the operations; whoever counts needs a later one.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import torch
 
 from lib_ti.checks import check_device
 from lib_ti.model.convolution import can_arrange, gain
+from lib_ti.settings import MEMORY_MODES
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH_ARRANGING = 1.3  # times faster, of one convolution; a whole step gains less than half of it
@@ -65,6 +66,15 @@ def choose_acceleration(asked: str, device: torch.device, precision: str, parame
     if asked != "auto":
         return asked
     return "arranged" if parameters >= LARGE and can_arrange(dtype) and gain(dtype) > WORTH_ARRANGING else "none"
+
+
+def possible_acceleration(wanted: str, device: torch.device, precision: str, mode: str) -> str:
+    """`wanted` where it can be had, else "none": a run may go on on another device, with another torch, in a leaner mode."""
+    if wanted == "graphs" and device.type == "cuda":
+        return wanted
+    if wanted == "arranged" and device.type == "cpu" and mode == MEMORY_MODES[0] and can_arrange(DTYPES[precision]):
+        return wanted
+    return "none"
 
 
 def mend_attention(device: torch.device, precision: str) -> None:

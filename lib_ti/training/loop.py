@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lib_ti.learning_rate import LearningRate, parse
+from lib_ti.learning_rate import LearningRate, is_list, parse
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.sampling import Interrupted
 from lib_ti.settings import TrainSettings
@@ -89,7 +89,7 @@ class Loop:
         """For each text encoder, the first one's and the others'; a list of rates is a schedule of its own."""
         s = self.settings
         texts = [s.learning_rate, s.learning_rate if s.learning_rate_2 == "auto" else s.learning_rate_2]
-        shapes = ["constant" if ":" in text else s.lr_schedule for text in texts]
+        shapes = ["constant" if is_list(text) else s.lr_schedule for text in texts]
         made = [LearningRate(parse(t), s.steps, shape, s.warmup_steps) for t, shape in zip(texts, shapes, strict=True)]
         return {encoder: made[min(i, 1)] for i, encoder in enumerate(self.state.vectors)}
 

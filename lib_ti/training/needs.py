@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lib_ti.settings import MEMORY_MODES, TrainSettings
+from lib_ti.settings import TrainSettings
 
 TABLE = Path(__file__).with_suffix(".json")
 SIDES = (256, 512, 1024)  # pixels
@@ -100,11 +100,6 @@ def fitting(modes: Sequence[str], family: str, precision: str, work: Work, free_
 def parameters_of(family: str) -> int:
     """Of the UNet that the estimates are for."""
     return int(_table()[family]["parameters"])
-
-
-def least_card_mb(family: str, resolution: int) -> float:
-    """What the smallest card must have for a training with previews, a picture at a time."""
-    return needed_mb(family, MEMORY_MODES[-1], "fp16", Work(1, resolution**2, resolution**2), on_card=True)
 
 
 def between(known: Sequence[float], pixels: int) -> float:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +20,7 @@ from lib_ti.model.loading import open_checkpoint, with_vae
 from lib_ti.model.prompts import Vocabulary, Word
 from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings
 from lib_ti.training.device import choose_acceleration, choose_device, choose_precision
-from lib_ti.training.places import answering_to, existing, inside_embeddings, space_needed, unwritable
+from lib_ti.training.places import space_needed, too_full, unfit
 from lib_ti.training.suiting import suited
 
 MOST_PICTURES = 1000
@@ -201,56 +200,24 @@ class _Preflight:
     def _machine(self, checkpoint: Checkpoint | None) -> dict[str, object]:
         """What is left to the machine."""
         s, parameters, option = self.settings, checkpoint.parameters if checkpoint else 0, "device"
+        if self._faulty(option):
+            return {}
         try:
-            if not self._faulty(option):
-                device = choose_device(s.device)
-                option = "precision"
-                precision = choose_precision(s.precision, device, parameters)
-                option = "acceleration"
-                return {
-                    "precision": precision,
-                    "acceleration": choose_acceleration(s.acceleration, device, precision, parameters),
-                }
+            device = choose_device(s.device)
+            option = "precision"
+            precision = choose_precision(s.precision, device, parameters)
+            option = "acceleration"
+            acceleration = choose_acceleration(s.acceleration, device, precision, parameters)
         except ValueError as error:
             self._report(option, error)
-        return {}
+            return {}
+        return {"precision": precision, "acceleration": acceleration}
 
     def _places(self) -> None:
-        """The folders to write to, and whether the name is free."""
-        s = self.settings
-        if not self._faulty("out"):
-            if reason := unwritable(s.out, parents=False):
-                self._report("out", reason)
-            elif not self._faulty("name") and s.out.is_dir():
-                self._name_is_free()
-        if not self._faulty("runs_dir"):
-            inside = None if self._faulty("out") else inside_embeddings(s.runs_dir, s.out)
-            if inside:
-                self._report(
-                    "runs_dir",
-                    f"runs cannot be kept inside an embeddings folder ({inside}): a WebUI would take their snapshots for words",
-                )
-            elif reason := unwritable(s.runs_dir, parents=True):
-                self._report("runs_dir", reason)
-
-    def _name_is_free(self) -> None:
-        s = self.settings
-        taken = answering_to(s.name, s.out)
-        if taken and not s.overwrite:
-            reason = f"there is {taken[0]} in {s.out} already; choose another name, or replace it with --overwrite"
-            self._report("name", reason)
-        elif others := [name for name in taken if name != f"{s.name}.safetensors"]:
-            self.warnings.append(f"{', '.join(others)} also answers to {s.name!r}; WebUIs will load only one of them")
+        problems, warnings = unfit(self.settings, {problem.option for problem in self.problems})
+        self.problems += problems
+        self.warnings += warnings
 
     def _disk(self, sizes: Sequence[tuple[int, int]], resolution: int) -> None:
-        s = self.settings
-        if self._faulty("runs_dir"):
-            return
-        needed = space_needed(s, sizes, resolution)
-        free = shutil.disk_usage(existing(s.runs_dir)).free
-        if free < needed:
-            self._report(
-                "runs_dir", f"the disk is too full: the run needs {needed >> 20} MB, and {free >> 20} MB are free"
-            )
-        if not self._faulty("out") and shutil.disk_usage(existing(s.out)).free < 1 << 20:
-            self._report("out", "the disk is full")
+        needed = space_needed(self.settings, sizes, resolution)
+        self.problems += too_full(self.settings, needed, {problem.option for problem in self.problems})

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lib_ti.data.captions import preview_prompts
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.economy import make_room
@@ -21,12 +22,6 @@ from lib_ti.model.sampling import Sampling, sample
 from lib_ti.settings import NAME_SLOT, TrainSettings
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.relief import give_back, is_shortage
-
-DEFAULT_PROMPTS = {
-    "subject": (f"a photo of {NAME_SLOT}", f"a photo of {NAME_SLOT} on a table"),
-    "style": (f"a house in the style of {NAME_SLOT}", f"a tree in the style of {NAME_SLOT}"),
-    "negative": (f"a photo of {NAME_SLOT}",),
-}
 
 NO_ROOM = (
     "there was not enough memory for previews, and the training goes on without some of them; try smaller ones, with "
@@ -60,8 +55,7 @@ class Previews:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        given = self.settings.preview_prompt or DEFAULT_PROMPTS[self.settings.kind]
-        return tuple(map(self._named, given))
+        return tuple(map(self._named, preview_prompts(self.settings)))
 
     def _named(self, prompt: str) -> str:
         return prompt.replace(NAME_SLOT, self.word.name)

@@ -20,6 +20,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.economy import economise, make_room
 from lib_ti.settings import MEMORY_MODES, TrainSettings
 from lib_ti.training import needs
+from lib_ti.training.device import possible_acceleration
 from lib_ti.training.recorder import Recorder
 
 log = logging.getLogger("lib_ti")
@@ -50,7 +51,7 @@ class Relief:
         return self.settings.memory_modes[0]
 
     def choose(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        """Settle the mode: on a card, where it is left open, the first that fits into what is free."""
+        """Settle the mode, on a card, where it is left open, the first that fits into what is free; and the acceleration."""
         s, modes, told = self.settings, self.settings.memory_modes, {}
         mode = modes[0]
         family = checkpoint.family.name
@@ -59,7 +60,8 @@ class Relief:
             work = needs.Work.of(s, s.resolution or checkpoint.resolution)
             mode, needed = needs.fitting(modes, family, s.precision, work, free)
             told = {"needed_mb": round(needed), "free_mb": round(free)}
-        self._settle(replace(s, memory=mode), **told)
+        acceleration = possible_acceleration(s.acceleration, device, s.precision, mode)
+        self._settle(replace(s, memory=mode, acceleration=acceleration), **told)
 
     def attempt(
         self,

@@ -68,13 +68,14 @@ class Session:
         digest = hashing() if device.type != "cpu" else None
         relief = Relief(s, recorder)
         relief.choose(self.checkpoint, device)
+        mend_attention(device, s.precision)
 
         def load() -> StableDiffusion:
             loaded = StableDiffusion.load(self.checkpoint, DTYPES[s.precision], device, packed=relief.mode == "low")
             economise(loaded, relief.mode)
-            if s.acceleration == "graphs" and device.type == "cuda":
+            if relief.settings.acceleration == "graphs":
                 loaded.use_graphs()
-            elif s.acceleration == "arranged" and device.type == "cpu" and relief.mode == MEMORY_MODES[0]:
+            elif relief.settings.acceleration == "arranged" and relief.mode == MEMORY_MODES[0]:
                 loaded.arrange()
             return loaded
 
@@ -111,7 +112,6 @@ class Session:
                 self.recorder.event("encoding", done=i + 1, images=len(self.examples))
 
     def _state(self, model: StableDiffusion) -> TrainState:
-        mend_attention(model.device, self.settings.precision)
         s = self.settings
         begun = start.begin(s, model.token_tables(), model.vocabulary, self.initial)
         first = {encoder: vectors.to(model.device) for encoder, vectors in begun.items()}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lib_ti.errors import Problem
+from lib_ti.learning_rate import usual_schedule
 from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.families import titles
 from lib_ti.settings import DEFAULTS, OPTIONS, TrainSettings, flag
@@ -27,7 +28,7 @@ def suited(settings: TrainSettings, checkpoint: Checkpoint) -> Suited:
     rate = str(family.learning_rate) if settings.learning_rate == "auto" else settings.learning_rate
     found.changes["learning_rate"] = rate
     if settings.lr_schedule == "auto":
-        found.changes["lr_schedule"] = "constant" if ":" in rate else "cosine"
+        found.changes["lr_schedule"] = usual_schedule(rate)
     if len(family.encoders) > 1:
         if settings.learning_rate_2 == "auto":
             found.changes["learning_rate_2"] = rate

@@ -15,11 +15,11 @@ from lib_ti.webui.drafts import Drafts
 from lib_ti.webui.host import Host
 from lib_ti.webui.library import free_name, taken_by
 from lib_ti.webui.selected import Selected
-from lib_ti.webui.speed import Speed
+from lib_ti.webui.speed import FIRST_WORTH, Speed
 
 log = logging.getLogger("lib_ti")
 LONGEST_SHOWN = 40  # tokens of the sequence
-UNMEASURED = "Time appears after 30 steps"
+UNMEASURED = f"Time appears after {FIRST_WORTH} steps"
 
 
 class Checking:

@@ -10,8 +10,9 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from lib_ti.embedding import pictures
 from lib_ti.embedding.fit import part_of
@@ -72,23 +73,12 @@ class Entry:
 _T = TypeVar("_T")
 
 
-class _Seen(Generic[_T]):
-    """What was found out of files, each in the state it was in; of `most` at a time."""
-
-    def __init__(self, look: Callable[[Path], _T], most: int) -> None:
-        self._look, self._most = look, most
-        self._found: dict[Stamp, _T] = {}
-
-    def __call__(self, stamp: Stamp) -> _T:
-        if stamp not in self._found:
-            found = self._look(Path(stamp.path))
-            while len(self._found) >= self._most:
-                self._found.pop(next(iter(self._found)), None)
-            self._found[stamp] = found
-        return self._found[stamp] if stamp in self._found else self._look(Path(stamp.path))
+def _once(look: Callable[[Path], _T], most: int) -> Callable[[Stamp], _T]:
+    """What is found out of a file, once for each state it is in; of `most` at a time."""
+    return lru_cache(maxsize=most)(lambda stamp: look(Path(stamp.path)))
 
 
-_named = _Seen(name_in, 10_000)
+_named = _once(name_in, 10_000)
 
 
 def taken_by(name: str, folder: Path) -> list[str]:
@@ -111,8 +101,8 @@ class Library:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._outline = _Seen(_outline_or_reason, 10_000)
-        self._widths = _Seen(vector_widths, 50)
+        self._outline = _once(_outline_or_reason, 10_000)
+        self._widths = _once(vector_widths, 50)
         self._thumbs = Thumbnails(500)
 
     def checkpoint(self) -> CheckpointChoice | None:

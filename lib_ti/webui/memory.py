@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,18 @@ class Room:
     known: bool = False  # measured on this machine
 
     def measured(self, mb: float) -> Room:
+        """With the peak of an earlier training in the place of the estimate; on a card without CUDA's own part."""
         return replace(self, mb=mb + (needs.CONTEXT_MB if self.card else 0), known=True)
 
     def shown(self) -> dict[str, Any]:
+        """For the page."""
         return {
             "memory_mb": self.mb, "memory_mode": self.mode, "measured": self.known,
             "total_mb": self.card.total_mb if self.card else None, "free_mb": self.card.free_mb if self.card else None,
         }  # fmt: skip
 
     def words(self) -> list[str]:
+        """For people, in gigabytes of 1024 MB, as cards are sold by."""
         if self.mb is None:
             return []
         number = f"{self.mb / 1024:.1f}"
@@ -64,19 +67,17 @@ class Room:
 
 def needed(settings: TrainSettings, checkpoint: Mapping[str, Any], resolution: int, device: str, sharing: bool) -> Room:
     """The room for a training of a described checkpoint. `sharing`: the WebUI's own model stays where it is."""
-    card = card_of(device, sharing)
-    modes = settings.memory_modes
+    card, modes = card_of(device, sharing), settings.memory_modes
     if not checkpoint["usual"]:
         return Room(modes[0], None, card)
-    family, work = checkpoint["family"], needs.Work.of(settings, resolution)
-    precision = settings.precision
+    on_card = card is not None or device.startswith("cuda")
+    family, work, precision = checkpoint["family"], needs.Work.of(settings, resolution), settings.precision
+    if precision == "auto":
+        precision = "bf16" if on_card or _computes_bf16() else "fp32"
     if card:
-        mode, mb = needs.fitting(modes, family, "bf16" if precision == "auto" else precision, work, card.free_mb)
+        mode, mb = needs.fitting(modes, family, precision, work, card.free_mb)
         return Room(mode, mb, card)
-    if device == "cpu" or not device.startswith("cuda"):
-        precision = ("bf16" if _computes_bf16() else "fp32") if precision == "auto" else precision
-        return Room(modes[0], needs.needed_mb(family, modes[0], precision, work, on_card=False), None)
-    return Room(modes[0], needs.needed_mb(family, modes[0], precision, work, on_card=True), None)
+    return Room(modes[0], needs.needed_mb(family, modes[0], precision, work, on_card), None)
 
 
 def card_of(device: str, sharing: bool = False) -> Card | None:
@@ -95,9 +96,9 @@ def card_of(device: str, sharing: bool = False) -> Card | None:
         return None
 
 
-@cache
-def _by_nvidia_smi(index: int, _moment: int) -> Card | None:
-    """What NVIDIA's own tool says of the card that programs call by this number."""
+@lru_cache(maxsize=8)
+def _by_nvidia_smi(index: int, moment: int) -> Card | None:
+    """What NVIDIA's own tool says of the card that programs call by this number. `moment`: when; asked once for each."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None

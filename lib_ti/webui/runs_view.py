@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import TextualInversionError
-from lib_ti.events import ENDINGS, Event, Timeline, read, read_milestones
+from lib_ti.events import ENDINGS, Event, Timeline, read
 from lib_ti.runs.folder import RunFolder, find_runs
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.settings import TrainSettings
 from lib_ti.webui.asking import translated
+from lib_ti.webui.following import Followed, Following
 from lib_ti.webui.thumbnails import Thumbnails
 
 CHUNK = 1 << 17  # bytes of events in one reply, so that it stays quick
@@ -32,31 +31,12 @@ _WORKING = {"loading": "loading", "encoding": "encoding", "saving": "saving", "f
 done before the host knows of it."""
 
 
-@dataclass
-class _Followed:
-    """A run whose events are read as they come. What the page needs of them all is kept, not the events."""
-
-    folder: RunFolder
-    settings: TrainSettings
-    read_to: int = 0
-    state: Timeline = field(default_factory=Timeline)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def refresh(self) -> None:
-        with self.lock:
-            new, self.read_to = read_milestones(self.folder.events, self.read_to)
-            self.state.add(new)
-            if len(self.state.steps) > 1:  # the last one tells where the run is; the others are the page's
-                newest = max(self.state.steps)
-                self.state.steps = {newest: self.state.steps[newest]}
-
-
 class RunsView:
     """Answers about the runs in a folder."""
 
     def __init__(self, runs: Callable[[], Path], queue: RunQueue, thumbnails: Thumbnails) -> None:
         self._runs, self._queue, self._thumbnails = runs, queue, thumbnails
-        self._followed: OrderedDict[Path, _Followed] = OrderedDict()
+        self._following = Following()
         self._sizes: dict[tuple[str, int], int] = {}
         self._listed: tuple[float, list[RunFolder]] = (-LISTED_FOR_S, [])
         self._lock = threading.Lock()
@@ -74,8 +54,7 @@ class RunsView:
     def follow(self, run: str, after: int) -> dict[str, Any]:
         """All about one run, with its events from byte `after` on."""
         folder = self.folder(run)
-        followed = self._follow(folder)
-        followed.refresh()
+        followed = self._following.of(folder)
         job = self._queue.find(folder.path)
         events, read_to = self._next(folder, max(0, int(after)))
         settings, last = followed.settings, followed.state.last
@@ -140,22 +119,9 @@ class RunsView:
             return _WORKING.get(last.kind if last else "loading", "training")
         return "stopped"
 
-    def _follow(self, folder: RunFolder) -> _Followed:
-        with self._lock:
-            followed = self._followed.get(folder.path)
-            size = folder.events.stat().st_size if folder.events.exists() else 0
-            if followed is None or followed.read_to > size:
-                followed = _Followed(folder, folder.settings)
-                self._followed[folder.path] = followed
-            self._followed.move_to_end(folder.path)
-            while len(self._followed) > 200:
-                self._followed.popitem(last=False)
-            return followed
-
     def refreshed_settings(self, folder: RunFolder) -> None:
         """A run goes on with other settings."""
-        with self._lock:
-            self._followed.pop(folder.path, None)
+        self._following.forget(folder)
 
     def _all(self) -> list[RunFolder]:
         with self._lock:
@@ -168,8 +134,7 @@ class RunsView:
 
     def _shown(self, folder: RunFolder) -> dict[str, Any] | None:
         try:
-            followed = self._follow(folder)
-            followed.refresh()
+            followed = self._following.of(folder)
         except (OSError, TextualInversionError):
             return None  # deleted just now, or damaged by hand
         job, last, settings = self._queue.find(folder.path), followed.state.last, followed.settings
@@ -190,7 +155,7 @@ class RunsView:
             "message": self._message(folder, job, state, last),
         }  # fmt: skip
 
-    def _steps(self, folder: RunFolder, followed: _Followed) -> int:
+    def _steps(self, folder: RunFolder, followed: Followed) -> int:
         newest = max(followed.state.steps, default=0)
         told = followed.state.steps[newest].data.get("steps") if newest else None
         return max(followed.settings.steps, int(told or 0))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_ti.errors import Problem, UnusableFile
+from lib_ti.learning_rate import usual_schedule
 from lib_ti.model.families import SD1
 from lib_ti.settings import TrainSettings
 from lib_ti.webui.host import Host
@@ -61,7 +62,7 @@ class Selected:
         return {
             "learning_rate": f"{family.learning_rate:g}",
             "learning_rate_2": rate,
-            "lr_schedule": "constant" if ":" in rate else "cosine",
+            "lr_schedule": usual_schedule(rate),
             "resolution": f"{about.resolution}",
             "clip_skip": f"{layer}" + (", and 1 is the same" if layer > 1 else ""),
             "prediction": about.noise.prediction if about.told else FOUND_OUT,

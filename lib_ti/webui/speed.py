@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti import files
+from lib_ti.data.captions import previews_made
 from lib_ti.events import Event, read
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import TrainSettings
@@ -20,7 +21,6 @@ from lib_ti.training.needs import Work
 log = logging.getLogger("lib_ti")
 FIRST_WORTH = 30  # steps; fewer say more about the start than about the pace
 KEPT = 100  # measurements
-DEFAULT_PREVIEWS = {"subject": 2, "style": 2, "negative": 1}  # prompts, as in training.preview
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Speed:
             return None
         nearest = min(reversed(alike), key=lambda m: _distance(m, settings, resolution, mode))
         scale = (resolution / nearest.resolution) ** 2
-        previews = pictures_previewed(settings) * settings.preview_steps * nearest.sampling_s
+        previews = previews_made(settings) * settings.preview_steps * nearest.sampling_s
         previews *= Work.of(settings, resolution).pixels_previewed / nearest.resolution**2
         steps = settings.steps * settings.global_batch * nearest.picture_s * scale
         same = (nearest.resolution, nearest.batch_size, nearest.memory) == (resolution, settings.batch_size, mode)
@@ -131,12 +131,6 @@ def measure(settings: TrainSettings, events: list[Event], family: str) -> Measur
         start_s=steps[0].time - stretch[0].time,
         memory_mb=last.get("memory_mb"),
     )
-
-
-def pictures_previewed(settings: TrainSettings) -> int:
-    """How many previews a training makes: at its start, each so many steps, and at its end."""
-    every, prompts = settings.preview_every, len(settings.preview_prompt) or DEFAULT_PREVIEWS[settings.kind]
-    return (-(-settings.steps // every) + 1) * prompts * len(settings.preview_seed) if every else 0
 
 
 def _per_sampling_step(gaps: list[float], settings: TrainSettings) -> float:
