@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lib_ti import names
+from lib_ti.errors import UnusableFile
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -40,3 +43,13 @@ def _replace(source: Path, target: Path, patience_s: float = 2.0) -> None:
             if os.name != "nt" or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+def must_be_readable(path: Path) -> None:
+    """Raises UnusableFile for what is no ordinary file (to read a pipe could take for ever), or what no library can open."""
+    if not path.exists():
+        raise UnusableFile(path, "there is no such file")
+    if not path.is_file():
+        raise UnusableFile(path, "this is a device or a pipe, and no file")
+    if not names.readable(str(path)):
+        raise UnusableFile(path, "its name, or that of its folder, is not valid Unicode; rename it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
+from lib_ti.files import must_be_readable
 
 _PICKLES = (".pt", ".bin")
 
@@ -13,8 +14,7 @@ def well_named(path: Path, suffix: str) -> None:
     """Raises UnusableFile for a file that cannot be one that ends in `suffix`, saying what it is rather."""
     if path.is_dir():
         raise UnusableFile(path, "this is a folder; name a file in it")
-    if not path.is_file():
-        raise UnusableFile(path, "there is no such file")
+    must_be_readable(path)
     try:
         with path.open("rb") as file:
             start = file.read(16)

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lib_ti.errors import UnusableFile
+from lib_ti.files import must_be_readable
 from lib_ti.model import pickles
 
 Shape = tuple[int, ...]
@@ -63,10 +64,9 @@ class Weights:
 
 def open_weights(path: Path) -> Weights:
     """The weights in a `.safetensors` file or a PyTorch pickle. Raises UnusableFile."""
-    if not path.exists():
-        raise UnusableFile(path, "there is no such file")
     if path.is_dir():
         raise UnusableFile(path, "this is a folder, not a file")
+    must_be_readable(path)
     try:
         with path.open("rb") as file:
             magic = file.read(16)
