@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lib_ti import names
+from lib_ti.errors import UnusableFile
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -40,3 +43,27 @@ def _replace(source: Path, target: Path, patience_s: float = 2.0) -> None:
             if os.name != "nt" or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+def first_bytes(path: Path, count: int = 16) -> bytes:
+    """What a file begins with.
+
+    Raises UnusableFile for what is no ordinary file (to read a pipe could take for ever), what no library can open, and what
+    is empty.
+    """
+    if path.is_dir():
+        raise UnusableFile(path, "this is a folder; name a file in it")
+    if not path.exists():
+        raise UnusableFile(path, "there is no such file")
+    if not path.is_file():
+        raise UnusableFile(path, "this is a device or a pipe, and no file")
+    if not names.readable(str(path)):
+        raise UnusableFile(path, "its name, or that of its folder, is not valid Unicode; rename it")
+    try:
+        with path.open("rb") as file:
+            start = file.read(count)
+    except OSError as error:
+        raise UnusableFile(path, f"it cannot be read ({error.strerror})") from error
+    if not start:
+        raise UnusableFile(path, "the file is empty")
+    return start

@@ -647,6 +647,28 @@ class TestOtherCommands:
         assert "--token: only diffusers'" in refused("convert", mug, "new.pt", "--to", "a1111", "--token", "a")[0]
         assert "--token: ' '" in refused("convert", mug, "new.safetensors", "--to", "diffusers", "--token", " ")[0]
 
+    def test_convert_that_could_not_be_read_again(self, desk, refused):
+        save_file({"clip_l": torch.ones(1, 768), "clip_g": torch.zeros(1, 1280)}, desk / "half.safetensors")
+        (line,) = refused("convert", "half.safetensors", "new.safetensors", "--to", "diffusers")
+        assert "all vectors for CLIP-G are zero" in line
+        assert "cannot be shown" in refused("convert", "half.safetensors", "a\nb.safetensors", "--to", "safetensors")[0]
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+    @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".png"])
+    def test_what_is_no_file(self, desk, refused, suffix):
+        os.mkfifo(desk / f"pipe{suffix}")
+        assert "a device or a pipe" in refused("inspect", f"pipe{suffix}")[0]
+        (line,) = refused("generate", "--model", f"pipe{suffix}", "--prompt", "a", "--out", "new")
+        assert "a device or a pipe" in line
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no file can be called so")
+    def test_names_that_no_library_opens(self, desk, mug, tiny_checkpoint, refused):
+        for source in (mug, tiny_checkpoint):
+            shutil.copy(source, desk / f"\udcff{source.suffix}")
+            assert "not valid Unicode; rename it" in refused("inspect", f"\udcff{source.suffix}")[0]
+        (line,) = refused("generate", "--model", "\udcff.safetensors", "--prompt", "a", "--out", "new")
+        assert "not valid Unicode; rename it" in line
+
     def test_convert_replaces_nothing_unasked(self, mug, xl, refused):
         assert "exists already" in refused("convert", mug, mug, "--to", "safetensors")[0]
         assert "exists already" in refused("convert", mug, mug.parent, "--to", "safetensors")[0]
@@ -670,6 +692,12 @@ class TestOtherCommands:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         (line,) = refused("generate", "--model", tiny_checkpoint, "--prompt", "a", "--out", "new", "--device", name)
         assert line.startswith("--device: ")
+
+    def test_generate_of_what_is_no_text(self, refused, tiny_checkpoint):
+        lines = refused(
+            "generate", "--model", tiny_checkpoint, "--prompt", "\udcff", "--negative-prompt", "\udcff", "--out", "new"
+        )
+        assert lines == [f"--{option}prompt: is not readable text" for option in ("", "negative-")]
 
     def test_generate_with_too_little(self, refused, tiny_checkpoint):
         for missing in ("--model", "--prompt", "--out"):

@@ -10,7 +10,6 @@ from reference.checkpoints import SIZES, write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from lib_ti.cli import main
-from lib_ti.cli.embeddings import _shown
 from lib_ti.embedding import formats
 from lib_ti.embedding.value import Embedding
 from lib_ti.model.loading import open_checkpoint
@@ -97,6 +96,14 @@ def test_out_of_a_lora_and_a_picture(desk, capsys):
     assert convert(capsys, GOLDEN / "a1111-pixels.png", ".", "--to", "a1111") == ["my-mug.pt"]
 
 
+@pytest.mark.parametrize("key", ["emb_params", "emp_params"])
+def test_out_of_a_lora_by_any_key(desk, capsys, key):
+    lora = {"lora_unet_x.lora_down.weight": torch.ones(4, 8)}
+    save_file({**lora, f"bundle_emb.cup.{key}": ONE.vectors["clip_l"]}, "lora.safetensors")
+    convert(capsys, "lora.safetensors", "cup.safetensors", "--to", "safetensors")
+    assert told(load_file("cup.safetensors")) == {"emb_params": ONE.vectors["clip_l"].tolist()}
+
+
 def test_a_name_in_a_file_chooses_no_folder(desk, capsys):
     save_file({"bundle_emb.../../mug.clip_l": torch.ones(1, 768)}, "lora.safetensors")
     (desk / "out").mkdir()
@@ -157,5 +164,20 @@ def test_inspect_tells_of_both_encoders_and_the_metadata(desk, capsys):
     }
 
 
-def test_metadata_does_not_steer_the_terminal():
-    assert _shown("a\x1b[2Jb\nc ключ") == "a\\x1b[2Jb\\nc ключ"
+ESCAPE = "\x1b[2Jred\nline ключ"
+SHOWN = "\\x1b[2Jred\\nline ключ"
+
+
+def test_nothing_in_a_file_steers_the_terminal(desk, capsys):
+    told = {"family": ESCAPE, ESCAPE: ESCAPE, "checkpoint_name": ESCAPE}
+    save_file({"emb_params": torch.ones(1, 64)}, "told.safetensors", told)
+    halves = {f"bundle_emb.{ESCAPE}.{k}": v for k, v in BOTH.vectors.items()}
+    save_file(halves, "one.safetensors")
+    save_file({**halves, "bundle_emb.b.clip_l": torch.ones(1, 768)}, "two.safetensors")
+    assert [main(["inspect", f"{name}.safetensors"]) for name in ("told", "one", "two")] == [0, 0, 2]
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert f"{SHOWN}: 2 vectors" in out
+    assert f"{SHOWN}: {SHOWN}" in out
+    assert f"it holds 2 embeddings: {SHOWN}, b;" in err
+    assert len(err.splitlines()) == 1

@@ -159,8 +159,16 @@ def test_the_scale_grows_after_a_quiet_while():
 
 def test_a_loss_that_is_no_number_ends_the_training(model, source):
     state = begin(model)
+    update(state, model, source, [0], 1, 0.005)
     state.vectors["clip_l"].data.fill_(float("nan"))
-    with pytest.raises(TrainingFailed, match="step 1 is not a number"):
+    with pytest.raises(TrainingFailed, match="is not a number; try a lower learning rate"):
+        update(state, model, source, [0], 1, 0.005)
+
+
+def test_no_rate_is_blamed_before_anything_was_learned(model, source):
+    state = begin(model)
+    state.vectors["clip_l"].data.fill_(float("nan"))
+    with pytest.raises(TrainingFailed, match="step 1 is not a number; the checkpoint's or the VAE's file is damaged"):
         update(state, model, source, [0], 1, 0.005)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from lib_ti.data.captions import Captioner
 from lib_ti.data.latents import Encoded, Example, LatentCache
 from lib_ti.embedding import formats
+from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.loading import open_checkpoint
@@ -246,6 +248,61 @@ def test_an_embedding_of_the_same_family_starts_all_of_it(files, pictures, tmp_p
         assert found.metadata["start"] == f"old-{family}"
         for mine, old in zip(found.vectors.values(), vectors.values(), strict=True):
             torch.testing.assert_close(mine, old)
+
+
+@pytest.mark.parametrize("given", ["learned_embeds", "learned_embeds_2"])
+def test_diffusers_two_files_start_both_halves(files, pictures, tmp_path, given):
+    """The first brings the second along; the second is one half, which its key tells."""
+    old = Embedding("old", {"clip_l": torch.full((2, 64), 0.1), "clip_g": torch.full((2, 96), 0.2)})
+    _, second = formats.save(old, "diffusers", tmp_path / "learned_embeds.safetensors")
+    if given == second.stem:
+        save_file({"clip_g": old.vectors["clip_g"]}, second)
+    settings = settings_for(
+        files["sdxl"], pictures, tmp_path, init_embedding=str(tmp_path / f"{given}.safetensors"), learning_rate="1e-9",
+        steps="1",
+    )  # fmt: skip
+    found = formats.read(run(settings).embedding)
+    torch.testing.assert_close(found.vectors["clip_g"], old.vectors["clip_g"])
+    both = given == "learned_embeds"
+    assert found.metadata["start"] == (given if both else f"{given} (clip_g), {settings.init_text} (clip_l)")
+    assert torch.allclose(found.vectors["clip_l"], old.vectors["clip_l"]) == both
+
+
+def test_half_an_embedding_is_called_so(files, tmp_path):
+    save_file({"<mug>": torch.ones(2, 1280)}, tmp_path / "mug_2.safetensors")
+    done = command(
+        "generate", "--model", files["sdxl"], "--embedding", tmp_path / "mug_2.safetensors", "--prompt", "a", "--out",
+        tmp_path / "not",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "'mug_2' holds only half of an embedding for SDXL" in done.stderr
+
+
+def test_a_picture_that_is_no_numbers_is_not_black(files, pictures, tmp_path):
+    """Neither on the command line nor as a preview, which is left out with a warning."""
+
+    def damaged(path):
+        state = load_file(path)
+        name = next(n for n in state if n.startswith("first_stage_model.decoder.") and n.endswith("weight"))
+        save_file({**state, name: torch.full_like(state[name], float("nan"))}, tmp_path / "damaged.safetensors")
+        shutil.copy(path.with_suffix(".yaml"), tmp_path / "damaged.yaml")
+        return tmp_path / "damaged.safetensors"
+
+    model = damaged(files["sdxl"])
+    done = command(
+        "generate", "--model", model, "--prompt", "a", "--out", tmp_path / "made", "--count", 1, "--sampling-steps", 2
+    )
+    assert done.returncode == 1
+    assert "Failed: the picture is not made of numbers" in done.stderr
+    assert not list((tmp_path / "made").iterdir())
+    folder = run(
+        settings_for(
+            model, pictures, tmp_path, steps="2", preview_every="1", preview_steps="2", preview_prompt=["a [name]"]
+        )
+    )
+    told = folder.timeline().warnings
+    assert [event.data["message"].partition(":")[0] for event in told] == ["there is no preview of 'a my-mug'"]
+    assert folder.embedding.exists()
 
 
 # --- what does not suit ------------------------------------------------------------------------------------------

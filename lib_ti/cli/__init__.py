@@ -10,6 +10,7 @@ from lib_ti import __version__
 from lib_ti.cli import tools, train, ui, work
 from lib_ti.cli.arguments import suggestion
 from lib_ti.errors import BadInput, RunBusy, TextualInversionError, UnusableFile
+from lib_ti.names import printable
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (train.train, "learn a new word from pictures"),
@@ -44,16 +45,16 @@ def main(arguments: Sequence[str]) -> int:
         return COMMANDS[arguments[0]][0](arguments[1:])
     except BadInput as error:
         for problem in error.problems:
-            print(problem, file=sys.stderr)
+            print(printable(str(problem)), file=sys.stderr)
         return BAD_INPUT
     except (UnusableFile, RunBusy) as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return BAD_INPUT
     except TextualInversionError as error:
-        print(f"Failed: {error}", file=sys.stderr)
+        print(f"Failed: {printable(str(error))}", file=sys.stderr)
         return FAILED
     except OSError as error:
-        print(f"Failed: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        print(printable(f"Failed: {error.strerror or error}: {error.filename or ''}"), file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return STOPPED

@@ -14,9 +14,10 @@ from lib_ti.embedding.fit import unfit
 from lib_ti.embedding.inspect import Report
 from lib_ti.embedding.inspect import inspect as describe
 from lib_ti.embedding.outline import made_for
-from lib_ti.embedding.reading import joined, second_file
+from lib_ti.embedding.reading import SECOND_HALF, joined, read_whole
 from lib_ti.embedding.value import Embedding
-from lib_ti.errors import BadInput, Problem, UnusableFile
+from lib_ti.errors import BadInput, Problem
+from lib_ti.model.families import encoder_title
 from lib_ti.model.loading import open_checkpoint
 
 
@@ -38,7 +39,8 @@ def _print(report: Report) -> None:
     embedding = report.embedding
     widths = " + ".join(map(str, embedding.widths))
     vectors = "1 vector" if embedding.count == 1 else f"{embedding.count} vectors"
-    print(f"{embedding.name}: {vectors} of width {widths}, family {embedding.family}, for {made_for(embedding.widths)}")
+    name = names.printable(embedding.name)
+    print(f"{name}: {vectors} of width {widths}, family {embedding.family}, for {made_for(embedding.widths)}")
     for encoder, found in report.encoders.items():
         mean = found.vocabulary_norm
         known = f" (the vocabulary's mean is {mean:.3f}), and nearest words with their cosines" if mean else ""
@@ -52,12 +54,7 @@ def _print(report: Report) -> None:
     if embedding.metadata:
         print("metadata")
     for key, value in sorted(embedding.metadata.items()):
-        print(f"  {_shown(key)}: {_shown(value)}")
-
-
-def _shown(text: str) -> str:
-    """Text from a file, without what would steer a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        print(f"  {names.printable(key)}: {names.printable(value)}")
 
 
 @dataclass(frozen=True)
@@ -80,6 +77,12 @@ def convert(sources: Sequence[Path], name: str | None, wish: Wish) -> list[Path]
     target = wish.target / f"{stem}{suffix}" if wish.target.is_dir() else wish.target
     embedding = _renamed(embedding, _name(embedding, target, wish))
     problems = []
+    if not target.name.isprintable():
+        problems.append(Problem("", f"the name {target.name!r} holds what cannot be shown; name the file to write"))
+    if wish.to == "diffusers" and (zeros := [e for e, vectors in embedding.vectors.items() if not vectors.any()]):
+        problems.append(
+            Problem("", f"all vectors for {encoder_title(zeros[0])} are zero, and would fill a file of their own")
+        )
     if target.suffix.lower() != suffix:
         own = target.with_suffix(suffix).name
         problems.append(Problem("", f"a file for {wish.to} ends in {suffix}; write to {own}"))
@@ -120,19 +123,7 @@ def _read(sources: Sequence[Path], name: str | None) -> Embedding:
     """The embedding in a file, in two, or in one and the other that lies beside it."""
     if len(sources) > 1:
         return joined(sources[0], sources[1], name)
-    path = sources[0]
-    embedding = formats.read(path, name)
-    other = second_file(path)
-    if len(embedding.vectors) > 1 or not other.is_file():
-        return embedding
-    try:
-        both = joined(path, other, name)
-        token = formats.read(other, name).metadata.get("token", other.stem)
-        if token != embedding.metadata.get("token", path.stem):
-            return embedding
-    except UnusableFile:
-        return embedding  # another embedding, which only happens to be called so
-    if made_for(both.widths) != "SDXL" and not path.stem.startswith("learned_embeds"):
-        return embedding
-    print(f"with {other.name}, which holds the vectors for the second text encoder", file=sys.stderr)
-    return both
+    embedding, other = read_whole(sources[0], name)
+    if other:
+        print(names.printable(f"with {other.name}, {SECOND_HALF}"), file=sys.stderr)
+    return embedding

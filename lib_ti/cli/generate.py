@@ -12,9 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from lib_ti import files
-from lib_ti.embedding import formats
 from lib_ti.embedding.combine import combine
-from lib_ti.embedding.fit import unfit
+from lib_ti.embedding.fit import fitting, unfit
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint import Checkpoint
@@ -23,6 +22,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
 from lib_ti.model.loading import open_checkpoint, with_vae
 from lib_ti.model.sampling import Sampling, sample
+from lib_ti.names import readable
 from lib_ti.training.device import DTYPES, choose_device, choose_precision
 from lib_ti.training.places import unwritable
 
@@ -51,6 +51,9 @@ class Request:
         steps = check.number("sampling_steps", values.sampling_steps, int, 1, 1000)
         guidance = check.number("guidance", values.guidance, float, 0, 100)
         skip = None if values.clip_skip == "auto" else int(check.number("clip_skip", values.clip_skip, int, 1, 12))
+        for option in ("prompt", "negative_prompt"):
+            if not readable(getattr(values, option)):
+                problems.append(Problem(option, "is not readable text"))
         checkpoint = check.checkpoint(values.model, values.vae)
         if checkpoint:
             checkpoint = checkpoint.adjusted(values.prediction, values.zero_terminal_snr, skip)
@@ -75,7 +78,10 @@ class Request:
 
 
 def generate_pictures(request: Request) -> None:
-    """Make the pictures as OUT/SEED.png, with what made them in the PNG's "parameters" as the WebUIs write it."""
+    """Make the pictures as OUT/SEED.png, with what made them in the PNG's "parameters" as the WebUIs write it.
+
+    Raises TextualInversionError where the model computes no numbers.
+    """
     model = StableDiffusion.load(request.checkpoint, DTYPES[request.precision], request.device)
     words, vectors = combine(request.embeddings, request.checkpoint.widths_by_encoder, model.device)
     conditioner = Conditioner(model, words, vectors)
@@ -132,7 +138,7 @@ class _Check:
         found = []
         for path in paths:
             try:
-                embedding = formats.read(path)
+                embedding = fitting(path, checkpoint)
             except UnusableFile as error:
                 self.problems.append(Problem("embedding", str(error)))
                 continue

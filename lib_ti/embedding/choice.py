@@ -18,10 +18,14 @@ MOST = 75  # vectors: the places of a prompt, its start and end not counted
 _WIDEST = 4096
 _FLOATS = ("F32", "F16", "BF16", "F64")
 _ENCODERS = ("clip_l", "clip_g")
+_ALONE = ("emb_params", "emp_params")
 _ALIASES = {"text_encoders_0": "clip_l", "text_encoders_1": "clip_g"}
 _OTHER_MODELS = {"clip_h", "t5", "t5xxl", "llama", "gemma", "qwen"}  # text encoders that SD1, SD2 and SDXL do not pair
 _OUTPUTS = {f"{name}_out" for name in (*_ENCODERS, *_OTHER_MODELS, "emp_params")}
-_BUNDLED = re.compile(rf"bundle_emb\.(.+?)\.(string_to_param\..+|{'|'.join((*_ENCODERS, *_OTHER_MODELS, *_OUTPUTS))})")
+_BUNDLED = re.compile(
+    rf"bundle_emb\.(.+?)\.(string_to_param\..+|{'|'.join((*_ENCODERS, *_OTHER_MODELS, *_OUTPUTS, *_ALONE))})",
+    re.DOTALL,
+)
 _A_LORA = "this is a LoRA, and no embedding comes with it"
 _OF_A_LORA = re.compile(r"lora_(up|down|unet|te)|lora_[AB]\.|hada_w1|lokr_w1")
 
@@ -81,7 +85,7 @@ def checked(path: Path, kind: Kind) -> tuple[int, int]:
 
 
 def _known(keys: Iterable[str]) -> bool:
-    return bool({"emb_params", "emp_params", *_ENCODERS, *_ALIASES, *_OUTPUTS}.intersection(keys))
+    return bool({*_ALONE, *_ENCODERS, *_ALIASES, *_OUTPUTS}.intersection(keys))
 
 
 def _of(path: Path, keys: Mapping[str, str], kinds: Mapping[str, Kind]) -> Choice:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
-from lib_ti.model.header import first_bytes
+from lib_ti.files import first_bytes
 
 _PICKLES = (".pt", ".bin")
 

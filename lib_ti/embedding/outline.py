@@ -14,7 +14,7 @@ from lib_ti.errors import UnusableFile
 from lib_ti.model.header import read_header
 from lib_ti.names import FILE_SUFFIXES
 
-_MADE_FOR = {(768,): "SD 1.x", (1024,): "SD 2.x", (768, 1280): "SDXL", (1280,): "the SDXL refiner"}
+_MADE_FOR = {(768,): "SD 1.x", (1024,): "SD 2.x", (768, 1280): "SDXL", (1280,): "CLIP-G alone, half of SDXL"}
 
 
 @dataclass(frozen=True)

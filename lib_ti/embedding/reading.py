@@ -147,3 +147,23 @@ def second_file(path: Path) -> Path:
     """Where the second text encoder's vectors lie: learned_embeds_2.bin, learned_embeds_2-steps-500.bin, mug_2.bin."""
     stem, steps, number = path.stem.partition("-steps-")
     return path.with_name(f"{stem}_2{steps}{number}{path.suffix}")
+
+
+SECOND_HALF = "which holds the vectors for the second text encoder"
+
+
+def read_whole(path: Path, wanted: str | None = None) -> tuple[Embedding, Path | None]:
+    """The embedding in a file, and the file beside it that was read, too, as it holds the other half. Raises UnusableFile."""
+    embedding, other = read(path, wanted), second_file(path)
+    if len(embedding.vectors) > 1 or not other.is_file():
+        return embedding, None
+    try:
+        both = joined(path, other, wanted)
+        token = read(other, wanted).metadata.get("token", other.stem)
+    except UnusableFile:
+        return embedding, None  # another embedding, which only happens to be called so
+    if token != embedding.metadata.get("token", path.stem):
+        return embedding, None
+    if both.widths != (768, 1280) and not path.stem.startswith("learned_embeds"):
+        return embedding, None
+    return both, other

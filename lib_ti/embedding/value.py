@@ -45,6 +45,9 @@ class Embedding:
 
     @property
     def family(self) -> str:
-        """sd1, sd2 or sdxl as its header or its widths tell; "unknown" for other widths."""
+        """sd1, sd2 or sdxl as its header tells, if it can be, or its widths; else "unknown"."""
         by_width = {(768,): "sd1", (1024,): "sd2", (768, 1280): "sdxl"}
-        return self.metadata.get("family") or by_width.get(tuple(sorted(self.widths)), "unknown")
+        told = self.metadata.get("family", "")
+        if told in by_width.values() and (told == "sdxl") == (len(self.widths) > 1):
+            return told
+        return by_width.get(tuple(sorted(self.widths)), "unknown")

@@ -29,22 +29,6 @@ class Header:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def first_bytes(path: Path, count: int = 16) -> bytes:
-    """What a file begins with. Raises UnusableFile for what is no file, cannot be read, or is empty."""
-    if path.is_dir():
-        raise UnusableFile(path, "this is a folder; name a file in it")
-    if not path.is_file():
-        raise UnusableFile(path, "there is no such file")
-    try:
-        with path.open("rb") as file:
-            start = file.read(count)
-    except OSError as error:
-        raise UnusableFile(path, f"it cannot be read ({error.strerror})") from error
-    if not start:
-        raise UnusableFile(path, "the file is empty")
-    return start
-
-
 def read_header(path: Path) -> Header:
     """The header of a safetensors file, whose data must be as long as it says. Raises UnusableFile."""
     try:

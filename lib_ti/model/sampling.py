@@ -19,6 +19,7 @@ from diffusers import (
 )
 from PIL import Image
 
+from lib_ti.errors import TextualInversionError
 from lib_ti.model.guidance import Guidance
 from lib_ti.model.noise import Noise
 
@@ -45,6 +46,10 @@ class Interrupted(Exception):
     """The sampling was asked to stop."""
 
 
+class NotNumbers(TextualInversionError):
+    """What was computed is no picture, and a black one would hide that."""
+
+
 def _scheduler(name: str, noise: Noise) -> Any:
     common = {
         "num_train_timesteps": noise.steps,
@@ -68,7 +73,7 @@ def _scheduler(name: str, noise: Noise) -> Any:
 def sample(guidance: Guidance, seed: int, how: Sampling, stopped: Callable[[], bool] = lambda: False) -> Image.Image:
     """One picture. The noise comes from the CPU's generator, so a seed means the same on every device.
 
-    Raises Interrupted when `stopped` says so, asked at each step.
+    Raises Interrupted when `stopped` says so, asked at each step; NotNumbers.
     """
     model = guidance.model
     generator = torch.Generator().manual_seed(seed)
@@ -85,5 +90,10 @@ def sample(guidance: Guidance, seed: int, how: Sampling, stopped: Callable[[], b
         latents = scheduler.step(predicted, t, latents, **extra).prev_sample
     with model.vae_at_hand():
         pixels = model.decode_latents(latents)[0]
+    if not bool(torch.isfinite(pixels).all()):
+        raise NotNumbers(
+            "the picture is not made of numbers: try --precision fp32 and weights nearer to 1 in the prompt; if that does not "
+            "help, the checkpoint's or an embedding's file is damaged"
+        )
     array = ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(np.ascontiguousarray(array), "RGB")

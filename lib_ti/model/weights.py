@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lib_ti.errors import UnusableFile
+from lib_ti.files import first_bytes
 from lib_ti.model import pickles
-from lib_ti.model.header import first_bytes
 
 Shape = tuple[int, ...]
 

@@ -26,7 +26,7 @@ def create(plan: Plan) -> RunFolder:
     """The run folder of a new training, with all it needs but the pictures, which `execute` takes in."""
     contents = {"templates.txt": "\n".join(plan.templates).encode() + b"\n"}
     if plan.initial:
-        contents["start.safetensors"] = formats.portable(plan.initial)
+        contents["start.safetensors"] = formats.safetensors_bytes(plan.initial.vectors, plan.initial.metadata)
     return RunFolder.create(plan.settings, contents)
 
 

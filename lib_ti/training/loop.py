@@ -81,8 +81,7 @@ class Loop:
 
         loss = self.relief.attempt(step, self.model, state.optimizer.zero_grad, in_batches=True)
         if self.model.graphed and (why := self.model.graphed.failure):
-            self.model.graphed = None
-            self.recorder.event("warning", message=f"steps go without CUDA graphs, which changes only the time: {why}")
+            self.relief.leave_graphs(self.model, why)
         return loss
 
     def _rates(self) -> dict[str, LearningRate]:

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from lib_ti.data import pictures
 from lib_ti.data.captions import built_in, load_templates
 from lib_ti.data.pictures import PictureFile
-from lib_ti.embedding import formats
-from lib_ti.embedding.fit import suits_as_start
+from lib_ti.embedding.fit import fitting, suits_as_start
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint import Checkpoint
@@ -185,7 +184,7 @@ class _Preflight:
         if path is None or self._faulty("init_embedding"):
             return None
         try:
-            embedding = formats.read(path)
+            embedding = fitting(path, checkpoint)
         except UnusableFile as error:
             self._report("init_embedding", error)
             return None

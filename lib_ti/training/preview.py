@@ -18,7 +18,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.economy import make_room
 from lib_ti.model.guidance import guide
 from lib_ti.model.prompts import Word
-from lib_ti.model.sampling import Sampling, sample
+from lib_ti.model.sampling import NotNumbers, Sampling, sample
 from lib_ti.settings import NAME_SLOT, TrainSettings
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.relief import give_back, is_shortage
@@ -52,6 +52,7 @@ class Previews:
     recorder: Recorder
     stopped: Callable[[], bool]
     _spent: list[float] = field(default_factory=list)
+    _missed: set[str] = field(default_factory=set)  # prompts that no picture could be made of
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -88,7 +89,13 @@ class Previews:
         conditioner = Conditioner(self.model, [self.word], vectors)
         began = time.monotonic()
         for (i, prompt), (j, seed) in product(enumerate(self.prompts), enumerate(s.preview_seed)):
-            image = sample(guide(conditioner, prompt, unwanted, how.steps), seed, how, self.stopped)
+            try:
+                image = sample(guide(conditioner, prompt, unwanted, how.steps), seed, how, self.stopped)
+            except NotNumbers as error:
+                if prompt not in self._missed:  # said once
+                    self._missed.add(prompt)
+                    self.recorder.event("warning", message=f"there is no preview of {prompt!r}: {error}")
+                continue
             described = Described(image, how.infotext(prompt, unwanted, seed, s.model.stem))
             self.recorder.preview(described, step, i, j, prompt=prompt, seed=seed)
         self._spent.append(time.monotonic() - began)

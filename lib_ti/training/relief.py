@@ -89,10 +89,8 @@ class Relief:
     def _give_way(self, model: StableDiffusion | None, in_batches: bool) -> None:
         s = self.settings
         if model and model.graphed:  # which hold on to a step's memory between steps
-            model.graphed = None
+            self.leave_graphs(model, "the memory ran out")
             give_back()
-            self._tell("steps go without CUDA graphs, which changes nothing but the time")
-            self._settle(replace(s, acceleration="none"))
         elif in_batches and s.batch_size > 1:
             fewer = next(n for n in range(s.batch_size // 2, 0, -1) if s.global_batch % n == 0)
             smaller = replace(s, batch_size=fewer, gradient_accumulation=s.global_batch // fewer)
@@ -113,6 +111,13 @@ class Relief:
                 "there is not enough memory for this training, even with one picture at a time and in the low memory mode; "
                 "close what else uses the device, or try a lower --resolution"
             )
+
+    def leave_graphs(self, model: StableDiffusion, why: str) -> None:
+        """Let the steps go without CUDA graphs from now on, after a resume too."""
+        model.graphed = None
+        message = f"steps go without CUDA graphs, which changes nothing but the time: {why}"
+        self.recorder.event("warning", message=message)
+        self._settle(replace(self.settings, acceleration="none"))
 
     def _tell(self, what: str) -> None:
         self.recorder.event("warning", message=f"the memory ran out: {what}")

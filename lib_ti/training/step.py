@@ -48,7 +48,8 @@ def update(
         total += loss.detach()
     value = float(total)
     if not math.isfinite(value):
-        raise TrainingFailed(f"the loss of step {state.step + 1} is not a number; {_advice(model.dtype)}")
+        advice = _advice(model.dtype, learned=bool(state.optimizer.state))
+        raise TrainingFailed(f"the loss of step {state.step + 1} is not a number; {advice}")
     if state.scaler.accept(parameters):
         _check_gradient(parameters, state.step, not state.optimizer.state, model.dtype)
         _clip(parameters, clip, clip_at)
@@ -77,7 +78,11 @@ def _check_gradient(parameters: Sequence[torch.nn.Parameter], step: int, first: 
             raise TrainingFailed(f"the gradient of step {step + 1} is not a number; {_advice(dtype)}")
 
 
-def _advice(dtype: torch.dtype) -> str:
+def _advice(dtype: torch.dtype, learned: bool = True) -> str:
+    """`learned`: whether the vectors have been updated yet; until then no learning rate can be to blame."""
+    if not learned:
+        damaged = "the checkpoint's or the VAE's file is damaged"
+        return damaged if dtype == torch.float32 else f"try --precision fp32; if that does not help, {damaged}"
     return "try a lower learning rate" if dtype == torch.float32 else "try --precision fp32, or a lower learning rate"
 
 

@@ -156,7 +156,7 @@ class Standalone:
         from lib_ti.embedding.combine import combine
         from lib_ti.model.conditioning import Conditioner
         from lib_ti.model.guidance import guide, said
-        from lib_ti.model.sampling import Interrupted, Sampling, sample
+        from lib_ti.model.sampling import Interrupted, NotNumbers, Sampling, sample
 
         loaded = self._load()
         model, checkpoint = loaded.model, loaded.checkpoint
@@ -179,6 +179,8 @@ class Standalone:
                 infotexts.append(how.infotext(wanted.prompt, wanted.negative, seed, checkpoint.path.stem))
         except Interrupted:
             note = f"Interrupted after {len(images)} of {wanted.count} pictures."
+        except NotNumbers as error:
+            note = f"There is no picture: {error}"
         return Made(images, infotexts, note)
 
     def _load(self) -> _Loaded:
