@@ -21,8 +21,7 @@ if TYPE_CHECKING:  # they bring torch and diffusers, for which the page does not
     from lib_ti.model.checkpoint import Checkpoint
     from lib_ti.model.diffusion import StableDiffusion
 
-PRACTICE = Path(lib_ti.__file__).parent / "practice" / "model" / "practice.safetensors"
-"""The little model that comes with the project."""
+PRACTICE = Path(lib_ti.__file__).parent / "practice" / "model" / "practice.safetensors"  # comes with the project
 
 
 @dataclass(frozen=True)
