@@ -172,7 +172,7 @@ class TrainSettings:
     preview_sampler: str = _option(
         "dpm++ 2m", "how previews are sampled", "Previews", choices=("dpm++ 2m", "euler", "euler a", "ddim")
     )
-    preview_steps: int = _option(15, "sampling steps of a preview", "Previews", unit="steps", low=1, high=1000)
+    preview_steps: int = _option(12, "sampling steps of a preview", "Previews", unit="steps", low=1, high=1000)
     preview_guidance: float = _option(7.0, "how strictly previews follow their prompt", "Previews", low=0, high=100)
     preview_width: int | None = _option(None, "auto: the resolution", "Previews", unit="pixels", low=64, high=4096)
     preview_height: int | None = _option(None, "auto: the resolution", "Previews", unit="pixels", low=64, high=4096)

@@ -388,7 +388,8 @@ class TestMasks:
     """How much each latent counts; the VAE makes one of 8×8 pixels."""
 
     def weight(self, path: Path, mask: Path | None = None, mirrored: bool = False, size: tuple[int, int] = (32, 16)):
-        return latents.weight(Example(path, "", mask, size), mirrored, 8)
+        view = latents.view(Example(path, "", mask, size), 8)
+        return (view.mirrored if mirrored else view).weight
 
     def left_half(self, size: tuple[int, int]) -> Image.Image:
         mask = Image.new("L", size)
@@ -446,18 +447,35 @@ class TestMasks:
         picture = quarters().convert("RGBA")
         picture.putalpha(self.left_half(picture.size))
         path = saved(tmp_path / "a.png", picture)
-        assert latents.weight(Example(path, "", None, (32, 16), masked=False), False, 8) is None
+        assert latents.view(Example(path, "", None, (32, 16), masked=False), 8).weight is None
 
 
 def test_pixels_are_what_the_vae_wants(tmp_path):
     picture = Image.new("RGB", (16, 8), (0, 255, 51))
     picture.paste((255, 0, 0), (0, 0, 8, 8))
     example = Example(saved(tmp_path / "a.png", picture), "", None, (16, 8))
-    tensor = latents.pixels(example, mirrored=False)
+    view = latents.view(example, 8)
+    tensor = view.pixels
     assert tensor.shape == (1, 3, 8, 16)
     assert tensor[0, :, 0, 0].tolist() == [1, -1, -1]
     assert tensor[0, :, 7, 15].tolist() == pytest.approx([-1, 1, -0.6])
-    assert (latents.pixels(example, mirrored=True) == tensor.flip(3)).all()
+    assert view.mirrored.pixels[0, :, 0, 15].tolist() == [1, -1, -1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_pictures_come_in_their_order(tmp_path, count):
+    paths = [saved(tmp_path / f"{i}.png", Image.new("RGB", (8, 8), (51 * i, 0, 0))) for i in range(count)]
+    views = latents.views([Example(path, "", None, (8, 8)) for path in paths], 8)
+    assert [round(float(view.pixels[0, 0, 0, 0] + 1) * 2.5) for view in views] == [*range(count)]
+
+
+def test_one_that_has_become_unreadable_is_told_when_its_turn_comes(tmp_path):
+    whole, damaged = saved(tmp_path / "0.png", Image.new("RGB", (8, 8))), tmp_path / "1.png"
+    damaged.write_bytes(b"no picture")
+    views = latents.views([Example(path, "", None, (8, 8)) for path in (whole, damaged, whole)], 8)
+    next(views)
+    with pytest.raises(UnusableFile, match=r"1\.png"):
+        next(views)
 
 
 class TestIntake:

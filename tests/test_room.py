@@ -9,7 +9,7 @@ pytest.importorskip("gradio")
 
 from lib_ti.data.captions import previews_made
 from lib_ti.events import Event
-from lib_ti.settings import MEMORY_MODES, parse
+from lib_ti.settings import DEFAULTS, MEMORY_MODES, parse
 from lib_ti.training import needs
 from lib_ti.webui import asking, memory
 from lib_ti.webui.memory import Card, Room
@@ -104,7 +104,7 @@ def test_previews_are_part_of_the_time_by_their_steps_and_size(tmp_path):
     small = speed.estimate(
         settings(steps="500", preview_width="256", preview_height="256"), "sd1", 512, "cuda:0", "fast"
     )
-    assert small.preview_s == pytest.approx(12 * 15 * 0.2 / 4)
+    assert small.preview_s == pytest.approx(12 * DEFAULTS["preview_steps"] * 0.2 / 4)
     assert previews_made(settings(preview_every="0")) == 0
     assert previews_made(settings(steps="150", kind="negative")) == 3
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from lib_ti.data import pictures
 
@@ -50,28 +51,41 @@ class Encoded:
         return self.mean + self.deviation * noise
 
 
-def pixels(example: Example, mirrored: bool) -> torch.Tensor:
-    """The picture as the trainer sees it: (1, 3, h, w) in -1..1."""
-    picture = pictures.flatten(pictures.fit(pictures.decode(example.path), *example.size))
-    if mirrored:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    array = np.asarray(picture, dtype=np.float32)
-    return torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1).unsqueeze(0)
+@dataclass(frozen=True)
+class View:
+    """A picture as the trainer sees it: `pixels` (1, 3, h, w) in -1..1.
+
+    `weight`: how much each latent counts, (1, h / factor, w / factor) with mean 1, or None.
+    """
+
+    pixels: torch.Tensor
+    weight: torch.Tensor | None
+
+    @property
+    def mirrored(self) -> View:
+        return View(self.pixels.flip(3), None if self.weight is None else self.weight.flip(2))
 
 
-def weight(example: Example, mirrored: bool, factor: int) -> torch.Tensor | None:
-    """How much each latent counts: (1, h / factor, w / factor) with mean 1, or None."""
-    if not example.masked:
-        return None
+def view(example: Example, factor: int) -> View:
+    """The picture at the size it is trained at; `factor`: pixels per latent, each way. Raises UnusableFile."""
     picture = pictures.decode(example.path)
-    mask = pictures.weight_of(picture, example.mask)
-    if mask is None:
-        return None
-    mask = pictures.fit(mask, *example.size).reduce(factor)
-    if mirrored:
-        mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    values = torch.from_numpy(np.asarray(mask, dtype=np.float32).copy()).unsqueeze(0)
-    return values / values.mean() if values.max() > 0 else None
+    shown = np.asarray(pictures.flatten(pictures.fit(picture, *example.size)), dtype=np.float32)
+    weight = None
+    if mask := pictures.weight_of(picture, example.mask) if example.masked else None:
+        values = torch.from_numpy(np.array(pictures.fit(mask, *example.size).reduce(factor), dtype=np.float32))
+        weight = (values / values.mean()).unsqueeze(0) if values.max() > 0 else None
+    return View(torch.from_numpy(shown / 127.5 - 1).permute(2, 0, 1).unsqueeze(0), weight)
+
+
+def views(examples: Sequence[Example], factor: int) -> Iterator[View]:
+    """Those of `examples`, the next one being decoded while one is at work with the last."""
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
+        coming = [pool.submit(view, example, factor) for example in examples[:1]]
+        for example in examples[1:]:
+            coming.append(pool.submit(view, example, factor))
+            yield coming.pop(0).result()
+        for last in coming:
+            yield last.result()
 
 
 class LatentCache:

@@ -98,17 +98,18 @@ class Session:
     def _encode(self, model: StableDiffusion, cache: LatentCache) -> None:
         """Each picture once, and mirrored if that is asked for."""
         with model.vae_at_hand():
-            for i, example in enumerate(self.examples):
+            for i, view in enumerate(latents.views(self.examples, model.factor)):
                 if self.stopped():
                     raise Stopped
                 for mirrored in (False, True) if self.settings.flip else (False,):
-                    mean, deviation = model.encode_pictures(latents.pixels(example, mirrored))
+                    seen = view.mirrored if mirrored else view
+                    mean, deviation = model.encode_pictures(seen.pixels)
                     if not bool(torch.isfinite(mean).all()):
+                        name = self.examples[i].path.name
                         raise TrainingFailed(
-                            f"the VAE gives no numbers for {example.path.name}; try --precision fp32 or another --vae"
+                            f"the VAE gives no numbers for {name}; try --precision fp32 or another --vae"
                         )
-                    weight = latents.weight(example, mirrored, model.factor)
-                    cache.put(i, mirrored, Encoded(mean[0].cpu(), deviation[0].cpu(), weight))
+                    cache.put(i, mirrored, Encoded(mean[0].cpu(), deviation[0].cpu(), seen.weight))
                 self.recorder.event("encoding", done=i + 1, images=len(self.examples))
 
     def _state(self, model: StableDiffusion) -> TrainState:
