@@ -86,7 +86,7 @@ def compare(name: str, task: Task, work: Path, turns: int, steps: int, warm_up: 
         programs.append(peer)
         begin(peer, task, warm_up)
         variants = [(peer.python, task.precision)]
-        if here.resolve() != peer.python.resolve():
+        if here.parent.resolve() != peer.python.parent.resolve():  # the interpreter itself may be shared
             variants.append((here, "auto"))
         for python, precision in variants:
             own = contestants.ours(python, precision, task, folder(work), extra)
