@@ -107,15 +107,15 @@ def compute(x, y):
     return (x * y).sum(0)
 
 
-def test_a_graph_is_made_once_for_each_shape():
+def test_a_graph_is_made_once_for_each_shape_that_comes_again():
     made = []
 
     def capture(way, samples):
         made.append([tuple(s.shape) for s in samples])
         return way
 
-    graphed = Graphed(compute, capture)
-    for size in (2, 3, 2, 3):
+    graphed = Graphed(compute, lambda: capture)
+    for size in (2, 3, 4, 2, 3, 2, 3):
         x, y = numbers(size, 4), numbers(size, 4).requires_grad_()
         torch.testing.assert_close(graphed(x, y), compute(x, y))
     assert made == [[(2, 4), (2, 4)], [(3, 4), (3, 4)]]
@@ -126,10 +126,35 @@ def test_a_graph_is_made_once_for_each_shape():
     assert not graphed.failure
 
 
+def test_graphs_rest_while_others_want_their_memory():
+    sets, launched = [], []
+
+    def capturing():
+        sets.append([])
+
+        def capture(way, samples):
+            sets[-1].append([tuple(s.shape) for s in samples])
+            return lambda *inputs: launched.append(1) or way(*inputs)
+
+        return capture
+
+    graphed = Graphed(compute, capturing)
+    x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
+    assert not graphed.rest()
+    for _ in range(3):
+        graphed(x, y)
+    assert len(launched) == 3, "once tried out, twice in use"
+    assert graphed.rest()
+    assert not graphed.rest()
+    torch.testing.assert_close(graphed(x, y), compute(x, y))
+    assert sets == [[[(2, 4), (2, 4)]]] * 2
+    assert len(launched) == 4, "what is proven is not tried out again"
+
+
 def test_there_are_no_more_graphs_than_memory_is_good_for():
     made = []
-    graphed = Graphed(compute, lambda way, _: made.append(1) or way)
-    for size in range(1, MOST + 3):
+    graphed = Graphed(compute, lambda: lambda way, _: made.append(1) or way)
+    for size in [*range(1, MOST + 3)] * 3:
         graphed(numbers(size, 4), numbers(size, 4).requires_grad_())
     assert len(made) == MOST
 
@@ -143,9 +168,10 @@ def test_there_are_no_more_graphs_than_memory_is_good_for():
     ids=["prediction", "gradient"],
 )
 def test_a_graph_with_other_numbers_is_not_used(capture):
-    graphed = Graphed(compute, capture)
+    graphed = Graphed(compute, lambda: capture)
     x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
-    torch.testing.assert_close(graphed(x, y), compute(x, y))
+    for _ in range(2):
+        torch.testing.assert_close(graphed(x, y), compute(x, y))
     assert "differ" in graphed.failure
 
 
@@ -153,10 +179,11 @@ def test_where_no_graph_can_be_made_it_goes_on_without(caplog):
     def capture(way, _):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    graphed = Graphed(compute, capture)
+    graphed = Graphed(compute, lambda: capture)
     x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
     with caplog.at_level(logging.WARNING):
-        torch.testing.assert_close(graphed(x, y), compute(x, y))
+        for _ in range(2):
+            torch.testing.assert_close(graphed(x, y), compute(x, y))
     assert graphed.failure == "operation not permitted when stream is capturing"
     assert "CUDA graphs cannot be used" in caplog.text
     torch.testing.assert_close(graphed(x, y), compute(x, y))
@@ -166,7 +193,8 @@ def test_a_shortage_of_memory_is_the_trainings_business():
     def capture(way, _):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
-    graphed = Graphed(compute, capture)
+    graphed = Graphed(compute, lambda: capture)
+    graphed(numbers(2, 4), numbers(2, 4).requires_grad_())
     with pytest.raises(torch.cuda.OutOfMemoryError):
         graphed(numbers(2, 4), numbers(2, 4).requires_grad_())
     assert graphed.failure

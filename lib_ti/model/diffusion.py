@@ -173,8 +173,9 @@ class StableDiffusion:
         return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32).expand(len(noisy), -1)
 
     def tidy(self) -> None:
-        """Where room is short: give back what is reserved on the card and not in use, before work of another kind."""
-        if self.makes_room and self.device.type == "cuda":
+        """Before work of another kind: let go of graphs and, where room is short, of what else is reserved and not in use."""
+        rested = self.graphed is not None and self.graphed.rest()
+        if (rested or self.makes_room) and self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     @contextmanager

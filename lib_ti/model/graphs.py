@@ -7,6 +7,7 @@ shape of picture; they share their memory, as only one is at work at a time.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 from collections.abc import Callable
@@ -21,34 +22,51 @@ ALIKE = 0.02  # relative difference of predictions and gradients, which bf16's r
 
 Compute = Callable[..., torch.Tensor]
 Tensors = tuple[torch.Tensor, ...]
+Capture = Callable[[Compute, Tensors], Compute]
+Key = tuple[Any, ...]
 
 
 class Graphed:
-    """`compute`, by graphs where gradients are wanted. `capture` makes a graph of it for inputs of one shape.
+    """`compute`, by graphs where gradients are wanted. `capturing` begins a set of graphs that may share their memory.
 
-    A graph is tried out when it is made. If it cannot be made or gives other numbers, everything goes kernel by kernel from
-    then on, and `failure` says why.
+    The first time a shape goes kernel by kernel, so that a training's first step does not wait for a graph; the second time
+    one is made and tried out. If it cannot be made or gives other numbers, everything goes kernel by kernel from then on, and
+    `failure` says why.
     """
 
-    def __init__(self, compute: Compute, capture: Callable[[Compute, Tensors], Compute] | None = None) -> None:
-        self._compute, self._capture = compute, capture or _Capture()
-        self._known: dict[tuple[Any, ...], Compute] = {}
+    def __init__(self, compute: Compute, capturing: Callable[[], Capture] | None = None) -> None:
+        self._compute, self._capturing = compute, capturing or _Capture
+        self._capture = self._capturing()
+        self._known: dict[Key, Compute] = {}
+        self._met: set[Key] = set()
+        self._proven: set[Key] = set()
         self.failure = ""
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         if self.failure or not torch.is_grad_enabled() or not any(x.requires_grad for x in inputs):
             return self._compute(*inputs)
         key = tuple((x.shape, x.dtype, x.requires_grad) for x in inputs)
-        if key not in self._known and len(self._known) < MOST:
+        if key in self._met and key not in self._known and len(self._known) < MOST:
             self._add(key, inputs)
+        self._met.add(key)
         return self._known.get(key, self._compute)(*inputs)
 
-    def _add(self, key: tuple[Any, ...], inputs: Tensors) -> None:
+    def rest(self) -> bool:
+        """Let go of the graphs' memory, which serves nothing else; they are made again when they are wanted. Whether any were."""
+        if not self._known:
+            return False
+        self._known.clear()
+        self._capture = self._capturing()
+        gc.collect()  # a graph is held by a class, and classes hold themselves
+        return True
+
+    def _add(self, key: Key, inputs: Tensors) -> None:
         samples = _apart(inputs)  # a graph's capture must not reach what lies before them
         try:
-            wanted = _results(self._compute, inputs)  # first, so that what it held is free when the graph takes its own
+            # first, so that what it held is free when the graph takes its own
+            wanted = None if key in self._proven else _results(self._compute, inputs)
             graph = self._capture(self._compute, samples)
-            difference = _difference(_results(graph, inputs), wanted)
+            difference = _difference(_results(graph, inputs), wanted) if wanted else 0.0
         except torch.cuda.OutOfMemoryError:
             self._give_up("there is no memory for them")
             raise
@@ -58,12 +76,13 @@ class Graphed:
         else:
             if difference < ALIKE:
                 self._known[key] = graph
+                self._proven.add(key)
             else:
                 self._give_up(f"their numbers differ by {difference:.2g}")
 
     def _give_up(self, why: str) -> None:
         self.failure = why
-        self._known.clear()  # which gives their memory back
+        self._known.clear()
 
 
 class _Capture:
@@ -76,11 +95,11 @@ class _Capture:
         make = torch.cuda.make_graphed_callables
         if not self._shared and "pool" in inspect.signature(make).parameters:
             self._shared = {"pool": torch.cuda.graph_pool_handle()}
-        torch.cuda.empty_cache()  # the trials before a capture cannot use what another stream has reserved
+        torch.cuda.empty_cache()  # the trial before a capture cannot use what another stream has reserved
         with torch.cuda.stream(
             torch.cuda.current_stream()
         ):  # to which a capture that fails does not come back by itself
-            graph: Any = make(compute, samples, allow_unused_input=True, **self._shared)
+            graph: Any = make(compute, samples, num_warmup_iters=1, allow_unused_input=True, **self._shared)
         return cast(Compute, graph)
 
 
