@@ -33,8 +33,12 @@ def checkpoints(webui):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def options(tab) -> dict:
+    return tab.page.request.get(f"{tab.url}sdapi/v1/options").json()
+
+
 def selected(tab) -> str:
-    return tab.page.request.get(f"{tab.url}sdapi/v1/options").json()["sd_model_checkpoint"] or ""
+    return options(tab)["sd_model_checkpoint"] or ""
 
 
 def choose(tab, name):
@@ -66,10 +70,12 @@ def select(tab, name):
 
 @pytest.fixture
 def tab_on_first(tab):
-    """The tab; the checkpoint that was selected is so again afterwards."""
-    was = selected(tab)
+    """The tab; what was selected is so again afterwards. AUTOMATIC1111 would fetch a network to show SDXL's progress."""
+    was = {name: options(tab)[name] for name in ("show_progress_type", "sd_model_checkpoint")}
+    address = f"{tab.url}sdapi/v1/options"
+    tab.page.request.post(address, data={"show_progress_type": "Approx cheap"})
     yield tab
-    tab.page.request.post(f"{tab.url}sdapi/v1/options", data={"sd_model_checkpoint": was}, timeout=300_000)
+    tab.page.request.post(address, data=was, timeout=300_000)
 
 
 def test_settings_follow_the_checkpoint_without_a_reload(tab_on_first, checkpoints):
