@@ -1,5 +1,6 @@
 """The form follows the checkpoint that is selected, without a reload."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -40,8 +41,14 @@ def select(tab, name):
     box = tab.page.locator("#setting_sd_model_checkpoint input").first
     box.fill(name)
     tab.page.locator("ul.options li").filter(has_text=name).first.click()
+    tab.until(lambda: box.input_value() == name, what=f"{name} in the list")
     tab.show("Textual Inversion")
     tab.until(lambda: name in tab.page.locator("#tinv_checkpoint").inner_text(), what=f"{name} beside the word")
+
+
+def kept(tab, what):
+    """What the browser keeps of the form for the next visit."""
+    return json.loads(tab.page.evaluate("(key) => localStorage.getItem(key)", f"tinv.{what}") or "{}")
 
 
 def auto(tab, field):
@@ -102,12 +109,12 @@ def test_a_preset_is_that_of_the_family_after_a_reload(open_tab, families):
     select(tab, "one.safetensors")
     tab.fill(preset="Thorough")
     tab.until(lambda: tab.field("learning_rate").input_value() == "0.003")
-    tab.page.wait_for_timeout(800)
+    tab.until(lambda: kept(tab, "preset").get("key") == "thorough", what="the preset to be kept")
     tab.open()
     select(tab, "xl.safetensors")
-    tab.until(lambda: tab.field("learning_rate").input_value() == "0.0015")
+    tab.until(lambda: tab.field("learning_rate").input_value() == "0.0015", what="the rate of SDXL")
     tab.fill(steps=77)
-    tab.page.wait_for_timeout(800)
+    tab.until(lambda: kept(tab, "form").get("steps") == "77", what="the steps to be kept")
     select(tab, "one.safetensors")
     tab.page.wait_for_timeout(1500)
     assert tab.field("learning_rate").input_value() == "0.0015"  # one's own settings stay
