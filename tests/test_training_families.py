@@ -261,9 +261,10 @@ def test_diffusers_two_files_start_both_halves(files, pictures, tmp_path, given)
         files["sdxl"], pictures, tmp_path, init_embedding=str(tmp_path / f"{given}.safetensors"), learning_rate="1e-9",
         steps="1",
     )  # fmt: skip
+    both = given == "learned_embeds"
+    assert any(f"together with {second.name}" in warning for warning in preflight(settings).warnings) == both
     found = formats.read(run(settings).embedding)
     torch.testing.assert_close(found.vectors["clip_g"], old.vectors["clip_g"])
-    both = given == "learned_embeds"
     assert found.metadata["start"] == (given if both else f"{given} (clip_g), {settings.init_text} (clip_l)")
     assert torch.allclose(found.vectors["clip_l"], old.vectors["clip_l"]) == both
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from lib_ti import files
 from lib_ti.embedding.combine import combine
-from lib_ti.embedding.fit import fitting, unfit
+from lib_ti.embedding.fit import unfit
+from lib_ti.embedding.reading import read_for
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint import Checkpoint
@@ -138,7 +139,7 @@ class _Check:
         found = []
         for path in paths:
             try:
-                embedding = fitting(path, checkpoint)
+                embedding, _ = read_for(path, len(checkpoint.widths_by_encoder) if checkpoint else 1)
             except UnusableFile as error:
                 self.problems.append(Problem("embedding", str(error)))
                 continue

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from lib_ti.errors import Problem
 from lib_ti.model.families import Family, encoder_title, title_of
 from lib_ti.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from lib_ti.embedding.value import Embedding
-
 
 _SECOND_HALF = (1280,)
 
@@ -54,18 +49,6 @@ def unfit(embedding: Vectors, checkpoint: Model) -> str | None:
         f"{embedding.name!r} is an embedding for {made_for}, but this {checkpoint.family.title} checkpoint takes vectors of "
         f"width {_joined(wanted)}; it fits {title if known else 'only'} checkpoints{'' if known else ' of its width'}"
     )
-
-
-def fitting(path: Path, checkpoint: Model | None) -> Embedding:
-    """The embedding in a file; where that holds one half of what a checkpoint takes, with the other that lies beside it.
-
-    Raises UnusableFile.
-    """
-    from lib_ti.embedding.reading import read, read_whole  # and with it torch
-
-    if checkpoint and len(checkpoint.widths_by_encoder) > 1:
-        return read_whole(path)[0]
-    return read(path)
 
 
 def starts(embedding: Vectors, checkpoint: Model) -> str | None:

@@ -19,6 +19,7 @@ from lib_ti.errors import UnusableFile
 from lib_ti.model import pickles
 from lib_ti.model.header import read_header
 
+SECOND_HALF = "which holds the vectors for the second text encoder"
 LARGEST = 64 << 20  # bytes of a pickled file, which is read whole; an embedding is a few thousand of them
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -149,9 +150,6 @@ def second_file(path: Path) -> Path:
     return path.with_name(f"{stem}_2{steps}{number}{path.suffix}")
 
 
-SECOND_HALF = "which holds the vectors for the second text encoder"
-
-
 def read_whole(path: Path, wanted: str | None = None) -> tuple[Embedding, Path | None]:
     """The embedding in a file, and the file beside it that was read, too, as it holds the other half. Raises UnusableFile."""
     embedding, other = read(path, wanted), second_file(path)
@@ -167,3 +165,8 @@ def read_whole(path: Path, wanted: str | None = None) -> tuple[Embedding, Path |
     if both.widths != (768, 1280) and not path.stem.startswith("learned_embeds"):
         return embedding, None
     return both, other
+
+
+def read_for(path: Path, encoders: int) -> tuple[Embedding, Path | None]:
+    """As `read_whole`, for a checkpoint of so many text encoders; of one, the file alone. Raises UnusableFile."""
+    return read_whole(path) if encoders > 1 else (read(path), None)

@@ -96,9 +96,8 @@ class _Capture:
         if not self._shared and "pool" in inspect.signature(make).parameters:
             self._shared = {"pool": torch.cuda.graph_pool_handle()}
         torch.cuda.empty_cache()  # the trial before a capture cannot use what another stream has reserved
-        with torch.cuda.stream(
-            torch.cuda.current_stream()
-        ):  # to which a capture that fails does not come back by itself
+        stream = torch.cuda.current_stream()  # to which a capture that fails does not come back by itself
+        with torch.cuda.stream(stream):
             graph: Any = make(compute, samples, num_warmup_iters=1, allow_unused_input=True, **self._shared)
         return cast(Compute, graph)
 

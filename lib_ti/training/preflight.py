@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from lib_ti.data import pictures
 from lib_ti.data.captions import built_in, load_templates
 from lib_ti.data.pictures import PictureFile
-from lib_ti.embedding.fit import fitting, suits_as_start
+from lib_ti.embedding.fit import suits_as_start
+from lib_ti.embedding.reading import SECOND_HALF, read_for
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint import Checkpoint
@@ -184,7 +185,7 @@ class _Preflight:
         if path is None or self._faulty("init_embedding"):
             return None
         try:
-            embedding = fitting(path, checkpoint)
+            embedding, half = read_for(path, len(checkpoint.widths_by_encoder) if checkpoint else 1)
         except UnusableFile as error:
             self._report("init_embedding", error)
             return None
@@ -192,6 +193,8 @@ class _Preflight:
         problem, warnings = suits_as_start(embedding, self.settings, checkpoint, holds)
         self.problems += [problem] if problem else []
         self.warnings += warnings
+        if half:
+            self.warnings.append(f"{path.name} is taken together with {half.name}, {SECOND_HALF}")
         if embedding.has_zeros:
             self.warnings.append(f"{embedding.name!r} has vectors of nothing but zeros, which no training leaves")
         return embedding

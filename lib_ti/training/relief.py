@@ -90,7 +90,6 @@ class Relief:
         s = self.settings
         if model and model.graphed:  # which hold on to a step's memory between steps
             self.leave_graphs(model, "the memory ran out")
-            give_back()
         elif in_batches and s.batch_size > 1:
             fewer = next(n for n in range(s.batch_size // 2, 0, -1) if s.global_batch % n == 0)
             smaller = replace(s, batch_size=fewer, gradient_accumulation=s.global_batch // fewer)
@@ -115,6 +114,7 @@ class Relief:
     def leave_graphs(self, model: StableDiffusion, why: str) -> None:
         """Let the steps go without CUDA graphs from now on, after a resume too."""
         model.graphed = None
+        give_back()
         message = f"steps go without CUDA graphs, which changes nothing but the time: {why}"
         self.recorder.event("warning", message=message)
         self._settle(replace(self.settings, acceleration="none"))
