@@ -167,7 +167,8 @@
 
     function empty(place) {
         const { run } = tinv,
-            kind = run.asking || run.active ? "wait" : run.id ? "none" : "idle";
+            coming = run.asking || (run.active && (!run.data || run.data.previewed)),
+            kind = coming ? "wait" : run.id ? "none" : "idle";
         if (shape === kind) return;
         shape = kind;
         const steps = [

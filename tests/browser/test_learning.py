@@ -69,6 +69,7 @@ def test_everything_wrong_is_said_at_once_and_nothing_is_begun(tab, server):
 def test_a_training_is_stopped_and_resumed(tab, coins):
     train_word(tab, coins, "halted-coin", steps=2000, preview_every=0)
     tab.until(lambda: tab.state == "training" and tab.step >= 3)
+    assert "has no previews" in tab.page.locator("#tinv_previews_gallery").inner_text()
     tab.picture("training")
     tab.click("stop")
     tab.until_state("stopped")
@@ -116,6 +117,7 @@ def test_two_clicks_begin_one_training(tab, server, coins):
 
 def test_previews_can_be_asked_for_at_once(tab, coins):
     train_word(tab, coins, "sampled-coin", steps=3000, preview_every=2900)
+    tab.until(lambda: "first previews appear" in tab.page.locator("#tinv_previews_gallery").inner_text())
     tab.until(lambda: tab.state == "training" and tab.step >= 5)
     tab.click("sample_now")
     tab.until(lambda: any(int(p.get_attribute("data-step")) >= 5 for p in tab.previews().all()), 90, "a preview of now")
