@@ -32,7 +32,7 @@ class Program(ABC):
 
     `times`: seconds a step, one of each turn. `disturbance`: the share of the processor that others used meanwhile, for each of
     them, where the system tells (Linux). `peak_mb`: the most memory it had; on a card all that it took there, the CUDA
-    context included, else the process's resident memory.
+    context included, else the process's, without what is mapped from files; looked at ten times a second.
     """
 
     def __init__(self, title: str, python: Path, command: Sequence[str], where: Path, env: Mapping[str, str]) -> None:
@@ -147,18 +147,11 @@ class Program(ABC):
 
     @contextmanager
     def _memory(self) -> Iterator[None]:
-        if not self.on_card:
-            yield
-            assert self._process
-            status = Path(f"/proc/{self._process.pid}/status")
-            if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
-                self.peak_mb = max(self.peak_mb, int(found[1]) / 1024)
-            return
-        others, ended = card_mb() - self._held_mb, threading.Event()
+        others, ended = self._taken() - self._held_mb if self.on_card else 0.0, threading.Event()
 
         def watch() -> None:
             while not ended.wait(0.1):
-                self.peak_mb = max(self.peak_mb, card_mb() - others)
+                self.peak_mb = max(self.peak_mb, self._taken() - others)
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -167,8 +160,18 @@ class Program(ABC):
         finally:
             ended.set()
             watcher.join()
-            self._held_mb = card_mb() - others
+            self._held_mb = self._taken() - others
             self.peak_mb = max(self.peak_mb, self._held_mb)
+
+    def _taken(self) -> float:
+        """MB of the card, others' included, or of the process."""
+        if self.on_card:
+            return card_mb()
+        try:
+            found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{self._process.pid}/status").read_text())
+        except (AttributeError, OSError):  # it has not begun, or is over
+            found = None
+        return int(found[1]) / 1024 if found else 0.0
 
 
 def _others(before: tuple[float, float, float], after: tuple[float, float, float]) -> float:

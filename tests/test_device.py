@@ -1,10 +1,12 @@
-"""What is done about a device's faults."""
+"""What is found out of a device, and done about its faults."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from lib_ti import timing
 
 ROOT = Path(__file__).resolve().parent.parent
 LEARNING = """
@@ -24,3 +26,20 @@ def test_attention_can_be_learned_through_in_bf16_on_a_cpu():
     """In a process of its own: a torch that writes where it must not ends it."""
     ended = subprocess.run([sys.executable, "-c", LEARNING], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout.strip()) == (0, "alive"), ended.stderr
+
+
+def test_two_ways_are_timed_in_turns(monkeypatch):
+    now, order = [0.0], []
+
+    def way(name, *seconds):
+        coming = iter(seconds)
+
+        def work():
+            order.append(name)
+            now[0] += next(coming)
+
+        return work
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    assert timing.speedup(way("old", 1, 8, 6, 7, 9, 9), way("new", 1, 5, 2, 9, 9, 9)) == 3, "the first does not count"
+    assert order == ["old", "new"] * 6

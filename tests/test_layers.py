@@ -10,7 +10,19 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(path for path in (ROOT / "lib_ti").rglob("*.py"))
 
-BASE = {"checks", "errors", "events", "files", "names", "learning_rate", "option", "randomness", "settings"}
+BASE = {
+    "checks",
+    "errors",
+    "events",
+    "files",
+    "heap",
+    "names",
+    "learning_rate",
+    "option",
+    "randomness",
+    "settings",
+    "timing",
+}
 BELOW: dict[str, set[str]] = {
     "base": set(),
     "data": {"base"},

@@ -1,6 +1,7 @@
 """What is done to need less memory changes no numbers but where it says so, and the estimates are what the networks hold."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from reference.checkpoints import SIZES, write_checkpoint
 from reference.trainings import run, settings_for
 
+from lib_ti import heap
 from lib_ti.embedding import formats
 from lib_ti.errors import TrainingFailed
 from lib_ti.model import bands, storage
@@ -518,3 +520,33 @@ def test_what_is_mapped_from_files_is_no_memory_needed():
     status = "Name:\tpython\nVmHWM:\t 9000000 kB\nVmRSS:\t 8000000 kB\nRssAnon:\t 5000000 kB\nRssFile:\t 3000000 kB\n"
     assert memory._without_files(status) == 6_000_000
     assert memory.peak_mb(torch.device("cpu")) > 50
+
+
+def test_a_peak_begins_anew(monkeypatch, tmp_path):
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("only Linux counts anew")
+    large = torch.ones(1 << 26)  # 256 MB
+    before = memory.peak_mb(torch.device("cpu"))
+    del large
+    memory.begin_anew()
+    assert memory.peak_mb(torch.device("cpu")) < before - 200
+    monkeypatch.setattr(memory, "_PEAK", tmp_path / "no" / "clear_refs")
+    memory.begin_anew()  # elsewhere nothing comes of it
+
+
+def test_what_is_freed_is_given_back_some_at_a_time(monkeypatch):
+    given = []
+    monkeypatch.setattr(heap, "trim", lambda: given.append(1))
+    sweep = heap.Sweep()
+    for _ in range(8):
+        sweep.freed(heap.AT_A_TIME // 4)
+    assert len(given) == 2
+
+
+@pytest.mark.parametrize("reason", [AttributeError, OSError, TypeError])
+def test_another_c_library_keeps_what_it_keeps(monkeypatch, reason):
+    def none(_):
+        raise reason
+
+    monkeypatch.setattr(heap.ctypes, "CDLL", none)
+    heap._trimmer()()

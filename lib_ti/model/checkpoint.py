@@ -18,6 +18,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lib_ti.errors import UnusableFile
+from lib_ti.heap import Sweep
 from lib_ti.model.families import Encoder, Family
 from lib_ti.model.noise import Noise
 from lib_ti.model.storage import packable, stored, use_packed
@@ -60,10 +61,11 @@ class Part:
         `packed`: with the weights of its blocks as eight-bit floats, see `model.storage`.
         """
         network = copy.deepcopy(self.module)  # empty, so it costs nothing; the part itself stays empty
-        state, scales = {}, {}
+        state, scales, sweep = {}, {}, Sweep()
         for name, shape in self.wanted.items():
             if packed and packable(network, name):
                 state[name], scales[name] = stored(self.weights.read(name).to(device).reshape(shape))
+                sweep.freed(12 * state[name].numel())  # it was fp32 on the way, three times
             else:
                 state[name] = self.weights.read(name).to(device, dtype, copy=True).reshape(shape).contiguous()
         network.load_state_dict(state, strict=False, assign=True)

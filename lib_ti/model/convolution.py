@@ -8,11 +8,12 @@ channels exchanged. The price is a second copy of these weights. The numbers are
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from lib_ti.heap import Sweep
+from lib_ti.timing import speedup
 
 SOME_PICTURE = (16, 16)  # without any, oneDNN chooses an order that suits none; with one, it chooses one that suits all
 LEAST = 16  # channels; where gradients are wanted, the cheap convolutions from and to latents are left as they are
@@ -63,8 +64,11 @@ class ArrangedConv2d(torch.nn.Conv2d):
 @torch.no_grad()
 def arrange(network: torch.nn.Module, backward: bool) -> None:
     """Arrange the weights of a loaded network's 3×3 convolutions, one after another; `backward`: for both directions."""
+    sweep = Sweep()
     for layer in arrangeable(network, backward):
+        size = layer.weight.nbytes
         _arrange(layer, backward)
+        sweep.freed(2 * size)  # the weight, and on the way once more in another order
 
 
 def arrangeable(network: torch.nn.Module, backward: bool = True) -> list[torch.nn.Conv2d]:
@@ -106,13 +110,4 @@ def gain(dtype: torch.dtype) -> float:
     x = torch.ones(1, 1280, 8, 8, dtype=dtype).contiguous(memory_format=torch.channels_last)
     weight = torch.ones(1280, 1280, 3, 3, dtype=dtype)
     arranged = Arranged(weight, (1, 1), (1, 1))
-    return _seconds(lambda: torch.nn.functional.conv2d(x, weight, padding=1)) / _seconds(lambda: arranged(x))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return min(times)
+    return speedup(lambda: torch.nn.functional.conv2d(x, weight, padding=1), lambda: arranged(x))

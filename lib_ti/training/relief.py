@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 
 from lib_ti.errors import TrainingFailed
+from lib_ti.heap import trim
 from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.economy import economise, make_room
@@ -134,5 +135,6 @@ class Relief:
 def give_back() -> None:
     """Let go of memory that nothing refers to any more."""
     gc.collect()
+    trim()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

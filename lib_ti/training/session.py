@@ -25,10 +25,11 @@ from lib_ti.training.batch import BatchSource
 from lib_ti.training.device import DTYPES, choose_device, mend_attention
 from lib_ti.training.doubt import mistaken_prediction
 from lib_ti.training.loop import Loop
+from lib_ti.training.memory import begin_anew
 from lib_ti.training.metadata import describe
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
-from lib_ti.training.relief import Relief
+from lib_ti.training.relief import Relief, give_back
 from lib_ti.training.state import LossScaler, TrainState
 from lib_ti.training.suiting import told_start
 
@@ -80,11 +81,13 @@ class Session:
             return loaded
 
         model = relief.attempt(load, None)
+        begin_anew()
         cache = LatentCache(recorder.scratch, s.latent_cache_mb << 20)
         try:
             relief.attempt(lambda: self._encode(model, cache), model)
             if not s.preview_every:
                 model.vae = None  # its work is done
+                give_back()
             state = self._state(model)
             loop = self._loop(model, cache, state, digest or hashing(), relief)
             relief.attempt(lambda: self._look(model, loop), model)
