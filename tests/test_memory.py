@@ -549,4 +549,14 @@ def test_another_c_library_keeps_what_it_keeps(monkeypatch, reason):
         raise reason
 
     monkeypatch.setattr(heap.ctypes, "CDLL", none)
-    heap._trimmer()()
+    assert heap._function("malloc_trim")(0) is None
+
+
+def test_memory_is_kept_for_a_while_and_given_back_then(monkeypatch):
+    asked = []
+    monkeypatch.setattr(heap, "_mallopt", lambda option, value: asked.append(option))
+    monkeypatch.setattr(heap, "_malloc_trim", lambda _: asked.append("trim"))
+    with pytest.raises(KeyError), heap.keeping():
+        assert asked == [heap.MMAP_MAX, heap.TRIM_THRESHOLD]
+        raise KeyError
+    assert asked[2:] == [*heap.ADAPTED, "trim"]

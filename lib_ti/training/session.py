@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import Event as Flag
 
@@ -15,6 +16,7 @@ from lib_ti.data.latents import Encoded, Example, LatentCache
 from lib_ti.embedding import formats
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import TrainingFailed
+from lib_ti.heap import keeping
 from lib_ti.model.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.economy import economise
@@ -100,7 +102,8 @@ class Session:
 
     def _encode(self, model: StableDiffusion, cache: LatentCache) -> None:
         """Each picture once, and mirrored if that is asked for."""
-        with model.vae_at_hand():
+        roomy = model.device.type == "cpu" and not model.makes_room
+        with model.vae_at_hand(), keeping() if roomy else nullcontext():
             for i, view in enumerate(latents.views(self.examples, model.factor)):
                 if self.stopped():
                     raise Stopped
