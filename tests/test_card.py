@@ -11,7 +11,7 @@ import torch
 from reference.checkpoints import SIZES, write_checkpoint
 from reference.trainings import run, settings_for
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.runs.execute import execute
@@ -31,7 +31,7 @@ class Card(TorchDispatchMode):
             return torch.ones((), dtype=args[0].dtype).item()
         if func in BETWEEN:
             return self._move(func, *args, **kwargs)
-        met = tree_leaves((args[:1] if func in BY_INDEX else args, kwargs))
+        met, _ = tree_flatten((args[:1] if func in BY_INDEX else args, kwargs))
         tensors = [leaf for leaf in met if isinstance(leaf, torch.Tensor)]
         memories = {tensor.device for tensor in tensors if tensor.ndim}
         memories |= {
