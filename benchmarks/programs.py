@@ -167,10 +167,13 @@ class Program(ABC):
         """MB of the card, others' included, or of the process."""
         if self.on_card:
             return card_mb()
+        if self._process is None:
+            return 0.0
         try:
-            found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{self._process.pid}/status").read_text())
-        except (AttributeError, OSError):  # it has not begun, or is over
-            found = None
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+        except OSError:  # not Linux
+            return 0.0
+        found = re.search(r"RssAnon:\s+(\d+) kB", status)  # not there once it has ended
         return int(found[1]) / 1024 if found else 0.0
 
 

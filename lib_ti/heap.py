@@ -8,14 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 AT_A_TIME = 1 << 28  # bytes
-
-
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # mallopt(3)
-ADAPTED = {
-    MMAP_MAX: 1 << 16,
-    MMAP_THRESHOLD: 1 << 25,
-    TRIM_THRESHOLD: 1 << 26,
-}  # as glibc sets itself for large tensors
+ADAPTED = {MMAP_MAX: 1 << 16, MMAP_THRESHOLD: 1 << 25, TRIM_THRESHOLD: 1 << 26}
+"""What glibc comes to by itself where large tensors come and go."""
 
 
 def _function(name: str) -> Callable[..., Any]:

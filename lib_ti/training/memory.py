@@ -13,9 +13,9 @@ _PEAK = Path("/proc/self/clear_refs")
 
 
 def begin_anew() -> None:
-    """Let the process's peak be counted from now on, where the system can (proc(5), clear_refs): a checkpoint is read.
+    """Let the process's peak be counted from now on, where the system can (proc(5), clear_refs).
 
-    While it was, its pages counted, which are no longer there to be told from the rest.
+    For after a checkpoint was read: its pages are in the peak until then, and no longer there to be told from the rest.
     """
     with suppress(OSError):
         _PEAK.write_text("5")
