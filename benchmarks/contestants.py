@@ -200,7 +200,7 @@ def as_diffusers(checkpoint: Path, folder: Path) -> None:
     import torch
     from diffusers import DDPMScheduler
 
-    from lib_ti.model.loading import open_checkpoint
+    from lib_ti.model.checkpoint.open import open_checkpoint
 
     opened, part = open_checkpoint(checkpoint), folder.with_name(f"{folder.name}.part")
     assert opened.vae
@@ -211,7 +211,7 @@ def as_diffusers(checkpoint: Path, folder: Path) -> None:
         loaded: Any = network.load(dtype, torch.device("cpu"))
         loaded.save_pretrained(part / name)
     for name in texts:
-        shutil.copytree(ROOT / "lib_ti" / "model" / "tokenizer", part / name.replace("text_encoder", "tokenizer"))
+        shutil.copytree(ROOT / "lib_ti" / "model" / "prompt" / "clip_vocab", part / name.replace("text_encoder", "tokenizer"))
     noise = opened.noise
     DDPMScheduler(
         num_train_timesteps=noise.steps, beta_start=noise.first_beta, beta_end=noise.last_beta, clip_sample=False,

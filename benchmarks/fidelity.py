@@ -23,14 +23,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
-from lib_ti.embedding import formats
+from lib_ti.embedding import write
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.loading import open_checkpoint
-from lib_ti.model.prompts import Word
+from lib_ti.model.prompt.placeholder import Word
 from lib_ti.practice.concepts import FOLDER, KINDS, MODEL, Examiner, Score
 from lib_ti.runs.execute import create, execute
-from lib_ti.settings import flag, parse
-from lib_ti.training.preflight import preflight
+from lib_ti.settings.train_settings import flag, parse
+from lib_ti.training.preflight.preflight import preflight
 
 COLUMNS = (
     f"{'concept':<10}{'word':<10}{'loss':>8}{'recovered':>11}{'recognised':>12}{'concept':>9}{'colour':>8}{'ground':>8}"
@@ -57,7 +57,7 @@ def train(concept: str, seed: int, options: dict[str, str]) -> tuple[torch.Tenso
         began = time.perf_counter()
         run = create(plan)
         execute(run)
-        return formats.read(run.embedding).vectors["clip_l"], time.perf_counter() - began
+        return write.read(run.embedding).vectors["clip_l"], time.perf_counter() - began
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib_ti.model.checkpoint import Checkpoint
-from lib_ti.training.device import DTYPES
+from lib_ti.model.checkpoint.checkpoint import Checkpoint
+from lib_ti.model.speed.device import DTYPES
 
 
 def operations(checkpoint: Checkpoint, resolution: int, batch: int) -> int:

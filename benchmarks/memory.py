@@ -1,6 +1,6 @@
 """What memory a training needs: counted without weights for the table of estimates, and measured.
 
-    python benchmarks/memory.py table [--write]    every family, precision and mode; --write renews lib_ti/training/needs.json
+    python benchmarks/memory.py table [--write]    every family, precision and mode; --write renews lib_ti/model/memory/estimate.json
     python benchmarks/memory.py measure [--family sd1] [--resolution 256] [--batch-size 1] [--precision auto] [--memory fast]
     python benchmarks/memory.py train --model CHECKPOINT [--resolution 512] [--batch-size 1] [--precision auto] [--memory ...]
 
@@ -28,14 +28,15 @@ import contestants
 import torch
 from trainer import Ours
 
-from lib_ti.model.convolution import arrangeable
+from lib_ti.model.checkpoint.families import FAMILIES, Family
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.economy import economise
-from lib_ti.model.families import FAMILIES, Family
-from lib_ti.model.loading import open_checkpoint
-from lib_ti.settings import MEMORY_MODES
-from lib_ti.training import counting, needs
-from lib_ti.training.device import DTYPES, choose_device, choose_precision
+from lib_ti.model.memory import estimate as needs
+from lib_ti.model.memory import meta_memory
+from lib_ti.model.memory.modes import economise
+from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
+from lib_ti.model.speed.prepacked_conv import arrangeable
+from lib_ti.settings.train_settings import MEMORY_MODES
 
 KINDS = ("step", "sampling", "decoding", "encoding")
 TARGETS = {("sd1", 512, "fast"): 3.2e9, ("sdxl", 1024, "balanced"): 8.5e9, ("sdxl", 1024, "low"): 5.6e9}
@@ -55,17 +56,17 @@ def of_family(family: Family) -> dict[str, Any]:
     """Bytes of the weights in each precision, packed and not; and, in half precision, of what each kind of work holds."""
     weights: dict[str, dict[str, int]] = {}
     for name, dtype in (("half", torch.bfloat16), ("full", torch.float32)):
-        model, packed = counting.bare(family, dtype, None), counting.bare(family, dtype, "low")
+        model, packed = meta_memory.bare(family, dtype, None), meta_memory.bare(family, dtype, "low")
         weights[name] = {
-            "unet": counting.size(model.unet), "text": counting.size(*texts(model)), "vae": counting.size(model.vae),
-            "packed_unet": counting.size(packed.unet), "packed_text": counting.size(*texts(packed)),
+            "unet": meta_memory.size(model.unet), "text": meta_memory.size(*texts(model)), "vae": meta_memory.size(model.vae),
+            "packed_unet": meta_memory.size(packed.unet), "packed_text": meta_memory.size(*texts(packed)),
             "vocabulary": sum(table.nbytes for table in model.token_tables().values()),
             "arranged": sum(layer.weight.nbytes for layer in arrangeable(model.unet)),
         }  # fmt: skip
     work = {}
     for mode in (needs.PLAIN, *MEMORY_MODES):
-        model = counting.bare(family, torch.bfloat16, None if mode == needs.PLAIN else mode)
-        counted = [counting.count(model, side, side, 1) for side in needs.SIDES]
+        model = meta_memory.bare(family, torch.bfloat16, None if mode == needs.PLAIN else mode)
+        counted = [meta_memory.count(model, side, side, 1) for side in needs.SIDES]
         work[mode] = {kind: [getattr(one, kind) for one in counted] for kind in KINDS}
     return {"parameters": sum(p.numel() for p in model.unet.parameters()), "weights": weights, "work": work}
 
@@ -126,9 +127,9 @@ def measure(arguments: argparse.Namespace) -> None:
     family = next(f for f in FAMILIES if f.name == arguments.family)
     device, side = choose_device(arguments.device), arguments.resolution
     precision = choose_precision(arguments.precision, device, needs.parameters_of(family.name))
-    model = random_weights(counting.bare(family, DTYPES[precision], None), device, arguments.memory)
+    model = random_weights(meta_memory.bare(family, DTYPES[precision], None), device, arguments.memory)
     known = needs.Known(family.name, arguments.memory, precision, on_card=device.type == "cuda")
-    weights, expected = counting.size(*model.networks), known.unet + known.text + known.vae
+    weights, expected = meta_memory.size(*model.networks), known.unet + known.text + known.vae
     print(f"{family.title}, {side} pixels, batch {arguments.batch_size}, {precision}, {arguments.memory}, {device}")
     print(f"{'':<12}{'measured MB':>14}{'estimate MB':>14}{'off':>8}{'with the weights':>18}")
 
@@ -140,10 +141,10 @@ def measure(arguments: argparse.Namespace) -> None:
         )
 
     print(f"{'weights':<12}{weights / 2**20:>14.0f}{expected / 2**20:>14.0f}{expected / weights - 1:>8.1%}")
-    found = allocated(lambda: counting.training_step(model, side, side, arguments.batch_size), device)
+    found = allocated(lambda: meta_memory.training_step(model, side, side, arguments.batch_size), device)
     line("step", found, arguments.batch_size * known.work("step", side**2))
     with torch.no_grad():
-        for kind, work in counting.works(model, side, side).items():
+        for kind, work in meta_memory.works(model, side, side).items():
             line(kind, allocated(work, device), known.work(kind, side**2))
 
 

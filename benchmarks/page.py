@@ -24,9 +24,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lib_ti.events import EventLog
+from lib_ti.runs.events import EventLog
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings import parse
+from lib_ti.settings.train_settings import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 PRACTICE = ROOT / "lib_ti" / "practice"

@@ -40,7 +40,7 @@ sys.path.insert(0, str(ROOT))
 
 import floor
 
-from lib_ti.model.loading import open_checkpoint
+from lib_ti.model.checkpoint.open import open_checkpoint
 
 COLUMNS = (
     "peer", "its torch", "s/step", "our torch", "s/step", "ours/its", "target", "floor, share reached", "encoding a picture",

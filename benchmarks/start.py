@@ -28,7 +28,7 @@ from trainer import Ours
 
 sys.path.insert(0, str(ROOT))
 
-from lib_ti.settings import DEFAULTS
+from lib_ti.settings.train_settings import DEFAULTS
 
 FLOOR = """
 import sys, time

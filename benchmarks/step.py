@@ -22,18 +22,18 @@ from floor import matrix_rate, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib_ti.data.captions import Captioner
-from lib_ti.data.latents import Encoded, Example, LatentCache
-from lib_ti.model import config
-from lib_ti.model.checkpoint import text_encoder
+from lib_ti.data.latent_cache import Encoded, Example, LatentCache
+from lib_ti.model.checkpoint import yaml_config
+from lib_ti.model.checkpoint.checkpoint import text_encoder
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.loading import open_checkpoint
-from lib_ti.model.prompts import Vocabulary, Word
-from lib_ti.model.text import PromptEncoder, TextEncoder
+from lib_ti.model.memory.peak import peak_mb
+from lib_ti.model.prompt.placeholder import Vocabulary, Word
+from lib_ti.model.prompt.text_encoder import PromptEncoder, TextEncoder
+from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
 from lib_ti.practice.concepts import MODEL
-from lib_ti.training import start
-from lib_ti.training.batch import BatchSource
-from lib_ti.training.device import DTYPES, choose_device, choose_precision
-from lib_ti.training.memory import peak_mb
+from lib_ti.training import init_vectors
+from lib_ti.training.dataloader import BatchSource
 from lib_ti.training.state import LossScaler, TrainState
 from lib_ti.training.step import update
 
@@ -42,7 +42,7 @@ def random_sd15(dtype: torch.dtype, device: torch.device) -> StableDiffusion:
     """SD1.5's UNet and text encoder with random weights; a step needs no VAE."""
     from diffusers import UNet2DConditionModel
 
-    sizes = config.shipped("sd1")
+    sizes = yaml_config.shipped("sd1")
     with torch.device("meta"):
         unet = UNet2DConditionModel(**sizes.unet.for_diffusers())
     clip = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
@@ -79,7 +79,7 @@ def measure(
     title: str, model: StableDiffusion, resolution: int, factor: int, batch: int, steps: int, precision: str
 ) -> None:
     drawn = source(model, resolution, factor)
-    vectors = start.from_text(model.token_tables()["clip_l"], model.vocabulary, "object", 2)
+    vectors = init_vectors.from_text(model.token_tables()["clip_l"], model.vocabulary, "object", 2)
     state = TrainState.begin({"clip_l": vectors.to(model.device)}, 0.0, LossScaler(active=precision == "fp16"))
 
     def step() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib_ti import names
 from lib_ti.errors import UnusableFile
+from lib_ti.settings import names
 
 
 @contextmanager

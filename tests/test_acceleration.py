@@ -10,14 +10,14 @@ from reference.checkpoints import SIZES, write_checkpoint
 from reference.trainings import run, settings_for
 from safetensors.torch import load_file
 
-from lib_ti.events import read
-from lib_ti.model import convolution
-from lib_ti.model.convolution import ArrangedConv2d, arrange, can_arrange, gain
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.graphs import MOST, Graphed
-from lib_ti.model.loading import open_checkpoint
+from lib_ti.model.speed import prepacked_conv
+from lib_ti.model.speed.cuda_graphs import MOST, Graphed
+from lib_ti.model.speed.device import choose_acceleration
+from lib_ti.model.speed.prepacked_conv import ArrangedConv2d, arrange, can_arrange, gain
 from lib_ti.practice.concepts import MODEL
-from lib_ti.training.device import choose_acceleration
+from lib_ti.runs.events import read
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not can_arrange(torch.float32), reason="this torch has no oneDNN")
@@ -72,7 +72,7 @@ def test_what_gains_nothing_stays():
 @pytest.mark.parametrize("sizes", ["small", "sd2", "sdxl"])
 def test_a_training_learns_the_same(sizes, tmp_path, monkeypatch):
     """The losses, and the vectors learned, are the same but for fp32's rounding."""
-    monkeypatch.setattr(convolution, "LEAST", 4)  # these models' widths
+    monkeypatch.setattr(prepacked_conv, "LEAST", 4)  # these models' widths
     checkpoint = write_checkpoint(tmp_path / "model.safetensors", SIZES[sizes])
     (tmp_path / "pictures").mkdir()
     for i in range(2):  # not plain ones, whose norms would divide rounding by next to nothing

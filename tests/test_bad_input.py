@@ -22,13 +22,14 @@ from safetensors.torch import save_file
 from test_pictures import png_header
 
 from lib_ti.cli import COMMANDS, main
-from lib_ti.model.loading import open_checkpoint
-from lib_ti.model.weights import open_weights
-from lib_ti.names import FORBIDDEN
+from lib_ti.formats.weights import open_weights
+from lib_ti.model.checkpoint.open import open_checkpoint
+from lib_ti.model.speed import device
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.lock import RunLock
-from lib_ti.settings import OPTIONS, TYPES, flag
-from lib_ti.training import device, preflight
+from lib_ti.settings.names import FORBIDDEN
+from lib_ti.settings.train_settings import OPTIONS, TYPES, flag
+from lib_ti.training.preflight import preflight
 
 ROOT = Path(__file__).resolve().parent.parent
 Said = Callable[..., str]

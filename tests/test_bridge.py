@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lib_ti.errors import BadInput, Problem, TextualInversionError, UnusableFile
-from lib_ti.webui.bridge import answer
+from lib_ti.webui.api.bridge import answer
 
 
 def fail(error: Exception):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from lib_ti.data.captions import BUILT_IN, Captioner, load_templates
 from lib_ti.errors import UnusableFile
-from lib_ti.model.prompts import PLAIN, Vocabulary, Word
-from lib_ti.training.batch import BatchSource
+from lib_ti.model.prompt.placeholder import PLAIN, Vocabulary, Word
+from lib_ti.training.dataloader import BatchSource
 
 
 def write(template: str, caption: str, mentions_name: bool = False, seed: int = 0, **options) -> str:

@@ -70,7 +70,7 @@ def test_a_training_keeps_together_what_meets(sizes, mode, pictures, tmp_path, m
         return model
 
     monkeypatch.setattr(StableDiffusion, "load", classmethod(load))
-    monkeypatch.setattr("lib_ti.training.session.choose_device", lambda asked: CARD)
+    monkeypatch.setattr("lib_ti.training.trainer.choose_device", lambda asked: CARD)
     settings = settings_for(
         write_checkpoint(tmp_path / "model.safetensors", SIZES[sizes]), pictures, tmp_path,
         steps="3", preview_every="2", preview_steps="2", memory=mode, batch_size="2", flip="true",

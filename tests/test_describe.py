@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from test_refusals import OTHER_KINDS
 
 from lib_ti.errors import UnusableFile
-from lib_ti.model.describe import describe
-from lib_ti.model.loading import open_checkpoint
+from lib_ti.model.checkpoint.inspect import describe
+from lib_ti.model.checkpoint.open import open_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 FEW = replace(SIZES["small"], vocabulary=500)

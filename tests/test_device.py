@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_ti import timing
+from lib_ti.model.speed import timing
 
 ROOT = Path(__file__).resolve().parent.parent
 LEARNING = """

@@ -14,15 +14,15 @@ from PIL import Image, ImageDraw, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 from test_pictures import png_header
 
-from lib_ti.data import pictures as reading
+from lib_ti.data import images as reading
 from lib_ti.errors import TextualInversionError, UnusableFile
-from lib_ti.webui import drafts as module
-from lib_ti.webui import judging
-from lib_ti.webui.drafts import Drafts, uploaded
-from lib_ti.webui.thumbnails import Thumbnails
+from lib_ti.webui.images import drafts as module
+from lib_ti.webui.images import image_quality
+from lib_ti.webui.images.drafts import Drafts, uploaded
+from lib_ti.webui.images.thumbnails import Thumbnails
 
 DRAFT = "0123456789abcdef" * 2
-CONCEPTS = Path(reading.__file__).resolve().parents[1] / "practice" / "concepts"
+CONCEPTS = Path(reading.__file__).resolve().parents[2] / "practice" / "concepts"
 
 
 @pytest.fixture
@@ -512,8 +512,8 @@ def test_a_draft_that_was_damaged_starts_anew(add, drafts):
 
 
 def judged(*images: Image.Image, side: int = 64) -> list[list[str]]:
-    measured = {f"{i:04d}": json.loads(json.dumps(judging.measure(image))) for i, image in enumerate(images)}
-    return [judging.warnings(number, measured, side) for number in measured]
+    measured = {f"{i:04d}": json.loads(json.dumps(image_quality.measure(image))) for i, image in enumerate(images)}
+    return [image_quality.warnings(number, measured, side) for number in measured]
 
 
 def saved_again(image: Image.Image, part: float = 1.0, quality: int = 75) -> Image.Image:
@@ -585,12 +585,12 @@ def test_small_is_what_the_checkpoint_would_have_to_enlarge():
 
 def test_a_thousand_pictures_are_compared_in_no_time():
     draw = np.random.default_rng(0)
-    length = len(judging.measure(picture())["print"]) // 2
+    length = len(image_quality.measure(picture())["print"]) // 2
     known = {
         f"{i:04d}": {"width": 512, "height": 512, "sharpness": 99.0, "print": draw.bytes(length).hex()}
         for i in range(1000)
     }
     began = time.perf_counter()
     for number in known:
-        judging.warnings(number, known, 512)
+        image_quality.warnings(number, known, 512)
     assert time.perf_counter() - began < 5

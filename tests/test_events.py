@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lib_ti.events import ENDINGS, FIELDS, Event, EventLog, Timeline, read
+from lib_ti.runs.events import ENDINGS, FIELDS, Event, EventLog, Timeline, read
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ from reference.folder import write_sd2_folder, write_sdxl_folder
 from safetensors.torch import load_file, save_file
 
 from lib_ti.errors import UnusableFile
-from lib_ti.model import original
-from lib_ti.model.checkpoint import TOKEN_TABLE
-from lib_ti.model.describe import describe
+from lib_ti.formats.weights import Weights
+from lib_ti.model.checkpoint import ldm
+from lib_ti.model.checkpoint.checkpoint import TOKEN_TABLE
+from lib_ti.model.checkpoint.inspect import describe
+from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.loading import open_checkpoint
-from lib_ti.model.noise import Noise
-from lib_ti.model.prompts import Vocabulary
-from lib_ti.model.text import Context
-from lib_ti.model.weights import Weights
-from lib_ti.training.device import choose_precision
+from lib_ti.model.prompt.placeholder import Vocabulary
+from lib_ti.model.prompt.text_encoder import Context
+from lib_ti.model.speed.device import choose_precision
 
 CPU = torch.device("cpu")
 SD2, SDXL = SIZES["sd2"], SIZES["sdxl"]
@@ -201,9 +201,7 @@ def test_a_folder_and_its_file_are_the_same_checkpoint(files, tmp_path, family):
 
 
 def real(family: str) -> Sizes:
-    shipped = yaml.safe_load((Path(original.__file__).parent / "configs" / f"{family}.yaml").read_text())["model"][
-        "params"
-    ]
+    shipped = yaml.safe_load((Path(ldm.__file__).parent / "configs" / f"{family}.yaml").read_text())["model"]["params"]
     unet = {k: v for k, v in shipped["unet_config"]["params"].items() if k != "use_spatial_transformer"}
     vae = {k: v for k, v in shipped["first_stage_config"]["params"]["ddconfig"].items() if k != "double_z"}
     more = {"text_layers": 24} if family == "sd2" else {"text_layers": 12, "second": (1280, 32, 1280)}
@@ -219,7 +217,7 @@ def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch, fami
     listing = "\n".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
     assert hashlib.sha256(listing.encode()).hexdigest() == OF_REAL[family], "these are not the real one's names"
 
-    for module in (original, __import__("lib_ti.model.describe", fromlist=["describe"])):
+    for module in (ldm, __import__("lib_ti.model.checkpoint.inspect", fromlist=["describe"])):
         monkeypatch.setattr(module, "open_weights", lambda path: Weights(path, shapes, pytest.fail))
     checkpoint = open_checkpoint(Path("model.safetensors"))
     parts = checkpoint.unet, checkpoint.vae, *checkpoint.text.values()

@@ -9,9 +9,9 @@ import pytest
 gr = pytest.importorskip("gradio")
 
 from lib_ti.cli.arguments import explain  # noqa: E402
-from lib_ti.model.families import FAMILIES  # noqa: E402
-from lib_ti.settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, parse  # noqa: E402
-from lib_ti.webui import form, tab  # noqa: E402
+from lib_ti.model.checkpoint.families import FAMILIES  # noqa: E402
+from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, parse  # noqa: E402
+from lib_ti.webui.ui import form, tab  # noqa: E402
 
 CONTRACT = {
     "tinv_images", "tinv_name", "tinv_kind", "tinv_init_text", "tinv_preset", "tinv_steps", "tinv_learning_rate",

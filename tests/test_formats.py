@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load, save, save_file
 
-from lib_ti.embedding import formats, reading
-from lib_ti.embedding.formats import WRITERS, safetensors_bytes
-from lib_ti.embedding.outline import outline
+from lib_ti.embedding import read
+from lib_ti.embedding import write as formats
+from lib_ti.embedding.summary import outline
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import WRITERS, safetensors_bytes
 from lib_ti.errors import TextualInversionError, TrainingFailed, UnusableFile
-from lib_ti.names import problem_with
 from lib_ti.runs.execute import deliver
+from lib_ti.settings.names import problem_with
 
 TWO = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 0.5, 1e-8]])
 MUG = Embedding("my-mug", {"clip_l": TWO}, {"steps": "500", "checkpoint_name": "v1-5", "checkpoint_sha256": "ab" * 32})
@@ -206,7 +207,7 @@ def test_two_files_for_two_encoders(tmp_path, first, second):
     one, two = formats.save(BOTH, "diffusers", tmp_path / f"{first}.safetensors")
     assert (one.stem, two.stem) == (first, second)
     for files in ((one, two), (two, one)):
-        found = reading.joined(*files)
+        found = read.joined(*files)
         assert {k: v.tolist() for k, v in found.vectors.items()} == {k: v.tolist() for k, v in BOTH.vectors.items()}
         assert found.metadata == {"steps": "1", "token": "xl"}
 
@@ -222,7 +223,7 @@ def test_files_that_do_not_belong_together_are_not_joined(tmp_path):
         "xl": "both",
     }.items():
         with pytest.raises(UnusableFile, match=reason):
-            reading.joined(tmp_path / "l.safetensors", tmp_path / f"{other}.safetensors")
+            read.joined(tmp_path / "l.safetensors", tmp_path / f"{other}.safetensors")
 
 
 def test_what_does_not_read_as_it_was_written_is_not_left(tmp_path, monkeypatch):
@@ -540,7 +541,7 @@ def test_a_picture_may_end_as_one_of_the_other_kind(tmp_path):
 
 
 def test_a_checkpoint_is_not_read_as_an_embedding(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "LARGEST", 1000)
+    monkeypatch.setattr(read, "LARGEST", 1000)
     torch.save({"emb_params": torch.ones(1, 768)}, tmp_path / "mug.pt")
     with pytest.raises(UnusableFile, match="too large"):
         formats.read(tmp_path / "mug.pt")

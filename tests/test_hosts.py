@@ -8,10 +8,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from lib_ti.webui import a1111, extension, options
-from lib_ti.webui.a1111 import A1111
+from lib_ti.webui import extension
 from lib_ti.webui.extension import detect
-from lib_ti.webui.forge import Forge
+from lib_ti.webui.hosts import a1111, host_options
+from lib_ti.webui.hosts.a1111 import A1111
+from lib_ti.webui.hosts.forge import Forge
 
 
 class Model:
@@ -267,7 +268,7 @@ def test_settings(web):
     assert host.keeps_snapshots
     assert host.keeps_pictures
     changed = []
-    options.add(lambda: changed.append(1))
+    host_options.add(lambda: changed.append(1))
     labels = web.shared.opts.labels
     assert {key: info.default for key, info in labels.items()} == {
         "tinv_runs_folder": "", "tinv_keep_snapshots": True, "tinv_keep_pictures": True,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib_ti.data.latents import Encoded, LatentCache
+from lib_ti.data.latent_cache import Encoded, LatentCache
 
 
 def encoded(seed: int, weighted: bool, size: tuple[int, int] = (8, 8)) -> Encoded:

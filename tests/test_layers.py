@@ -95,14 +95,18 @@ def test_the_layers_can_tell_up_from_down():
     """The tests above rest on these."""
     assert "lib_ti.files" in imports(ROOT / "lib_ti" / "runs" / "folder.py")  # from lib_ti import __version__, files
     assert "lib_ti.runs.execute" in imports(ROOT / "lib_ti" / "cli" / "train.py")  # within a function
-    assert [layer_of(m) for m in ("lib_ti", "lib_ti.settings", "lib_ti.model.text")] == ["base", "base", "model"]
+    assert [layer_of(m) for m in ("lib_ti", "lib_ti.settings.train_settings", "lib_ti.model.prompt.text_encoder")] == [
+        "base",
+        "base",
+        "model",
+    ]
     assert "model" not in BELOW["data"]
 
 
 @pytest.mark.parametrize(
     "module",
     [
-        "lib_ti.settings", "lib_ti.events", "lib_ti.runs.folder", "lib_ti.runs.lock", "lib_ti.runs.queue", "lib_ti.cli",
+        "lib_ti.settings.train_settings", "lib_ti.runs.events", "lib_ti.runs.folder", "lib_ti.runs.lock", "lib_ti.runs.queue", "lib_ti.cli",
         "lib_ti.webui.extension",
     ],
 )  # fmt: skip
@@ -117,7 +121,7 @@ def test_a_light_start(module):
 def test_the_tab_opens_without_the_networks():
     """A host has torch and gradio loaded before any extension; diffusers and transformers would cost seconds."""
     program = (
-        "import sys, lib_ti.webui.trainer, lib_ti.webui.tab, lib_ti.webui.picker; print([m for m in sys.modules if m in "
+        "import sys, lib_ti.webui.service, lib_ti.webui.ui.tab, lib_ti.webui.ui.picker; print([m for m in sys.modules if m in "
         "('torch', 'diffusers', 'transformers')])"
     )
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

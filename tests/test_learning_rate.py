@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_ti.learning_rate import LearningRate, Stage, UnreadableRate, parse
+from lib_ti.settings.lr_schedule import LearningRate, Stage, UnreadableRate, parse
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_ti.embedding.formats import safetensors_bytes
+from lib_ti.embedding.write import safetensors_bytes
 from lib_ti.errors import UnusableFile
-from lib_ti.model.header import read_header, vector_widths
-from lib_ti.webui.host import CheckpointChoice
-from lib_ti.webui.library import THUMB, Library
+from lib_ti.formats.safetensors_header import read_header, vector_widths
+from lib_ti.webui.embedding_index import THUMB, Library
+from lib_ti.webui.hosts.host import CheckpointChoice
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -245,7 +245,7 @@ class TestVersion:
         library = Library(Host(folder))
         torch.save({"*": torch.ones(1, 768)}, folder / "old.pt")
         library.entries()
-        monkeypatch.setattr("lib_ti.embedding.formats.read", pytest.fail)
+        monkeypatch.setattr("lib_ti.embedding.write.read", pytest.fail)
         library.version()
         assert told(library) == {"old": ""}
 

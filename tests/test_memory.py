@@ -15,26 +15,25 @@ import torch
 from reference.checkpoints import SIZES, write_checkpoint
 from reference.trainings import run, settings_for
 
-from lib_ti import heap
-from lib_ti.embedding import formats
+from lib_ti.embedding import write
 from lib_ti.errors import TrainingFailed
-from lib_ti.model import bands, storage
-from lib_ti.model.convolution import can_arrange
+from lib_ti.model.checkpoint.families import FAMILIES, SD1
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.economy import _lighten, economise, make_room
-from lib_ti.model.families import FAMILIES, SD1
-from lib_ti.model.loading import open_checkpoint
-from lib_ti.model.prompts import Word
+from lib_ti.model.memory import estimate, fp8, malloc, meta_memory, vae_tiling
+from lib_ti.model.memory import peak as memory
+from lib_ti.model.memory.estimate import Work
+from lib_ti.model.memory.modes import _lighten, economise, make_room
+from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.speed.device import DTYPES
+from lib_ti.model.speed.prepacked_conv import can_arrange
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
-from lib_ti.runs.reopen import reopen
-from lib_ti.settings import MEMORY_MODES, TrainSettings, parse
-from lib_ti.training import counting, memory, needs
-from lib_ti.training.device import DTYPES
-from lib_ti.training.needs import Work
-from lib_ti.training.preflight import preflight
+from lib_ti.runs.resume import reopen
+from lib_ti.settings.train_settings import MEMORY_MODES, TrainSettings, parse
+from lib_ti.training.oom_recovery import is_shortage
+from lib_ti.training.preflight.preflight import preflight
 from lib_ti.training.preview import NO_ROOM
-from lib_ti.training.relief import is_shortage
 
 CPU = torch.device("cpu")
 
@@ -78,8 +77,8 @@ def test_eight_bits_hold_each_row_to_a_sixteenth():
         * torch.logspace(-6, 2, 40)[:, None, None, None]
     )
     weight[7] = 0
-    packed, scale = storage.stored(weight)
-    back = storage.restored(packed, scale, torch.float32)
+    packed, scale = fp8.stored(weight)
+    back = fp8.restored(packed, scale, torch.float32)
     assert packed.dtype == torch.float8_e4m3fn
     assert packed.element_size() == 1
     largest = weight.abs().amax((1, 2, 3), keepdim=True)
@@ -99,10 +98,10 @@ def test_packed_layers_compute_with_what_their_weights_come_back_to(layer, dtype
     shape = (2, 24) if isinstance(layer, torch.nn.Linear) else (2, 24, 6, 8)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
     plain = network.mid_block[0]
-    storage.pack(network)
+    fp8.pack(network)
     packed = network.mid_block[0]
     assert packed.weight.dtype == torch.float8_e4m3fn
-    back = storage.restored(packed.weight, packed.scale, dtype)
+    back = fp8.restored(packed.weight, packed.scale, dtype)
     found = packed(x)
     (gradient,) = torch.autograd.grad(found.square().sum(), x)
     how = (plain.stride, plain.padding) if isinstance(layer, torch.nn.Conv2d) else ()
@@ -116,7 +115,7 @@ def test_nothing_keeps_the_weights_that_were_brought_back(checkpoint):
     """Between forward and backward pass no tensor as large as a weight in fp32 is kept that is none of the model's."""
     model = load(checkpoint, "low")
     own = {t.untyped_storage().data_ptr() for n in model.networks for t in (*n.parameters(), *n.buffers())}
-    shapes = {tuple(p.shape) for p in model.unet.parameters() if p.dtype == storage.FP8}
+    shapes = {tuple(p.shape) for p in model.unet.parameters() if p.dtype == fp8.FP8}
     kept = []
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -137,7 +136,7 @@ def test_reading_into_eight_bits_is_packing_what_was_read(checkpoint):
     exact = load(checkpoint)
     for one, other in zip(at_once.token_tables().values(), exact.token_tables().values(), strict=True):
         assert torch.equal(one, other)  # what embeddings begin as
-    packed = sum(p.numel() for n in (at_once.unet,) for p in n.parameters() if p.dtype == storage.FP8)
+    packed = sum(p.numel() for n in (at_once.unet,) for p in n.parameters() if p.dtype == fp8.FP8)
     assert packed > 0.8 * sum(p.numel() for p in at_once.unet.parameters())
 
 
@@ -167,10 +166,10 @@ def test_what_is_computed_twice_gives_the_same_gradients_to_the_bit(checkpoint, 
 
 def test_each_mode_keeps_less(checkpoint):
     model = load(checkpoint)
-    kept = [counting.training_step(model, 128, 128, 1)]
+    kept = [meta_memory.training_step(model, 128, 128, 1)]
     for mode in ("fast", "balanced"):
         _lighten(model.unet) if mode == "fast" else economise(model, mode)
-        kept.append(counting.training_step(model, 128, 128, 1))
+        kept.append(meta_memory.training_step(model, 128, 128, 1))
     for (peak, between), (less, less_between) in pairwise(kept):
         assert less < peak
         assert less_between < between
@@ -204,7 +203,7 @@ def test_a_mode_can_be_asked_for_twice(checkpoint):
 
 @pytest.mark.parametrize("numbers", [1, 1 << 11, 1 << 14, 1 << 24])
 def test_the_vae_in_bands_gives_the_same_pictures(checkpoint, numbers, monkeypatch):
-    monkeypatch.setattr(bands, "NUMBERS", numbers)
+    monkeypatch.setattr(vae_tiling, "NUMBERS", numbers)
     whole, banded = load(checkpoint), load(checkpoint)
     make_room(banded)
     dice = torch.Generator().manual_seed(1)
@@ -216,11 +215,11 @@ def test_the_vae_in_bands_gives_the_same_pictures(checkpoint, numbers, monkeypat
 
 
 def test_bands_take_less_memory_than_the_whole():
-    usual, banded = (counting.bare(SD1, torch.bfloat16, mode) for mode in (None, "low"))
+    usual, banded = (meta_memory.bare(SD1, torch.bfloat16, mode) for mode in (None, "low"))
     sides = (1024, 1024)
     with torch.no_grad():
         for kind, most in (("decoding", 0.7), ("encoding", 0.6)):
-            a, b = (counting._peak(m, counting.works(m, *sides)[kind]) for m in (usual, banded))
+            a, b = (meta_memory._peak(m, meta_memory.works(m, *sides)[kind]) for m in (usual, banded))
             assert b < most * a
 
 
@@ -229,7 +228,7 @@ def test_bands_take_less_memory_than_the_whole():
 
 def test_live_counts_what_is_alive():
     held = torch.empty(100)
-    with counting.Live([held]) as live:
+    with meta_memory.Live([held]) as live:
         a = torch.empty(1000)
         b = a.view(10, 100)
         c = torch.empty(2000)
@@ -246,17 +245,17 @@ def test_live_counts_what_is_alive():
 def test_the_table_says_what_the_networks_hold(mode, precision):
     side, batch = 448, 2
     for on_card in (True, False) if mode == "fast" else (True,):
-        known = needs.Known("sd1", mode, precision, on_card)
-        model = counting.bare(SD1, DTYPES[precision], mode if on_card else None)
-        assert known.unet == counting.size(model.unet)
+        known = estimate.Known("sd1", mode, precision, on_card)
+        model = meta_memory.bare(SD1, DTYPES[precision], mode if on_card else None)
+        assert known.unet == meta_memory.size(model.unet)
         (text,) = model.text.encoders.values()
-        assert known.text == counting.size(text.model) - (text.token_table.nbytes if on_card else 0)
-        assert known.vae == counting.size(model.vae)
-        counted = counting.training_step(model, side, side, batch)[0]
+        assert known.text == meta_memory.size(text.model) - (text.token_table.nbytes if on_card else 0)
+        assert known.vae == meta_memory.size(model.vae)
+        counted = meta_memory.training_step(model, side, side, batch)[0]
         assert batch * known.work("step", side**2) == pytest.approx(counted, rel=0.05)
         with torch.no_grad():
-            for kind, work in counting.works(model, side, side).items():
-                whole = known.unet + counting._peak(model, work)
+            for kind, work in meta_memory.works(model, side, side).items():
+                whole = known.unet + meta_memory._peak(model, work)
                 assert known.unet + known.work(kind, side**2) == pytest.approx(
                     whole, rel=0.06
                 )  # bands are fp32 in any precision
@@ -268,14 +267,14 @@ def test_counting_without_weights_is_counting_with_them(checkpoint):
     bare = load(checkpoint)
     for network in bare.networks:
         network.to("meta")
-    bare.device = counting.META
+    bare.device = meta_memory.META
     economise(bare, "balanced")
-    assert counting.count(bare, 128, 96, 2).kept == pytest.approx(counting.count(real, 128, 96, 2).kept, rel=0.03)
+    assert meta_memory.count(bare, 128, 96, 2).kept == pytest.approx(meta_memory.count(real, 128, 96, 2).kept, rel=0.03)
 
 
 def gb(family: str, mode: str, side: int, precision: str = "bf16") -> float:
     """As cards count them: 1024 MB each."""
-    return needs.needed_mb(family, mode, precision, Work(1, side**2, side**2), on_card=True) / 1024
+    return estimate.needed_mb(family, mode, precision, Work(1, side**2, side**2), on_card=True) / 1024
 
 
 def test_small_cards_are_enough():
@@ -299,7 +298,7 @@ def test_the_readme_says_what_the_table_does():
 @pytest.mark.parametrize("on_card", [True, False])
 def test_estimates_grow_with_the_work_and_shrink_with_the_mode(family, on_card):
     def needed(mode: str, batch: int = 1, side: int = 512) -> float:
-        return needs.needed_mb(family, mode, "bf16", Work(batch, side**2, side**2), on_card)
+        return estimate.needed_mb(family, mode, "bf16", Work(batch, side**2, side**2), on_card)
 
     assert needed("fast") > needed("balanced") > needed("low")
     for mode in MEMORY_MODES:
@@ -309,10 +308,10 @@ def test_estimates_grow_with_the_work_and_shrink_with_the_mode(family, on_card):
 
 def test_the_first_mode_that_fits_is_taken():
     work = Work(1, 1024**2, 1024**2)
-    needed = [needs.needed_mb("sdxl", mode, "bf16", work, on_card=True) for mode in MEMORY_MODES]
+    needed = [estimate.needed_mb("sdxl", mode, "bf16", work, on_card=True) for mode in MEMORY_MODES]
 
     def chosen(free: float, modes=MEMORY_MODES) -> str:
-        return needs.fitting(modes, "sdxl", "bf16", work, free)[0]
+        return estimate.fitting(modes, "sdxl", "bf16", work, free)[0]
 
     assert [chosen(free) for free in (99_999, needed[0] - 1, needed[1] - 1, 10)] == ["fast", "balanced", "low", "low"]
     assert chosen(99_999, MEMORY_MODES[1:]) == "balanced"
@@ -369,7 +368,7 @@ def training(call, arguments) -> bool:
 
 
 def vectors(folder: RunFolder) -> torch.Tensor:
-    return formats.read(folder.embedding).vectors["clip_l"]
+    return write.read(folder.embedding).vectors["clip_l"]
 
 
 def warnings(folder: RunFolder) -> list[str]:
@@ -447,7 +446,7 @@ def test_what_cannot_be_had_is_not_kept_in_the_settings(tiny_checkpoint, picture
     assert folder.settings.acceleration == folder.timeline().memory.data["acceleration"] == "none"
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, acceleration="arranged", name="my-cup")
     other = create(preflight(settings))
-    monkeypatch.setattr("lib_ti.training.device.can_arrange", lambda dtype: False)
+    monkeypatch.setattr("lib_ti.model.speed.device.can_arrange", lambda dtype: False)
     assert execute(other)
     assert other.settings.acceleration == "none"
 
@@ -537,10 +536,10 @@ def test_a_peak_begins_anew(monkeypatch, tmp_path):
 
 def test_what_is_freed_is_given_back_some_at_a_time(monkeypatch):
     given = []
-    monkeypatch.setattr(heap, "trim", lambda: given.append(1))
-    sweep = heap.Sweep()
+    monkeypatch.setattr(malloc, "trim", lambda: given.append(1))
+    sweep = malloc.Sweep()
     for _ in range(8):
-        sweep.freed(heap.AT_A_TIME // 4)
+        sweep.freed(malloc.AT_A_TIME // 4)
     assert len(given) == 2
 
 
@@ -549,15 +548,15 @@ def test_another_c_library_keeps_what_it_keeps(monkeypatch, reason):
     def none(_):
         raise reason
 
-    monkeypatch.setattr(heap.ctypes, "CDLL", none)
-    assert heap._function("malloc_trim")(0) is None
+    monkeypatch.setattr(malloc.ctypes, "CDLL", none)
+    assert malloc._function("malloc_trim")(0) is None
 
 
 def test_memory_is_kept_for_a_while_and_given_back_then(monkeypatch):
     asked = []
-    monkeypatch.setattr(heap, "_mallopt", lambda option, value: asked.append(option))
-    monkeypatch.setattr(heap, "_malloc_trim", lambda _: asked.append("trim"))
-    with suppress(KeyError), heap.keeping():
-        assert asked == [heap.MMAP_MAX, heap.TRIM_THRESHOLD]
+    monkeypatch.setattr(malloc, "_mallopt", lambda option, value: asked.append(option))
+    monkeypatch.setattr(malloc, "_malloc_trim", lambda _: asked.append("trim"))
+    with suppress(KeyError), malloc.keeping():
+        assert asked == [malloc.MMAP_MAX, malloc.TRIM_THRESHOLD]
         raise KeyError
-    assert asked[2:] == [*heap.ADAPTED, "trim"]
+    assert asked[2:] == [*malloc.ADAPTED, "trim"]

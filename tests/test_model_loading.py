@@ -18,14 +18,14 @@ from reference.checkpoints import SIZES, Networks, Sizes, build, empty, write_ch
 from reference.folder import Folder, write_folder
 from safetensors.torch import load_file, save_file
 
-from lib_ti.model import original
-from lib_ti.model.checkpoint import Checkpoint
+from lib_ti.formats.weights import Weights, open_weights
+from lib_ti.model.checkpoint import ldm
+from lib_ti.model.checkpoint.checkpoint import Checkpoint
+from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.loading import open_checkpoint, with_vae
-from lib_ti.model.noise import Noise
-from lib_ti.model.prompts import PLAIN, Prompt
-from lib_ti.model.text import Context, PromptEncoder, TextEncoder
-from lib_ti.model.weights import Weights, open_weights
+from lib_ti.model.prompt.placeholder import PLAIN, Prompt
+from lib_ti.model.prompt.text_encoder import Context, PromptEncoder, TextEncoder
 
 CPU = torch.device("cpu")
 FEW = replace(SIZES["small"], vocabulary=500)  # no test here writes a prompt
@@ -189,7 +189,7 @@ def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch):
     listing = "\n".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
     assert hashlib.sha256(listing.encode()).hexdigest() == OF_SD15, "these are not the names of v1-5-pruned-emaonly"
 
-    monkeypatch.setattr(original, "open_weights", lambda path: Weights(path, shapes, pytest.fail))
+    monkeypatch.setattr(ldm, "open_weights", lambda path: Weights(path, shapes, pytest.fail))
     checkpoint = open_checkpoint(Path("v1-5-pruned-emaonly.safetensors"))
     parts = checkpoint.unet, checkpoint.vae, checkpoint.text["clip_l"]
     assert [len(part.weights.shapes) for part in parts] == [686, 248, 196]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lib_ti.names import FORBIDDEN, LONGEST, problem_with
+from lib_ti.settings.names import FORBIDDEN, LONGEST, problem_with
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_ti.data.order import batches
+from lib_ti.data.bucket_sampler import batches
 from lib_ti.randomness import derive
 
 GROUPS = st.lists(st.sampled_from(["square", "wide", "tall"]), min_size=1, max_size=12)

@@ -23,10 +23,10 @@ import pytest
 import torch
 from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 
-from lib_ti.embedding import formats
+from lib_ti.embedding import write as formats
 from lib_ti.errors import UnusableFile
-from lib_ti.model import pickles
-from lib_ti.model.weights import open_weights
+from lib_ti.formats import pickle_reader
+from lib_ti.formats.weights import open_weights
 
 
 class Call:
@@ -62,7 +62,7 @@ def hostile(mark: Path) -> dict[str, Call]:
         "types": Call(types.SimpleNamespace),
         "pickle": Call(pickle.loads, b"."),
         "this package": Call(formats.read, Path("x.pt")),
-        "itself": Call(pickles.load, Path("x.pt")),
+        "itself": Call(pickle_reader.load, Path("x.pt")),
     }
 
 
@@ -102,7 +102,7 @@ def test_the_calls_would_leave_their_mark(tmp_path):
         ("torch", "storage.os.system"),
         ("builtins", "object.__subclasses__"),
         ("builtins", "str.format"),
-        ("lib_ti.model.pickles", "sys.modules"),
+        ("lib_ti.formats.pickle_reader", "sys.modules"),
         ("nt", "system"),
         ("posix", "system"),
         ("__main__", "anything"),
@@ -183,7 +183,7 @@ def test_tar_archives_are_not_unpacked(tmp_path, monkeypatch, name):
     with tarfile.open(path, "w") as archive:
         archive.add(__file__, "storages")
     with pytest.raises(UnusableFile):
-        pickles.load(path)
+        pickle_reader.load(path)
 
 
 def test_a_replaced_unpickler_changes_nothing(tmp_path, monkeypatch):
@@ -191,7 +191,7 @@ def test_a_replaced_unpickler_changes_nothing(tmp_path, monkeypatch):
     torch.save({"emb": torch.ones(2, 8)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     monkeypatch.setattr(pickle, "Unpickler", type("Other", (pickle._Unpickler,), {}))
     monkeypatch.setattr(torch, "load", None)
-    assert pickles.load(tmp_path / "old.pt")["emb"].shape == (2, 8)
+    assert pickle_reader.load(tmp_path / "old.pt")["emb"].shape == (2, 8)
 
 
 # --- memory --------------------------------------------------------------------------------------------------------

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
-from lib_ti.data import latents, pictures
-from lib_ti.data.latents import Example
-from lib_ti.data.pictures import PictureFile
+from lib_ti.data import images, latent_cache
+from lib_ti.data.images import PictureFile
+from lib_ti.data.latent_cache import Example
 from lib_ti.errors import UnusableFile
-from lib_ti.settings import parse
-from lib_ti.training.intake import bucket_step, examples, take_in
+from lib_ti.settings.train_settings import parse
+from lib_ti.training.import_images import bucket_step, examples, take_in
 
 RED, GREEN, BLUE, GOLD = (200, 30, 40), (20, 180, 60), (30, 50, 210), (220, 190, 20)
 
@@ -61,42 +61,42 @@ def png_header(width: int, height: int) -> bytes:
 
 class TestDecode:
     def test_rgb(self, tmp_path):
-        assert_close(pictures.decode(saved(tmp_path / "a.png", quarters())), quarters(), 0)
+        assert_close(images.decode(saved(tmp_path / "a.png", quarters())), quarters(), 0)
 
     @pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp", "tif", "gif"])
     def test_other_formats(self, tmp_path, suffix):
-        decoded = pictures.decode(saved(tmp_path / f"a.{suffix}", quarters()))
+        decoded = images.decode(saved(tmp_path / f"a.{suffix}", quarters()))
         assert_close(decoded, quarters(), 8 if suffix in ("jpg", "webp") else 0)
 
     def test_alpha_is_kept_with_the_colours_below_it(self, tmp_path):
         picture = quarters().convert("RGBA")
         picture.putalpha(Image.linear_gradient("L").resize(picture.size))
-        assert_close(pictures.decode(saved(tmp_path / "a.png", picture)), picture, 0)
+        assert_close(images.decode(saved(tmp_path / "a.png", picture)), picture, 0)
 
     def test_gray_with_alpha(self, tmp_path):
         picture = Image.merge("LA", (Image.linear_gradient("L"), Image.linear_gradient("L").rotate(90)))
-        assert_close(pictures.decode(saved(tmp_path / "a.png", picture)), picture.convert("RGBA"), 0)
+        assert_close(images.decode(saved(tmp_path / "a.png", picture)), picture.convert("RGBA"), 0)
 
     def test_gray(self, tmp_path):
-        decoded = pictures.decode(saved(tmp_path / "a.png", Image.linear_gradient("L")))
+        decoded = images.decode(saved(tmp_path / "a.png", Image.linear_gradient("L")))
         assert_close(decoded, Image.linear_gradient("L").convert("RGB"), 0)
 
     def test_black_and_white(self, tmp_path):
         picture = Image.new("1", (16, 8))
         picture.paste(1, (8, 0, 16, 8))
-        decoded = pictures.decode(saved(tmp_path / "a.png", picture))
+        decoded = images.decode(saved(tmp_path / "a.png", picture))
         assert decoded.mode == "RGB"
         assert (decoded.getpixel((7, 4)), decoded.getpixel((8, 4))) == ((0, 0, 0), (255, 255, 255))
 
     def test_palette(self, tmp_path):
         picture = quarters().quantize(4)
         assert picture.mode == "P"
-        assert_close(pictures.decode(saved(tmp_path / "a.png", picture)), quarters(), 0)
+        assert_close(images.decode(saved(tmp_path / "a.png", picture)), quarters(), 0)
 
     def test_palette_with_a_transparent_colour(self, tmp_path):
         picture = quarters().quantize(4)
         hole = picture.getpixel((0, 0))  # RED's
-        decoded = pictures.decode(saved(tmp_path / "a.png", picture, transparency=hole))
+        decoded = images.decode(saved(tmp_path / "a.png", picture, transparency=hole))
         assert decoded.mode == "RGBA"
         assert decoded.convert("RGB").tobytes() == quarters().tobytes()
         assert [decoded.getchannel("A").getpixel(at) for at in ((0, 0), (31, 0), (0, 15))] == [0, 255, 255]
@@ -106,25 +106,25 @@ class TestDecode:
         colours = [picture.getpixel(at) for at in ((0, 0), (31, 0))]
         alpha = bytearray(b"\xff" * 4)
         alpha[colours[0]], alpha[colours[1]] = 0, 100
-        decoded = pictures.decode(saved(tmp_path / "a.png", picture, transparency=bytes(alpha)))
+        decoded = images.decode(saved(tmp_path / "a.png", picture, transparency=bytes(alpha)))
         assert [decoded.getpixel(at) for at in ((0, 0), (31, 0), (0, 15))] == [(*RED, 0), (*GREEN, 100), (*BLUE, 255)]
 
     def test_one_transparent_colour_without_a_palette(self, tmp_path):
-        decoded = pictures.decode(saved(tmp_path / "a.png", quarters(), transparency=BLUE))
+        decoded = images.decode(saved(tmp_path / "a.png", quarters(), transparency=BLUE))
         assert [decoded.getpixel(at) for at in ((0, 0), (0, 15))] == [(*RED, 255), (*BLUE, 0)]
 
     def test_cmyk_jpeg(self, tmp_path):
-        decoded = pictures.decode(saved(tmp_path / "a.jpg", quarters(64, 64).convert("CMYK"), quality=95))
+        decoded = images.decode(saved(tmp_path / "a.jpg", quarters(64, 64).convert("CMYK"), quality=95))
         assert_close(decoded, quarters(64, 64), 8)
 
     def test_gray_jpeg(self, tmp_path):
-        decoded = pictures.decode(saved(tmp_path / "a.jpg", quarters(64, 64).convert("L"), quality=95))
+        decoded = images.decode(saved(tmp_path / "a.jpg", quarters(64, 64).convert("L"), quality=95))
         assert_close(decoded, quarters(64, 64).convert("L").convert("RGB"), 3)
 
     def test_16_bit_gray_png(self, tmp_path):
         """Pillow alone would clip everything from 256 on to white."""
         deep = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
-        decoded = pictures.decode(saved(tmp_path / "a.png", Image.fromarray(deep)))
+        decoded = images.decode(saved(tmp_path / "a.png", Image.fromarray(deep)))
         assert decoded.mode == "RGB"
         assert (values(decoded)[..., 1].ravel() == np.arange(256)).all()
 
@@ -133,14 +133,14 @@ class TestDecode:
         """Its white is 1, 255, or else its own largest value; nothing below black."""
         shades = np.linspace(0, top, 256, dtype=np.float32).reshape(16, 16)
         shades[0, 0] = -top
-        decoded = pictures.decode(saved(tmp_path / "a.tif", Image.fromarray(shades)))
+        decoded = images.decode(saved(tmp_path / "a.tif", Image.fromarray(shades)))
         assert decoded.mode == "RGB"
         assert (values(decoded)[..., 0].ravel() == np.arange(256)).all()
 
     def test_what_is_no_number_in_a_float_tiff_is_black(self, tmp_path):
         shades = np.full((4, 4), 0.5, np.float32)
         shades[0, 0], shades[0, 1] = np.nan, -np.inf
-        decoded = values(pictures.decode(saved(tmp_path / "a.tif", Image.fromarray(shades))))
+        decoded = values(images.decode(saved(tmp_path / "a.tif", Image.fromarray(shades))))
         assert decoded[0, :3, 0].tolist() == [0, 0, 128]
 
     @pytest.mark.parametrize("orientation", range(1, 9))
@@ -159,8 +159,8 @@ class TestDecode:
         exif = Image.Exif()
         exif[0x0112] = orientation
         path = saved(tmp_path / "a.jpg", stored, quality=95, subsampling=0, exif=exif)
-        assert_close(pictures.decode(path), quarters(64, 32), 4)
-        assert pictures.check(path) == (64, 32)
+        assert_close(images.decode(path), quarters(64, 32), 4)
+        assert images.check(path) == (64, 32)
 
     @pytest.mark.parametrize(("suffix", "options"), [("gif", {}), ("webp", {"lossless": True}), ("png", {})])
     def test_of_an_animation_the_first_frame(self, tmp_path, suffix, options):
@@ -168,18 +168,18 @@ class TestDecode:
         path = saved(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
         with Image.open(path) as animation:
             assert animation.n_frames == 2
-        assert_close(pictures.decode(path).convert("RGB"), quarters(), 0)
+        assert_close(images.decode(path).convert("RGB"), quarters(), 0)
 
     def test_a_large_jpeg_is_decoded_no_larger_than_needed(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(pictures, "LONGEST_SIDE", 200)
-        decoded = pictures.decode(saved(tmp_path / "a.jpg", quarters(600, 420), quality=90))
+        monkeypatch.setattr(images, "LONGEST_SIDE", 200)
+        decoded = images.decode(saved(tmp_path / "a.jpg", quarters(600, 420), quality=90))
         assert_close(decoded, quarters(300, 210), 4)  # a half, which is still longer than any copy that is kept
 
 
 class TestRefusal:
     def refusal(self, path: Path) -> str:
         with pytest.raises(UnusableFile) as caught:
-            pictures.decode(path)
+            images.decode(path)
         message = str(caught.value)
         assert message.startswith(f"{path}: ")
         assert "\n" not in message
@@ -223,7 +223,7 @@ class TestRefusal:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with contextlib.suppress(UnusableFile):
-                pictures.decode(path)
+                images.decode(path)
             gc.collect()
         assert not [str(warning.message) for warning in caught]
 
@@ -236,37 +236,37 @@ class TestRefusal:
         data[at : at + len(junk)] = junk
         path.write_bytes(data[: max(1, len(data) - cut % len(data))])
         with contextlib.suppress(UnusableFile):
-            assert pictures.decode(path).mode in ("RGB", "RGBA")
+            assert images.decode(path).mode in ("RGB", "RGBA")
 
 
 def test_transparent_is_white_as_on_paper():
     picture = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
     picture.putpixel((1, 0), (200, 100, 0, 255))
     picture.putpixel((2, 0), (0, 0, 0, 51))
-    assert [pictures.flatten(picture).getpixel((x, 0)) for x in range(3)] == [(255,) * 3, (200, 100, 0), (204,) * 3]
-    assert pictures.flatten(quarters()).tobytes() == quarters().tobytes()
+    assert [images.flatten(picture).getpixel((x, 0)) for x in range(3)] == [(255,) * 3, (200, 100, 0), (204,) * 3]
+    assert images.flatten(quarters()).tobytes() == quarters().tobytes()
 
 
 class TestFit:
     def test_the_middle_of_a_wide_picture(self):
         wide = Image.new("RGB", (90, 30), RED)
         wide.paste(GREEN, (30, 0, 60, 30))
-        assert pictures.fit(wide, 30, 30).getcolors() == [(900, GREEN)]
+        assert images.fit(wide, 30, 30).getcolors() == [(900, GREEN)]
 
     def test_the_middle_of_a_tall_picture(self):
         tall = Image.new("RGB", (30, 90), RED)
         tall.paste(GREEN, (0, 30, 30, 60))
-        assert pictures.fit(tall, 30, 30).getcolors() == [(900, GREEN)]
+        assert images.fit(tall, 30, 30).getcolors() == [(900, GREEN)]
 
     def test_nothing_is_touched_that_fits_already(self):
         noise = Image.effect_noise((64, 32), 80)
-        assert pictures.fit(noise, 64, 32).tobytes() == noise.tobytes()
+        assert images.fit(noise, 64, 32).tobytes() == noise.tobytes()
 
     @given(*[st.integers(1, 300)] * 2, *[st.integers(1, 40).map(lambda n: 8 * n)] * 2)
     def test_as_pillow_would(self, width, height, to_width, to_height):
         """Pillow's own fit cuts at fractions of pixels, ours at whole ones: on a slope they hardly differ."""
         slope = Image.merge("RGB", [Image.linear_gradient("L").rotate(a).resize((width, height)) for a in (0, 90, 180)])
-        ours = pictures.fit(slope, to_width, to_height)
+        ours = images.fit(slope, to_width, to_height)
         theirs = ImageOps.fit(slope, (to_width, to_height), Image.Resampling.LANCZOS)
         assert ours.size == theirs.size == (to_width, to_height)
         step = 255 / min(width, height) * max(1, min(width / to_width, height / to_height))
@@ -282,15 +282,15 @@ class TestFit:
             return resize(self, size, *args, **kwargs)
 
         monkeypatch.setattr(Image.Image, "resize", watched)
-        assert pictures.fit(Image.new("L", (2048, 16)), 256, 256).size == (256, 256)
+        assert images.fit(Image.new("L", (2048, 16)), 256, 256).size == (256, 256)
         assert all(width * height <= 2048 * 2048 for width, height in sizes)
 
 
 def test_reduced_keeps_the_shape():
-    assert pictures.reduced(quarters(4000, 1000)).size == (2048, 512)
-    assert pictures.reduced(quarters(5000, 1)).size == (2048, 1)
+    assert images.reduced(quarters(4000, 1000)).size == (2048, 512)
+    assert images.reduced(quarters(5000, 1)).size == (2048, 1)
     small = quarters()
-    assert pictures.reduced(small) is small
+    assert images.reduced(small) is small
 
 
 class TestBuckets:
@@ -298,7 +298,7 @@ class TestBuckets:
     def test_sizes_fit_the_network_and_the_memory(self, resolution):
         step = bucket_step(resolution)
         assert step % 8 == 0
-        for width, height in pictures.aspect_buckets(resolution, step):
+        for width, height in images.aspect_buckets(resolution, step):
             assert width % step == height % step == 0
             assert 0.5 <= width / height <= 2
             assert 0.75 <= width * height / resolution**2 <= 1.34
@@ -309,7 +309,7 @@ class TestBuckets:
          ((10, 9000), (384, 704))],
     )  # fmt: skip
     def test_known_shapes(self, size, bucket):
-        assert pictures.bucket_of(size, 512, 64) == bucket
+        assert images.bucket_of(size, 512, 64) == bucket
 
     @given(st.integers(50, 5000), st.integers(50, 5000), st.sampled_from([64, 256, 512, 1000, 1024]))
     def test_no_other_bucket_is_nearer(self, width, height, resolution):
@@ -319,8 +319,8 @@ class TestBuckets:
             return max(across, down) / min(across, down)
 
         step = bucket_step(resolution)
-        buckets = {*pictures.aspect_buckets(resolution, step), (resolution, resolution)}
-        chosen = pictures.bucket_of((width, height), resolution, step)
+        buckets = {*images.aspect_buckets(resolution, step), (resolution, resolution)}
+        chosen = images.bucket_of((width, height), resolution, step)
         assert chosen in buckets
         assert cut(chosen) == pytest.approx(min(map(cut, buckets)))
 
@@ -328,8 +328,8 @@ class TestBuckets:
     def test_a_picture_turned_gets_its_bucket_turned(self, resolution):
         step = bucket_step(resolution)
         for width in range(1000, 2200, 50):
-            upright = pictures.bucket_of((width, 1000), resolution, step)
-            assert pictures.bucket_of((1000, width), resolution, step) == upright[::-1]
+            upright = images.bucket_of((width, 1000), resolution, step)
+            assert images.bucket_of((1000, width), resolution, step) == upright[::-1]
 
 
 class TestFolder:
@@ -338,7 +338,7 @@ class TestFolder:
         for name in ("b.png", "a.JPG", "c", "a.txt", "A.TXT", "b.mask.png", "B.MASK.PNG", ".hidden.png", "Thumbs.db",
                      "desktop.ini", "meta.json"):  # fmt: skip
             (tmp_path / name).touch()
-        assert [file.path.name for file in pictures.find(tmp_path)] == ["a.JPG", "b.png", "c"]
+        assert [file.path.name for file in images.find(tmp_path)] == ["a.JPG", "b.png", "c"]
 
     @pytest.mark.parametrize(
         ("data", "caption"),
@@ -388,7 +388,7 @@ class TestMasks:
     """How much each latent counts; the VAE makes one of 8×8 pixels."""
 
     def weight(self, path: Path, mask: Path | None = None, mirrored: bool = False, size: tuple[int, int] = (32, 16)):
-        view = latents.view(Example(path, "", mask, size), 8)
+        view = latent_cache.view(Example(path, "", mask, size), 8)
         return (view.mirrored if mirrored else view).weight
 
     def left_half(self, size: tuple[int, int]) -> Image.Image:
@@ -447,14 +447,14 @@ class TestMasks:
         picture = quarters().convert("RGBA")
         picture.putalpha(self.left_half(picture.size))
         path = saved(tmp_path / "a.png", picture)
-        assert latents.view(Example(path, "", None, (32, 16), masked=False), 8).weight is None
+        assert latent_cache.view(Example(path, "", None, (32, 16), masked=False), 8).weight is None
 
 
 def test_pixels_are_what_the_vae_wants(tmp_path):
     picture = Image.new("RGB", (16, 8), (0, 255, 51))
     picture.paste((255, 0, 0), (0, 0, 8, 8))
     example = Example(saved(tmp_path / "a.png", picture), "", None, (16, 8))
-    view = latents.view(example, 8)
+    view = latent_cache.view(example, 8)
     tensor = view.pixels
     assert tensor.shape == (1, 3, 8, 16)
     assert tensor[0, :, 0, 0].tolist() == [1, -1, -1]
@@ -465,14 +465,14 @@ def test_pixels_are_what_the_vae_wants(tmp_path):
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_pictures_come_in_their_order(tmp_path, count):
     paths = [saved(tmp_path / f"{i}.png", Image.new("RGB", (8, 8), (51 * i, 0, 0))) for i in range(count)]
-    views = latents.views([Example(path, "", None, (8, 8)) for path in paths], 8)
+    views = latent_cache.views([Example(path, "", None, (8, 8)) for path in paths], 8)
     assert [round(float(view.pixels[0, 0, 0, 0] + 1) * 2.5) for view in views] == [*range(count)]
 
 
 def test_one_that_has_become_unreadable_is_told_when_its_turn_comes(tmp_path):
     whole, damaged = saved(tmp_path / "0.png", Image.new("RGB", (8, 8))), tmp_path / "1.png"
     damaged.write_bytes(b"no picture")
-    views = latents.views([Example(path, "", None, (8, 8)) for path in (whole, damaged, whole)], 8)
+    views = latent_cache.views([Example(path, "", None, (8, 8)) for path in (whole, damaged, whole)], 8)
     next(views)
     with pytest.raises(UnusableFile, match=r"1\.png"):
         next(views)

@@ -5,20 +5,20 @@ import random
 import pytest
 import torch
 
-from lib_ti.embedding import formats
+from lib_ti.embedding import write
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
-from lib_ti.model.loading import open_checkpoint
-from lib_ti.model.prompts import Word
+from lib_ti.model.prompt.placeholder import Word
 from lib_ti.model.sampling import sample
 from lib_ti.practice import judge
 from lib_ti.practice.concepts import FOLDER, KINDS, MODEL, PICTURES, SAMPLING, Examiner, scenes
 from lib_ti.practice.export import original_layout
 from lib_ti.practice.pictures import STYLES, UNNAMED, caption, draw, random_scene
 from lib_ti.runs.execute import create, execute
-from lib_ti.settings import parse
-from lib_ti.training.preflight import preflight
+from lib_ti.settings.train_settings import parse
+from lib_ti.training.preflight.preflight import preflight
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def train(folder, **options: str) -> tuple[list[float], torch.Tensor]:
     })  # fmt: skip
     run = create(preflight(settings, problems))
     execute(run)
-    return [e.data["loss"] for e in run.timeline().steps.values()], formats.read(run.embedding).vectors["clip_l"]
+    return [e.data["loss"] for e in run.timeline().steps.values()], write.read(run.embedding).vectors["clip_l"]
 
 
 GOLDEN = [0.182325, 0.055163, 0.073101, 0.31686, 0.195605, 0.157624, 0.15138, 0.085609, 0.052223, 0.115393]
@@ -111,9 +111,9 @@ def test_export_is_the_way_back(model):
     """What was loaded from the original layout is written to it again without a difference."""
     from safetensors.torch import load, load_file
 
-    from lib_ti.model import config
+    from lib_ti.model.checkpoint import yaml_config
 
-    sizes = config.read(MODEL.with_suffix(".yaml"))
+    sizes = yaml_config.read(MODEL.with_suffix(".yaml"))
     written = load(original_layout(model.unet, model.vae, model.text.encoders["clip_l"].model, sizes, torch.float16))
     stored = load_file(MODEL)
     assert written.keys() - stored.keys() <= {"cond_stage_model.transformer.text_model.embeddings.position_ids"}

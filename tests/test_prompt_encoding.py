@@ -15,16 +15,16 @@ from reference import conditioning
 from reference.conditioning import ASKED, FAMILIES, sketch
 from test_loaders import loader
 
-from lib_ti.model.chunks import BACKTRACK, COMMA, chunks, empty_chunk, mentioned
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner, weighted
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.editing import parts, stages, without_comments
 from lib_ti.model.guidance import Guidance, Strand, guide, said
-from lib_ti.model.loading import open_checkpoint
-from lib_ti.model.prompts import PLAIN, Named, Vocabulary, Word
-from lib_ti.model.syntax import pieces
-from lib_ti.model.text import Context
-from lib_ti.model.tokens import CLIP, END, OPENCLIP, START, tokenizer
+from lib_ti.model.prompt.attention import pieces
+from lib_ti.model.prompt.chunks import BACKTRACK, COMMA, chunks, empty_chunk, mentioned
+from lib_ti.model.prompt.placeholder import PLAIN, Named, Vocabulary, Word
+from lib_ti.model.prompt.schedule import parts, stages, without_comments
+from lib_ti.model.prompt.text_encoder import Context
+from lib_ti.model.prompt.tokenizer import CLIP, END, OPENCLIP, START, tokenizer
 
 SYNTAX = st.lists(
     st.one_of(st.sampled_from([*"()[]:|\\,#\n", "BREAK", " AND ", ":1.2)", ":0.5]", "my-mug", "cat "]), st.text(max_size=5)),

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 from lib_ti.errors import TextualInversionError
-from lib_ti.events import ENDINGS, read
-from lib_ti.runs import child as children
+from lib_ti.runs import worker as children
+from lib_ti.runs.events import ENDINGS, read
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job, RunQueue
-from lib_ti.settings import parse
-from lib_ti.training.preflight import preflight
-from lib_ti.webui.host import CheckpointChoice
-from lib_ti.webui.lending import Lending
+from lib_ti.settings.train_settings import parse
+from lib_ti.training.preflight.preflight import preflight
+from lib_ti.webui.hosts.gpu_handover import Lending
+from lib_ti.webui.hosts.host import CheckpointChoice
 
 ROOT = Path(__file__).resolve().parent.parent
 

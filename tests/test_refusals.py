@@ -15,9 +15,9 @@ from reference.folder import write_folder
 from safetensors.torch import load_file, save_file
 
 from lib_ti.errors import UnusableFile
-from lib_ti.model import config as configs
-from lib_ti.model.loading import open_checkpoint, with_vae
-from lib_ti.model.weights import open_weights
+from lib_ti.formats.weights import open_weights
+from lib_ti.model.checkpoint import yaml_config as configs
+from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 
 FEW = replace(SIZES["small"], vocabulary=500)
 UNET_ENTRY = "model.diffusion_model.input_blocks.0.0.weight"

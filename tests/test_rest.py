@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from lib_ti.errors import BadInput, Problem, TextualInversionError
-from lib_ti.webui import rest
+from lib_ti.webui.api import rest
 
 RUN = "my-mug/2024-05-01T12-00-00"
 AT = f"/tinv/v1/runs/{RUN}"

@@ -14,18 +14,18 @@ from safetensors import safe_open
 from safetensors.torch import load as load_safetensors
 from test_queue import StandIn
 
-from lib_ti.embedding import formats
+from lib_ti.embedding import write
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings import parse
-from lib_ti.training.places import answering_to, space_needed
-from lib_ti.training.preflight import preflight
-from lib_ti.webui import results as module
-from lib_ti.webui.library import free_name, taken_by
-from lib_ti.webui.results import Results, delete, renamed
-from lib_ti.webui.thumbnails import Thumbnails
+from lib_ti.settings.train_settings import parse
+from lib_ti.training.preflight.output_paths import answering_to, space_needed
+from lib_ti.training.preflight.preflight import preflight
+from lib_ti.webui.api import results as module
+from lib_ti.webui.api.results import Results, delete, renamed
+from lib_ti.webui.embedding_index import free_name, taken_by
+from lib_ti.webui.images.thumbnails import Thumbnails
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_under_another_name_it_is_a_file_that_others_read(results, run, host, na
             k: v for k, v in file.metadata().items() if v != "my-mug"
         }
     assert said["name"] == said["modelspec.title"] == said["modelspec.trigger_phrase"] == name
-    found = formats.read(path)
+    found = write.read(path)
     assert found.count == 2
     header = int.from_bytes(path.read_bytes()[:8], "little")
     assert header % 8 == 0, "readers that map the file want it so"
@@ -107,7 +107,7 @@ def test_under_another_name_it_is_a_file_that_others_read(results, run, host, na
 
 def test_only_the_names_of_the_word_are_changed():
     said = {"name": "mug", "checkpoint_name": "mug", "modelspec.title": "mug", "settings": '{"init_text": "mug"}'}
-    data = renamed(formats.portable(Embedding("mug", {"clip_l": torch.ones(1, 8)}, said)), "cup")
+    data = renamed(write.portable(Embedding("mug", {"clip_l": torch.ones(1, 8)}, said)), "cup")
     length = int.from_bytes(data[:8], "little")
     found = json.loads(data[8 : 8 + length])["__metadata__"]
     assert found["name"] == found["modelspec.title"] == "cup"
@@ -122,7 +122,7 @@ def test_a_word_of_somebody_else_is_replaced_only_when_asked(results, run, host)
         results.use(run, 2, "my-cup", False)
     assert target.read_bytes() == b"somebody else's"
     results.use(run, 2, "my-cup", True)
-    assert formats.read(target).count == 2
+    assert write.read(target).count == 2
 
 
 def test_the_words_own_name_may_be_somebody_elses_by_now(results, run, host):

@@ -8,13 +8,13 @@ import pytest
 pytest.importorskip("gradio")
 
 from lib_ti.data.captions import previews_made
-from lib_ti.events import Event
-from lib_ti.settings import DEFAULTS, MEMORY_MODES, parse
-from lib_ti.training import needs
-from lib_ti.webui import asking, memory
-from lib_ti.webui.memory import Card, Room
-from lib_ti.webui.speed import Measurement, Speed, measure
-from lib_ti.webui.starting import _leaner
+from lib_ti.model.memory import estimate
+from lib_ti.runs.events import Event
+from lib_ti.settings.train_settings import DEFAULTS, MEMORY_MODES, parse
+from lib_ti.webui.forms import form_to_settings, memory
+from lib_ti.webui.forms.launch import _leaner
+from lib_ti.webui.forms.memory import Card, Room
+from lib_ti.webui.forms.speed import Measurement, Speed, measure
 
 SDXL = {"family": "sdxl", "usual": True}
 
@@ -65,8 +65,8 @@ def test_without_a_card_in_use_nvidias_tool_is_asked(monkeypatch, tmp_path):
 def test_the_mode_is_the_one_that_the_training_will_take(monkeypatch, free, mode):
     host_torch(monkeypatch, free, 24_576, 0)
     room = memory.needed(settings(), SDXL, 1024, "cuda:0", sharing=False)
-    work = needs.Work(1, 1024**2, 1024**2)
-    assert (room.mode, room.mb) == needs.fitting(MEMORY_MODES, "sdxl", "bf16", work, free)
+    work = estimate.Work(1, 1024**2, 1024**2)
+    assert (room.mode, room.mb) == estimate.fitting(MEMORY_MODES, "sdxl", "bf16", work, free)
     assert room.mode == mode
     (said, *more) = room.words()
     assert said.startswith(f"needs about {room.mb / 1024:.1f} of 24 GB")
@@ -81,7 +81,7 @@ def test_sizes_that_nobody_knows_are_not_guessed(monkeypatch):
 
 def test_what_was_measured_is_not_called_an_estimate():
     card = Card(12_288, 12_000)
-    assert Room("fast", 9_000, card).measured(5_120 - needs.CONTEXT_MB).words() == ["needs 5.0 of 12 GB"]
+    assert Room("fast", 9_000, card).measured(5_120 - estimate.CONTEXT_MB).words() == ["needs 5.0 of 12 GB"]
     assert Room("fast", 9_000, None).measured(2_048).words() == ["needs 2.0 GB"]
 
 
@@ -137,9 +137,9 @@ def test_a_preview_is_measured_by_its_sampling_steps():
 
 
 def test_the_old_switch_shows_as_a_mode():
-    assert asking.form_of(settings(gradient_checkpointing=True), False)["memory"] == "balanced"
-    assert asking.form_of(settings(), False)["memory"] == "auto"
-    assert "gradient_checkpointing" not in asking.form_of(settings(), False)
+    assert form_to_settings.form_of(settings(gradient_checkpointing=True), False)["memory"] == "balanced"
+    assert form_to_settings.form_of(settings(), False)["memory"] == "auto"
+    assert "gradient_checkpointing" not in form_to_settings.form_of(settings(), False)
 
 
 @pytest.mark.parametrize(

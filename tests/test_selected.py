@@ -9,10 +9,10 @@ from reference.checkpoints import SIZES, write_checkpoint
 from reference.folder import write_sdxl_folder
 from test_library import Host
 
-from lib_ti.embedding.formats import safetensors_bytes
-from lib_ti.settings import parse
-from lib_ti.training.preflight import preflight
-from lib_ti.webui.selected import FOUND_OUT, Selected
+from lib_ti.embedding.write import safetensors_bytes
+from lib_ti.settings.train_settings import parse
+from lib_ti.training.preflight.preflight import preflight
+from lib_ti.webui.forms.selected_checkpoint import FOUND_OUT, Selected
 
 GOLDEN = Path(__file__).parent / "golden"
 GIVEN = {"images": "p", "name": "n", "model": "m", "out": "o"}
@@ -87,10 +87,10 @@ def test_auto_follows_the_other_settings(checkpoints):
 def test_what_nothing_tells_is_found_out(checkpoints, tmp_path, monkeypatch):
     import dataclasses
 
-    from lib_ti.model import describe
+    from lib_ti.model.checkpoint import inspect
 
-    found = describe.describe(checkpoints["sd2"])
-    monkeypatch.setattr(describe, "describe", lambda path: dataclasses.replace(found, told=False))
+    found = inspect.describe(checkpoints["sd2"])
+    monkeypatch.setattr(inspect, "describe", lambda path: dataclasses.replace(found, told=False))
     assert selected(checkpoints["sd2"]).auto(settings())["prediction"] == FOUND_OUT
 
 

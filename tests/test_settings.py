@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lib_ti.errors import BadInput, Problem
-from lib_ti.settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, TrainSettings, flag, parse
+from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, TrainSettings, flag, parse
 
 GIVEN = {"images": "pictures", "name": "my-mug", "model": "sd.safetensors", "out": "embeddings"}
 

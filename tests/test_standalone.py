@@ -18,11 +18,11 @@ from starlette.testclient import TestClient
 
 from lib_ti.cli import main
 from lib_ti.embedding.combine import combine
-from lib_ti.embedding.formats import safetensors_bytes
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import safetensors_bytes
 from lib_ti.errors import BadInput, UnusableFile
-from lib_ti.model.prompts import Word
-from lib_ti.webui.standalone import PRACTICE, Standalone, Wanted, checkpoints
+from lib_ti.model.prompt.placeholder import Word
+from lib_ti.webui.standalone.host import PRACTICE, Standalone, Wanted, checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"steps": 2, "width": 64, "height": 64, "seed": 3}
@@ -161,19 +161,19 @@ def test_several_words_in_one_table():
 def trained(host, monkeypatch):
     """The trainer of a host, with a picture in its runs that nobody is to fetch by its address."""
     pytest.importorskip("gradio")
-    from lib_ti.webui import trainer
+    from lib_ti.webui import service
 
     picture = host.runs / "my-word" / "2026-01-01T00-00-00" / "images" / "0000.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"private")
-    monkeypatch.setattr(trainer, "_current", None)
-    started = trainer.start(host)
+    monkeypatch.setattr(service, "_current", None)
+    started = service.start(host)
     yield started
     started.close()
 
 
 def client(host, trained, **more):
-    from lib_ti.webui import page
+    from lib_ti.webui.standalone import page
 
     return TestClient(page.serve(trained, page.build(host, trained), **more))
 
@@ -239,7 +239,7 @@ class TestPage:
 
 def test_what_the_fields_ask_for():
     pytest.importorskip("gradio")
-    from lib_ti.webui.page import _wanted
+    from lib_ti.webui.standalone.page import _wanted
 
     wanted = _wanted("a", "b", 20, 7, 64, 128, -1, 2)
     assert (wanted.steps, wanted.guidance, wanted.width, wanted.height, wanted.count) == (20, 7.0, 64, 128, 2)

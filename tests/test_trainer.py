@@ -14,17 +14,19 @@ from safetensors.torch import load_file
 from test_queue import WORKER, StandIn, kinds, until
 
 from lib_ti.errors import BadInput, TrainingFailed, UnusableFile
-from lib_ti.events import EventLog
-from lib_ti.names import problem_with
-from lib_ti.runs import child as children
+from lib_ti.runs import worker as children
+from lib_ti.runs.events import EventLog
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.lock import RunLock
-from lib_ti.runs.reopen import reopen
-from lib_ti.settings import parse
-from lib_ti.training.preflight import preflight
-from lib_ti.webui import bridge, form, starting
-from lib_ti.webui.trainer import Trainer
+from lib_ti.runs.resume import reopen
+from lib_ti.settings.names import problem_with
+from lib_ti.settings.train_settings import parse
+from lib_ti.training.preflight.preflight import preflight
+from lib_ti.webui.api import bridge
+from lib_ti.webui.forms import launch
+from lib_ti.webui.service import Trainer
+from lib_ti.webui.ui import form
 
 DRAFT = "0123456789abcdef" * 2
 
@@ -137,7 +139,7 @@ def besieged(ready, host, tmp_path, monkeypatch):
     """A page with a finished run, and something around its folders that nobody may touch."""
     run = ready.train(name="my-mug", steps="2")["run"]
     ready.ends(run)
-    monkeypatch.setattr(starting, "Child", Refusing)
+    monkeypatch.setattr(launch, "Child", Refusing)
     outside = tmp_path / "outside" / "2024-05-01T12-00-00"
     shutil.copytree(ready.folder(run).path, outside)
     (host.embeddings / "precious.safetensors").write_bytes(b"precious")
@@ -624,7 +626,7 @@ class Here:
 
 def test_all_problems_are_told_at_once_in_the_forms_words(ready, host, monkeypatch):
     page = ready
-    monkeypatch.setattr(starting, "Child", Here)
+    monkeypatch.setattr(launch, "Child", Here)
     (host.embeddings / "others").mkdir()  # the WebUIs look there, too
     (host.embeddings / "others" / "my-disc.pt").touch()
     problems = {

@@ -14,20 +14,20 @@ from reference import trainings
 from reference.trainings import run
 
 from lib_ti.data.captions import Captioner
-from lib_ti.data.latents import Encoded, Example, LatentCache
-from lib_ti.embedding import formats
+from lib_ti.data.latent_cache import Encoded, Example, LatentCache
+from lib_ti.embedding import write
 from lib_ti.errors import TrainingFailed
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.loading import open_checkpoint
-from lib_ti.model.prompts import Word
-from lib_ti.model.text import Context
+from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.prompt.text_encoder import Context
+from lib_ti.model.speed.device import choose_precision
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings import TrainSettings
-from lib_ti.training import start
-from lib_ti.training.batch import Batch, BatchSource
-from lib_ti.training.device import choose_precision
-from lib_ti.training.preflight import preflight
+from lib_ti.settings.train_settings import TrainSettings
+from lib_ti.training import init_vectors
+from lib_ti.training.dataloader import Batch, BatchSource
+from lib_ti.training.preflight.preflight import preflight
 from lib_ti.training.state import LossScaler, TrainState
 from lib_ti.training.step import losses, update
 
@@ -52,7 +52,7 @@ def source(model, tmp_path) -> BatchSource:
 
 
 def begin(model: StableDiffusion, scaler: LossScaler | None = None) -> TrainState:
-    vectors = start.from_text(model.token_tables()["clip_l"], model.vocabulary, "object", 2)
+    vectors = init_vectors.from_text(model.token_tables()["clip_l"], model.vocabulary, "object", 2)
     return TrainState.begin({"clip_l": vectors}, 0.0, scaler or LossScaler(active=False))
 
 
@@ -198,15 +198,15 @@ def test_draws_are_named_by_seed_step_and_place(source):
 def test_words_are_spread_over_the_vectors(model):
     table, vocabulary = model.token_tables()["clip_l"], model.vocabulary
     blue, mug = (table[vocabulary.tokens(word)[0]].float() for word in ("blue", "mug"))
-    assert torch.equal(start.from_text(table, vocabulary, "blue mug", 4), torch.stack([blue, blue, mug, mug]))
-    assert torch.equal(start.from_text(table, vocabulary, "blue mug", 1), blue.unsqueeze(0))
+    assert torch.equal(init_vectors.from_text(table, vocabulary, "blue mug", 4), torch.stack([blue, blue, mug, mug]))
+    assert torch.equal(init_vectors.from_text(table, vocabulary, "blue mug", 1), blue.unsqueeze(0))
 
 
 def test_random_vectors_have_the_vocabularys_scale(model):
     table = model.token_tables()["clip_l"].float()
-    vectors = start.at_random(table, 75, seed=1)
+    vectors = init_vectors.at_random(table, 75, seed=1)
     assert float(vectors.norm(dim=1).mean()) == pytest.approx(float(table.norm(dim=1).mean()), rel=0.1)
-    assert torch.equal(vectors, start.at_random(table, 75, seed=1))
+    assert torch.equal(vectors, init_vectors.at_random(table, 75, seed=1))
 
 
 # --- whole runs --------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_a_run_from_pictures_to_file(tiny_checkpoint, pictures, tmp_path):
     assert sorted(timeline.steps) == list(range(1, 11))
     assert {step for step, _, _ in timeline.previews} == {0, 5, 10}
     assert sorted(timeline.snapshots) == [5, 10]
-    embedding = formats.read(tmp_path / "out" / "my-mug.safetensors")
+    embedding = write.read(tmp_path / "out" / "my-mug.safetensors")
     assert embedding.vectors["clip_l"].shape == (2, open_checkpoint(tiny_checkpoint).widths[0])
     assert embedding.metadata["checkpoint_sha256"] == open_checkpoint(tiny_checkpoint).sha256()
     assert not (folder.path / "latents.cache").exists()
@@ -269,7 +269,7 @@ def test_going_on_past_the_end_is_a_longer_training(tiny_checkpoint, pictures, t
     short = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="7", out=str(tmp_path / "short")))
     short.store_settings(dataclasses.replace(short.settings, steps=12))
     assert execute(short)
-    mine, its = (formats.read(run.embedding).vectors["clip_l"] for run in (short, long))
+    mine, its = (write.read(run.embedding).vectors["clip_l"] for run in (short, long))
     assert torch.equal(mine, its)
 
 
@@ -294,7 +294,7 @@ def test_another_file_of_that_name_is_left_alone(tiny_checkpoint, pictures, tmp_
     with pytest.raises(TrainingFailed, match="left alone"):
         execute(folder)
     assert (tmp_path / "out" / "my-mug.safetensors").read_bytes() == b"someone else's"
-    assert formats.read(folder.embedding).count == 2
+    assert write.read(folder.embedding).count == 2
     assert folder.summary()["state"] == "failed"
 
 
@@ -375,7 +375,7 @@ def test_half_precision_learns_the_same(tiny_checkpoint, pictures, tmp_path, pre
 def test_gradient_checkpointing_changes_nothing(tiny_checkpoint, pictures, tmp_path):
     plain = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="4"))
     saving = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="4", name="b", gradient_checkpointing="true"))
-    a, b = (formats.read(f.embedding).vectors["clip_l"] for f in (plain, saving))
+    a, b = (write.read(f.embedding).vectors["clip_l"] for f in (plain, saving))
     assert torch.equal(a, b)
 
 

@@ -15,20 +15,20 @@ from reference.trainings import run, settings_for
 from safetensors.torch import load_file, save_file
 
 from lib_ti.data.captions import Captioner
-from lib_ti.data.latents import Encoded, Example, LatentCache
-from lib_ti.embedding import formats
+from lib_ti.data.latent_cache import Encoded, Example, LatentCache
+from lib_ti.embedding import write
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.loading import open_checkpoint
-from lib_ti.model.prompts import Word
+from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.speed.device import choose_precision
 from lib_ti.runs.execute import create, execute
-from lib_ti.settings import TrainSettings
-from lib_ti.training import doubt, start
-from lib_ti.training.batch import BatchSource
-from lib_ti.training.device import choose_precision
-from lib_ti.training.intake import examples
-from lib_ti.training.preflight import preflight
+from lib_ti.settings.train_settings import TrainSettings
+from lib_ti.training import init_vectors, prediction_check
+from lib_ti.training.dataloader import BatchSource
+from lib_ti.training.import_images import examples
+from lib_ti.training.preflight.preflight import preflight
 from lib_ti.training.state import LossScaler, TrainState
 from lib_ti.training.step import update
 
@@ -69,7 +69,7 @@ def source_for(model: StableDiffusion, folder: Path) -> BatchSource:
 
 
 def begin(model: StableDiffusion, settings: TrainSettings, trained: tuple[str, ...] | None = None) -> TrainState:
-    first = start.begin(settings, model.token_tables(), model.vocabulary, None)
+    first = init_vectors.begin(settings, model.token_tables(), model.vocabulary, None)
     return TrainState.begin(first, 0.0, LossScaler(active=False), trained)
 
 
@@ -123,7 +123,7 @@ def test_each_encoder_has_its_rate(sdxl, files, pictures, tmp_path):
 @pytest.mark.parametrize("encoder", ["clip_l", "clip_g"])
 def test_one_encoder_alone_leaves_the_other_s_vectors(files, pictures, tmp_path, encoder):
     run(settings_for(files["sdxl"], pictures, tmp_path, train_encoders=encoder))
-    found = formats.read(tmp_path / "out" / "my-mug.safetensors")
+    found = write.read(tmp_path / "out" / "my-mug.safetensors")
     tables = open_checkpoint(files["sdxl"]).token_tables()
     (word,) = StableDiffusion.load(open_checkpoint(files["sdxl"]), torch.float32, CPU).vocabulary.tokens("object")
     for name, vectors in found.vectors.items():
@@ -226,7 +226,7 @@ def test_an_sd1_embedding_starts_the_half_it_has(files, pictures, tmp_path):
     seen = []
     assert not execute(folder, watch=seen.append, stopped=lambda: any(event.kind == "step" for event in seen))
     assert execute(folder)  # what a stop leaves knows it too
-    found = formats.read(tmp_path / "out" / "my-mug.safetensors")
+    found = write.read(tmp_path / "out" / "my-mug.safetensors")
     assert torch.equal(found.vectors["clip_l"], torch.full((2, 64), 0.1))
     assert found.metadata["start"] == "old-mug (clip_l), mug (clip_g)"
     assert problems_of(dataclasses.replace(settings, init_text=""))["init_text"].startswith(
@@ -244,7 +244,7 @@ def test_an_embedding_of_the_same_family_starts_all_of_it(files, pictures, tmp_p
             files[family], pictures, tmp_path, init_embedding=str(tmp_path / f"old-{family}.safetensors"), name=family,
             learning_rate="1e-9", steps="1",
         )  # fmt: skip
-        found = formats.read(run(settings).embedding)
+        found = write.read(run(settings).embedding)
         assert found.metadata["start"] == f"old-{family}"
         for mine, old in zip(found.vectors.values(), vectors.values(), strict=True):
             torch.testing.assert_close(mine, old)
@@ -254,7 +254,7 @@ def test_an_embedding_of_the_same_family_starts_all_of_it(files, pictures, tmp_p
 def test_diffusers_two_files_start_both_halves(files, pictures, tmp_path, given):
     """The first brings the second along; the second is one half, which its key tells."""
     old = Embedding("old", {"clip_l": torch.full((2, 64), 0.1), "clip_g": torch.full((2, 96), 0.2)})
-    _, second = formats.save(old, "diffusers", tmp_path / "learned_embeds.safetensors")
+    _, second = write.save(old, "diffusers", tmp_path / "learned_embeds.safetensors")
     if given == second.stem:
         save_file({"clip_g": old.vectors["clip_g"]}, second)
     settings = settings_for(
@@ -263,7 +263,7 @@ def test_diffusers_two_files_start_both_halves(files, pictures, tmp_path, given)
     )  # fmt: skip
     both = given == "learned_embeds"
     assert any(f"together with {second.name}" in warning for warning in preflight(settings).warnings) == both
-    found = formats.read(run(settings).embedding)
+    found = write.read(run(settings).embedding)
     torch.testing.assert_close(found.vectors["clip_g"], old.vectors["clip_g"])
     assert found.metadata["start"] == (given if both else f"{given} (clip_g), {settings.init_text} (clip_l)")
     assert torch.allclose(found.vectors["clip_l"], old.vectors["clip_l"]) == both
@@ -353,14 +353,14 @@ def test_a_model_trained_as_what_it_is_not_is_noticed(sdxl, files, pictures, tmp
     if meant in ("epsilon", "v"):
         model.unet = _Ideal(model, source.cache.get(0, False).mean[None], meant)
     vectors = begin(sdxl, settings_for(files["sdxl"], pictures, tmp_path)).vectors
-    found = doubt.mistaken_prediction(model, source, [0], vectors)
+    found = prediction_check.mistaken_prediction(model, source, [0], vectors)
     assert (found is not None) == (meant not in (used, "neither", "nothing"))
     assert found is None or f"--prediction {meant}" in found
 
 
 def test_the_run_says_so(files, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("lib_ti.training.session.mistaken_prediction", lambda *_: "it predicts v")
-    monkeypatch.setattr("lib_ti.training.doubt.TOO_HIGH", 0.1)
+    monkeypatch.setattr("lib_ti.training.trainer.mistaken_prediction", lambda *_: "it predicts v")
+    monkeypatch.setattr("lib_ti.training.prediction_check.TOO_HIGH", 0.1)
     folder = run(settings_for(files["sdxl"], pictures, tmp_path))
     said = [event.data["message"] for event in folder.timeline().warnings]
     assert said[0] == "it predicts v"
@@ -391,7 +391,7 @@ def test_from_pictures_to_a_picture(files, pictures, tmp_path, family):
     file = tmp_path / "out" / "my-mug.safetensors"
     shapes = {name: tuple(value.shape) for name, value in load_file(file).items()}
     assert shapes == ({"emb_params": (2, 96)} if family == "sd2" else {"clip_l": (2, 64), "clip_g": (2, 96)})
-    assert formats.read(file).family == family
+    assert write.read(file).family == family
     told = command("inspect", file, "--model", files[family])
     assert told.returncode == 0, told.stderr
     made = command(

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any, NoReturn, get_args
 
 from lib_ti.errors import BadInput, Problem
-from lib_ti.model.families import titles
-from lib_ti.option import Option, Raw
-from lib_ti.settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, flag
+from lib_ti.model.checkpoint.families import titles
+from lib_ti.settings.option import Option, Raw
+from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, flag
 
 
 class Parser(argparse.ArgumentParser):

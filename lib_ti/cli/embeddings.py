@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib_ti import names
-from lib_ti.embedding import formats
-from lib_ti.embedding.fit import unfit
+from lib_ti.embedding import write
+from lib_ti.embedding.compatibility import unfit
 from lib_ti.embedding.inspect import Report
 from lib_ti.embedding.inspect import inspect as describe
-from lib_ti.embedding.outline import made_for
-from lib_ti.embedding.reading import SECOND_HALF, joined, read_whole
+from lib_ti.embedding.read import SECOND_HALF, joined, read_whole
+from lib_ti.embedding.summary import made_for
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem
-from lib_ti.model.families import encoder_title
-from lib_ti.model.loading import open_checkpoint
+from lib_ti.model.checkpoint.families import encoder_title
+from lib_ti.model.checkpoint.open import open_checkpoint
+from lib_ti.settings import names
 
 
 def inspect(file: Path, model: Path | None, name: str | None, as_json: bool) -> int:
@@ -72,7 +72,7 @@ def convert(sources: Sequence[Path], name: str | None, wish: Wish) -> list[Path]
     if len(sources) > 2:
         raise BadInput([Problem("", f"one embedding is in one file, or in two, but these are {len(sources)}")])
     embedding = _read(sources, name)
-    suffix = formats.WRITERS[wish.to].suffix
+    suffix = write.WRITERS[wish.to].suffix
     stem = sources[0].stem if names.problem_with(embedding.name) else embedding.name
     target = wish.target / f"{stem}{suffix}" if wish.target.is_dir() else wish.target
     embedding = _renamed(embedding, _name(embedding, target, wish))
@@ -92,13 +92,13 @@ def convert(sources: Sequence[Path], name: str | None, wish: Wish) -> list[Path]
         problems.append(Problem("token", "only diffusers' files hold the word; elsewhere it is the file's name"))
     if wish.to == "diffusers" and (embedding.name == "__metadata__" or not embedding.name.strip()):
         problems.append(Problem("token", f"{embedding.name!r} cannot be the word in such a file; choose another"))
-    taken = [path for path in formats.targets(embedding, wish.to, target) if path.exists()]
+    taken = [path for path in write.targets(embedding, wish.to, target) if path.exists()]
     if taken and not wish.overwrite:
         problems.append(Problem("", f"{taken[0]} exists already; choose another name, or replace it with --overwrite"))
     if problems:
         raise BadInput(problems)
     try:
-        return formats.save(embedding, wish.to, target)
+        return write.save(embedding, wish.to, target)
     except OSError as error:
         raise BadInput([Problem("", f"{target} cannot be written ({error.strerror})")]) from error
 

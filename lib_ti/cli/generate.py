@@ -13,19 +13,19 @@ from tqdm import tqdm
 
 from lib_ti import files
 from lib_ti.embedding.combine import combine
-from lib_ti.embedding.fit import unfit
-from lib_ti.embedding.reading import read_for
+from lib_ti.embedding.compatibility import unfit
+from lib_ti.embedding.read import read_for
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
-from lib_ti.model.checkpoint import Checkpoint
+from lib_ti.model.checkpoint.checkpoint import Checkpoint
+from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
-from lib_ti.model.loading import open_checkpoint, with_vae
 from lib_ti.model.sampling import Sampling, sample
-from lib_ti.names import readable
-from lib_ti.training.device import DTYPES, choose_device, choose_precision
-from lib_ti.training.places import unwritable
+from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
+from lib_ti.settings.names import readable
+from lib_ti.training.preflight.output_paths import unwritable
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib_ti.events import Event
-from lib_ti.settings import MEMORY_MODES
+from lib_ti.runs.events import Event
+from lib_ti.settings.train_settings import MEMORY_MODES
 
 
 class Progress:

@@ -12,7 +12,7 @@ from pathlib import Path
 from lib_ti import __version__
 from lib_ti.cli.arguments import Parser
 from lib_ti.errors import BadInput, Problem, UnusableFile
-from lib_ti.settings import OPTIONS, flag
+from lib_ti.settings.train_settings import OPTIONS, flag
 
 
 def runs(arguments: Sequence[str]) -> int:
@@ -94,7 +94,7 @@ def inspect(arguments: Sequence[str]) -> int:
 
 
 def convert(arguments: Sequence[str]) -> int:
-    from lib_ti.embedding.formats import WRITERS
+    from lib_ti.embedding.write import WRITERS
 
     parser = Parser("convert", "Write an embedding in another format.")
     parser.add_argument(
@@ -135,8 +135,8 @@ def doctor(arguments: Sequence[str]) -> int:
 def _devices() -> str:
     import torch
 
-    from lib_ti.model.prompts import Vocabulary
-    from lib_ti.training.device import LARGE, choose_device, choose_precision
+    from lib_ti.model.prompt.placeholder import Vocabulary
+    from lib_ti.model.speed.device import LARGE, choose_device, choose_precision
 
     device = choose_device("auto")
     precision = choose_precision("auto", device, LARGE)

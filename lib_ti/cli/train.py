@@ -9,10 +9,10 @@ from pathlib import Path
 from lib_ti.cli.arguments import Parser, add_settings, raw_settings
 from lib_ti.cli.control import stop_on_signals
 from lib_ti.cli.progress import Progress
-from lib_ti.events import Event
-from lib_ti.option import Raw
+from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings import parse
+from lib_ti.settings.option import Raw
+from lib_ti.settings.train_settings import parse
 
 STOPPED = 130
 
@@ -24,7 +24,7 @@ def train(arguments: Sequence[str]) -> int:
     values, problems = parser.read(arguments)
     settings, found = parse(raw_settings(values))
     from lib_ti.runs.execute import create
-    from lib_ti.training.preflight import preflight
+    from lib_ti.training.preflight.preflight import preflight
 
     plan = preflight(settings, problems + found)
     return _run(create(plan).path, values.json, plan.warnings)
@@ -37,7 +37,7 @@ def resume(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", metavar="DEVICE", help="another device than the one it began on")
     _add_json(parser)
     values = parser.read_strictly(arguments)
-    from lib_ti.runs.reopen import reopen
+    from lib_ti.runs.resume import reopen
 
     folder = RunFolder.open(values.run)
     given: dict[str, Raw] = {

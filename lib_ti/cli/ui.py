@@ -41,7 +41,7 @@ def ui(arguments: Sequence[str]) -> int:
     auth = _auth(values.auth)
     if not values.data_dir.is_dir():
         raise BadInput([Problem("data_dir", f"there is no folder {values.data_dir}")])
-    from lib_ti.webui.standalone import PRACTICE, Standalone
+    from lib_ti.webui.standalone.host import PRACTICE, Standalone
 
     host = Standalone(values.data_dir, values.model or PRACTICE, values.hide_paths)
     address = "0.0.0.0" if values.listen else "127.0.0.1"
@@ -55,10 +55,11 @@ def _serve(host: Any, door: socket.socket, auth: tuple[str, str] | None, opens_b
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # in time: gradio reads it when it is imported
     import uvicorn
 
-    from lib_ti.webui import page, trainer
+    from lib_ti.webui import service
+    from lib_ti.webui.standalone import page
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: trainings end saved
-    ours = trainer.start(host)
+    ours = service.start(host)
     try:
         app = page.serve(ours, page.build(host, ours), auth)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))

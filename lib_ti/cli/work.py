@@ -13,7 +13,7 @@ from lib_ti.cli.arguments import Parser
 from lib_ti.cli.control import Control, stop_on_signals
 from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings import parse
+from lib_ti.settings.train_settings import parse
 
 DONE, FAILED, STOPPED = 0, 1, 130
 
@@ -51,8 +51,8 @@ def work(arguments: Sequence[str]) -> int:
 def _prepare(request: dict[str, Any]) -> tuple[RunFolder, Sequence[str]]:
     """The run that is asked for: a new one from settings, or one that goes on."""
     from lib_ti.runs.execute import create
-    from lib_ti.runs.reopen import reopen
-    from lib_ti.training.preflight import preflight
+    from lib_ti.runs.resume import reopen
+    from lib_ti.training.preflight.preflight import preflight
 
     if "run" in request:
         folder = RunFolder.open(Path(request["run"]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
-from lib_ti.settings import NAME_SLOT, WORDS_SLOT, TrainSettings
+from lib_ti.settings.train_settings import NAME_SLOT, WORDS_SLOT, TrainSettings
 
 _SUBJECT = (
     "a photo of [name]", "a photo of a [name]", "a photo of the [name]", "a photo of my [name]", "a photo of one [name]",

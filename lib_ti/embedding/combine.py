@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from lib_ti.embedding.value import Embedding
-from lib_ti.model.prompts import Word
+from lib_ti.model.prompt.placeholder import Word
 
 Vectors = dict[str, torch.Tensor]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from lib_ti.embedding.outline import made_for
+from lib_ti.embedding.summary import made_for
 from lib_ti.embedding.value import Embedding
-from lib_ti.model.prompts import Vocabulary
+from lib_ti.model.prompt.placeholder import Vocabulary
 
 
 @dataclass(frozen=True)

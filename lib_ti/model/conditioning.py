@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from lib_ti.model.chunks import Chunk, chunks, empty_chunk
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.prompts import Named, Word
-from lib_ti.model.text import Context
+from lib_ti.model.prompt.chunks import Chunk, chunks, empty_chunk
+from lib_ti.model.prompt.placeholder import Named, Word
+from lib_ti.model.prompt.text_encoder import Context
 
 
 class Conditioner:

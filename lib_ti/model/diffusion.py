@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from lib_ti.model.checkpoint import Checkpoint
-from lib_ti.model.convolution import arrange
-from lib_ti.model.graphs import Graphed
-from lib_ti.model.noise import Noise
-from lib_ti.model.prompts import Prompt, Vocabulary
-from lib_ti.model.text import Context, PromptEncoder, TextEncoder
-from lib_ti.model.tokens import END
+from lib_ti.model.checkpoint.checkpoint import Checkpoint
+from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.model.prompt.placeholder import Prompt, Vocabulary
+from lib_ti.model.prompt.text_encoder import Context, PromptEncoder, TextEncoder
+from lib_ti.model.prompt.tokenizer import END
+from lib_ti.model.speed.cuda_graphs import Graphed
+from lib_ti.model.speed.prepacked_conv import arrange
 
 
 @dataclass

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
-from lib_ti.model import editing
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.text import Context
+from lib_ti.model.prompt import schedule
+from lib_ti.model.prompt.text_encoder import Context
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,23 @@ class Guidance:
 
 def said(prompt: str, negative: str, steps: int) -> set[str]:
     """All texts that go through the text encoders for a picture of so many steps."""
-    joined = [*editing.parts(editing.without_comments(prompt)), (editing.without_comments(negative), 1.0)]
-    return {stage for text, _ in joined for _, stage in editing.stages(text, steps)}
+    joined = [*schedule.parts(schedule.without_comments(prompt)), (schedule.without_comments(negative), 1.0)]
+    return {stage for text, _ in joined for _, stage in schedule.stages(text, steps)}
 
 
 def guide(conditioner: Conditioner, prompt: str, negative: str, steps: int) -> Guidance:
     """The guidance that prompts ask for, in a picture of so many steps."""
     wanted = [
-        _strand(conditioner, text, steps, weight) for text, weight in editing.parts(editing.without_comments(prompt))
+        _strand(conditioner, text, steps, weight) for text, weight in schedule.parts(schedule.without_comments(prompt))
     ]
-    unwanted = _strand(conditioner, editing.without_comments(negative), steps)
+    unwanted = _strand(conditioner, schedule.without_comments(negative), steps)
     return Guidance(conditioner.model, wanted, unwanted)
 
 
 def _strand(conditioner: Conditioner, text: str, steps: int, weight: float | None = None) -> Strand:
     """`weight`: None for the negative prompt."""
     model = conditioner.model
-    ends, texts = zip(*editing.stages(text, steps), strict=True)
+    ends, texts = zip(*schedule.stages(text, steps), strict=True)
     context = conditioner.encode(texts).to(model.dtype)
     if weight is None and model.blank_empty and not any(texts):
         context = context.blank()

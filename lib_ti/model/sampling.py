@@ -20,8 +20,8 @@ from diffusers import (
 from PIL import Image
 
 from lib_ti.errors import TextualInversionError
+from lib_ti.model.checkpoint.noise_schedule import Noise
 from lib_ti.model.guidance import Guidance
-from lib_ti.model.noise import Noise
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from lib_ti.data.latents import Encoded
+from lib_ti.data.latent_cache import Encoded
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
-from lib_ti.model.prompts import Word
+from lib_ti.model.prompt.placeholder import Word
 from lib_ti.model.sampling import Sampling, sample
 from lib_ti.practice.judge import Verdict, judge
 from lib_ti.practice.judge import load as load_judge

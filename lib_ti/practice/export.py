@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import torch
 
-from lib_ti.embedding.formats import safetensors_bytes
-from lib_ti.model import layout
-from lib_ti.model.config import ModelConfig
-from lib_ti.model.families import SD1
+from lib_ti.embedding.write import safetensors_bytes
+from lib_ti.model.checkpoint import ldm_keys
+from lib_ti.model.checkpoint.families import SD1
+from lib_ti.model.checkpoint.yaml_config import ModelConfig
 
 
 def original_layout(
@@ -22,8 +22,8 @@ def original_layout(
         for ours, value in module.state_dict().items():
             tensors[prefix + names[ours]] = _as_the_original(names[ours], value).to(dtype)
 
-    add(layout.UNET, layout.unet_names(unet.state_dict(), config.unet), unet)
-    add(layout.VAE, layout.vae_names(vae.state_dict(), config.vae), vae)
+    add(ldm_keys.UNET, ldm_keys.unet_names(unet.state_dict(), config.unet), unet)
+    add(ldm_keys.VAE, ldm_keys.vae_names(vae.state_dict(), config.vae), vae)
     add(SD1.encoders[0].prefix, {name: name for name in text.state_dict()}, text)
     return safetensors_bytes(tensors, {})
 

@@ -30,9 +30,9 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lib_ti import files
-from lib_ti.embedding.formats import safetensors_bytes
-from lib_ti.model import config
-from lib_ti.model.tokens import FOLDER
+from lib_ti.embedding.write import safetensors_bytes
+from lib_ti.model.checkpoint import yaml_config
+from lib_ti.model.prompt.tokenizer import FOLDER
 from lib_ti.practice.concepts import write_pictures
 from lib_ti.practice.export import original_layout
 from lib_ti.practice.fit import Fit, averaged, save
@@ -43,7 +43,7 @@ PICTURES = 30_000
 SIDE = 64
 
 
-CONFIG = config.read(Path(__file__).parent / "model" / "practice.yaml")
+CONFIG = yaml_config.read(Path(__file__).parent / "model" / "practice.yaml")
 
 
 def build_text_encoder() -> CLIPTextModel:

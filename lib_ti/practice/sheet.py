@@ -12,10 +12,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from lib_ti import files
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
-from lib_ti.model.loading import open_checkpoint
 from lib_ti.model.sampling import sample
 from lib_ti.practice.concepts import MODEL, SAMPLING
 from lib_ti.practice.pictures import COLOURS, GROUNDS, NAMED, SECRETS

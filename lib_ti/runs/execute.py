@@ -8,25 +8,25 @@ from collections.abc import Callable, Sequence
 
 from lib_ti import files
 from lib_ti.data.captions import load_templates
-from lib_ti.embedding import formats
+from lib_ti.embedding import write
 from lib_ti.errors import TextualInversionError, TrainingFailed
-from lib_ti.events import Event
-from lib_ti.model.checkpoint import Checkpoint
-from lib_ti.model.loading import open_checkpoint, with_vae
-from lib_ti.runs.card import place_card
+from lib_ti.model.checkpoint.checkpoint import Checkpoint
+from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
+from lib_ti.runs.card_image import place_card
+from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.recorder import FolderRecorder
-from lib_ti.settings import TrainSettings
-from lib_ti.training.intake import examples, take_in
-from lib_ti.training.preflight import Plan
-from lib_ti.training.session import Session
+from lib_ti.settings.train_settings import TrainSettings
+from lib_ti.training.import_images import examples, take_in
+from lib_ti.training.preflight.preflight import Plan
+from lib_ti.training.trainer import Session
 
 
 def create(plan: Plan) -> RunFolder:
     """The run folder of a new training, with all it needs but the pictures, which `execute` takes in."""
     contents = {"templates.txt": "\n".join(plan.templates).encode() + b"\n"}
     if plan.initial:
-        contents["start.safetensors"] = formats.safetensors_bytes(plan.initial.vectors, plan.initial.metadata)
+        contents["start.safetensors"] = write.safetensors_bytes(plan.initial.vectors, plan.initial.metadata)
     return RunFolder.create(plan.settings, contents)
 
 
@@ -77,7 +77,7 @@ def _execute(
             checkpoint=checkpoint_of(settings),
             examples=examples(folder.images, settings),
             templates=load_templates(folder.templates),
-            initial=formats.read(folder.start) if folder.start.exists() else None,
+            initial=write.read(folder.start) if folder.start.exists() else None,
             recorder=recorder,
             stopped=stopped,
             sample=sample,

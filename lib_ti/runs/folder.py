@@ -22,9 +22,9 @@ from typing import Any
 
 from lib_ti import __version__, files
 from lib_ti.errors import BadInput, UnusableFile
-from lib_ti.events import ENDINGS, Timeline, read
+from lib_ti.runs.events import ENDINGS, Timeline, read
 from lib_ti.runs.lock import RunLock, is_held
-from lib_ti.settings import TrainSettings
+from lib_ti.settings.train_settings import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import TextualInversionError
-from lib_ti.events import ENDINGS, EventLog
-from lib_ti.runs.child import Child
+from lib_ti.runs.events import ENDINGS, EventLog
 from lib_ti.runs.folder import RunFolder
+from lib_ti.runs.worker import Child
 
 log = logging.getLogger("lib_ti")
 LOOK_EVERY_S = 0.2

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti import files
-from lib_ti.events import Event, EventLog
+from lib_ti.runs.events import Event, EventLog
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings import TrainSettings
+from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.recorder import Picture
 
 

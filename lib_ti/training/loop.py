@@ -7,16 +7,16 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lib_ti.learning_rate import LearningRate, is_list, parse
 from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.memory.peak import peak_mb
 from lib_ti.model.sampling import Interrupted
-from lib_ti.settings import TrainSettings
-from lib_ti.training.batch import BatchSource
-from lib_ti.training.doubt import too_high
-from lib_ti.training.memory import peak_mb
+from lib_ti.settings.lr_schedule import LearningRate, is_list, parse
+from lib_ti.settings.train_settings import TrainSettings
+from lib_ti.training.dataloader import BatchSource
+from lib_ti.training.oom_recovery import Relief
+from lib_ti.training.prediction_check import too_high
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
-from lib_ti.training.relief import Relief
 from lib_ti.training.state import TrainState
 from lib_ti.training.step import update
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 
 from lib_ti import __version__
-from lib_ti.model.checkpoint import Checkpoint
-from lib_ti.model.noise import Noise
-from lib_ti.settings import DEFAULTS, TrainSettings
+from lib_ti.model.checkpoint.checkpoint import Checkpoint
+from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.settings.train_settings import DEFAULTS, TrainSettings
 
 _TOLD_ELSEWHERE = {"name", "steps", "vectors", "resolution"}
 _OF_THIS_MACHINE = {"images", "model", "vae", "out", "runs_dir", "overwrite", "template_file", "init_embedding", "device",

@@ -15,13 +15,13 @@ from PIL.PngImagePlugin import PngInfo
 from lib_ti.data.captions import preview_prompts
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.economy import make_room
 from lib_ti.model.guidance import guide
-from lib_ti.model.prompts import Word
+from lib_ti.model.memory.modes import make_room
+from lib_ti.model.prompt.placeholder import Word
 from lib_ti.model.sampling import NotNumbers, Sampling, sample
-from lib_ti.settings import NAME_SLOT, TrainSettings
+from lib_ti.settings.train_settings import NAME_SLOT, TrainSettings
+from lib_ti.training.oom_recovery import give_back, is_shortage
 from lib_ti.training.recorder import Recorder
-from lib_ti.training.relief import give_back, is_shortage
 
 NO_ROOM = (
     "there was not enough memory for previews, and the training goes on without some of them; try smaller ones, with "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from lib_ti.settings import TrainSettings
+from lib_ti.settings.train_settings import TrainSettings
 
 
 class Picture(Protocol):

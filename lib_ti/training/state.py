@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from lib_ti.embedding.formats import safetensors_bytes
+from lib_ti.embedding.write import safetensors_bytes
 
 SMOOTHING = 0.98  # of the loss that people look at: about the last fifty steps
 

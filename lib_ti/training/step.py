@@ -9,7 +9,7 @@ import torch
 
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.training.batch import Batch, BatchSource
+from lib_ti.training.dataloader import Batch, BatchSource
 from lib_ti.training.state import TrainState
 
 

@@ -11,11 +11,11 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lib_ti.webui import options
+from lib_ti.webui.hosts import host_options
 
 if TYPE_CHECKING:
-    from lib_ti.webui.host import Host
-    from lib_ti.webui.trainer import Trainer
+    from lib_ti.webui.hosts.host import Host
+    from lib_ti.webui.service import Trainer
 
 TITLE, TAB = "Textual Inversion", "textual_inversion"
 
@@ -42,10 +42,10 @@ def _call_at(kind: str, function: Any) -> None:
 def detect() -> Host:
     """The WebUI that this process is."""
     if "backend.memory_management" in sys.modules:
-        from lib_ti.webui.forge import Forge
+        from lib_ti.webui.hosts.forge import Forge
 
         return Forge()
-    from lib_ti.webui.a1111 import A1111
+    from lib_ti.webui.hosts.a1111 import A1111
 
     return A1111()
 
@@ -53,7 +53,7 @@ def detect() -> Host:
 @functools.cache
 def trainer() -> Trainer:
     """The one trainer of this process."""
-    from lib_ti.webui.trainer import start
+    from lib_ti.webui.service import start
 
     made = start(detect())
     atexit.register(made.close)
@@ -62,19 +62,19 @@ def trainer() -> Trainer:
 
 def add_settings() -> None:
     """Add the section on the Settings page."""
-    options.add(runs_folder_changed=lambda: close_off(getattr(import_module("modules.shared"), "demo", None)))
+    host_options.add(runs_folder_changed=lambda: close_off(getattr(import_module("modules.shared"), "demo", None)))
 
 
 def make_tab() -> list[tuple[Any, str, str]]:
     """The tab, as the host wants it: its Blocks, its title, and the id that its element gets after `tab_`."""
-    from lib_ti.webui import tab
+    from lib_ti.webui.ui import tab
 
     return [(tab.build(trainer()), TITLE, TAB)]
 
 
 def make_picker(is_img2img: bool) -> None:
     """The accordion in txt2img or img2img."""
-    from lib_ti.webui import picker
+    from lib_ti.webui.ui import picker
 
     picker.picker("img2img" if is_img2img else "txt2img")
 
@@ -84,7 +84,7 @@ def serve(demo: Any, app: Any) -> None:
     close_off(demo)
     flags = import_module("modules.shared").cmd_opts
     if getattr(flags, "api", False) or getattr(flags, "nowebui", False):
-        from lib_ti.webui import rest
+        from lib_ti.webui.api import rest
 
         rest.add_routes(app, trainer().actions(), getattr(flags, "api_auth", None))
 

@@ -12,8 +12,8 @@ import torch
 from reference.webui import FAMILIES, write_families
 from test_webui import SMALL, generate
 
-from lib_ti.embedding.formats import safetensors_bytes
-from lib_ti.model.families import SD1, SD2, SDXL
+from lib_ti.embedding.write import safetensors_bytes
+from lib_ti.model.checkpoint.families import SD1, SD2, SDXL
 
 pytestmark = pytest.mark.browser
 TITLES = {"tiny-sd1": SD1.title, "tiny-sd2": SD2.title, "tiny-sdxl": SDXL.title}

@@ -158,7 +158,7 @@ def sdnext(folder, widths, file):
 def _tokenizer():
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(Path(__file__).resolve().parents[2] / "lib_ti" / "model" / "tokenizer")
+    return CLIPTokenizer.from_pretrained(Path(__file__).resolve().parents[2] / "lib_ti" / "model" / "prompt" / "clip_vocab")
 
 
 def comfyui(folder, widths, file):

@@ -19,14 +19,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lib_ti.embedding import formats
+from lib_ti.embedding import write
 from lib_ti.embedding.combine import combine
 from lib_ti.embedding.value import Embedding
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import Strand, guide
-from lib_ti.model.loading import open_checkpoint
-from lib_ti.model.tokens import FOLDER
+from lib_ti.model.prompt.tokenizer import FOLDER
 from reference.checkpoints import PREFIXES_OF, SIZES, Sizes, write_checkpoint
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -122,7 +122,7 @@ def theirs(family: str, path: Path, program: Path, python: Path) -> Answer:
         folder = Path(temporary)
         (folder / "embeddings").mkdir()
         for embedding in embeddings(family):
-            formats.save(embedding, "safetensors", folder / "embeddings" / f"{embedding.name}.safetensors")
+            write.save(embedding, "safetensors", folder / "embeddings" / f"{embedding.name}.safetensors")
         wanted = {
             "family": family, "checkpoint": str(path), "embeddings": str(folder / "embeddings"), "tokenizer": str(FOLDER),
             "steps": STEPS, "encoders": _encoders(family, sizes), "asked": ASKED, "frame_width": 32,

@@ -17,7 +17,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-TOKENIZER = Path(__file__).parents[2] / "lib_ti" / "model" / "tokenizer"
+TOKENIZER = Path(__file__).parents[2] / "lib_ti" / "model" / "prompt" / "clip_vocab"
 
 
 class Folder(NamedTuple):

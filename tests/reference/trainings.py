@@ -4,8 +4,8 @@ from pathlib import Path
 
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings import TrainSettings, parse
-from lib_ti.training.preflight import preflight
+from lib_ti.settings.train_settings import TrainSettings, parse
+from lib_ti.training.preflight.preflight import preflight
 
 
 def settings_for(checkpoint: Path, pictures: Path, folder: Path, **more: str) -> TrainSettings:

@@ -70,7 +70,7 @@ def _clip_folder(folder: Path, sizes: Sizes) -> Path:
     """CLIP's tokenizer and the sizes of a small text encoder, for transformers."""
     folder.mkdir(exist_ok=True)
     for file in ("vocab.json", "merges.txt"):
-        shutil.copy(Path(lib_ti.__file__).parent / "model" / "tokenizer" / file, folder)
+        shutil.copy(Path(lib_ti.__file__).parent / "model" / "prompt" / "clip_vocab" / file, folder)
     text = {
         "model_type": "clip_text_model", "hidden_act": "quick_gelu", "hidden_size": sizes.width,
         "num_hidden_layers": sizes.text_layers, "intermediate_size": 4 * sizes.width,

@@ -1,0 +1,20 @@
+"""Opening whatever a user names as a checkpoint or a VAE."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lib_ti.model.checkpoint import diffusers_folder, ldm
+from lib_ti.model.checkpoint.checkpoint import Checkpoint
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Understand a checkpoint file or a diffusers folder without reading its weights. Raises UnusableFile."""
+    return diffusers_folder.open_folder(path) if path.is_dir() else ldm.open_file(path)
+
+
+def with_vae(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """The checkpoint with another VAE: a file of either layout, or a diffusers folder. Raises UnusableFile."""
+    vae = diffusers_folder.vae_part(path) if path.is_dir() else ldm.open_vae(path, checkpoint)
+    return replace(checkpoint, vae=vae)

@@ -1,0 +1,244 @@
+"""Every option of a training, declared once.
+
+The command line, its help, the settings file and the documentation derive from the fields of `TrainSettings`: a field's
+type says how it is read, its `Option` what is allowed and how it is explained. Here values are checked one by one and
+against each other; what needs files to be looked at is checked in `training.preflight`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from lib_ti.errors import BadInput, Problem
+from lib_ti.settings.option import Option, Raw, plain, read, textual
+from lib_ti.settings.validation import CHECKS, clashes
+
+MEMORY_MODES = ("fast", "balanced", "low")
+"""How memory is saved, the one that needs the most first; see `model.economy`."""
+
+NAME_SLOT, WORDS_SLOT = "[name]", "[filewords]"
+"""What stands for the new word and for the picture's caption in templates, and for the word in preview prompts."""
+
+
+def _option(default: Any, help: str, section: str, **more: Any) -> Any:
+    return field(default=default, metadata={"option": Option(help, section, **more)})
+
+
+def _required(help: str, section: str, metavar: str) -> Any:
+    return field(metadata={"option": Option(help, section, metavar=metavar)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """One training, whole. None stands for "auto" wherever a number may be found out."""
+
+    images: Path = _required("folder of the pictures to learn from", "Pictures", "DIR")
+    name: str = _required("the new word, and the name of its file", "Word", "NAME")
+    kind: str = _option(
+        "subject",
+        "what the word stands for; chooses the prompts it is trained in",
+        "Word",
+        choices=("subject", "style", "negative"),
+    )
+    init_text: str = _option("object", "what it looks most like; its words are spread over the vectors", "Word")
+    init_random: bool = _option(False, "start from random vectors as long as the vocabulary's instead", "Word")
+    init_embedding: Path | None = _option(None, "start from this embedding file instead", "Word", metavar="FILE")
+    vectors: int = _option(
+        2, "how many tokens the word takes up: more hold more detail and leave less room", "Word",
+        unit="vectors", low=1, high=75,
+    )  # fmt: skip
+
+    steps: int = _option(500, "length of the training", "How long", unit="steps", low=1, high=1_000_000)
+
+    model: Path = _required("Stable Diffusion checkpoint (.safetensors, .ckpt) or diffusers folder", "Model", "FILE")
+    vae: Path | None = _option(None, "use this VAE instead of the checkpoint's own", "Model", metavar="FILE")
+    prediction: str = _option(
+        "auto",
+        "what the model predicts, if it is not told rightly by its files",
+        "Model",
+        choices=("auto", "epsilon", "v"),
+    )
+    zero_terminal_snr: str = _option(
+        "auto",
+        "whether the model was trained down to pure noise, if it is not told rightly by its files",
+        "Model",
+        choices=("auto", "yes", "no"),
+    )
+    clip_skip: int | None = _option(
+        None, "the text encoder's layer that is used, counted from the last, which is 1; auto: as the model's family does",
+        "Model", low=1, high=12,
+    )  # fmt: skip
+
+    resolution: int | None = _option(
+        None, "side of the training pictures; auto: what the checkpoint is made for", "Picture handling",
+        unit="pixels", low=64, high=4096,
+    )  # fmt: skip
+    buckets: bool = _option(False, "keep each picture's shape instead of cropping it to a square", "Picture handling")
+    flip: bool = _option(False, "show pictures mirrored half of the time", "Picture handling")
+    masks: bool = _option(
+        True, "let a picture's alpha or its NAME.mask.png say how much each place counts", "Picture handling"
+    )
+    captions: str = _option(
+        "auto",
+        "where captions come from; auto: txt if there are such files",
+        "Picture handling",
+        choices=("auto", "none", "txt", "file-name"),
+    )
+    template_file: Path | None = _option(
+        None, f"own prompts to train in, one a line, with {NAME_SLOT} and {WORDS_SLOT}", "Picture handling",
+        metavar="FILE",
+    )  # fmt: skip
+    shuffle_tags: bool = _option(False, "shuffle a caption's comma-separated tags at each use", "Picture handling")
+    tag_dropout: float = _option(
+        0.0, "share of a caption's tags left out at each use", "Picture handling", low=0, high=1
+    )
+    caption_dropout: float = _option(0.0, "share of uses without the caption", "Picture handling", low=0, high=1)
+
+    learning_rate: str = _option(
+        "auto", "0.005, or AUTOMATIC1111's 0.005:100, 1e-3:1000 (rate:last step)", "Learning", metavar="RATE"
+    )
+    learning_rate_2: str = _option(
+        "auto", "for the second text encoder; auto: the same", "Learning", metavar="RATE", families=("sdxl",)
+    )
+    train_encoders: str = _option(
+        "both",
+        "of the two text encoders, those the word is learned for; for the other it stays what it starts from",
+        "Learning",
+        choices=("both", "clip_l", "clip_g"),
+        families=("sdxl",),
+    )
+    lr_schedule: str = _option(
+        "auto",
+        "how a single rate falls over the training; auto: cosine",
+        "Learning",
+        choices=("auto", "constant", "linear", "cosine"),
+    )
+    warmup_steps: int = _option(0, "steps in which the rate rises from zero", "Learning", unit="steps", low=0, high=1e6)
+    batch_size: int = _option(1, "pictures at a time", "Learning", unit="pictures", low=1, high=1024)
+    gradient_accumulation: int = _option(
+        1, "batches added up for one step: a larger batch without its memory", "Learning",
+        unit="batches", low=1, high=1024,
+    )  # fmt: skip
+    weight_decay: float = _option(0.0, "AdamW's pull of the vectors toward zero", "Learning", low=0, high=10)
+    clip: str = _option(
+        "none", "limit the gradient's norm or each of its values", "Learning", choices=("none", "norm", "value")
+    )
+    clip_at: float = _option(1.0, "the limit", "Learning", low=1e-12, high=1e12)
+    seed: int = _option(0, "the same seed gives the same training", "Learning", low=0, high=2**63 - 1)
+
+    device: str = _option("auto", "auto, cpu, or a card such as cuda:0", "Memory")
+    precision: str = _option(
+        "auto",
+        "the frozen model's numbers; auto: what the device does best",
+        "Memory",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    acceleration: str = _option(
+        "auto",
+        "how steps are computed sooner, to the same result but for rounding; arranged: on a CPU, with a second copy of many "
+        "weights in memory; graphs: on a card, all of a step's work handed to it at once; auto: what the machine gains by",
+        "Memory",
+        choices=("auto", "none", "arranged", "graphs"),
+    )
+    memory: str = _option(
+        "auto",
+        "what is done to need less memory; balanced: compute parts twice, about a third longer; low: keep the frozen model in "
+        "8 bits too, which changes the result a little; auto: the first that fits into a card's free memory, on a CPU fast",
+        "Memory",
+        choices=("auto", *MEMORY_MODES),
+    )
+    gradient_checkpointing: bool = _option(False, "the same as --memory balanced, at the least", "Memory")
+    latent_cache_mb: int = _option(
+        512, "encoded pictures kept in memory; more of them go to disk", "Memory", unit="MB", low=0, high=1_000_000
+    )
+
+    preview_every: int = _option(
+        100, "a preview each so many steps; 0: none", "Previews", unit="steps", low=0, high=1e6
+    )
+    preview_prompt: tuple[str, ...] = _option(
+        (),
+        f"prompt of a preview, with {NAME_SLOT}, in the WebUIs' notation; give it again for more",
+        "Previews",
+        metavar="P",
+    )
+    preview_negative_prompt: str = _option("", "what previews should not show", "Previews")
+    preview_seed: tuple[int, ...] = _option(
+        (1,), "seed of a preview; give it again for more", "Previews", low=0, high=2**32 - 1, metavar="N"
+    )
+    preview_sampler: str = _option(
+        "dpm++ 2m", "how previews are sampled", "Previews", choices=("dpm++ 2m", "euler", "euler a", "ddim")
+    )
+    preview_steps: int = _option(12, "sampling steps of a preview", "Previews", unit="steps", low=1, high=1000)
+    preview_guidance: float = _option(7.0, "how strictly previews follow their prompt", "Previews", low=0, high=100)
+    preview_width: int | None = _option(None, "auto: the resolution", "Previews", unit="pixels", low=64, high=4096)
+    preview_height: int | None = _option(None, "auto: the resolution", "Previews", unit="pixels", low=64, high=4096)
+
+    out: Path = _required("folder that the finished embedding goes to", "Saving", "DIR")
+    runs_dir: Path = _option(Path("textual_inversion"), "folder that runs are kept in", "Saving", metavar="DIR")
+    overwrite: bool = _option(False, "replace an embedding of that name", "Saving")
+    snapshot_every: int = _option(
+        100, "keep the vectors each so many steps; 0: none", "Saving", unit="steps", low=0, high=1e6
+    )
+
+    @property
+    def global_batch(self) -> int:
+        """Pictures per step."""
+        return self.batch_size * self.gradient_accumulation
+
+    @property
+    def memory_modes(self) -> tuple[str, ...]:
+        """The modes that may be chosen from, the one to be preferred first."""
+        allowed = MEMORY_MODES[int(self.gradient_checkpointing) :]
+        if self.memory == "auto":
+            return allowed
+        return (self.memory if self.memory in allowed else allowed[0],)
+
+    def to_json(self) -> dict[str, Any]:
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> TrainSettings:
+        """The settings of a stored run. Options it does not know are passed over; bad values raise BadInput."""
+        settings, problems = parse({k: textual(v) for k, v in record.items() if k in TYPES and v is not None})
+        if problems:
+            raise BadInput(problems)
+        return settings
+
+
+OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in dataclasses.fields(TrainSettings)}
+TYPES: dict[str, Any] = get_type_hints(TrainSettings)
+REQUIRED = tuple(f.name for f in dataclasses.fields(TrainSettings) if f.default is dataclasses.MISSING)
+DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainSettings) if f.name not in REQUIRED}
+CHANGEABLE = frozenset({"steps", "device", "memory", "gradient_checkpointing", "batch_size", "gradient_accumulation"})
+"""What may differ when a run goes on: it trades memory for time and changes nothing else, but for the low mode's rounding."""
+
+
+def parse(raw: Mapping[str, Raw]) -> tuple[TrainSettings, list[Problem]]:
+    """Settings from text, and everything that is wrong with them.
+
+    An option with a problem has its default in the result (an empty path or text where there is none), so that the
+    others can still be checked against files; nobody may train on settings that have problems.
+    """
+    values: dict[str, Any] = {**{name: TYPES[name]() for name in REQUIRED}, **DEFAULTS}
+    problems = [Problem(name, "is missing") for name in REQUIRED if name not in raw]
+    for name, given in raw.items():
+        try:
+            value = read(TYPES[name], OPTIONS[name], given)
+            if name in CHECKS and value is not None:
+                CHECKS[name](value)
+        except ValueError as error:
+            problems.append(Problem(name, str(error)))
+        else:
+            values[name] = value
+    settings = TrainSettings(**values)
+    problems += clashes(settings, raw)
+    return settings, problems
+
+
+def flag(name: str) -> str:
+    """The command-line flag of an option."""
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,165 @@
+"""One training from its pictures to its embedding: load, encode, loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from threading import Event as Flag
+
+import torch
+
+from lib_ti.data import latent_cache
+from lib_ti.data.captions import Captioner
+from lib_ti.data.latent_cache import Encoded, Example, LatentCache
+from lib_ti.embedding import write
+from lib_ti.embedding.value import Embedding
+from lib_ti.errors import TrainingFailed
+from lib_ti.model.checkpoint.checkpoint import Checkpoint
+from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.memory.malloc import keeping
+from lib_ti.model.memory.modes import economise
+from lib_ti.model.memory.peak import begin_anew
+from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.speed.device import DTYPES, choose_device, mend_attention
+from lib_ti.settings.train_settings import MEMORY_MODES, TrainSettings
+from lib_ti.training import init_vectors
+from lib_ti.training.dataloader import BatchSource
+from lib_ti.training.loop import Loop
+from lib_ti.training.metadata import describe
+from lib_ti.training.oom_recovery import Relief, give_back
+from lib_ti.training.prediction_check import mistaken_prediction
+from lib_ti.training.preflight.resolve_auto import told_start
+from lib_ti.training.preview import Previews
+from lib_ti.training.recorder import Recorder
+from lib_ti.training.state import LossScaler, TrainState
+
+
+class Stopped(Exception):
+    """The training was stopped before its first step."""
+
+
+@dataclass
+class Session:
+    """A training of `settings`, in which nothing is "auto" any more, on the run's own copies of the pictures."""
+
+    settings: TrainSettings
+    checkpoint: Checkpoint
+    examples: Sequence[Example]
+    templates: Sequence[str]
+    initial: Embedding | None  # to start from, instead of the settings' words
+    recorder: Recorder
+    stopped: Callable[[], bool] = lambda: False
+    sample: Callable[[], bool] = lambda: False  # whether previews were asked for since it was called last
+
+    def run(self) -> bytes | None:
+        """Train, or go on from the recorder's saved state. The finished embedding file, or None if stopped before its end."""
+        with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
+            done = Flag()
+            try:
+                return self._run(lambda: pool.submit(self.checkpoint.sha256, done.is_set))
+            except Stopped:
+                return None
+            finally:
+                done.set()
+
+    def _run(self, hashing: Callable[[], Future[str]]) -> bytes | None:
+        """`hashing` begins to compute the checkpoint's hash, some seconds of a large file."""
+        s, recorder, device = self.settings, self.recorder, choose_device(self.settings.device)
+        # on a CPU its seconds would be taken from the encoding of the pictures
+        digest = hashing() if device.type != "cpu" else None
+        relief = Relief(s, recorder)
+        relief.choose(self.checkpoint, device)
+        mend_attention(device, s.precision)
+
+        def load() -> StableDiffusion:
+            loaded = StableDiffusion.load(self.checkpoint, DTYPES[s.precision], device, packed=relief.mode == "low")
+            economise(loaded, relief.mode)
+            if relief.settings.acceleration == "graphs":
+                loaded.use_graphs()
+            elif relief.settings.acceleration == "arranged" and relief.mode == MEMORY_MODES[0]:
+                loaded.arrange()
+            return loaded
+
+        model = relief.attempt(load, None)
+        begin_anew()
+        cache = LatentCache(recorder.scratch, s.latent_cache_mb << 20)
+        try:
+            relief.attempt(lambda: self._encode(model, cache), model)
+            if not s.preview_every:
+                model.vae = None  # its work is done
+                give_back()
+            state = self._state(model)
+            loop = self._loop(model, cache, state, digest or hashing(), relief)
+            relief.attempt(lambda: self._look(model, loop), model)
+            if not loop.run():
+                return None
+            recorder.event("saving", step=state.step)
+            return loop.pack(state)
+        finally:
+            cache.close()
+
+    def _encode(self, model: StableDiffusion, cache: LatentCache) -> None:
+        """Each picture once, and mirrored if that is asked for."""
+        roomy = model.device.type == "cpu" and not model.makes_room
+        with model.vae_at_hand(), keeping() if roomy else nullcontext():
+            for i, view in enumerate(latent_cache.views(self.examples, model.factor)):
+                if self.stopped():
+                    raise Stopped
+                for mirrored in (False, True) if self.settings.flip else (False,):
+                    seen = view.mirrored if mirrored else view
+                    mean, deviation = model.encode_pictures(seen.pixels)
+                    if not bool(torch.isfinite(mean).all()):
+                        name = self.examples[i].path.name
+                        raise TrainingFailed(
+                            f"the VAE gives no numbers for {name}; try --precision fp32 or another --vae"
+                        )
+                    cache.put(i, mirrored, Encoded(mean[0].cpu(), deviation[0].cpu(), seen.weight))
+                self.recorder.event("encoding", done=i + 1, images=len(self.examples))
+
+    def _state(self, model: StableDiffusion) -> TrainState:
+        s = self.settings
+        begun = init_vectors.begin(s, model.token_tables(), model.vocabulary, self.initial)
+        first = {encoder: vectors.to(model.device) for encoder, vectors in begun.items()}
+        trained = first.keys() if s.train_encoders == "both" or len(first) == 1 else {s.train_encoders}
+        scaler = LossScaler(active=s.precision == "fp16")
+        state = TrainState.begin(first, s.weight_decay, scaler, trained)
+        if self.recorder.saved_state:
+            state.restore(self.recorder.saved_state)
+        return state
+
+    def _look(self, model: StableDiffusion, loop: Loop) -> None:
+        """Before the first step, at whether the checkpoint predicts what it is trained for."""
+        if loop.state.step or self.stopped():
+            return
+        pictures = next(loop.source.steps(0, self.settings.global_batch))
+        if doubt := mistaken_prediction(model, loop.source, pictures, loop.state.vectors):
+            self.recorder.event("warning", message=doubt)
+
+    def _loop(
+        self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str], relief: Relief
+    ) -> Loop:
+        s = self.settings
+        word = Word(s.name, 0, s.vectors)
+        source = BatchSource(
+            examples=self.examples,
+            cache=cache,
+            captioner=Captioner(s.name, self.templates, s.shuffle_tags, s.tag_dropout, s.caption_dropout),
+            vocabulary=model.vocabulary,
+            word=word,
+            seed=s.seed,
+            flip=s.flip,
+            times=model.noise.steps,
+        )
+
+        def pack(state: TrainState) -> bytes:
+            vectors = {name: value.detach().float().cpu() for name, value in state.vectors.items()}
+            metadata = describe(relief.settings, self.checkpoint, model.noise, digest.result(), state.step)
+            if self.initial:
+                widths = self.checkpoint.widths_by_encoder
+                metadata["start"] = told_start(s, self.checkpoint, self.initial.fitted(widths))
+            return write.portable(Embedding(s.name, vectors, metadata))
+
+        previews = Previews(s, model, word, self.recorder, self.stopped)
+        return Loop(s, model, state, source, previews, self.recorder, pack, relief, self.stopped, self.sample)

@@ -1,0 +1,128 @@
+"""From what stands in the form to what is asked of the trainer, and back; and in which words a problem is told."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lib_ti.errors import Problem
+from lib_ti.settings.option import Raw
+from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, TYPES, TrainSettings, flag
+from lib_ti.webui.hosts.host import Host
+from lib_ti.webui.ui import form as fields
+
+PRESETS: dict[str, dict[str, str]] = {
+    "quick": {"steps": "200", "learning_rate": "auto", "vectors": "2", "batch_size": "1"},
+    "balanced": {"steps": "500", "learning_rate": "auto", "vectors": "2", "batch_size": "1"},
+    "thorough": {"steps": "1500", "learning_rate": "0.003", "vectors": "4", "batch_size": "2"},
+}
+"""What the presets set; the learning rates are those of Stable Diffusion 1 and 2, see `presets_for`."""
+
+Named = Callable[[str], Path | None]
+"""Gives the file of the embedding in the WebUI's folder that goes by a name."""
+
+_FLAG = re.compile(r"--[a-z][a-z-]+")
+
+
+def presets_for(learning_rate: float) -> dict[str, dict[str, str]]:
+    """The presets for a family whose "auto" is `learning_rate`: rates are halved with it."""
+    scale = learning_rate / 0.005
+    return {
+        name: {**values, "learning_rate": _scaled(values["learning_rate"], scale)} for name, values in PRESETS.items()
+    }
+
+
+def preset_of(form: Mapping[str, Any], presets: Mapping[str, Mapping[str, str]]) -> str:
+    """The preset whose values the form holds, or "custom"."""
+    for name, values in presets.items():
+        if all(_same(form.get(option), value, option) for option, value in values.items()):
+            return name
+    return "custom"
+
+
+def raw_settings(
+    form: Mapping[str, Any], host: Host, images: Path, named: Named
+) -> tuple[dict[str, Raw], list[Problem]]:
+    """What `settings.parse` takes, with what the server decides; and what a browser may not ask for."""
+    raw: dict[str, Raw] = {}
+    problems = []
+    allowed = {*fields.offered(host.hides_paths), *fields.ABSORBED}
+    for name, value in form.items():
+        if name not in TYPES or name in fields.SERVER_DECIDES:
+            continue
+        if name not in allowed:
+            if value:
+                problems.append(Problem(name, "this WebUI does not let the browser name its files"))
+            continue
+        if (given := _given(name, value)) is not None:
+            raw[name] = given
+    raw |= {"images": str(images), "out": str(host.embeddings), "runs_dir": str(host.runs), "device": host.device()}
+    raw.setdefault("name", "")
+    if raw.get("precision", "auto") == "auto":
+        raw["precision"] = host.precision()
+    if "init_embedding" in raw:
+        raw["init_embedding"] = str(_embedding(str(raw["init_embedding"]), host.embeddings, named))
+    if checkpoint := host.selected():
+        raw["model"] = str(checkpoint.path)
+    if vae := host.vae():
+        raw["vae"] = str(vae)
+    return raw, problems
+
+
+def form_of(settings: TrainSettings, hides_paths: bool) -> dict[str, str | bool]:
+    """What the form holds for the settings of a run; what was "auto" in it stays what it became."""
+    shown = {name: fields.text_of(getattr(settings, name)) for name in fields.offered(hides_paths) if name in TYPES}
+    least = {"memory": settings.memory_modes[0]} if settings.gradient_checkpointing else {}
+    return {**shown, **least, "overwrite": False}
+
+
+def in_form_words(problem: Problem) -> Problem:
+    """A problem in terms of the form's labels instead of the command line's flags."""
+    return Problem(problem.option, translated(problem.message))
+
+
+def translated(text: str) -> str:
+    """A sentence with the form's labels for flags."""
+    names = {flag(name): name for name in OPTIONS}
+    return _FLAG.sub(lambda m: f"“{fields.label(names[m[0]])}”" if m[0] in names else m[0], text)
+
+
+def _given(name: str, value: Any) -> Raw | None:
+    """A field's value as an option takes it; None where the field is empty and the option has a default."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (list, tuple)):
+        texts = [str(item).strip() for item in value]
+    elif isinstance(DEFAULTS.get(name), tuple):
+        texts = str(value or "").splitlines()
+    else:
+        text = "" if value is None else str(value).strip()
+        return text if text or name in ("init_text", "preview_negative_prompt") else None
+    if TYPES[name] == tuple[int, ...]:
+        texts = [number for text in texts for number in re.split(r"[\s,;]+", text)]
+    kept = [text.strip() for text in texts if text.strip()]
+    return kept or None
+
+
+def _embedding(text: str, folder: Path, named: Named) -> Path:
+    """An embedding by its name in the WebUI's folder, by its file there, or by its path."""
+    if re.search(r"[\\/]", text):
+        return Path(text)
+    if os.path.isfile(folder / text):  # noqa: PTH113 - Path's own raises for names that are too long
+        return folder / text
+    return named(text) or Path(text)
+
+
+def _scaled(rate: str, scale: float) -> str:
+    return rate if rate == "auto" else f"{float(rate) * scale:g}"
+
+
+def _same(value: Any, preset: str, option: str) -> bool:
+    text = str(value if value is not None else "").strip().casefold() or fields.text_of(DEFAULTS.get(option, ""))
+    try:
+        return float(text) == float(preset)
+    except (TypeError, ValueError):
+        return text == preset

@@ -1,0 +1,176 @@
+"""The tab: where each field stands, and the empty places that the page's JavaScript fills.
+
+What changes while a training goes on (status, pictures, previews, chart, earlier runs) is drawn by the scripts in
+`javascript/` from what the trainer reports, so that nothing flickers and a reload finds it all again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any, Protocol
+
+import gradio as gr
+
+from lib_ti.webui.api import bridge
+from lib_ti.webui.ui.form import PRESETS, Form
+
+HEADER = """
+<div class="tinv-header" id="tinv_header">
+  <div>
+    <h2>Teach the model a new word from 3–30 pictures.</h2>
+    <p>Pictures stay on this computer. Ask before using photos of people.</p>
+  </div>
+  <button type="button" class="tinv-button" id="tinv_example">Fill in an example</button>
+</div>
+"""
+
+PICTURES = """
+<div class="tinv-box" id="tinv_images">
+<h3><span class="tinv-number">1</span><span>Pictures</span></h3>
+<label class="tinv-drop" id="tinv_drop">
+  <input type="file" multiple accept="image/*,.txt" aria-describedby="tinv_drop_hint">
+  <span class="tinv-drop-title">Drop pictures here, or click to choose</span>
+  <span class="tinv-hint" id="tinv_drop_hint">4 is enough to start. Same thing in every picture; \
+change background, light and angle.</span>
+</label>
+<div class="tinv-note" id="tinv_pictures_note"></div>
+<ul class="tinv-pictures" id="tinv_pictures_list" aria-label="Your pictures"></ul>
+<div class="tinv-row tinv-small">
+  {folder}
+  <button type="button" class="tinv-link" id="tinv_clear" hidden>Remove all pictures</button>
+</div>
+</div>
+"""
+
+FOLDER = """
+<details class="tinv-folder" id="tinv_folder">
+  <summary>Use a folder on the server</summary>
+  <div class="tinv-row">
+    <input type="text" id="tinv_folder_path" aria-label="Folder on the server" placeholder="Folder on the server">
+    <button type="button" class="tinv-button" id="tinv_folder_add">Add its pictures</button>
+  </div>
+</details>
+"""
+
+RUN = """
+<div class="tinv-box" id="tinv_run">
+<div id="tinv_status">
+  <div class="tinv-status" data-state="idle" data-step="0">
+    <div class="tinv-status-line">
+      <span class="tinv-state-mark" aria-hidden="true"></span><span id="tinv_status_text">Ready</span>
+    </div>
+    <div class="tinv-facts" id="tinv_facts"></div>
+    <div class="tinv-note" id="tinv_status_note"></div>
+  </div>
+</div>
+<div id="tinv_progress" class="tinv-progress" role="progressbar" aria-label="Training" aria-valuemin="0"
+  aria-valuemax="100" aria-valuenow="0"><div class="tinv-progress-bar"></div></div>
+<div class="tinv-unseen" id="tinv_announce" aria-live="polite"></div>
+<div id="tinv_result" class="tinv-card" hidden></div>
+<div id="tinv_previews_gallery" class="tinv-previews"></div>
+<details class="tinv-details" id="tinv_details">
+  <summary>Details</summary>
+  <div id="tinv_loss"></div>
+  <div id="tinv_log"></div>
+</details>
+</div>
+"""
+
+SEEN = """
+<details class="tinv-details" id="tinv_seen">
+  <summary>What the trainer sees</summary>
+  <div id="tinv_sequence"></div>
+  <div id="tinv_crops"></div>
+</details>
+"""
+
+ADVANCED = ("Picture handling", "Learning", "Memory", "Previews", "Saving", "Word", "Model")
+"""The sections of the folded part; the last two hold what is left over from the visible part."""
+
+
+class Host(Protocol):
+    """What the tab asks of the WebUI."""
+
+    @property
+    def hides_paths(self) -> bool: ...
+
+
+class Trainer(Protocol):
+    """What the tab asks of the trainer: the actions it offers to the page, and where it runs."""
+
+    @property
+    def host(self) -> Host: ...
+    def actions(self) -> Mapping[str, bridge.Action]: ...
+
+
+def build(trainer: Trainer) -> Any:
+    """The whole tab, as the `gr.Blocks` that `on_ui_tabs` takes."""
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        form = Form(trainer.host.hides_paths)
+        _html(HEADER)
+        with gr.Row(elem_id="tinv_columns"):
+            with gr.Column(scale=1, min_width=320, elem_id="tinv_left"):
+                preset = _left(form, trainer.host.hides_paths)
+            with gr.Column(scale=1, min_width=320, elem_id="tinv_right"):
+                _html(RUN)
+        _html('<section id="tinv_earlier"><h3>Earlier runs</h3><div id="tinv_runs"></div></section>')
+        gr.HTML(f'<div id="tinv_schema" data-schema="{escape(form.schema())}"></div>', elem_classes=["tinv-hidden"])
+        _connect([*form.fields().values(), preset])
+        bridge.endpoint(trainer.actions())
+    return blocks
+
+
+def _left(form: Form, hides_paths: bool) -> Any:
+    _html(PICTURES.format(folder="" if hides_paths else FOLDER))
+    with gr.Column(elem_id="tinv_word", elem_classes=["tinv-part"]):
+        _html('<h3><span class="tinv-number">2</span><span>Word</span></h3>')
+        form.add("name")
+        _html('<div id="tinv_name_note" class="tinv-note" role="status"></div>')
+        form.add("kind", "init_text")
+        _html('<div id="tinv_checkpoint" class="tinv-note" role="status"></div>')
+    with gr.Column(elem_id="tinv_length", elem_classes=["tinv-part"]):
+        _html('<h3><span class="tinv-number">3</span><span>How long</span></h3>')
+        preset = gr.Radio(
+            choices=list(PRESETS.values()), value=PRESETS["balanced"], label="How long", show_label=False,
+            elem_id="tinv_preset",
+        )  # fmt: skip
+        preset.do_not_save_to_config = True
+        _html('<div id="tinv_reset_note" class="tinv-note"></div>')
+        with gr.Row(elem_id="tinv_basics", elem_classes=["tinv-fields"]):
+            form.add("steps", "learning_rate", "vectors", "batch_size")
+    with gr.Accordion("Advanced", open=False, elem_id="tinv_advanced"):
+        _html(
+            '<div class="tinv-row"><input type="search" id="tinv_search" aria-label="Find a setting"'
+            ' placeholder="Find a setting"><button type="button" class="tinv-link" id="tinv_reset_all">Reset all</button></div>'
+            '<p class="tinv-note" id="tinv_search_note" role="status"></p>'
+        )
+        for title in ADVANCED:
+            with gr.Column(elem_classes=["tinv-group"]):
+                _html(f"<h4>{title}</h4>")
+                with gr.Row(elem_classes=["tinv-fields"]):
+                    form.add(*form.section(title))
+    _html(SEEN)
+    with gr.Column(elem_id="tinv_go"):
+        _html('<div id="tinv_estimate" role="status"></div>')
+        with gr.Row(elem_id="tinv_buttons"):
+            gr.Button("Train", variant="primary", elem_id="tinv_train")
+            gr.Button("Stop", variant="stop", elem_id="tinv_stop")
+            gr.Button("Sample now", elem_id="tinv_sample_now")
+            gr.Button("Resume", elem_id="tinv_resume")
+        _html('<div id="tinv_problems" role="alert"></div>')
+    return preset
+
+
+def _html(content: str) -> None:
+    """HTML whose ids are its own: gradio 3.41 gives an `elem_id` to two elements."""
+    gr.HTML(content, elem_classes=["tinv-plain"])
+
+
+def _connect(fields: list[Any]) -> None:
+    """Let the page read the fields, hear of changes to them, and set them."""
+    read, write = (gr.Button(visible=False, elem_id=f"tinv_{what}_fields") for what in ("read", "write"))
+    bridge.on(read.click, "(...values) => window.tinv.form.read(values)", fields)
+    bridge.on(write.click, "(...values) => window.tinv.form.write(values)", fields, fields)
+    for field in fields:
+        bridge.on(field.change, "() => window.tinv.form.changed()", [])
