@@ -211,10 +211,12 @@ def as_diffusers(checkpoint: Path, folder: Path) -> None:
         loaded: Any = network.load(dtype, torch.device("cpu"))
         loaded.save_pretrained(part / name)
     for name in texts:
-        shutil.copytree(ROOT / "lib_ti" / "model" / "prompt" / "clip_vocab", part / name.replace("text_encoder", "tokenizer"))
+        shutil.copytree(
+            ROOT / "lib_ti" / "model" / "prompt" / "clip_vocab", part / name.replace("text_encoder", "tokenizer")
+        )
     noise = opened.noise
     DDPMScheduler(
-        num_train_timesteps=noise.steps, beta_start=noise.first_beta, beta_end=noise.last_beta, clip_sample=False,
+        num_train_timesteps=noise.steps, beta_start=noise.beta_start, beta_end=noise.last_beta, clip_sample=False,
         beta_schedule="scaled_linear", prediction_type="v_prediction" if noise.prediction == "v" else "epsilon",
         rescale_betas_zero_snr=noise.zero_terminal_snr, steps_offset=1,
     ).save_pretrained(part / "scheduler")  # fmt: skip

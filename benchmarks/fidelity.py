@@ -26,7 +26,7 @@ import torch
 from lib_ti.embedding import write
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.practice.concepts import FOLDER, KINDS, MODEL, Examiner, Score
 from lib_ti.runs.execute import create, execute
 from lib_ti.settings.train_settings import flag, parse
@@ -80,7 +80,9 @@ def main() -> None:
         print(row(concept, "oracle", oracle, 1.0, None), flush=True)
         for seed in range(arguments.seeds):
             vectors, seconds = train(concept, seed, options)
-            score = examiner.score("learned-word", Word("learned-word", 0, len(vectors)), vectors, arguments.samples)
+            score = examiner.score(
+                "learned-word", Placeholder("learned-word", 0, len(vectors)), vectors, arguments.samples
+            )
             recovered = (start.loss - score.loss) / (start.loss - oracle.loss)
             shares.append(recovered)
             print(row(concept, f"seed {seed}", score, recovered, seconds), flush=True)

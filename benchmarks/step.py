@@ -28,7 +28,7 @@ from lib_ti.model.checkpoint.checkpoint import text_encoder
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory.peak import peak_mb
-from lib_ti.model.prompt.placeholder import Vocabulary, Word
+from lib_ti.model.prompt.placeholder import Placeholder, Vocabulary
 from lib_ti.model.prompt.text_encoder import PromptEncoder, TextEncoder
 from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
 from lib_ti.practice.concepts import MODEL
@@ -72,7 +72,9 @@ def source(model: StableDiffusion, resolution: int, factor: int) -> BatchSource:
     cache.put(0, False, Encoded(torch.zeros(shape), torch.ones(shape), None))
     examples = [Example(Path("made-up.png"), "", None, (resolution, resolution))]
     captioner = Captioner("my-mug", ["a photo of [name]"])
-    return BatchSource(examples, cache, captioner, model.vocabulary, Word("my-mug", 0, 2), 0, False, model.noise.steps)
+    return BatchSource(
+        examples, cache, captioner, model.vocabulary, Placeholder("my-mug", 0, 2), 0, False, model.noise.steps
+    )
 
 
 def measure(

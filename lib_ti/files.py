@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
-from lib_ti.settings import names
+from lib_ti.text import is_encodable
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def first_bytes(path: Path, count: int = 16) -> bytes:
         raise UnusableFile(path, "there is no such file")
     if not path.is_file():
         raise UnusableFile(path, "this is a device or a pipe, and no file")
-    if not names.readable(str(path)):
+    if not is_encodable(str(path)):
         raise UnusableFile(path, "its name, or that of its folder, is not valid Unicode; rename it")
     try:
         with path.open("rb") as file:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from reference.checkpoints import SIZES, config
 from safetensors.torch import save_file
-from test_pictures import png_header
+from test_images import png_header
 
 from lib_ti.cli import COMMANDS, main
 from lib_ti.formats.weights import open_weights

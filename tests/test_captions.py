@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lib_ti.data.captions import BUILT_IN, Captioner, load_templates
 from lib_ti.errors import UnusableFile
-from lib_ti.model.prompt.placeholder import PLAIN, Vocabulary, Word
+from lib_ti.model.prompt.placeholder import PLAIN, Placeholder, Vocabulary
 from lib_ti.training.dataloader import BatchSource
 
 
@@ -132,7 +132,7 @@ def vocabulary() -> Vocabulary:
 
 def source(vocabulary: Vocabulary, templates, name: str = "my-mug", count: int = 2, **options) -> BatchSource:
     captioner = Captioner(name, templates, **options)
-    return BatchSource((), None, captioner, vocabulary, Word(name, 0, count), seed=0, flip=False, times=1000)
+    return BatchSource((), None, captioner, vocabulary, Placeholder(name, 0, count), seed=0, flip=False, times=1000)
 
 
 def learned(prompt) -> list[int]:
@@ -176,7 +176,7 @@ def test_the_word_is_in_every_prompt(vocabulary, caption, template, count, shuff
 def test_a_caption_with_the_word_is_not_told_it_twice(vocabulary):
     prompt = source(vocabulary, ["a photo of [name]"]).prompt("a red My-Mug on a table", random.Random(0))
     assert learned(prompt) == [0, 1]
-    assert prompt == vocabulary.encode("a red my-mug on a table", [Word("my-mug", 0, 2)])
+    assert prompt == vocabulary.encode("a red my-mug on a table", [Placeholder("my-mug", 0, 2)])
 
 
 def test_parts_of_other_words_are_not_the_word(vocabulary):
@@ -185,7 +185,7 @@ def test_parts_of_other_words_are_not_the_word(vocabulary):
         "a catalog", random.Random(0)
     )
     assert learned(prompt) == [0]
-    assert prompt == vocabulary.encode("a photo of cat, a catalog", [Word("cat", 0, 1)])
+    assert prompt == vocabulary.encode("a photo of cat, a catalog", [Placeholder("cat", 0, 1)])
 
 
 def test_brackets_and_weights_are_ordinary_tokens(vocabulary):

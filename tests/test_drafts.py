@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from PIL.PngImagePlugin import PngInfo
-from test_pictures import png_header
+from test_images import png_header
 
 from lib_ti.data import images as reading
 from lib_ti.errors import TextualInversionError, UnusableFile
@@ -22,7 +22,7 @@ from lib_ti.webui.images.drafts import Drafts, uploaded
 from lib_ti.webui.images.thumbnails import Thumbnails
 
 DRAFT = "0123456789abcdef" * 2
-CONCEPTS = Path(reading.__file__).resolve().parents[2] / "practice" / "concepts"
+CONCEPTS = Path(reading.__file__).resolve().parents[1] / "practice" / "concepts"
 
 
 @pytest.fixture

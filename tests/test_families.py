@@ -17,7 +17,7 @@ from lib_ti.formats.weights import Weights
 from lib_ti.model.checkpoint import ldm
 from lib_ti.model.checkpoint.checkpoint import TOKEN_TABLE
 from lib_ti.model.checkpoint.inspect import describe
-from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Vocabulary
@@ -169,7 +169,7 @@ def test_features_of_a_folder_are_those_of_diffusers_sdxl(tmp_path, skip):
     assert not nothing.any()
     assert not nothing_pooled.any()
     blank = context_of(model, "").blank()
-    assert model.blank_empty
+    assert model.force_zeros_for_empty_prompt
     assert not blank.features.any()
     assert not blank.pooled.any()
 
@@ -223,7 +223,7 @@ def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch, fami
     parts = checkpoint.unet, checkpoint.vae, *checkpoint.text.values()
     assert [len(part.weights.shapes) for part in parts] == counts
     assert (checkpoint.widths, checkpoint.resolution) == (widths, resolution)
-    assert checkpoint.noise == Noise()
+    assert checkpoint.noise == NoiseSchedule()
     assert checkpoint.told == (family == "sdxl")
     assert describe(Path("model.safetensors")).resolution == resolution
     wide = open_checkpoint(Path("model-768-ema.safetensors"))
@@ -236,7 +236,7 @@ def test_a_yaml_tells_what_is_predicted(tmp_path, family, parameterization):
     sizes = replace(BOTH[family], vocabulary=500, parameterization=parameterization)
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", sizes))
     assert checkpoint.family.name == family
-    assert checkpoint.noise == Noise(prediction={"eps": "epsilon", "v": "v"}[parameterization])
+    assert checkpoint.noise == NoiseSchedule(prediction={"eps": "epsilon", "v": "v"}[parameterization])
     assert checkpoint.told
     assert checkpoint.resolution == describe(tmp_path / "model.safetensors").resolution == 64
 
@@ -262,16 +262,16 @@ def test_keys_and_metadata_tell_it_too(tmp_path, family, mark):
         params["model"]["params"] |= {"linear_start": 0.00085, "linear_end": 0.012}
     path.with_suffix(".yaml").write_text(yaml.safe_dump(params))
     save_file(load_file(path) | keys, path, metadata)
-    assert open_checkpoint(path).noise == Noise(prediction=prediction, zero_terminal_snr=ends)
+    assert open_checkpoint(path).noise == NoiseSchedule(prediction=prediction, zero_terminal_snr=ends)
     by_hand = open_checkpoint(path).adjusted("epsilon", "no").noise
-    assert by_hand == Noise()
+    assert by_hand == NoiseSchedule()
 
 
 def test_a_folder_tells_what_is_predicted(tmp_path):
     told = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     folder = write_sdxl_folder(tmp_path, scheduler=told)
     checkpoint = open_checkpoint(folder.path)
-    assert checkpoint.noise == Noise(prediction="v", zero_terminal_snr=True)
+    assert checkpoint.noise == NoiseSchedule(prediction="v", zero_terminal_snr=True)
     assert (checkpoint.family.name, checkpoint.resolution) == ("sdxl", 64)
     assert describe(folder.path).family is checkpoint.family
 
@@ -296,7 +296,7 @@ def test_where_nothing_tells_sd2_is_looked_at(files, predicts_v):
 
 
 def test_zero_terminal_snr_ends_in_pure_noise():
-    plain, stretched = Noise(), Noise(zero_terminal_snr=True)
+    plain, stretched = NoiseSchedule(), NoiseSchedule(zero_terminal_snr=True)
     assert float(stretched.alphas[-1]) == 0
     assert float(stretched.alphas[0]) == pytest.approx(float(plain.alphas[0]))
     picture, dots = noise(1, 4, 8, 8), noise(1, 4, 8, 9)[..., :8]

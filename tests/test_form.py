@@ -21,7 +21,7 @@ CONTRACT = {
 }  # fmt: skip
 
 
-class Trainer:
+class TrainingService:
     """Offers nothing; the tab is only looked at."""
 
     def __init__(self, hides_paths: bool = False) -> None:
@@ -33,7 +33,7 @@ class Trainer:
 
 def built(hides_paths=False):
     """The components of the tab."""
-    return list(tab.build(Trainer(hides_paths)).blocks.values())
+    return list(tab.build(TrainingService(hides_paths)).blocks.values())
 
 
 def ids(components):

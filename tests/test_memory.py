@@ -24,14 +24,14 @@ from lib_ti.model.memory import estimate, fp8, malloc, meta_memory, vae_tiling
 from lib_ti.model.memory import peak as memory
 from lib_ti.model.memory.estimate import Work
 from lib_ti.model.memory.modes import _lighten, economise, make_room
-from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import DTYPES
 from lib_ti.model.speed.prepacked_conv import can_arrange
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
-from lib_ti.runs.resume import reopen
+from lib_ti.runs.resume import resume
 from lib_ti.settings.train_settings import MEMORY_MODES, TrainSettings, parse
-from lib_ti.training.oom_recovery import is_shortage
+from lib_ti.training.oom_recovery import is_oom_error
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.training.preview import NO_ROOM
 
@@ -56,7 +56,7 @@ def load(checkpoint, mode: str | None = None, packed: bool = False) -> StableDif
 def gradients(model: StableDiffusion) -> list[torch.Tensor]:
     """Of the vectors, for a batch of two pictures; before them the prediction."""
     dice = torch.Generator().manual_seed(3)
-    word = Word("my-mug", 0, 2)
+    word = Placeholder("my-mug", 0, 2)
     tables = {
         name: torch.randn(2, table.shape[1], generator=dice) * 0.05 for name, table in model.token_tables().items()
     }
@@ -430,7 +430,7 @@ def test_then_come_eight_bits_and_then_a_sentence(tiny_checkpoint, pictures, tmp
     assert (folder.settings.memory, folder.settings.batch_size) == ("low", 1)
     assert len(warnings(folder)) == 3
     monkeypatch.undo()
-    reopen(folder, {})
+    resume(folder, {})
     assert execute(folder)  # a resume begins where this one ended
     assert folder.timeline().memory.data == {"mode": "low", "batch_size": 1, "acceleration": "none"}
     assert len(warnings(folder)) == 3
@@ -497,7 +497,7 @@ def test_previews_that_do_not_fit_are_left_out(tiny_checkpoint, pictures, tmp_pa
     ],
 )
 def test_what_is_a_want_of_memory(error, short):
-    assert is_shortage(error) is short
+    assert is_oom_error(error) is short
 
 
 def test_other_errors_are_not_swallowed(tiny_checkpoint, pictures, tmp_path, monkeypatch):
@@ -528,16 +528,16 @@ def test_a_peak_begins_anew(monkeypatch, tmp_path):
     large = torch.ones(1 << 26)  # 256 MB
     before = memory.peak_mb(torch.device("cpu"))
     del large
-    memory.begin_anew()
+    memory.reset_peak_memory()
     assert memory.peak_mb(torch.device("cpu")) < before - 200
     monkeypatch.setattr(memory, "_PEAK", tmp_path / "no" / "clear_refs")
-    memory.begin_anew()  # elsewhere nothing comes of it
+    memory.reset_peak_memory()  # elsewhere nothing comes of it
 
 
 def test_what_is_freed_is_given_back_some_at_a_time(monkeypatch):
     given = []
     monkeypatch.setattr(malloc, "trim", lambda: given.append(1))
-    sweep = malloc.Sweep()
+    sweep = malloc.TrimAfter()
     for _ in range(8):
         sweep.freed(malloc.AT_A_TIME // 4)
     assert len(given) == 2

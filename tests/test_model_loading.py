@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from lib_ti.formats.weights import Weights, open_weights
 from lib_ti.model.checkpoint import ldm
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
-from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import PLAIN, Prompt
@@ -156,7 +156,7 @@ def test_what_the_yaml_tells(tmp_path):
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", sizes))
     assert (checkpoint.family.name, checkpoint.widths, checkpoint.prompt_length) == ("sd1", (64,), 77)
     assert checkpoint.resolution == 8 * 16
-    assert checkpoint.noise == Noise(1000, 0.00085, 0.012, "v")
+    assert checkpoint.noise == NoiseSchedule(1000, 0.00085, 0.012, "v")
     assert checkpoint.adjusted().noise.prediction == "v"
     assert checkpoint.adjusted("epsilon").noise.prediction == "epsilon"
 
@@ -193,7 +193,7 @@ def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch):
     checkpoint = open_checkpoint(Path("v1-5-pruned-emaonly.safetensors"))
     parts = checkpoint.unet, checkpoint.vae, checkpoint.text["clip_l"]
     assert [len(part.weights.shapes) for part in parts] == [686, 248, 196]
-    assert (checkpoint.widths, checkpoint.resolution, checkpoint.noise) == ((768,), 512, Noise())
+    assert (checkpoint.widths, checkpoint.resolution, checkpoint.noise) == ((768,), 512, NoiseSchedule())
 
 
 # --- another VAE ---------------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_a_folder_computes_what_diffusers_saved(tmp_path, saving):
 def test_a_folder_tells_what_it_predicts(tmp_path):
     folder = write_folder(tmp_path, vocabulary=500, scheduler={"prediction_type": "v_prediction"})
     checkpoint = open_checkpoint(folder.path)
-    assert checkpoint.noise == Noise(prediction="v")
+    assert checkpoint.noise == NoiseSchedule(prediction="v")
     assert (checkpoint.widths, checkpoint.resolution) == ((64,), 64)
 
 

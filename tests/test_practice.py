@@ -10,7 +10,7 @@ from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
-from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.sampling import sample
 from lib_ti.practice import judge
 from lib_ti.practice.concepts import FOLDER, KINDS, MODEL, PICTURES, SAMPLING, Examiner, scenes
@@ -102,7 +102,7 @@ def test_a_short_training_learns_a_word(model, tmp_path):
     _, vectors = train(tmp_path, steps="100", batch_size="4")
     examiner = Examiner(model, "coin", pictures=16)
     start, own = examiner.loss("object"), examiner.loss(examiner.oracle)
-    learned = examiner.loss("my-coin", Word("my-coin", 0, len(vectors)), vectors)
+    learned = examiner.loss("my-coin", Placeholder("my-coin", 0, len(vectors)), vectors)
     assert own < start
     assert (start - learned) / (start - own) > 0.5
 

@@ -18,10 +18,10 @@ from test_loaders import loader
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner, weighted
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.guidance import Guidance, Strand, guide, said
+from lib_ti.model.guidance import Guidance, ScheduledPrompt, guide, said
 from lib_ti.model.prompt.attention import pieces
 from lib_ti.model.prompt.chunks import BACKTRACK, COMMA, chunks, empty_chunk, mentioned
-from lib_ti.model.prompt.placeholder import PLAIN, Named, Vocabulary, Word
+from lib_ti.model.prompt.placeholder import PLAIN, Placeholder, PlaceholderMatcher, Vocabulary
 from lib_ti.model.prompt.schedule import parts, stages, without_comments
 from lib_ti.model.prompt.text_encoder import Context
 from lib_ti.model.prompt.tokenizer import CLIP, END, OPENCLIP, START, tokenizer
@@ -147,7 +147,7 @@ def test_two_dialects():
 @example("cat, " + "my-mug " * 50, CLIP, 75)
 @example("\ud800", OPENCLIP, 75)
 def test_chunks_are_whole(text, dialect, room):
-    found = chunks(text, Named([Word("my-mug", 5, 4)]), dialect, room)
+    found = chunks(text, PlaceholderMatcher([Placeholder("my-mug", 5, 4)]), dialect, room)
     assert found
     for chunk in found:
         assert len(chunk.ids) == len(chunk.rows) == len(chunk.weights) == room + 2
@@ -157,19 +157,19 @@ def test_chunks_are_whole(text, dialect, room):
 
 
 def test_a_short_prompt_is_one_chunk_like_a_plain_one():
-    word = Word("my-word", 3, 2)
-    (found,) = chunks("a photo of my-word here", Named([word]))
+    word = Placeholder("my-word", 3, 2)
+    (found,) = chunks("a photo of my-word here", PlaceholderMatcher([word]))
     plain = Vocabulary().encode("a photo of my-word here", [word])
     assert (found.ids, found.rows, set(found.weights)) == (plain.ids, plain.rows, {1.0})
-    (strong,) = chunks("a photo of (my-word:1.5) here", Named([word]))
+    (strong,) = chunks("a photo of (my-word:1.5) here", PlaceholderMatcher([word]))
     assert (strong.ids, strong.rows) == (plain.ids, plain.rows)
     assert [row for row, weight in zip(strong.rows, strong.weights, strict=True) if weight == 1.5] == [3, 4]
-    assert chunks("", Named([])) == [empty_chunk()]
+    assert chunks("", PlaceholderMatcher([])) == [empty_chunk()]
 
 
 def words_of(text, **words):
     """How many tokens of each chunk are its own."""
-    named = Named(Word(name, 0, count) for name, count in words.items())
+    named = PlaceholderMatcher(Placeholder(name, 0, count) for name, count in words.items())
     return [sum(token != END for token in chunk.ids) - 1 for chunk in chunks(text, named)]
 
 
@@ -186,7 +186,7 @@ def test_where_chunks_end():
 
 def test_vectors_stay_where_they_were_when_their_words_move_on():
     """As in AUTOMATIC1111: the words behind the comma go to the next chunk, their vectors do not."""
-    first, second = chunks("cat " * 70 + ", mug dog dog dog dog dog", Named([Word("mug", 7, 1)]))
+    first, second = chunks("cat " * 70 + ", mug dog dog dog dog dog", PlaceholderMatcher([Placeholder("mug", 7, 1)]))
     assert first.rows[72] == 7
     assert first.ids[72] == END
     assert second.ids[1] == 0
@@ -194,8 +194,14 @@ def test_vectors_stay_where_they_were_when_their_words_move_on():
 
 
 def test_which_word_is_meant():
-    words = [Word("mug", 0, 1), Word("my-mug", 1, 1), Word("MUG", 2, 1), Word("mug", 3, 1), Word("", 4, 1)]
-    (chunk,) = chunks("Mug my-mug", Named(words))
+    words = [
+        Placeholder("mug", 0, 1),
+        Placeholder("my-mug", 1, 1),
+        Placeholder("MUG", 2, 1),
+        Placeholder("mug", 3, 1),
+        Placeholder("", 4, 1),
+    ]
+    (chunk,) = chunks("Mug my-mug", PlaceholderMatcher(words))
     assert [row for row in chunk.rows if row != PLAIN] == [2, 1], "the first of those spelt alike, once replaced"
     assert mentioned(["a (my-mug:2)", "x"], ["mug", "my-mug", "cup", ""]) == {"mug", "my-mug"}
     assert not mentioned(["my-(mug:2)"], ["my-mug"])
@@ -293,7 +299,17 @@ def test_a_prompt_changes_behind_its_step(model, conditioner):
 
 def test_an_end_that_has_passed_holds_no_more():
     context = Context(torch.arange(3.0)[:, None, None])
-    assert [int(Strand(context, [2, 5, 9]).at(step).features) for step in range(9)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert [int(ScheduledPrompt(context, [2, 5, 9]).at(step).features) for step in range(9)] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+        2,
+        2,
+        2,
+    ]
 
 
 def test_contexts_are_in_the_networks_precision(model):

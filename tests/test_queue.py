@@ -22,7 +22,7 @@ from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.settings.train_settings import parse
 from lib_ti.training.preflight.preflight import preflight
-from lib_ti.webui.hosts.gpu_handover import Lending
+from lib_ti.webui.hosts.gpu_handover import GpuHandover
 from lib_ti.webui.hosts.host import CheckpointChoice
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -187,7 +187,7 @@ def host(tmp_path):
 
 @pytest.fixture
 def lending(host):
-    return Lending(host)
+    return GpuHandover(host)
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def test_many_clicks_at_once_lose_none(queue, run, is_over):
 
 def test_only_the_first_keeps_a_warm_process(queue, run, is_over):
     first, second = run("one", steps=ENDLESS), run("two")
-    warm = [children.Child({"run": str(folder.path)}) for folder in (first, second)]
+    warm = [children.Worker({"run": str(folder.path)}) for folder in (first, second)]
     for child in warm:
         child.answer()
     queue.add(Job(first, child=warm[0]))
@@ -307,7 +307,7 @@ def test_stopping_what_was_never_there(queue, tmp_path):
 @pytest.mark.parametrize("warm", [False, True])
 def test_stopping_while_the_host_generates(queue, run, host, ended, lending, warm):
     folder = run()
-    child = children.Child({"run": str(folder.path)}) if warm else None
+    child = children.Worker({"run": str(folder.path)}) if warm else None
     if child:
         child.answer()
     with host.lock:
@@ -420,7 +420,7 @@ def test_libraries_that_greet_on_standard_output_are_passed_over(queue, run, is_
 def test_a_host_that_cannot_lend_keeps_its_lock_and_its_memory(queue, run, host, is_over, warm):
     first, second = run("one"), run("two")
     host.fails = {"lend"}
-    child = children.Child({"run": str(first.path)}) if warm else None
+    child = children.Worker({"run": str(first.path)}) if warm else None
     if child:
         child.answer()
     queue.add(Job(first, child=child))

@@ -14,7 +14,7 @@ RUN = "my-mug/2024-05-01T12-00-00"
 AT = f"/tinv/v1/runs/{RUN}"
 
 
-class Trainer:
+class TrainingService:
     """What the actions were asked, and what they answer."""
 
     def __init__(self):
@@ -73,7 +73,7 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    return Trainer()
+    return TrainingService()
 
 
 def client_of(trainer, api_auth=None):

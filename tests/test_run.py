@@ -237,7 +237,7 @@ class TestCall:
         assert run.call([sys.executable, "-c", code]) == 128 + signal.SIGTERM
 
     def test_ctrl_c_waits_for_the_child(self, monkeypatch):
-        class Child:
+        class Worker:
             returncode = None
             waits = 0
 
@@ -247,7 +247,7 @@ class TestCall:
                     raise KeyboardInterrupt
                 self.returncode = 0
 
-        child = Child()
+        child = Worker()
         monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: child)
         with pytest.raises(KeyboardInterrupt):
             run.call(["anything"])

@@ -21,7 +21,7 @@ from lib_ti.embedding.combine import combine
 from lib_ti.embedding.value import Embedding
 from lib_ti.embedding.write import safetensors_bytes
 from lib_ti.errors import BadInput, UnusableFile
-from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.webui.standalone.host import PRACTICE, Standalone, Wanted, checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,7 +152,7 @@ class TestCheckpoints:
 def test_several_words_in_one_table():
     embeddings = [Embedding(name, {"clip_l": torch.full((n, 4), float(n))}) for name, n in (("a", 2), ("b", 3))]
     words, vectors = combine(embeddings, {"clip_l": 4}, torch.device("cpu"))
-    assert words == [Word("a", 0, 2), Word("b", 2, 3)]
+    assert words == [Placeholder("a", 0, 2), Placeholder("b", 2, 3)]
     assert vectors["clip_l"][:, 0].tolist() == [2, 2, 3, 3, 3]
     assert combine([], {"clip_l": 4}, torch.device("cpu"))[1]["clip_l"].shape == (0, 4)
 

@@ -19,7 +19,7 @@ from lib_ti.embedding import write
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.prompt.text_encoder import Context
 from lib_ti.model.speed.device import choose_precision
 from lib_ti.runs.execute import create, execute
@@ -48,7 +48,7 @@ def source(model, tmp_path) -> BatchSource:
         cache.put(i, False, Encoded(mean, torch.full_like(mean, 0.1), weight))
     examples = [Example(Path(f"{i}.png"), "", None, (64, 64)) for i in range(4)]
     captioner = Captioner("my-mug", ["a photo of [name]", "[name] on a table"])
-    return BatchSource(examples, cache, captioner, model.vocabulary, Word("my-mug", 0, 2), 7, False, 1000)
+    return BatchSource(examples, cache, captioner, model.vocabulary, Placeholder("my-mug", 0, 2), 7, False, 1000)
 
 
 def begin(model: StableDiffusion, scaler: LossScaler | None = None) -> TrainState:

@@ -21,7 +21,7 @@ from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import choose_precision
 from lib_ti.runs.execute import create, execute
 from lib_ti.settings.train_settings import TrainSettings
@@ -65,7 +65,7 @@ def source_for(model: StableDiffusion, folder: Path) -> BatchSource:
         cache.put(i, False, Encoded(mean, torch.full_like(mean, 0.1), None))
     pictures = [Example(Path(f"{i}.png"), "", None, (64, 64), original=(100 + 40 * i, 90)) for i in range(4)]
     captioner = Captioner("my-mug", ["a photo of [name]", "[name] on a table"])
-    return BatchSource(pictures, cache, captioner, model.vocabulary, Word("my-mug", 0, 2), 7, False, 1000)
+    return BatchSource(pictures, cache, captioner, model.vocabulary, Placeholder("my-mug", 0, 2), 7, False, 1000)
 
 
 def begin(model: StableDiffusion, settings: TrainSettings, trained: tuple[str, ...] | None = None) -> TrainState:
@@ -353,13 +353,13 @@ def test_a_model_trained_as_what_it_is_not_is_noticed(sdxl, files, pictures, tmp
     if meant in ("epsilon", "v"):
         model.unet = _Ideal(model, source.cache.get(0, False).mean[None], meant)
     vectors = begin(sdxl, settings_for(files["sdxl"], pictures, tmp_path)).vectors
-    found = prediction_check.mistaken_prediction(model, source, [0], vectors)
+    found = prediction_check.check_prediction_type(model, source, [0], vectors)
     assert (found is not None) == (meant not in (used, "neither", "nothing"))
     assert found is None or f"--prediction {meant}" in found
 
 
 def test_the_run_says_so(files, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("lib_ti.training.trainer.mistaken_prediction", lambda *_: "it predicts v")
+    monkeypatch.setattr("lib_ti.training.trainer.check_prediction_type", lambda *_: "it predicts v")
     monkeypatch.setattr("lib_ti.training.prediction_check.TOO_HIGH", 0.1)
     folder = run(settings_for(files["sdxl"], pictures, tmp_path))
     said = [event.data["message"] for event in folder.timeline().warnings]
@@ -410,7 +410,7 @@ def test_from_pictures_to_a_picture(files, pictures, tmp_path, family):
 
 def test_the_vectors_decide_what_is_seen(sdxl):
     """Both encoders' vectors reach the UNet, and the second one's its summary too."""
-    prompt = sdxl.vocabulary.encode("a my-mug", [Word("my-mug", 0, 1)])
+    prompt = sdxl.vocabulary.encode("a my-mug", [Placeholder("my-mug", 0, 1)])
     plain = {"clip_l": torch.zeros(1, 64), "clip_g": torch.zeros(1, 96)}
     before = sdxl.encode_prompts([prompt], plain)
     for name, (features, pooled) in {"clip_l": (True, False), "clip_g": (True, True)}.items():

@@ -10,7 +10,7 @@ from lib_ti import __version__
 from lib_ti.cli import tools, train, ui, work
 from lib_ti.cli.arguments import suggestion
 from lib_ti.errors import BadInput, RunBusy, TextualInversionError, UnusableFile
-from lib_ti.settings.names import printable
+from lib_ti.text import printable
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (train.train, "learn a new word from pictures"),

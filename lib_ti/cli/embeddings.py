@@ -19,6 +19,7 @@ from lib_ti.errors import BadInput, Problem
 from lib_ti.model.checkpoint.families import encoder_title
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.settings import names
+from lib_ti.text import printable
 
 
 def inspect(file: Path, model: Path | None, name: str | None, as_json: bool) -> int:
@@ -39,7 +40,7 @@ def _print(report: Report) -> None:
     embedding = report.embedding
     widths = " + ".join(map(str, embedding.widths))
     vectors = "1 vector" if embedding.count == 1 else f"{embedding.count} vectors"
-    name = names.printable(embedding.name)
+    name = printable(embedding.name)
     print(f"{name}: {vectors} of width {widths}, family {embedding.family}, for {made_for(embedding.widths)}")
     for encoder, found in report.encoders.items():
         mean = found.vocabulary_norm
@@ -54,7 +55,7 @@ def _print(report: Report) -> None:
     if embedding.metadata:
         print("metadata")
     for key, value in sorted(embedding.metadata.items()):
-        print(f"  {names.printable(key)}: {names.printable(value)}")
+        print(f"  {printable(key)}: {printable(value)}")
 
 
 @dataclass(frozen=True)
@@ -125,5 +126,5 @@ def _read(sources: Sequence[Path], name: str | None) -> Embedding:
         return joined(sources[0], sources[1], name)
     embedding, other = read_whole(sources[0], name)
     if other:
-        print(names.printable(f"with {other.name}, {SECOND_HALF}"), file=sys.stderr)
+        print(printable(f"with {other.name}, {SECOND_HALF}"), file=sys.stderr)
     return embedding

@@ -24,7 +24,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
 from lib_ti.model.sampling import Sampling, sample
 from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
-from lib_ti.settings.names import readable
+from lib_ti.text import is_encodable
 from lib_ti.training.preflight.output_paths import unwritable
 
 
@@ -53,7 +53,7 @@ class Request:
         guidance = check.number("guidance", values.guidance, float, 0, 100)
         skip = None if values.clip_skip == "auto" else int(check.number("clip_skip", values.clip_skip, int, 1, 12))
         for option in ("prompt", "negative_prompt"):
-            if not readable(getattr(values, option)):
+            if not is_encodable(getattr(values, option)):
                 problems.append(Problem(option, "is not readable text"))
         checkpoint = check.checkpoint(values.model, values.vae)
         if checkpoint:

@@ -37,13 +37,13 @@ def resume(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", metavar="DEVICE", help="another device than the one it began on")
     _add_json(parser)
     values = parser.read_strictly(arguments)
-    from lib_ti.runs.resume import reopen
+    from lib_ti.runs.resume import resume
 
     folder = RunFolder.open(values.run)
     given: dict[str, Raw] = {
         name: getattr(values, name) for name in ("steps", "device") if getattr(values, name) is not None
     }
-    if not reopen(folder, given):
+    if not resume(folder, given):
         done = folder.saved_step
         print(f"This run was finished at step {done}; --steps with a larger total trains it further.", file=sys.stderr)
         return 0

@@ -51,12 +51,12 @@ def work(arguments: Sequence[str]) -> int:
 def _prepare(request: dict[str, Any]) -> tuple[RunFolder, Sequence[str]]:
     """The run that is asked for: a new one from settings, or one that goes on."""
     from lib_ti.runs.execute import create
-    from lib_ti.runs.resume import reopen
+    from lib_ti.runs.resume import resume
     from lib_ti.training.preflight.preflight import preflight
 
     if "run" in request:
         folder = RunFolder.open(Path(request["run"]))
-        reopen(folder, request.get("changes", {}))
+        resume(folder, request.get("changes", {}))
         return folder, ()
     settings, problems = parse(request["settings"])
     plan = preflight(settings, problems)

@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from lib_ti.embedding.value import Embedding
-from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.prompt.placeholder import Placeholder
 
 Vectors = dict[str, torch.Tensor]
 
 
 def combine(
     embeddings: Sequence[Embedding], widths: Mapping[str, int], device: torch.device
-) -> tuple[list[Word], Vectors]:
+) -> tuple[list[Placeholder], Vectors]:
     """Each embedding's word, by its name, and for each text encoder in `widths` the vectors of all, (n, width).
 
     Each must fit, see `embedding.fit`.
     """
-    words: list[Word] = []
+    words: list[Placeholder] = []
     first = 0
     for embedding in embeddings:
-        words.append(Word(embedding.name, first, embedding.count))
+        words.append(Placeholder(embedding.name, first, embedding.count))
         first += embedding.count
     fitted = [embedding.fitted(widths) for embedding in embeddings]
     return words, {

@@ -13,7 +13,7 @@ _SECOND_HALF = (1280,)
 
 
 class Vectors(Protocol):
-    """An `Embedding`, or the `Outline` of its file. Widths go by the text encoder's name; `count`: tokens it takes up."""
+    """An `Embedding`, or the `Summary` of its file. Widths go by the text encoder's name; `count`: tokens it takes up."""
 
     @property
     def name(self) -> str: ...

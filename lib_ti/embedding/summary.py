@@ -18,7 +18,7 @@ _MADE_FOR = {(768,): "SD 1.x", (1024,): "SD 2.x", (768, 1280): "SDXL", (1280,): 
 
 
 @dataclass(frozen=True)
-class Outline:
+class Summary:
     """`name`: what a WebUI calls it; `count`: tokens it takes up in a prompt; `widths_by_encoder`: of its vectors."""
 
     name: str
@@ -44,7 +44,7 @@ def made_for(widths: Sequence[int]) -> str:
     return _MADE_FOR.get(tuple(widths), f"models of width {' + '.join(map(str, widths))}")
 
 
-def outline(path: Path) -> Outline | None:
+def summarize(path: Path) -> Summary | None:
     """Look at an embedding file. None for a picture without an embedding.
 
     Raises UnusableFile for what the WebUIs or we cannot read.
@@ -63,7 +63,7 @@ def outline(path: Path) -> Outline | None:
     from lib_ti.embedding import write  # and with it torch
 
     embedding = write.read(path)
-    return Outline(embedding.name, embedding.count, embedding.widths_by_encoder)
+    return Summary(embedding.name, embedding.count, embedding.widths_by_encoder)
 
 
 def name_in(path: Path) -> str | None:
@@ -81,7 +81,7 @@ def name_in(path: Path) -> str | None:
     return found.name if found else None
 
 
-def _of_picture(path: Path) -> Outline | None:
+def _of_picture(path: Path) -> Summary | None:
     """A picture beside an embedding of its name is its card, and A1111's strips are looked for in no such picture."""
     if png.is_preview(path):
         return None
@@ -95,7 +95,7 @@ def _of_picture(path: Path) -> Outline | None:
     return replace(_outline(path, choose(path, kinds), kinds), name=png.own_name(record) or path.stem)
 
 
-def _outline(path: Path, choice: Choice, kinds: Mapping[str, Kind]) -> Outline:
+def _outline(path: Path, choice: Choice, kinds: Mapping[str, Kind]) -> Summary:
     sizes = {encoder: checked(path, kinds[key]) for encoder, key in choice.tensors.items()}
     count = next(iter(sizes.values()))[0]
-    return Outline(path.stem, count, {encoder: width for encoder, (_, width) in sizes.items()})
+    return Summary(path.stem, count, {encoder: width for encoder, (_, width) in sizes.items()})

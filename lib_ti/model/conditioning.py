@@ -12,17 +12,19 @@ import torch
 
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.chunks import Chunk, chunks, empty_chunk
-from lib_ti.model.prompt.placeholder import Named, Word
+from lib_ti.model.prompt.placeholder import Placeholder, PlaceholderMatcher
 from lib_ti.model.prompt.text_encoder import Context
 
 
 class Conditioner:
     """Encodes prompts that name learned words. Their rows are those of `vectors`, for each text encoder (n, width)."""
 
-    def __init__(self, model: StableDiffusion, words: Sequence[Word], vectors: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self, model: StableDiffusion, words: Sequence[Placeholder], vectors: Mapping[str, torch.Tensor]
+    ) -> None:
         self.model = model
         self._encoders, self._vectors, self._room = model.text.encoders, vectors, model.vocabulary.room
-        self._named = Named(words, model.text.dialect)
+        self._named = PlaceholderMatcher(words, model.text.dialect)
         self._known: dict[tuple[str, ...], Context] = {}
 
     def encode(self, texts: Sequence[str]) -> Context:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
-from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.prompt.placeholder import Prompt, Vocabulary
 from lib_ti.model.prompt.text_encoder import Context, PromptEncoder, TextEncoder
 from lib_ti.model.prompt.tokenizer import END
@@ -22,7 +22,7 @@ from lib_ti.model.speed.prepacked_conv import arrange
 class StableDiffusion:
     """The networks are frozen and share `dtype`; what goes in and comes out is fp32.
 
-    `blank_empty`: where the negative prompt is empty, the UNet gets zeros for it. `makes_room`: while the VAE works, the text
+    `force_zeros_for_empty_prompt`: where the negative prompt is empty, the UNet gets zeros for it. `offload_text_encoders`: while the VAE works, the text
     encoders leave the device.
     """
 
@@ -30,11 +30,11 @@ class StableDiffusion:
     vae: Any
     text: PromptEncoder
     vocabulary: Vocabulary
-    noise: Noise
+    noise: NoiseSchedule
     device: torch.device
     dtype: torch.dtype
-    blank_empty: bool = False
-    makes_room: bool = False
+    force_zeros_for_empty_prompt: bool = False
+    offload_text_encoders: bool = False
     graphed: Graphed | None = None
 
     @classmethod
@@ -62,7 +62,7 @@ class StableDiffusion:
             noise=checkpoint.noise,
             device=device,
             dtype=dtype,
-            blank_empty=family.blank_empty,
+            force_zeros_for_empty_prompt=family.force_zeros_for_empty_prompt,
         )
         if not checkpoint.told:
             model.noise = replace(model.noise, prediction="v" if model._seems_to_predict_v() else "epsilon")
@@ -175,13 +175,13 @@ class StableDiffusion:
     def tidy(self) -> None:
         """Before work of another kind: let go of graphs and, where room is short, of what else is reserved and not in use."""
         rested = self.graphed is not None and self.graphed.rest()
-        if (rested or self.makes_room) and self.device.type == "cuda":
+        if (rested or self.offload_text_encoders) and self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     @contextmanager
-    def vae_at_hand(self) -> Iterator[None]:
+    def vae_on_device(self) -> Iterator[None]:
         """The VAE is on the device within, and leaves its memory to the UNet afterwards."""
-        leaving = [encoder.model for encoder in self.text.encoders.values()] if self.makes_room else []
+        leaving = [encoder.model for encoder in self.text.encoders.values()] if self.offload_text_encoders else []
         away = torch.device("cpu") if self.device.type == "cuda" else self.device
         try:
             for network in leaving:

@@ -18,7 +18,7 @@ from lib_ti.model.prompt.text_encoder import Context
 
 
 @dataclass(frozen=True)
-class Strand:
+class ScheduledPrompt:
     """One prompt through all steps. `ends`: for each of its contexts (rows of `context`) the step up to which it holds."""
 
     context: Context
@@ -35,8 +35,8 @@ class Guidance:
     """`wanted`: prompts that guide together; `unwanted`: the negative prompt."""
 
     model: StableDiffusion
-    wanted: Sequence[Strand]
-    unwanted: Strand
+    wanted: Sequence[ScheduledPrompt]
+    unwanted: ScheduledPrompt
 
     def predict(self, noisy: torch.Tensor, t: torch.Tensor, step: int, scale: float) -> torch.Tensor:
         """The guided prediction (1, c, h, w) for noisy latents of that shape at time t () and a step that counts from 0.
@@ -77,14 +77,14 @@ def guide(conditioner: Conditioner, prompt: str, negative: str, steps: int) -> G
     return Guidance(conditioner.model, wanted, unwanted)
 
 
-def _strand(conditioner: Conditioner, text: str, steps: int, weight: float | None = None) -> Strand:
+def _strand(conditioner: Conditioner, text: str, steps: int, weight: float | None = None) -> ScheduledPrompt:
     """`weight`: None for the negative prompt."""
     model = conditioner.model
     ends, texts = zip(*schedule.stages(text, steps), strict=True)
     context = conditioner.encode(texts).to(model.dtype)
-    if weight is None and model.blank_empty and not any(texts):
+    if weight is None and model.force_zeros_for_empty_prompt and not any(texts):
         context = context.blank()
-    return Strand(context, ends, 1.0 if weight is None else weight)
+    return ScheduledPrompt(context, ends, 1.0 if weight is None else weight)
 
 
 def _stacked(contexts: Sequence[Context]) -> Context:

@@ -20,7 +20,7 @@ from diffusers import (
 from PIL import Image
 
 from lib_ti.errors import TextualInversionError
-from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.guidance import Guidance
 
 
@@ -50,7 +50,7 @@ class NotNumbers(TextualInversionError):
     """What was computed is no picture, and a black one would hide that."""
 
 
-def _scheduler(name: str, noise: Noise) -> Any:
+def _scheduler(name: str, noise: NoiseSchedule) -> Any:
     common = {
         "num_train_timesteps": noise.steps,
         "trained_betas": noise.betas.numpy(),
@@ -88,7 +88,7 @@ def sample(guidance: Guidance, seed: int, how: Sampling, stopped: Callable[[], b
         predicted = guidance.predict(noisy, t, step, how.guidance)
         extra = {} if how.sampler == "ddim" else {"generator": generator}
         latents = scheduler.step(predicted, t, latents, **extra).prev_sample
-    with model.vae_at_hand():
+    with model.vae_on_device():
         pixels = model.decode_latents(latents)[0]
     if not bool(torch.isfinite(pixels).all()):
         raise NotNumbers(

@@ -15,7 +15,7 @@ from lib_ti.data.latent_cache import Encoded
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
-from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.sampling import Sampling, sample
 from lib_ti.practice.judge import Verdict, judge
 from lib_ti.practice.judge import load as load_judge
@@ -101,7 +101,7 @@ class Examiner:
         return Encoded(mean[0], deviation[0], None)
 
     @torch.no_grad()
-    def loss(self, text: str, word: Word | None = None, vectors: torch.Tensor | None = None) -> float:
+    def loss(self, text: str, word: Placeholder | None = None, vectors: torch.Tensor | None = None) -> float:
         """The mean squared error on unseen pictures, called by `text` (a plain word, or a learned one's name)."""
         prompt = self.model.vocabulary.encode(self._article.format(text), [word] if word else [])
         table = self.model.no_vectors() if vectors is None else {"clip_l": vectors}
@@ -113,7 +113,7 @@ class Examiner:
         return total / len(self._bank)
 
     def score(
-        self, text: str, word: Word | None = None, vectors: torch.Tensor | None = None, samples: int = 10
+        self, text: str, word: Placeholder | None = None, vectors: torch.Tensor | None = None, samples: int = 10
     ) -> Score:
         """All three measures of a word."""
         table = self.model.no_vectors() if vectors is None else {"clip_l": vectors}

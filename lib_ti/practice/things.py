@@ -54,11 +54,13 @@ class Pen:
         scale, side = s.size * self._side, self._side
         return [(s.x * side + scale * (x * cos - y * sin), s.y * side + scale * (x * sin + y * cos)) for x, y in points]
 
-    def polygon(self, points: Iterable[Point], fill: Colour, outline: Colour | None = INK, width: float = 0.07) -> None:
+    def polygon(
+        self, points: Iterable[Point], fill: Colour, summarize: Colour | None = INK, width: float = 0.07
+    ) -> None:
         placed = self._place(points)
         self._draw.polygon(placed, fill=(*fill, 255))
-        if outline:
-            self._stroke([*placed, placed[0], placed[1]], outline, width)
+        if summarize:
+            self._stroke([*placed, placed[0], placed[1]], summarize, width)
 
     def line(self, points: Iterable[Point], colour: Colour = INK, width: float = 0.08) -> None:
         self._stroke(self._place(points), colour, width)
@@ -68,9 +70,16 @@ class Pen:
         self._draw.line(placed, fill=(*colour, 255), width=pixels, joint="curve")
 
     def ellipse(
-        self, x: float, y: float, rx: float, ry: float, fill: Colour, outline: Colour | None = INK, width: float = 0.07
+        self,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float,
+        fill: Colour,
+        summarize: Colour | None = INK,
+        width: float = 0.07,
     ) -> None:
-        self.polygon(_oval(x, y, rx, ry), fill, outline, width)
+        self.polygon(_oval(x, y, rx, ry), fill, summarize, width)
 
     def ring(self, x: float, y: float, radius: float, width: float, colour: Colour) -> None:
         self.line([*_oval(x, y, radius, radius), (x + radius, y)], INK, width + 0.12)

@@ -17,9 +17,9 @@ from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.recorder import FolderRecorder
 from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.training.import_images import examples, take_in
+from lib_ti.training.import_images import examples, import_images
 from lib_ti.training.preflight.preflight import Plan
-from lib_ti.training.trainer import Session
+from lib_ti.training.trainer import Trainer
 
 
 def create(plan: Plan) -> RunFolder:
@@ -69,10 +69,10 @@ def _execute(
 ) -> bool:
     settings = folder.settings
     recorder.event("loading", checkpoint=settings.model.name, folder=str(folder.path))
-    take_in(settings.images, settings.captions, folder.images, stopped, settings.masks)
+    import_images(settings.images, settings.captions, folder.images, stopped, settings.masks)
     done = None
     if not stopped():
-        session = Session(
+        session = Trainer(
             settings=settings,
             checkpoint=checkpoint_of(settings),
             examples=examples(folder.images, settings),

@@ -13,7 +13,7 @@ from typing import Any
 from lib_ti.errors import TextualInversionError
 from lib_ti.runs.events import ENDINGS, EventLog
 from lib_ti.runs.folder import RunFolder
-from lib_ti.runs.worker import Child
+from lib_ti.runs.worker import Worker
 
 log = logging.getLogger("lib_ti")
 LOOK_EVERY_S = 0.2
@@ -29,7 +29,7 @@ class Job:
     folder: RunFolder
     sharing: bool = False  # the host goes on generating meanwhile
     changes: Mapping[str, Any] = field(default_factory=dict)
-    child: Child | None = None
+    child: Worker | None = None
     started: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -137,7 +137,7 @@ class RunQueue:
 
     def _train(self, job: Job, unwanted: Callable[[], bool]) -> None:
         try:
-            child = job.child or Child({"run": str(job.folder.path), "changes": dict(job.changes)})
+            child = job.child or Worker({"run": str(job.folder.path), "changes": dict(job.changes)})
             with self._changed:
                 job.child, job.started = child, True
             child.answer()

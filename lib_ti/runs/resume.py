@@ -14,7 +14,7 @@ from lib_ti.settings.train_settings import CHANGEABLE, REQUIRED, TrainSettings, 
 from lib_ti.training.preflight.output_paths import unwritable
 
 
-def reopen(folder: RunFolder, given: Mapping[str, Raw]) -> bool:
+def resume(folder: RunFolder, given: Mapping[str, Raw]) -> bool:
     """Check that a run can go on with the options `given`, and store them. False if it is finished with them already.
 
     Raises BadInput, UnusableFile or RunBusy.

@@ -24,7 +24,7 @@ PRIVATE = ROOT / "private"
 """Packages that install.py brought along for the child alone."""
 
 
-class Child:
+class Worker:
     """A started child process."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:

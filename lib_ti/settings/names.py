@@ -26,20 +26,6 @@ FILE_SUFFIXES = (".safetensors", ".pt", ".bin")
 _SUFFIXES = (*FILE_SUFFIXES, ".png", ".webp")
 
 
-def readable(text: str) -> bool:
-    """Whether text can be written to a file: what a command line held of other encodings cannot."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)
-
-
-def printable(text: str) -> str:
-    r"""Text from a file or of a file's name, without what would steer a terminal or end the line.
-
-    >>> printable("a\x1b[2Jb")
-    'a\\x1b[2Jb'
-    """
-    return "".join(c if c.isprintable() or not readable(c) else repr(c)[1:-1] for c in text)
-
-
 def problem_with(name: str) -> str | None:
     """A sentence that says why `name` cannot be used, or None if it can.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from lib_ti.settings.names import readable
+from lib_ti.text import is_encodable
 
 Raw = str | list[str] | bool
 """An option as a person gives it: text, several texts, or a switch."""
@@ -60,7 +60,7 @@ def _scalar(text: str, kind: type, option: Option) -> Any:
     if kind is str:
         if option.choices and text not in option.choices:
             raise ValueError(f"{text!r} is none of {', '.join(option.choices)}")
-        if not readable(text):
+        if not is_encodable(text):
             raise ValueError("is not readable text")
         return text
     try:

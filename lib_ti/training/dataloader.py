@@ -11,7 +11,7 @@ import torch
 from lib_ti.data.bucket_sampler import batches
 from lib_ti.data.captions import Captioner
 from lib_ti.data.latent_cache import Example, LatentCache
-from lib_ti.model.prompt.placeholder import Prompt, Vocabulary, Word
+from lib_ti.model.prompt.placeholder import Placeholder, Prompt, Vocabulary
 from lib_ti.randomness import derive
 
 
@@ -38,7 +38,7 @@ class BatchSource:
     cache: LatentCache
     captioner: Captioner
     vocabulary: Vocabulary
-    word: Word
+    word: Placeholder
     seed: int
     flip: bool
     times: int  # of the noise schedule

@@ -13,7 +13,7 @@ from lib_ti.errors import UnusableFile
 from lib_ti.settings.train_settings import TrainSettings
 
 
-def take_in(source: Path, captions: str, folder: Path, stopped: Callable[[], bool], masks: bool = True) -> None:
+def import_images(source: Path, captions: str, folder: Path, stopped: Callable[[], bool], masks: bool = True) -> None:
     """Copy the pictures of `source` into `folder`, which appears only when it is whole; nothing happens if it is there.
 
     What cannot be read is left out, as the user was told when the request was checked.

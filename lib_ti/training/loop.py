@@ -13,7 +13,7 @@ from lib_ti.model.sampling import Interrupted
 from lib_ti.settings.lr_schedule import LearningRate, is_list, parse
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import BatchSource
-from lib_ti.training.oom_recovery import Relief
+from lib_ti.training.oom_recovery import OomRecovery
 from lib_ti.training.prediction_check import too_high
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
@@ -42,7 +42,7 @@ class Loop:
     previews: Previews
     recorder: Recorder
     pack: Callable[[TrainState], bytes]
-    relief: Relief
+    relief: OomRecovery
     stopped: Callable[[], bool]
     sample: Callable[[], bool] = lambda: False
     _pace: deque[float] = field(default_factory=lambda: deque(maxlen=50))

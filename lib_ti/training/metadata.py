@@ -9,7 +9,7 @@ import json
 
 from lib_ti import __version__
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
-from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.settings.train_settings import DEFAULTS, TrainSettings
 
 _TOLD_ELSEWHERE = {"name", "steps", "vectors", "resolution"}
@@ -17,7 +17,9 @@ _OF_THIS_MACHINE = {"images", "model", "vae", "out", "runs_dir", "overwrite", "t
                     "latent_cache_mb", "gradient_checkpointing", "gradient_accumulation"}  # fmt: skip
 
 
-def describe(settings: TrainSettings, checkpoint: Checkpoint, noise: Noise, sha256: str, step: int) -> dict[str, str]:
+def describe(
+    settings: TrainSettings, checkpoint: Checkpoint, noise: NoiseSchedule, sha256: str, step: int
+) -> dict[str, str]:
     """The header of an embedding trained for `step` steps under `noise`: names and values, all text."""
     family = checkpoint.family
     chosen = {

@@ -34,13 +34,13 @@ _TOLD = {
 }
 
 
-def is_shortage(error: BaseException) -> bool:
+def is_oom_error(error: BaseException) -> bool:
     """Whether an error says that there is no memory left, in torch's words or those of the libraries below it."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(sign in str(error).lower() for sign in _SIGNS)
 
 
 @dataclass
-class Relief:
+class OomRecovery:
     """`settings`: as they are by now. What becomes of them is kept by the recorder, so that a resume begins there."""
 
     settings: TrainSettings
@@ -80,7 +80,7 @@ class Relief:
             try:
                 return work()
             except RuntimeError as error:
-                if not is_shortage(error):
+                if not is_oom_error(error):
                     raise
                 log.info("no memory left: %s", error)
             drop()  # only now, with the error gone, is let go of what the failed work held

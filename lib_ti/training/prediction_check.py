@@ -18,7 +18,7 @@ _TITLES = {"epsilon": "the noise (epsilon)", "v": "v"}
 
 
 @torch.no_grad()
-def mistaken_prediction(
+def check_prediction_type(
     model: StableDiffusion, source: BatchSource, pictures: list[int], vectors: Mapping[str, torch.Tensor]
 ) -> str | None:
     """A sentence if the model's prediction, half-way through the noise, is rather of the kind it is not trained for."""

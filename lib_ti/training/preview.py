@@ -17,10 +17,10 @@ from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
 from lib_ti.model.memory.modes import make_room
-from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.sampling import NotNumbers, Sampling, sample
 from lib_ti.settings.train_settings import NAME_SLOT, TrainSettings
-from lib_ti.training.oom_recovery import give_back, is_shortage
+from lib_ti.training.oom_recovery import give_back, is_oom_error
 from lib_ti.training.recorder import Recorder
 
 NO_ROOM = (
@@ -48,7 +48,7 @@ class Previews:
 
     settings: TrainSettings
     model: StableDiffusion
-    word: Word
+    word: Placeholder
     recorder: Recorder
     stopped: Callable[[], bool]
     _spent: list[float] = field(default_factory=list)
@@ -66,11 +66,11 @@ class Previews:
 
         Raises sampling.Interrupted when the training is stopped meanwhile.
         """
-        for roomy in (self.model.makes_room, True):
+        for roomy in (self.model.offload_text_encoders, True):
             try:
                 return self._make(step, vectors)
             except RuntimeError as error:
-                if not is_shortage(error):
+                if not is_oom_error(error):
                     raise
             give_back()
             if roomy:

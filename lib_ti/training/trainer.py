@@ -20,16 +20,16 @@ from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory.malloc import keeping
 from lib_ti.model.memory.modes import economise
-from lib_ti.model.memory.peak import begin_anew
-from lib_ti.model.prompt.placeholder import Word
+from lib_ti.model.memory.peak import reset_peak_memory
+from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import DTYPES, choose_device, mend_attention
 from lib_ti.settings.train_settings import MEMORY_MODES, TrainSettings
 from lib_ti.training import init_vectors
 from lib_ti.training.dataloader import BatchSource
 from lib_ti.training.loop import Loop
 from lib_ti.training.metadata import describe
-from lib_ti.training.oom_recovery import Relief, give_back
-from lib_ti.training.prediction_check import mistaken_prediction
+from lib_ti.training.oom_recovery import OomRecovery, give_back
+from lib_ti.training.prediction_check import check_prediction_type
 from lib_ti.training.preflight.resolve_auto import told_start
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
@@ -41,7 +41,7 @@ class Stopped(Exception):
 
 
 @dataclass
-class Session:
+class Trainer:
     """A training of `settings`, in which nothing is "auto" any more, on the run's own copies of the pictures."""
 
     settings: TrainSettings
@@ -69,7 +69,7 @@ class Session:
         s, recorder, device = self.settings, self.recorder, choose_device(self.settings.device)
         # on a CPU its seconds would be taken from the encoding of the pictures
         digest = hashing() if device.type != "cpu" else None
-        relief = Relief(s, recorder)
+        relief = OomRecovery(s, recorder)
         relief.choose(self.checkpoint, device)
         mend_attention(device, s.precision)
 
@@ -83,7 +83,7 @@ class Session:
             return loaded
 
         model = relief.attempt(load, None)
-        begin_anew()
+        reset_peak_memory()
         cache = LatentCache(recorder.scratch, s.latent_cache_mb << 20)
         try:
             relief.attempt(lambda: self._encode(model, cache), model)
@@ -102,8 +102,8 @@ class Session:
 
     def _encode(self, model: StableDiffusion, cache: LatentCache) -> None:
         """Each picture once, and mirrored if that is asked for."""
-        roomy = model.device.type == "cpu" and not model.makes_room
-        with model.vae_at_hand(), keeping() if roomy else nullcontext():
+        roomy = model.device.type == "cpu" and not model.offload_text_encoders
+        with model.vae_on_device(), keeping() if roomy else nullcontext():
             for i, view in enumerate(latent_cache.views(self.examples, model.factor)):
                 if self.stopped():
                     raise Stopped
@@ -134,14 +134,14 @@ class Session:
         if loop.state.step or self.stopped():
             return
         pictures = next(loop.source.steps(0, self.settings.global_batch))
-        if doubt := mistaken_prediction(model, loop.source, pictures, loop.state.vectors):
+        if doubt := check_prediction_type(model, loop.source, pictures, loop.state.vectors):
             self.recorder.event("warning", message=doubt)
 
     def _loop(
-        self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str], relief: Relief
+        self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str], relief: OomRecovery
     ) -> Loop:
         s = self.settings
-        word = Word(s.name, 0, s.vectors)
+        word = Placeholder(s.name, 0, s.vectors)
         source = BatchSource(
             examples=self.examples,
             cache=cache,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from lib_ti.embedding import png
 from lib_ti.embedding.compatibility import part_of
-from lib_ti.embedding.summary import Outline, name_in, outline
+from lib_ti.embedding.summary import Summary, name_in, summarize
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.safetensors_header import vector_widths
 from lib_ti.model.checkpoint.families import SDXL, encoder_title
@@ -55,7 +55,7 @@ class Entry:
     name: str
     path: Path
     time: float  # seconds since 1970
-    outline: Outline | None
+    summarize: Summary | None
     reason: str
     picture: Stamp | None
     starts: str = ""
@@ -96,7 +96,7 @@ def free_name(name: str, folder: Path) -> str:
     return candidate
 
 
-class Library:
+class EmbeddingIndex:
     """The embeddings of one host. To be asked from any thread."""
 
     def __init__(self, host: Host) -> None:
@@ -154,7 +154,7 @@ class Library:
         told = [
             {
                 "name": entry.name, "label": entry.label, "fits": entry.fits, "reason": entry.reason, "time": entry.time,
-                "vectors": entry.outline.count if entry.outline else None, "preview": entry.picture is not None,
+                "vectors": entry.summarize.count if entry.summarize else None, "preview": entry.picture is not None,
                 "starts": entry.starts,
             }
             for entry in self.entries()
@@ -219,9 +219,9 @@ def _listed(folder: str) -> list[os.DirEntry[str]]:
         return []
 
 
-def _outline_or_reason(path: Path) -> tuple[Outline | None, str]:
+def _outline_or_reason(path: Path) -> tuple[Summary | None, str]:
     try:
-        return outline(path), ""
+        return summarize(path), ""
     except UnusableFile as error:
         return None, str(error).removeprefix(f"{error.path}: ")
     except Exception as error:  # one odd file must not take the list away

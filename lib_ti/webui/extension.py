@@ -15,7 +15,7 @@ from lib_ti.webui.hosts import host_options
 
 if TYPE_CHECKING:
     from lib_ti.webui.hosts.host import Host
-    from lib_ti.webui.service import Trainer
+    from lib_ti.webui.service import TrainingService
 
 TITLE, TAB = "Textual Inversion", "textual_inversion"
 
@@ -51,7 +51,7 @@ def detect() -> Host:
 
 
 @functools.cache
-def trainer() -> Trainer:
+def trainer() -> TrainingService:
     """The one trainer of this process."""
     from lib_ti.webui.service import start
 

@@ -14,10 +14,10 @@ from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.webui.api import results
 from lib_ti.webui.api.results import Results
 from lib_ti.webui.api.runs_view import RunsView, id_of
-from lib_ti.webui.embedding_index import Library
+from lib_ti.webui.embedding_index import EmbeddingIndex
 from lib_ti.webui.forms import form_to_settings
-from lib_ti.webui.forms.launch import Starting
-from lib_ti.webui.forms.live_check import Checking
+from lib_ti.webui.forms.launch import Launch
+from lib_ti.webui.forms.live_check import LiveCheck
 from lib_ti.webui.forms.speed import Speed
 from lib_ti.webui.hosts import gpu_handover
 from lib_ti.webui.hosts.host import Host
@@ -26,39 +26,39 @@ from lib_ti.webui.images.drafts import Drafts
 from lib_ti.webui.images.thumbnails import Thumbnails
 from lib_ti.webui.ui import form
 
-_current: Trainer | None = None
+_current: TrainingService | None = None
 
 
-def start(host: Host) -> Trainer:
+def start(host: Host) -> TrainingService:
     """The trainer of this process, made at the first call."""
     global _current
     if _current is None:
-        _current = Trainer(host)
+        _current = TrainingService(host)
     return _current
 
 
-def current() -> Trainer:
+def current() -> TrainingService:
     """The trainer that was started."""
     if _current is None:
         raise TextualInversionError("The trainer is not running.")
     return _current
 
 
-class Trainer:
+class TrainingService:
     """What stands behind the tab and the picker of one host."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.library = Library(host)
+        self.library = EmbeddingIndex(host)
         self._thumbnails = Thumbnails()
-        self._lending = gpu_handover.Lending(host)
+        self._lending = gpu_handover.GpuHandover(host)
         self._queue = RunQueue(self._lending.around, self._ended)
         self._runs = RunsView(lambda: host.runs, self._queue, self._thumbnails)
         self._drafts = Drafts(host.runs, self._thumbnails)
         self._speed = Speed(host.runs)
-        self._checking = Checking(host, self._drafts, self._speed, self.library.named, self._training_names)
+        self._checking = LiveCheck(host, self._drafts, self._speed, self.library.named, self._training_names)
         self._results = Results(host, self._thumbnails, self._lending.tell)
-        self._starting = Starting(host, self.library, self._drafts, self._checking, self._runs, self._queue)
+        self._starting = Launch(host, self.library, self._drafts, self._checking, self._runs, self._queue)
         self._pictures = Pictures(host, self._drafts, self._checking, self._runs, self._thumbnails)
         gpu_handover.clean_trials(host.runs)
         self._drafts.clean()

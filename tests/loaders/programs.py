@@ -158,7 +158,9 @@ def sdnext(folder, widths, file):
 def _tokenizer():
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(Path(__file__).resolve().parents[2] / "lib_ti" / "model" / "prompt" / "clip_vocab")
+    return CLIPTokenizer.from_pretrained(
+        Path(__file__).resolve().parents[2] / "lib_ti" / "model" / "prompt" / "clip_vocab"
+    )
 
 
 def comfyui(folder, widths, file):

@@ -25,7 +25,7 @@ from lib_ti.embedding.value import Embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.guidance import Strand, guide
+from lib_ti.model.guidance import ScheduledPrompt, guide
 from lib_ti.model.prompt.tokenizer import FOLDER
 from reference.checkpoints import PREFIXES_OF, SIZES, Sizes, write_checkpoint
 
@@ -87,7 +87,7 @@ def ours(family: str, path: Path, asked: Sequence[Mapping[str, Any]] = tuple(ASK
     conditioners = {skip: _conditioner(family, path, skip) for skip in skips}
     for i, request in enumerate(asked):
         conditioner, prompt = conditioners[request["clip_skip"]], request["prompt"]
-        whole = Strand(conditioner.encode([prompt]), [STEPS])
+        whole = ScheduledPrompt(conditioner.encode([prompt]), [STEPS])
         guidance = guide(conditioner, *(("", prompt) if request["negative"] else (prompt, "")), STEPS)
         strands = [guidance.unwanted] if request["negative"] else list(guidance.wanted)
         told[str(i)] = [[strand.weight, list(strand.ends)] for strand in strands]

@@ -20,9 +20,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.weights import Place, Weights
 from lib_ti.model.checkpoint.families import Encoder, Family
-from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.memory.fp8 import packable, stored, use_packed
-from lib_ti.model.memory.malloc import Sweep
+from lib_ti.model.memory.malloc import TrimAfter
 
 VOCABULARY = 49408  # words of CLIP's tokenizer
 TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
@@ -61,7 +61,7 @@ class Part:
         `packed`: with the weights of its blocks as eight-bit floats, see `model.storage`.
         """
         network = copy.deepcopy(self.module)  # empty, so it costs nothing; the part itself stays empty
-        state, scales, sweep = {}, {}, Sweep()
+        state, scales, sweep = {}, {}, TrimAfter()
         for name, shape in self.wanted.items():
             if packed and packable(network, name):
                 state[name], scales[name] = stored(self.weights.read(name).to(device).reshape(shape))
@@ -88,7 +88,7 @@ class Checkpoint:
 
     path: Path
     family: Family
-    noise: Noise
+    noise: NoiseSchedule
     resolution: int
     text: Mapping[str, Part]
     unet: Part

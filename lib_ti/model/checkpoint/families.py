@@ -32,7 +32,7 @@ class Family:
 
     `pooled`: the encoder whose summary of the whole prompt the UNet gets too, beside the picture's size and crop. `prediction`:
     what its checkpoints predict where nothing tells; None where both kinds are common. `learning_rate`: what "auto" means.
-    `side_if_v`: of the pictures that v-predicting ones are made for, where it is another. `blank_empty`: where the negative
+    `side_if_v`: of the pictures that v-predicting ones are made for, where it is another. `force_zeros_for_empty_prompt`: where the negative
     prompt is empty, the UNet gets zeros for it.
     """
 
@@ -45,7 +45,7 @@ class Family:
     architecture_if_v: str = ""  # where it is another
     side_if_v: int | None = None
     pooled: str | None = None
-    blank_empty: bool = False
+    force_zeros_for_empty_prompt: bool = False
 
     def architecture_of(self, prediction: str) -> str:
         return self.architecture_if_v if prediction == "v" and self.architecture_if_v else self.architecture
@@ -83,7 +83,7 @@ SDXL = Family(
     ),
     learning_rate=0.0025,
     pooled="clip_g",
-    blank_empty=True,
+    force_zeros_for_empty_prompt=True,
 )
 
 FAMILIES = (SD1, SD2, SDXL)

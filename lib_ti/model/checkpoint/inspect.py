@@ -18,7 +18,7 @@ from lib_ti.model.checkpoint import ldm_keys
 from lib_ti.model.checkpoint import yaml_config as configs
 from lib_ti.model.checkpoint.detect import family_of
 from lib_ti.model.checkpoint.families import SD1, SD2, SDXL, Family
-from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.checkpoint.yaml_config import ModelConfig
 
 
@@ -33,7 +33,7 @@ class Description:
     family: Family
     resolution: int
     widths_by_encoder: Mapping[str, int]
-    noise: Noise
+    noise: NoiseSchedule
     told: bool
     usual: bool
 
@@ -130,7 +130,7 @@ def side_of_folder(folder: Path, unet: Mapping[str, Any]) -> int:
     return 8 * size
 
 
-def noise_of_folder(folder: Path) -> Noise:
+def noise_of_folder(folder: Path) -> NoiseSchedule:
     """What the scheduler of a diffusers folder tells. Raises UnusableFile."""
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path)
@@ -139,9 +139,9 @@ def noise_of_folder(folder: Path) -> Noise:
     predictions = {"epsilon": "epsilon", "v_prediction": "v"}
     if (prediction := config.get("prediction_type", "epsilon")) not in predictions:
         raise UnusableFile(path, f"the prediction type {prediction!r} is not supported")
-    return Noise(
+    return NoiseSchedule(
         steps=config.get("num_train_timesteps", 1000),
-        first_beta=config.get("beta_start", 0.00085),
+        beta_start=config.get("beta_start", 0.00085),
         last_beta=config.get("beta_end", 0.012),
         prediction=predictions[prediction],
         zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),

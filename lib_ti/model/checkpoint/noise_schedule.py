@@ -14,14 +14,14 @@ import torch
 
 
 @dataclass(frozen=True)
-class Noise:
+class NoiseSchedule:
     """A schedule of `steps` betas whose square roots rise linearly, and the model's prediction: epsilon or v.
 
     `zero_terminal_snr`: it is stretched so that nothing of the picture is left at the last time.
     """
 
     steps: int = 1000
-    first_beta: float = 0.00085
+    beta_start: float = 0.00085
     last_beta: float = 0.012
     prediction: str = "epsilon"
     zero_terminal_snr: bool = False
@@ -29,7 +29,7 @@ class Noise:
     @cached_property
     def betas(self) -> torch.Tensor:
         """(steps,) fp64, before any stretching"""
-        return torch.linspace(self.first_beta**0.5, self.last_beta**0.5, self.steps, dtype=torch.float64) ** 2
+        return torch.linspace(self.beta_start**0.5, self.last_beta**0.5, self.steps, dtype=torch.float64) ** 2
 
     @cached_property
     def alphas(self) -> torch.Tensor:

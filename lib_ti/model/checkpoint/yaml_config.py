@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from lib_ti.errors import UnusableFile
-from lib_ti.model.checkpoint.noise_schedule import Noise
+from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -96,7 +96,7 @@ class ModelConfig:
 
     unet: UNetConfig
     vae: VaeConfig
-    noise: Noise
+    noise: NoiseSchedule
     resolution: int | None  # pixels; the side of the pictures it was made for
     told: bool  # whether anything says what the model predicts
 
@@ -128,23 +128,23 @@ def read(path: Path) -> ModelConfig:
 _ENDS_IN_NOISE = ("zero_terminal_snr", "rescale_betas_zero_snr", "ztsnr", "zsnr")
 
 
-def _noise(params: Mapping[str, Any], path: Path) -> Noise:
+def _noise(params: Mapping[str, Any], path: Path) -> NoiseSchedule:
     """In the notation of CompVis' code."""
     if (schedule := params.get("beta_schedule", "linear")) != "linear":
         raise UnusableFile(path, f"the noise schedule {schedule!r} is not supported")
     known = {"eps": "epsilon", "v": "v"}
     if (name := params.get("parameterization", "eps")) not in known:
         raise UnusableFile(path, f"the parameterization {name!r} is not supported")
-    return Noise(
+    return NoiseSchedule(
         steps=int(params.get("timesteps", 1000)),
-        first_beta=float(params.get("linear_start", 1e-4)),
+        beta_start=float(params.get("linear_start", 1e-4)),
         last_beta=float(params.get("linear_end", 2e-2)),
         prediction=known[str(name)],
         zero_terminal_snr=any(bool(params.get(name)) for name in _ENDS_IN_NOISE),
     )
 
 
-def _denoiser(params: Mapping[str, Any], path: Path) -> Noise:
+def _denoiser(params: Mapping[str, Any], path: Path) -> NoiseSchedule:
     """In the notation of Stability AI's generative-models."""
     scaling = str(params["scaling_config"]["target"]).rpartition(".")[2]
     known = {"EpsScaling": "epsilon", "VScaling": "v"}
@@ -152,9 +152,9 @@ def _denoiser(params: Mapping[str, Any], path: Path) -> Noise:
     kind, numbers = str(schedule["target"]).rpartition(".")[2], schedule.get("params") or {}
     if scaling not in known or kind not in ("LegacyDDPMDiscretization", "ZeroTerminalSNRDiscretization"):
         raise UnusableFile(path, f"the noise schedule {kind} with {scaling} is not supported")
-    return Noise(
+    return NoiseSchedule(
         steps=int(params.get("num_idx", numbers.get("num_timesteps", 1000))),
-        first_beta=float(numbers.get("linear_start", 0.00085)),
+        beta_start=float(numbers.get("linear_start", 0.00085)),
         last_beta=float(numbers.get("linear_end", 0.012)),
         prediction=known[scaling],
         zero_terminal_snr=kind.startswith("Zero") or any(bool(numbers.get(name)) for name in _ENDS_IN_NOISE),
@@ -164,7 +164,7 @@ def _denoiser(params: Mapping[str, Any], path: Path) -> Noise:
 def _sane(config: ModelConfig) -> ModelConfig:
     """Itself, if its numbers are possible at all. Raises ValueError."""
     noise, levels = config.noise, len(config.unet.widths)
-    if not (1 <= noise.steps <= 100_000 and 0 < noise.first_beta <= noise.last_beta < 1):
+    if not (1 <= noise.steps <= 100_000 and 0 < noise.beta_start <= noise.last_beta < 1):
         raise ValueError("its noise schedule is impossible")
     if not (math.isfinite(config.vae.scale) and config.vae.scale > 0):
         raise ValueError("scale_factor is not a number above 0")

@@ -66,7 +66,7 @@ class _Convolved(torch.autograd.Function):
         return found[0], None, None, None, None
 
 
-class Matrix(torch.nn.Linear):
+class Fp8Linear(torch.nn.Linear):
     """A frozen `torch.nn.Linear` whose weight lies in memory as FP8."""
 
     scale: torch.Tensor
@@ -106,7 +106,7 @@ def use_packed(network: torch.nn.Module, scales: Mapping[str, torch.Tensor]) -> 
     for name, scale in scales.items():
         layer = network.get_submodule(name.rpartition(".")[0])
         if isinstance(layer, torch.nn.Linear):
-            layer.__class__ = Matrix
+            layer.__class__ = Fp8Linear
         else:
             forget_inputs(layer)
         layer.register_buffer("scale", scale, persistent=False)

@@ -43,7 +43,7 @@ def keeping() -> Iterator[None]:
         trim()
 
 
-class Sweep:
+class TrimAfter:
     """Gives back what is freed on the way through many tensors, some at a time."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from lib_ti.model.checkpoint.checkpoint import VOCABULARY, text_encoder
 from lib_ti.model.checkpoint.families import Encoder, Family
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory.modes import economise
-from lib_ti.model.prompt.placeholder import Vocabulary, Word
+from lib_ti.model.prompt.placeholder import Placeholder, Vocabulary
 from lib_ti.model.prompt.text_encoder import PromptEncoder, TextEncoder
 from lib_ti.model.prompt.tokenizer import END
 
@@ -110,7 +110,7 @@ def bare(family: Family, dtype: torch.dtype, mode: str | None) -> StableDiffusio
     for network in (unet, vae, *(encoder.model for encoder in encoders.values())):
         network.to(dtype).requires_grad_(False).eval()
     model = StableDiffusion(
-        unet, vae, PromptEncoder(encoders), Vocabulary(), sizes.noise, META, dtype, family.blank_empty
+        unet, vae, PromptEncoder(encoders), Vocabulary(), sizes.noise, META, dtype, family.force_zeros_for_empty_prompt
     )
     if mode:
         economise(model, mode)
@@ -196,7 +196,7 @@ def _latents(model: StableDiffusion, height: int, width: int, batch: int) -> tor
 def _predict(
     model: StableDiffusion, height: int, width: int, batch: int, vectors: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    word = Word("my-mug", 0, 2)
+    word = Placeholder("my-mug", 0, 2)
     prompts = [model.vocabulary.encode(f"{number} photos of my-mug", [word]) for number in range(batch)]
     times = torch.zeros(batch, dtype=torch.long, device=model.device)
     return model.predict(_latents(model, height, width, batch), times, model.encode_prompts(prompts, vectors))

@@ -80,7 +80,7 @@ def economise(model: StableDiffusion, mode: str) -> None:
         for layer in encoder.text_model.encoder.layers:
             if not is_recomputed(layer.mlp):
                 recompute(layer.mlp)
-    model.makes_room = True
+    model.offload_text_encoders = True
     if mode == "low":
         make_room(model)
         for network in (unet, *encoders):
@@ -89,7 +89,7 @@ def economise(model: StableDiffusion, mode: str) -> None:
 
 def make_room(model: StableDiffusion) -> None:
     """Let the VAE's work take less memory."""
-    model.makes_room = True
+    model.offload_text_encoders = True
     if model.vae is not None:
         vae_tiling.use(model.vae)
 

@@ -12,7 +12,7 @@ _STATUS = Path("/proc/self/status")
 _PEAK = Path("/proc/self/clear_refs")
 
 
-def begin_anew() -> None:
+def reset_peak_memory() -> None:
     """Let the process's peak be counted from now on, where the system can (proc(5), clear_refs).
 
     For after a checkpoint was read: its pages are in the peak until then, and no longer there to be told from the rest.

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lib_ti.model.prompt.attention import pieces
-from lib_ti.model.prompt.placeholder import PLAIN, Named, Prompt, Word
+from lib_ti.model.prompt.placeholder import PLAIN, Placeholder, PlaceholderMatcher, Prompt
 from lib_ti.model.prompt.tokenizer import CLIP, END, START, Dialect, tokenizer
 
 BACKTRACK = 20  # tokens from a comma to the end of its chunk that may go on in the next one; A1111's default
@@ -24,7 +24,7 @@ class Chunk(Prompt):
     weights: tuple[float, ...] = ()
 
 
-def chunks(text: str, named: Named, dialect: Dialect = CLIP, room: int = 75) -> list[Chunk]:
+def chunks(text: str, named: PlaceholderMatcher, dialect: Dialect = CLIP, room: int = 75) -> list[Chunk]:
     """The chunks of a prompt, at least one. `room`: tokens of a chunk beside its start and end; longer words are cut."""
     done: list[Chunk] = []
     chunk = _Open(room)
@@ -69,10 +69,10 @@ def mentioned(texts: Iterable[str], names: Iterable[str], dialect: Dialect = CLI
     """Those among names of words that prompts may call, the shorter ones also where a longer one would be called."""
     spelt = [tokenizer().encode(piece.text, dialect) for text in texts for piece in pieces(text)]
 
-    def occurs(named: Named) -> bool:
+    def occurs(named: PlaceholderMatcher) -> bool:
         return any(named.at(ids, place) for ids in spelt for place in range(len(ids)))
 
-    return {name for name in names if occurs(Named([Word(name, 0, 1)], dialect))}
+    return {name for name in names if occurs(PlaceholderMatcher([Placeholder(name, 0, 1)], dialect))}
 
 
 @dataclass
@@ -93,7 +93,7 @@ class _Open:
         self.ids.append(token)
         self.weights.append(weight)
 
-    def add_word(self, word: Word, weight: float) -> None:
+    def add_word(self, word: Placeholder, weight: float) -> None:
         for row in range(word.first, word.first + min(word.count, self.room)):
             self.rows[len(self.ids)] = row
             self.add(0, weight)

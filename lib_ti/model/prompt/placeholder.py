@@ -16,7 +16,7 @@ PLAIN = -1  # the row of a token that is no learned vector
 
 
 @dataclass(frozen=True)
-class Word:
+class Placeholder:
     """A learned word: its name, and the rows of the table of vectors that it takes up."""
 
     name: str
@@ -32,23 +32,23 @@ class Prompt:
     rows: tuple[int, ...]
     truncated: bool = False
 
-    def holds(self, word: Word) -> bool:
+    def holds(self, word: Placeholder) -> bool:
         return word.first + word.count - 1 in self.rows
 
 
-class Named:
+class PlaceholderMatcher:
     """Words, found by the tokens of their names."""
 
-    def __init__(self, words: Iterable[Word], dialect: Dialect = CLIP) -> None:
+    def __init__(self, words: Iterable[Placeholder], dialect: Dialect = CLIP) -> None:
         """Of two words of one name the latter counts; a name without tokens can call none."""
-        latest: dict[str, Word] = {}
+        latest: dict[str, Placeholder] = {}
         for word in words:
             latest.pop(word.name, None)
             latest[word.name] = word
         named = ((tokenizer().encode(name, dialect), word) for name, word in latest.items())
         self._named = sorted((pair for pair in named if pair[0]), key=lambda pair: -len(pair[0]))
 
-    def at(self, ids: Sequence[int], place: int) -> tuple[Word, int] | None:
+    def at(self, ids: Sequence[int], place: int) -> tuple[Placeholder, int] | None:
         """The word that is named at a place among tokens, and how many of them its name takes up; the longest there is."""
         for name, word in self._named:
             if ids[place : place + len(name)] == name:
@@ -76,7 +76,7 @@ class Vocabulary:
         """A token as people would write it; a word's part keeps a hyphen where it goes on."""
         return tokenizer().text(token)
 
-    def encode(self, text: str, words: Sequence[Word] = (), must_hold: Word | None = None) -> Prompt:
+    def encode(self, text: str, words: Sequence[Placeholder] = (), must_hold: Placeholder | None = None) -> Prompt:
         """The prompt for `text`, cut to the room there is.
 
         `must_hold` is put in front if the text does not mention it within that room.
@@ -86,12 +86,12 @@ class Vocabulary:
             return prompt
         return self._assemble(_places(must_hold) + self._with_places(self.tokens(f", {text}"), words))
 
-    def mentions(self, text: str, word: Word) -> bool:
+    def mentions(self, text: str, word: Placeholder) -> bool:
         return bool(word.count) and any(row != PLAIN for _, row in self._with_places(self.tokens(text), [word]))
 
-    def _with_places(self, ids: list[int], words: Sequence[Word]) -> list[tuple[int, int]]:
+    def _with_places(self, ids: list[int], words: Sequence[Placeholder]) -> list[tuple[int, int]]:
         """(token, row) pairs, each mention of a word exchanged for its places."""
-        named = Named(words)
+        named = PlaceholderMatcher(words)
         result: list[tuple[int, int]] = []
         at = 0
         while at < len(ids):
@@ -111,5 +111,5 @@ class Vocabulary:
         return Prompt(ids, rows, truncated=len(places) > self.room)
 
 
-def _places(word: Word) -> list[tuple[int, int]]:
+def _places(word: Placeholder) -> list[tuple[int, int]]:
     return [(0, row) for row in range(word.first, word.first + word.count)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lib_ti.model.memory.malloc import Sweep
+from lib_ti.model.memory.malloc import TrimAfter
 from lib_ti.model.speed.timing import speedup
 
 SOME_PICTURE = (16, 16)  # without any, oneDNN chooses an order that suits none; with one, it chooses one that suits all
@@ -64,7 +64,7 @@ class ArrangedConv2d(torch.nn.Conv2d):
 @torch.no_grad()
 def arrange(network: torch.nn.Module, backward: bool) -> None:
     """Arrange the weights of a loaded network's 3×3 convolutions, one after another; `backward`: for both directions."""
-    sweep = Sweep()
+    sweep = TrimAfter()
     for layer in arrangeable(network, backward):
         size = layer.weight.nbytes
         _arrange(layer, backward)

@@ -17,7 +17,7 @@ from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
-from lib_ti.model.prompt.placeholder import Vocabulary, Word
+from lib_ti.model.prompt.placeholder import Placeholder, Vocabulary
 from lib_ti.model.speed.device import choose_acceleration, choose_device, choose_precision
 from lib_ti.settings.train_settings import NAME_SLOT, WORDS_SLOT, TrainSettings
 from lib_ti.training.preflight.output_paths import space_needed, too_full, unfit
@@ -139,7 +139,7 @@ class _Preflight:
         if self._faulty("name"):
             return ()
         vocabulary = Vocabulary(checkpoint.prompt_length if checkpoint else 77)
-        word = Word(s.name, 0, s.vectors)
+        word = Placeholder(s.name, 0, s.vectors)
         own = vocabulary.tokens(s.name)
         if not own:
             self._report("name", "the name has no letters or digits that a prompt could hold")
@@ -164,7 +164,7 @@ class _Preflight:
         return fitting
 
     def _warn_of_words(
-        self, vocabulary: Vocabulary, word: Word, templates: Sequence[str], captions: Sequence[str]
+        self, vocabulary: Vocabulary, word: Placeholder, templates: Sequence[str], captions: Sequence[str]
     ) -> None:
         """The word must be in every prompt, or nothing is learned there: where it is not, it is put in front."""
         mentioned = [vocabulary.mentions(caption, word) for caption in captions if caption]

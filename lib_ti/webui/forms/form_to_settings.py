@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, str]] = {
 }
 """What the presets set; the learning rates are those of Stable Diffusion 1 and 2, see `presets_for`."""
 
-Named = Callable[[str], Path | None]
+EmbeddingLookup = Callable[[str], Path | None]
 """Gives the file of the embedding in the WebUI's folder that goes by a name."""
 
 _FLAG = re.compile(r"--[a-z][a-z-]+")
@@ -44,7 +44,7 @@ def preset_of(form: Mapping[str, Any], presets: Mapping[str, Mapping[str, str]])
 
 
 def raw_settings(
-    form: Mapping[str, Any], host: Host, images: Path, named: Named
+    form: Mapping[str, Any], host: Host, images: Path, named: EmbeddingLookup
 ) -> tuple[dict[str, Raw], list[Problem]]:
     """What `settings.parse` takes, with what the server decides; and what a browser may not ask for."""
     raw: dict[str, Raw] = {}
@@ -107,7 +107,7 @@ def _given(name: str, value: Any) -> Raw | None:
     return kept or None
 
 
-def _embedding(text: str, folder: Path, named: Named) -> Path:
+def _embedding(text: str, folder: Path, named: EmbeddingLookup) -> Path:
     """An embedding by its name in the WebUI's folder, by its file there, or by its path."""
     if re.search(r"[\\/]", text):
         return Path(text)

@@ -14,25 +14,25 @@ from lib_ti.errors import BadInput, Problem, RunBusy, TextualInversionError
 from lib_ti.runs.events import EventLog
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job, RunQueue
-from lib_ti.runs.worker import Child
+from lib_ti.runs.worker import Worker
 from lib_ti.settings.option import Raw
 from lib_ti.settings.train_settings import CHANGEABLE, MEMORY_MODES, TrainSettings
 from lib_ti.webui.api import results
 from lib_ti.webui.api.runs_view import RunsView, id_of
-from lib_ti.webui.embedding_index import Library, taken_by
+from lib_ti.webui.embedding_index import EmbeddingIndex, taken_by
 from lib_ti.webui.forms import form_to_settings
-from lib_ti.webui.forms.live_check import Checking
+from lib_ti.webui.forms.live_check import LiveCheck
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.images.drafts import Drafts
 
 REMEMBERED = 50  # clicks
 
 
-class Starting:
+class Launch:
     """Starts trainings of one host, one click at a time."""
 
     def __init__(
-        self, host: Host, library: Library, drafts: Drafts, checking: Checking, runs: RunsView, queue: RunQueue
+        self, host: Host, library: EmbeddingIndex, drafts: Drafts, checking: LiveCheck, runs: RunsView, queue: RunQueue
     ) -> None:
         self._host, self._library, self._drafts, self._checking = host, library, drafts, checking
         self._runs, self._queue = runs, queue
@@ -64,7 +64,7 @@ class Starting:
             problems.append(Problem("model", "no checkpoint is selected; choose one at the top of the WebUI"))
         with suppress(OSError):  # the training's own check says it better
             self._host.embeddings.mkdir(parents=True, exist_ok=True)
-        child = Child({"settings": raw})
+        child = Worker({"settings": raw})
         try:
             answer = self._answer(child, problems)
             folder = RunFolder.open(Path(answer["run"]))
@@ -79,7 +79,7 @@ class Starting:
         self._runs.forget()
         return {"run": id_of(folder), "warnings": warnings}
 
-    def _answer(self, child: Child, problems: list[Problem]) -> dict[str, Any]:
+    def _answer(self, child: Worker, problems: list[Problem]) -> dict[str, Any]:
         """The child's answer to its request. Raises BadInput with what it and we found wrong, each option once."""
         try:
             answer = child.answer()
@@ -120,7 +120,7 @@ class Starting:
                     "memory": _leaner(settings), "batch_size": "1",
                     "gradient_accumulation": str(settings.global_batch),
                 }  # fmt: skip
-            child = Child({"run": str(folder.path), "changes": changes})
+            child = Worker({"run": str(folder.path), "changes": changes})
             try:
                 child.answer()
                 self._queue.add(Job(folder, bool(form.get("keep_generating")), child=child))

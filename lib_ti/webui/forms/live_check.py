@@ -22,10 +22,12 @@ LONGEST_SHOWN = 40  # tokens of the sequence
 UNMEASURED = f"Time appears after {FIRST_WORTH} steps"
 
 
-class Checking:
+class LiveCheck:
     """Looks at forms for one host."""
 
-    def __init__(self, host: Host, drafts: Drafts, speed: Speed, named: form_to_settings.Named, running: Any) -> None:
+    def __init__(
+        self, host: Host, drafts: Drafts, speed: Speed, named: form_to_settings.EmbeddingLookup, running: Any
+    ) -> None:
         """`named`: the file of an embedding by its name; `running`: gives the names that are being trained, or wait for it."""
         self._host, self._drafts, self._speed, self._named, self._running = host, drafts, speed, named, running
         self._selected = Selected(host)

@@ -80,10 +80,10 @@ class Selected:
         if about is None or path is None:
             return None, ""
         from lib_ti.embedding.compatibility import suits_as_start
-        from lib_ti.embedding.summary import outline
+        from lib_ti.embedding.summary import summarize
 
         try:
-            found = outline(path)
+            found = summarize(path)
         except UnusableFile as error:
             return Problem("init_embedding", str(error)), ""
         except Exception as error:  # whatever a file may be, the form must not be taken away; starting will say more

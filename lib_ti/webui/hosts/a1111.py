@@ -31,7 +31,7 @@ def module(name: str) -> Any:
     return import_module(name)
 
 
-def carefully(what: str, action: Callable[..., object], *given: Any) -> bool:
+def call_host_safely(what: str, action: Callable[..., object], *given: Any) -> bool:
     """Do it; where the host will not, log why and return False."""
     try:
         action(*given)
@@ -86,7 +86,7 @@ class A1111:
         choice = self.selected()
         found: list[str | None] = []
         if choice:
-            carefully("ask for the VAE", lambda: found.append(self._vae_of(choice.path)))
+            call_host_safely("ask for the VAE", lambda: found.append(self._vae_of(choice.path)))
         path = Path(found[0]).absolute() if found and found[0] else None
         return path if path and path.is_file() else None
 
@@ -113,15 +113,15 @@ class A1111:
             return pressed
 
         with ExitStack() as undo:
-            undo.callback(carefully, "tell the host that the training has ended", lambda: state.end())
-            carefully("tell the host of the training", lambda: state.begin(job=f"Textual Inversion: {name}"))
-            carefully("let the training outlive Reload UI", _outlive_reloads, state, undo)
-            carefully("free the card of the host's model", self._park, undo)
+            undo.callback(call_host_safely, "tell the host that the training has ended", lambda: state.end())
+            call_host_safely("tell the host of the training", lambda: state.begin(job=f"Textual Inversion: {name}"))
+            call_host_safely("let the training outlive Reload UI", _outlive_reloads, state, undo)
+            call_host_safely("free the card of the host's model", self._park, undo)
             yield interrupted
 
     def embeddings_changed(self, names: Sequence[str]) -> None:
-        carefully("make the host read its embeddings", self._read_embeddings)
-        carefully("make the host forget its encoded prompts", self._forget_prompts)
+        call_host_safely("make the host read its embeddings", self._read_embeddings)
+        call_host_safely("make the host forget its encoded prompts", self._forget_prompts)
 
     @property
     def _flags(self) -> Any:
@@ -151,14 +151,14 @@ class A1111:
             if model is None or not _on_card(model):
                 continue  # one that the host itself keeps in RAM must not come to the card afterwards
             undo.callback(self._bring_back, models, model)
-            carefully("move the host's model off the card", lambda model=model: models.send_model_to_cpu(model))
+            call_host_safely("move the host's model off the card", lambda model=model: models.send_model_to_cpu(model))
 
     def _bring_back(self, models: Any, model: Any) -> None:
         for attempt in range(RESTORE_TRIES):
             if attempt:
                 time.sleep(RESTORE_PAUSE_S)
-                carefully("empty the card's cache", module("modules.devices").torch_gc)
-            if carefully("move the host's model back to the card", lambda: models.send_model_to_device(model)):
+                call_host_safely("empty the card's cache", module("modules.devices").torch_gc)
+            if call_host_safely("move the host's model back to the card", lambda: models.send_model_to_device(model)):
                 return
         log.error("The host's model is not back on the card: choose the checkpoint anew, or restart the WebUI.")
 

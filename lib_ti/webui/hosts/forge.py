@@ -8,7 +8,7 @@ from typing import Any
 
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.safetensors_header import read_header
-from lib_ti.webui.hosts.a1111 import A1111, carefully, module
+from lib_ti.webui.hosts.a1111 import A1111, call_host_safely, module
 
 _TELLS_A_VAE = "decoder.conv_in.weight"  # by which Forge itself tells one
 
@@ -25,7 +25,7 @@ class Forge(A1111):
 
     def _in_full_precision(self) -> bool:
         asked: list[Any] = []
-        carefully("ask for the precision", lambda: asked.append(module("backend.args").args.all_in_fp32))
+        call_host_safely("ask for the precision", lambda: asked.append(module("backend.args").args.all_in_fp32))
         return any(asked) or super()._in_full_precision()
 
     def _park(self, undo: ExitStack) -> None:
@@ -38,7 +38,7 @@ class Forge(A1111):
         model = module("modules.sd_models").model_data.sd_model
         for name, engine in list(vars(model).items()) if model is not None else ():
             if name.startswith("text_processing_engine") and hasattr(engine, "embeddings"):
-                carefully("make Forge read its embeddings", engine.embeddings.load_textual_inversion_embeddings)
+                call_host_safely("make Forge read its embeddings", engine.embeddings.load_textual_inversion_embeddings)
         cards = module("modules.ui_extra_networks_textual_inversion").embedding_db
         cards.load_textual_inversion_embeddings(force_reload=True, sync_with_sd_model=False)
 

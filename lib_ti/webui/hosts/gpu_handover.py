@@ -18,7 +18,7 @@ from lib_ti.webui.hosts.host import Host, holding
 log = logging.getLogger("lib_ti")
 
 
-class Lending:
+class GpuHandover:
     """Stands around each training of a queue."""
 
     def __init__(self, host: Host) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lib_ti.errors import TextualInversionError, UnusableFile
 from lib_ti.webui.api.runs_view import RunsView
-from lib_ti.webui.forms.live_check import Checking
+from lib_ti.webui.forms.live_check import LiveCheck
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.images import crops
 from lib_ti.webui.images.drafts import Drafts
@@ -21,7 +21,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "practice" / "concepts" / "coin"
 class Pictures:
     """The page's actions on drafts."""
 
-    def __init__(self, host: Host, drafts: Drafts, checking: Checking, runs: RunsView, thumbnails: Thumbnails) -> None:
+    def __init__(self, host: Host, drafts: Drafts, checking: LiveCheck, runs: RunsView, thumbnails: Thumbnails) -> None:
         self._host, self._drafts, self._checking, self._runs = host, drafts, checking, runs
         self._thumbnails = thumbnails
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import lib_ti
 from lib_ti.errors import BadInput, Problem, UnusableFile
-from lib_ti.webui.embedding_index import Library, Stamp
+from lib_ti.webui.embedding_index import EmbeddingIndex, Stamp
 from lib_ti.webui.hosts.host import CheckpointChoice, TryLock, holding
 
 if TYPE_CHECKING:  # they bring torch and diffusers, for which the page does not wait
@@ -69,7 +69,7 @@ class Standalone:
         self.embeddings = data.absolute() / "embeddings"
         self.runs = data.absolute() / "textual_inversion"
         self.choices = checkpoints(model.absolute())
-        self.library = Library(self)
+        self.library = EmbeddingIndex(self)
         self._selected = self.choices[0]
         self._loaded: _Loaded | None = None
         self._words: dict[Stamp, Embedding] = {}

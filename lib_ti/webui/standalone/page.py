@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, Response
 
 import lib_ti
 from lib_ti.errors import BadInput, Problem, TextualInversionError
-from lib_ti.webui.service import Trainer
+from lib_ti.webui.service import TrainingService
 from lib_ti.webui.standalone.host import Standalone, Wanted
 from lib_ti.webui.ui import tab
 from lib_ti.webui.ui.picker import picker
@@ -36,7 +36,7 @@ button.tool { align-self: end; max-width: 3em; }
 _ROOT = Path(lib_ti.__file__).parent.parent
 
 
-def build(host: Standalone, trainer: Trainer) -> Any:
+def build(host: Standalone, trainer: TrainingService) -> Any:
     """The page, as `gr.Blocks`."""
     fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # none from the network
     ours = tab.build(trainer)  # not within the page's own Blocks, which would take it in at once
@@ -132,7 +132,7 @@ def _if_known(component: Any, **given: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in inspect.signature(component).parameters}
 
 
-def serve(trainer: Trainer, page: Any, auth: tuple[str, str] | None = None) -> Any:
+def serve(trainer: TrainingService, page: Any, auth: tuple[str, str] | None = None) -> Any:
     """The web application: the page, and our scripts and style in it as the WebUIs put them there.
 
     `auth`: the user and the password that are asked for before anything else is shown.

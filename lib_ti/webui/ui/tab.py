@@ -96,7 +96,7 @@ class Host(Protocol):
     def hides_paths(self) -> bool: ...
 
 
-class Trainer(Protocol):
+class TrainingService(Protocol):
     """What the tab asks of the trainer: the actions it offers to the page, and where it runs."""
 
     @property
@@ -104,7 +104,7 @@ class Trainer(Protocol):
     def actions(self) -> Mapping[str, bridge.Action]: ...
 
 
-def build(trainer: Trainer) -> Any:
+def build(trainer: TrainingService) -> Any:
     """The whole tab, as the `gr.Blocks` that `on_ui_tabs` takes."""
     with gr.Blocks(analytics_enabled=False) as blocks:
         form = Form(trainer.host.hides_paths)

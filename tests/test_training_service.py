@@ -19,13 +19,13 @@ from lib_ti.runs.events import EventLog
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.lock import RunLock
-from lib_ti.runs.resume import reopen
+from lib_ti.runs.resume import resume
 from lib_ti.settings.names import problem_with
 from lib_ti.settings.train_settings import parse
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.webui.api import bridge
 from lib_ti.webui.forms import launch
-from lib_ti.webui.service import Trainer
+from lib_ti.webui.service import TrainingService
 from lib_ti.webui.ui import form
 
 DRAFT = "0123456789abcdef" * 2
@@ -35,7 +35,7 @@ class Page:
     """Asks a trainer, and sees that each reply is one that a page can read."""
 
     def __init__(self, host: StandIn, uploads: Path) -> None:
-        self.host, self.uploads, self.trainer = host, uploads, Trainer(host)
+        self.host, self.uploads, self.trainer = host, uploads, TrainingService(host)
         self.tokens = 0
 
     def ask(self, do: str, **arguments):
@@ -473,15 +473,15 @@ def test_what_a_killed_host_left_is_cleaned_up_by_the_next(ready, host):
     mark.write_text(json.dumps(str(trial)))
     with_lock = RunLock(ready.folder(run).path / "lock")
     with_lock.acquire()
-    Trainer(host)
+    TrainingService(host)
     assert trial.exists(), "its training is still saving"
     with_lock.release()
-    Trainer(host)
+    TrainingService(host)
     assert not trial.exists()
     assert not mark.exists()
     for text in (json.dumps(str(other)), "", "5", "[]", '"\\u0000"'):
         mark.write_text(text)
-        Trainer(host)
+        TrainingService(host)
     assert other.exists()
 
 
@@ -515,7 +515,7 @@ def test_a_run_does_not_go_on_with_the_pictures_of_another(ready, host, pictures
     assert not ready.ends(run)["resumable"]
     assert "has not kept" in ready.ask("reuse", draft=DRAFT, run=run)["error"]
     with pytest.raises(BadInput) as raised:
-        reopen(ready.folder(run), {"steps": "900"})
+        resume(ready.folder(run), {"steps": "900"})
     assert [problem.option for problem in raised.value.problems] == ["images"]
 
 
@@ -687,7 +687,7 @@ def test_a_checkpoint_that_is_gone_before_it_goes_on(new_run):
     before = in_file(new_run.path)
     new_run.settings.model.unlink()
     with pytest.raises(UnusableFile, match="put it back to go on"):
-        reopen(new_run, {})
+        resume(new_run, {})
     assert in_file(new_run.path) == before
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from reference.checkpoints import SIZES, write_checkpoint
 from reference.folder import write_sdxl_folder
-from test_library import Host
+from test_embedding_index import Host
 
 from lib_ti.embedding.write import safetensors_bytes
 from lib_ti.settings.train_settings import parse

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from lib_ti.embedding import png as pictures
 from lib_ti.embedding import write
-from lib_ti.embedding.summary import outline
+from lib_ti.embedding.summary import summarize
 from lib_ti.errors import UnusableFile
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -41,7 +41,7 @@ def encoded(record: object) -> bytes:
 def test_every_kind_of_text(tmp_path, kind, packed):
     path = png(encoded(RECORD).decode(), tmp_path / "mug.png", packed, kind)
     assert write.read(path).vectors["clip_l"].tolist() == [[1.0, 2.0]]
-    assert outline(path).name == "cup"
+    assert summarize(path).name == "cup"
 
 
 def test_text_behind_the_pixels(tmp_path):
@@ -56,13 +56,13 @@ def test_text_behind_the_pixels(tmp_path):
 def test_a_diffusers_concept_in_a_picture(tmp_path):
     path = png(encoded({"<cat>": {"TORCHTENSOR": [1.0, 2.0]}}), tmp_path / "mug.png")
     assert write.read(path).vectors["clip_l"].tolist() == [[1.0, 2.0]]
-    assert outline(path).count == 1
+    assert summarize(path).count == 1
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 101, "\u202ecup", 3, None, ["a"]], ids=repr)
 def test_a_name_that_nobody_can_write_gives_way_to_the_file_s(tmp_path, name):
     path = png(encoded({**RECORD, "name": name}), tmp_path / "mug.png")
-    assert write.read(path).name == outline(path).name == "mug"
+    assert write.read(path).name == summarize(path).name == "mug"
 
 
 def test_the_pattern_over_the_pixels():
@@ -97,7 +97,7 @@ def test_plain_pictures_are_no_embeddings(tmp_path, kind, suffix):
     path = tmp_path / f"mug{suffix}"
     image = plain()[kind]
     (image if suffix == ".png" else image.convert("RGB")).save(path, **({} if suffix == ".png" else {"lossless": True}))
-    assert outline(path) is None
+    assert summarize(path) is None
     with pytest.raises(UnusableFile, match="no embedding in this picture"):
         write.read(path)
 
@@ -107,9 +107,9 @@ def test_previews_and_cards_are_not_looked_at_for_long(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes((GOLDEN / "a1111-pixels.png").read_bytes())
     (tmp_path / "cup.safetensors").write_bytes(b"")
     monkeypatch.setattr(pictures, "_strips", lambda _: pytest.fail("it was decoded"))
-    assert outline(tmp_path / "mug.preview.png") is None
-    assert outline(tmp_path / "cup.png") is None
-    assert outline(GOLDEN / "a1111-text.png").count == 2
+    assert summarize(tmp_path / "mug.preview.png") is None
+    assert summarize(tmp_path / "cup.png") is None
+    assert summarize(GOLDEN / "a1111-text.png").count == 2
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_pictures_that_would_fill_the_memory_are_not_decoded(tmp_path):
     head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
     (tmp_path / "mug.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + bytes(4))
-    assert outline(tmp_path / "mug.png") is None
+    assert summarize(tmp_path / "mug.png") is None
 
 
 @given(st.sampled_from(["a1111-text.png", "a1111-pixels.png", "a1111-pixels.webp"]), st.data())
@@ -165,6 +165,6 @@ def test_damaged_pictures_are_read_or_refused(tmp_path_factory, file, data):
         content[place] = data.draw(st.integers(0, 255), "byte")
     path = tmp_path_factory.getbasetemp() / f"damaged-{file}"
     path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)), "end")])
-    for look in (write.read, outline):
+    for look in (write.read, summarize):
         with suppress(UnusableFile):
             look(path)

@@ -19,7 +19,7 @@ from safetensors.torch import load, save, save_file
 
 from lib_ti.embedding import read
 from lib_ti.embedding import write as formats
-from lib_ti.embedding.summary import outline
+from lib_ti.embedding.summary import summarize
 from lib_ti.embedding.value import Embedding
 from lib_ti.embedding.write import WRITERS, safetensors_bytes
 from lib_ti.errors import TextualInversionError, TrainingFailed, UnusableFile
@@ -383,13 +383,13 @@ def test_what_other_programs_wrote(file):
     assert {k: v.tolist() for k, v in found.vectors.items()} == {k: v.tolist() for k, v in vectors.items()}
     assert found.metadata == told
     if "lora" not in file:
-        seen = outline(GOLDEN / file)
+        seen = summarize(GOLDEN / file)
         assert (seen.count, seen.widths, seen.name) == (2, found.widths, found.name)
 
 
 @pytest.mark.parametrize("file", REFUSED_OF_OTHERS)
 def test_what_other_programs_wrote_and_is_no_use(file):
-    for look in (formats.read, outline):
+    for look in (formats.read, summarize):
         with pytest.raises(UnusableFile, match=REFUSED_OF_OTHERS[file]):
             look(GOLDEN / file)
 

@@ -18,7 +18,7 @@ from lib_ti.data.images import PictureFile
 from lib_ti.data.latent_cache import Example
 from lib_ti.errors import UnusableFile
 from lib_ti.settings.train_settings import parse
-from lib_ti.training.import_images import bucket_step, examples, take_in
+from lib_ti.training.import_images import bucket_step, examples, import_images
 
 RED, GREEN, BLUE, GOLD = (200, 30, 40), (20, 180, 60), (30, 50, 210), (220, 190, 20)
 
@@ -484,8 +484,8 @@ class TestIntake:
     def settings(self, **more):
         return parse({"images": "x", "name": "x-y", "model": "x", "out": "x", "resolution": "64", **more})[0]
 
-    def take_in(self, tmp_path, captions="none"):
-        take_in(tmp_path / "given", captions, tmp_path / "images", lambda: False)
+    def import_images(self, tmp_path, captions="none"):
+        import_images(tmp_path / "given", captions, tmp_path / "images", lambda: False)
         return tmp_path / "images"
 
     @pytest.fixture
@@ -503,7 +503,7 @@ class TestIntake:
         saved(given_folder / "a.jpg", quarters(64, 32), comment="Jane Doe", **told)
         saved(given_folder / "a.mask.png", quarters(64, 32).convert("L"), pnginfo=text, **told)
         saved(given_folder / "b.png", quarters().convert("RGBA"), pnginfo=text, **told)
-        folder = self.take_in(tmp_path)
+        folder = self.import_images(tmp_path)
         assert sorted(p.name for p in folder.iterdir()) == ["0000.mask.png", "0000.png", "0001.png"]
         for path in folder.iterdir():
             data = path.read_bytes()
@@ -518,13 +518,13 @@ class TestIntake:
         picture = quarters().convert("RGBA")
         picture.putalpha(Image.linear_gradient("L").resize(picture.size))
         saved(given_folder / "a.png", picture)
-        assert_close(Image.open(self.take_in(tmp_path) / "0000.png"), picture, 0)
+        assert_close(Image.open(self.import_images(tmp_path) / "0000.png"), picture, 0)
 
     def test_are_at_most_2048_long_and_their_masks_as_large(self, given_folder, tmp_path):
         saved(given_folder / "a.png", quarters(2500, 1250))
         saved(given_folder / "a.mask.png", Image.linear_gradient("L"))
         saved(given_folder / "b.jpg", quarters(20, 4100))
-        folder = self.take_in(tmp_path)
+        folder = self.import_images(tmp_path)
         sizes = {path.name: Image.open(path).size for path in folder.iterdir()}
         assert sizes == {"0000.png": (2048, 1024), "0000.mask.png": (2048, 1024), "0001.png": (10, 2048)}
 
@@ -535,30 +535,30 @@ class TestIntake:
         saved(given_folder / "c.png", quarters())
         (given_folder / "c.mask.png").write_bytes(b"broken")
         saved(given_folder / "d.png", quarters())
-        found = examples(self.take_in(tmp_path, "txt"), self.settings())
+        found = examples(self.import_images(tmp_path, "txt"), self.settings())
         assert [(e.path.name, e.caption) for e in found] == [("0000.png", "a café"), ("0003.png", "")]
 
     def test_are_made_once(self, given_folder, tmp_path):
         saved(given_folder / "a.png", quarters())
-        copy = self.take_in(tmp_path) / "0000.png"
+        copy = self.import_images(tmp_path) / "0000.png"
         before = copy.read_bytes()
         (given_folder / "a.png").unlink()
-        self.take_in(tmp_path)
+        self.import_images(tmp_path)
         assert copy.read_bytes() == before
 
     def test_are_whole_or_not_there(self, given_folder, tmp_path):
         for name in "abc":
             saved(given_folder / f"{name}.png", quarters())
         answers = iter([False, False, True])
-        take_in(given_folder, "none", tmp_path / "images", lambda: next(answers))
+        import_images(given_folder, "none", tmp_path / "images", lambda: next(answers))
         assert not (tmp_path / "images").exists()
-        assert len([*self.take_in(tmp_path).iterdir()]) == 3
+        assert len([*self.import_images(tmp_path).iterdir()]) == 3
         assert sorted(p.name for p in tmp_path.iterdir()) == ["given", "images"]
 
     def test_become_examples(self, given_folder, tmp_path):
         saved(given_folder / "a.png", quarters(600, 300))
         saved(given_folder / "a.mask.png", quarters(600, 300).convert("L"))
-        folder = self.take_in(tmp_path)
+        folder = self.import_images(tmp_path)
         (plain,) = examples(folder, self.settings())
         assert (plain.size, plain.mask, plain.masked) == ((64, 64), folder / "0000.mask.png", True)
         (shaped,) = examples(folder, self.settings(buckets=True, masks=False))

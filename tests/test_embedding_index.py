@@ -13,7 +13,7 @@ from PIL import Image
 from lib_ti.embedding.write import safetensors_bytes
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.safetensors_header import read_header, vector_widths
-from lib_ti.webui.embedding_index import THUMB, Library
+from lib_ti.webui.embedding_index import THUMB, EmbeddingIndex
 from lib_ti.webui.hosts.host import CheckpointChoice
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,28 +90,28 @@ class TestFit:
             "one": "made for SD 1.x", "two": "made for SD 2.x", "xl": "made for SDXL", "own": "made for models of width 128",
         }  # fmt: skip
         for fits, widths in {"one": (768,), "two": (1024,), "xl": (768, 1280), "own": (128,)}.items():
-            assert told(Library(Host(folder, checkpoint(tmp_path, widths)))) == {**reasons, fits: ""}
+            assert told(EmbeddingIndex(Host(folder, checkpoint(tmp_path, widths)))) == {**reasons, fits: ""}
 
     def test_what_could_start_a_training_on_sdxl(self, folder, tmp_path):
         files = {"one": embedding((2, 768)), "two": embedding((2, 1024)), "g": embedding((2, 1280)), "xl": SDXL}
         for name, data in files.items():
             (folder / f"{name}.safetensors").write_bytes(data)
-        entries = Library(Host(folder, checkpoint(tmp_path, (768, 1280)))).entries()
+        entries = EmbeddingIndex(Host(folder, checkpoint(tmp_path, (768, 1280)))).entries()
         assert {e.name: e.starts for e in entries} == {"xl": "", "one": "CLIP-L", "g": "CLIP-G", "two": ""}
-        assert not any(e.starts for e in Library(Host(folder, checkpoint(tmp_path, (1024,)))).entries())
+        assert not any(e.starts for e in EmbeddingIndex(Host(folder, checkpoint(tmp_path, (1024,)))).entries())
 
     def test_nothing_is_refused_where_the_checkpoint_tells_nothing(self, folder, tmp_path):
         (folder / "one.safetensors").write_bytes(embedding((2, 768)))
         (tmp_path / "odd.gguf").write_bytes(b"GGUF" + bytes(100))
         for path in (None, tmp_path / "odd.gguf", tmp_path / "gone.safetensors"):
-            assert told(Library(Host(folder, path))) == {"one": ""}
+            assert told(EmbeddingIndex(Host(folder, path))) == {"one": ""}
 
     def test_pickled_ones(self, folder):
         torch.save({"string_to_param": {"*": torch.ones(3, 768)}, "name": "other"}, folder / "old.pt")
         torch.save({"<cat>": torch.ones(768)}, folder / "concept.bin")
-        found = {entry.name: entry for entry in Library(Host(folder)).entries()}
-        assert (found["old"].outline.count, found["old"].outline.widths) == (3, (768,))
-        assert (found["concept"].outline.count, found["concept"].reason) == (1, "")
+        found = {entry.name: entry for entry in EmbeddingIndex(Host(folder)).entries()}
+        assert (found["old"].summarize.count, found["old"].summarize.widths) == (3, (768,))
+        assert (found["concept"].summarize.count, found["concept"].reason) == (1, "")
 
     def test_a1111_s_pictures(self, folder):
         """They are called what they are called inside; a plain picture is none, and says nothing."""
@@ -121,10 +121,10 @@ class TestFit:
         (folder / "mug.preview.png").write_bytes((golden / "a1111-text.png").read_bytes())
         Image.new("RGB", (9, 9), "teal").save(folder / "plain.png")
         (folder / "torn.png").write_bytes((golden / "a1111-text.png").read_bytes()[:300])
-        (entry, torn) = Library(Host(folder)).entries()
-        assert (entry.name, entry.outline.count, entry.fits) == ("my-mug", 2, True)
-        assert Library(Host(folder)).named("My-Mug ") == entry.path
-        assert Library(Host(folder)).named("of a1111-text") is None
+        (entry, torn) = EmbeddingIndex(Host(folder)).entries()
+        assert (entry.name, entry.summarize.count, entry.fits) == ("my-mug", 2, True)
+        assert EmbeddingIndex(Host(folder)).named("My-Mug ") == entry.path
+        assert EmbeddingIndex(Host(folder)).named("of a1111-text") is None
         assert entry.picture.path == str(entry.path)
         assert (torn.name, torn.reason) == ("torn", "unreadable: the embedding in this picture is damaged")
 
@@ -135,7 +135,7 @@ class TestOrder:
             path = folder / f"{name}.safetensors"
             path.write_bytes(embedding((1, width)))
             os.utime(path, (1e9 - age, 1e9 - age))
-        entries = Library(Host(folder, checkpoint(tmp_path, (768,)))).entries()
+        entries = EmbeddingIndex(Host(folder, checkpoint(tmp_path, (768,)))).entries()
         assert [entry.label for entry in entries] == [
             "new", "older", "newest — made for SD 2.x", "oldest — made for SD 2.x",
         ]  # fmt: skip
@@ -144,7 +144,7 @@ class TestOrder:
         (folder / "sub").mkdir()
         (folder / "word.safetensors").write_bytes(embedding((1, 1024)))
         (folder / "sub" / "word.safetensors").write_bytes(embedding((1, 768)))
-        (entry,) = Library(Host(folder, checkpoint(tmp_path, (768,)))).entries()
+        (entry,) = EmbeddingIndex(Host(folder, checkpoint(tmp_path, (768,)))).entries()
         assert entry.fits
         assert entry.path.parent.name == "sub"
 
@@ -165,7 +165,7 @@ class TestHostileFiles:
         (folder / "good.safetensors").write_bytes(embedding((1, 768)))
         for name in ("bad.safetensors", "bad2.pt", "bad3.bin"):
             (folder / name).write_bytes(data)
-        reasons = told(Library(Host(folder)))
+        reasons = told(EmbeddingIndex(Host(folder)))
         assert reasons.pop("good") == ""
         assert reasons.keys() == {"bad", "bad2", "bad3"}
         for reason in reasons.values():
@@ -178,14 +178,14 @@ class TestHostileFiles:
             names = {"a (v2) [x]", "猫", "a.b"}
         for name in names:
             (folder / f"{name}.safetensors").write_bytes(embedding((1, 768)))
-        assert told(Library(Host(folder))).keys() == names
-        answer = Library(Host(folder)).actions()["embeddings"]()
+        assert told(EmbeddingIndex(Host(folder))).keys() == names
+        answer = EmbeddingIndex(Host(folder)).actions()["embeddings"]()
         assert {found["label"] for found in answer["embeddings"]} == names
 
     def test_what_is_no_embedding_is_left_out(self, folder):
         for name in ("a.preview.png", "a.png", "notes.txt", "._a.pt", "a.pt.optim", ".a.safetensors.1.part"):
             (folder / name).write_bytes(b"?")
-        assert Library(Host(folder)).entries() == []
+        assert EmbeddingIndex(Host(folder)).entries() == []
 
     @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
     def test_links_in_circles(self, folder):
@@ -193,10 +193,10 @@ class TestHostileFiles:
         (folder / "sub" / "up").symlink_to(folder)
         (folder / "nothing.pt").symlink_to(folder / "gone")
         (folder / "sub" / "one.safetensors").write_bytes(embedding((1, 768)))
-        assert told(Library(Host(folder))).keys() == {"one"}
+        assert told(EmbeddingIndex(Host(folder))).keys() == {"one"}
 
     def test_a_folder_that_is_not_there(self, tmp_path):
-        library = Library(Host(tmp_path / "none"))
+        library = EmbeddingIndex(Host(tmp_path / "none"))
         assert library.entries() == []
         assert library.version() == library.version()
 
@@ -204,7 +204,7 @@ class TestHostileFiles:
 class TestVersion:
     def test_every_change_makes_another(self, folder, tmp_path):
         host = Host(folder)
-        library = Library(host)
+        library = EmbeddingIndex(host)
         versions = [library.version()]
         path = folder / "sub" / "one.safetensors"
 
@@ -234,15 +234,15 @@ class TestVersion:
         another()
 
     def test_a_replaced_file_is_read_again(self, folder):
-        library = Library(Host(folder))
+        library = EmbeddingIndex(Host(folder))
         path = folder / "one.safetensors"
         path.write_bytes(embedding((1, 768)))
-        assert library.entries()[0].outline.count == 1
+        assert library.entries()[0].summarize.count == 1
         path.write_bytes(embedding((2, 768)))
-        assert library.entries()[0].outline.count == 2
+        assert library.entries()[0].summarize.count == 2
 
     def test_an_unchanged_file_is_not(self, folder, monkeypatch):
-        library = Library(Host(folder))
+        library = EmbeddingIndex(Host(folder))
         torch.save({"*": torch.ones(1, 768)}, folder / "old.pt")
         library.entries()
         monkeypatch.setattr("lib_ti.embedding.write.read", pytest.fail)
@@ -252,7 +252,7 @@ class TestVersion:
 
 class TestThumbnail:
     def test_small_and_from_beside(self, folder):
-        library = Library(Host(folder))
+        library = EmbeddingIndex(Host(folder))
         for name in ("one", "two", "none", "damaged"):
             (folder / f"{name}.safetensors").write_bytes(embedding((1, 768)))
         Image.new("RGB", (900, 600), "red").save(folder / "one.preview.png")
