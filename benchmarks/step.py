@@ -28,7 +28,8 @@ from lib_ti.model.checkpoint.checkpoint import text_encoder
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory.peak import peak_mb
-from lib_ti.model.prompt.placeholder import Placeholder, Vocabulary
+from lib_ti.model.prompt.placeholder import Placeholder
+from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.model.prompt.text_encoder import PromptEncoder, TextEncoder
 from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
 from lib_ti.practice.concepts import MODEL
@@ -62,7 +63,7 @@ def random_sd15(dtype: torch.dtype, device: torch.device) -> StableDiffusion:
         module.requires_grad_(False).eval()
     text.text_model.embeddings.position_ids = torch.arange(77, device=device).unsqueeze(0)
     return StableDiffusion(
-        unet, None, PromptEncoder({"clip_l": TextEncoder(text)}), Vocabulary(), sizes.noise, device, dtype
+        unet, None, PromptEncoder({"clip_l": TextEncoder(text)}), PromptTokenizer(), sizes.noise, device, dtype
     )
 
 
@@ -73,7 +74,7 @@ def source(model: StableDiffusion, resolution: int, factor: int) -> BatchSource:
     examples = [Example(Path("made-up.png"), "", None, (resolution, resolution))]
     captioner = Captioner("my-mug", ["a photo of [name]"])
     return BatchSource(
-        examples, cache, captioner, model.vocabulary, Placeholder("my-mug", 0, 2), 0, False, model.noise.steps
+        examples, cache, captioner, model.tokenizer, Placeholder("my-mug", 0, 2), 0, False, model.noise.steps
     )
 
 
@@ -81,7 +82,7 @@ def measure(
     title: str, model: StableDiffusion, resolution: int, factor: int, batch: int, steps: int, precision: str
 ) -> None:
     drawn = source(model, resolution, factor)
-    vectors = init_vectors.from_text(model.token_tables()["clip_l"], model.vocabulary, "object", 2)
+    vectors = init_vectors.from_text(model.token_tables()["clip_l"], model.tokenizer, "object", 2)
     state = TrainState.begin({"clip_l": vectors.to(model.device)}, 0.0, LossScaler(active=precision == "fp16"))
 
     def step() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from lib_ti.data.captions import BUILT_IN, Captioner, load_templates
 from lib_ti.errors import UnusableFile
-from lib_ti.model.prompt.placeholder import PLAIN, Placeholder, Vocabulary
+from lib_ti.model.prompt.placeholder import NO_VECTOR, Placeholder
+from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.training.dataloader import BatchSource
 
 
@@ -126,17 +127,17 @@ class TestTags:
 
 
 @pytest.fixture(scope="module")
-def vocabulary() -> Vocabulary:
-    return Vocabulary()
+def tokenizer() -> PromptTokenizer:
+    return PromptTokenizer()
 
 
-def source(vocabulary: Vocabulary, templates, name: str = "my-mug", count: int = 2, **options) -> BatchSource:
+def source(tokenizer: PromptTokenizer, templates, name: str = "my-mug", count: int = 2, **options) -> BatchSource:
     captioner = Captioner(name, templates, **options)
-    return BatchSource((), None, captioner, vocabulary, Placeholder(name, 0, count), seed=0, flip=False, times=1000)
+    return BatchSource((), None, captioner, tokenizer, Placeholder(name, 0, count), seed=0, flip=False, times=1000)
 
 
 def learned(prompt) -> list[int]:
-    return [row for row in prompt.rows if row != PLAIN]
+    return [row for row in prompt.vector_rows if row != NO_VECTOR]
 
 
 HOSTILE = st.sampled_from(
@@ -161,40 +162,40 @@ SHARES = st.sampled_from([0.0, 0.5, 1.0])
 @example(caption="a red my-mug", template="no slot", count=2, shuffle=False, tags=1.0, whole=0.0, seed=0)
 @example(caption="a <|EndOfText|> b", template="[name]", count=2, shuffle=False, tags=0.0, whole=0.0, seed=0)
 @example(caption="cat " * 74 + "my-mug", template="[name]", count=2, shuffle=False, tags=0.0, whole=0.0, seed=0)
-def test_the_word_is_in_every_prompt(vocabulary, caption, template, count, shuffle, tags, whole, seed):
+def test_the_word_is_in_every_prompt(tokenizer, caption, template, count, shuffle, tags, whole, seed):
     """A prompt without it has no gradient: a whole step would teach nothing."""
-    batches = source(vocabulary, [template], count=count, shuffle_tags=shuffle, tag_dropout=tags, caption_dropout=whole)
+    batches = source(tokenizer, [template], count=count, shuffle_tags=shuffle, tag_dropout=tags, caption_dropout=whole)
     prompt = batches.prompt(caption, random.Random(seed))
-    assert len(prompt.ids) == len(prompt.rows) == 77
-    assert prompt.rows[0] == prompt.rows[-1] == PLAIN
-    at = prompt.rows.index(0)
-    assert prompt.rows[at : at + count] == tuple(range(count)), "its vectors stand together and in order"
-    ends = [place for place, token in enumerate(prompt.ids) if token == 49407]
+    assert len(prompt.input_ids) == len(prompt.vector_rows) == 77
+    assert prompt.vector_rows[0] == prompt.vector_rows[-1] == NO_VECTOR
+    at = prompt.vector_rows.index(0)
+    assert prompt.vector_rows[at : at + count] == tuple(range(count)), "its vectors stand together and in order"
+    ends = [place for place, token in enumerate(prompt.input_ids) if token == 49407]
     assert ends == [*range(ends[0], 77)], "nothing in a text ends the prompt before its end"
 
 
-def test_a_caption_with_the_word_is_not_told_it_twice(vocabulary):
-    prompt = source(vocabulary, ["a photo of [name]"]).prompt("a red My-Mug on a table", random.Random(0))
+def test_a_caption_with_the_word_is_not_told_it_twice(tokenizer):
+    prompt = source(tokenizer, ["a photo of [name]"]).prompt("a red My-Mug on a table", random.Random(0))
     assert learned(prompt) == [0, 1]
-    assert prompt == vocabulary.encode("a red my-mug on a table", [Placeholder("my-mug", 0, 2)])
+    assert prompt == tokenizer.encode("a red my-mug on a table", [Placeholder("my-mug", 0, 2)])
 
 
-def test_parts_of_other_words_are_not_the_word(vocabulary):
+def test_parts_of_other_words_are_not_the_word(tokenizer):
     """`cat` is a word of its own, not the front of `catalog`."""
-    prompt = source(vocabulary, ["a photo of [name], [filewords]"], name="cat", count=1).prompt(
+    prompt = source(tokenizer, ["a photo of [name], [filewords]"], name="cat", count=1).prompt(
         "a catalog", random.Random(0)
     )
     assert learned(prompt) == [0]
-    assert prompt == vocabulary.encode("a photo of cat, a catalog", [Placeholder("cat", 0, 1)])
+    assert prompt == tokenizer.encode("a photo of cat, a catalog", [Placeholder("cat", 0, 1)])
 
 
-def test_brackets_and_weights_are_ordinary_tokens(vocabulary):
+def test_brackets_and_weights_are_ordinary_tokens(tokenizer):
     text = "a ((cat:1.3)) [dog]"
-    assert vocabulary.encode(text).ids[1:-1] == (
-        *vocabulary.tokens(text),
-        *[49407] * (75 - len(vocabulary.tokens(text))),
+    assert tokenizer.encode(text).input_ids[1:-1] == (
+        *tokenizer.token_ids(text),
+        *[49407] * (75 - len(tokenizer.token_ids(text))),
     )
-    assert "".join(vocabulary.text(token) for token in vocabulary.tokens(text)) == "a((cat:1.3))[dog]"
+    assert "".join(tokenizer.decode(token) for token in tokenizer.token_ids(text)) == "a((cat:1.3))[dog]"
 
 
 @pytest.mark.parametrize(
@@ -202,5 +203,5 @@ def test_brackets_and_weights_are_ordinary_tokens(vocabulary):
     ["<|endoftext|>", "<|startoftext|>", "<|ENDOFTEXT|>", "<|StartOfText|>", "<|endof<|endoftext|>text|>",
      "<|endof\0text|>", "<|endof\u200btext|>"],  # the tokenizer lowers case and drops what is invisible
 )  # fmt: skip
-def test_special_tokens_written_out_are_text(vocabulary, text):
-    assert not {49406, 49407} & set(vocabulary.tokens(f"a {text} b"))
+def test_special_tokens_written_out_are_text(tokenizer, text):
+    assert not {49406, 49407} & set(tokenizer.token_ids(f"a {text} b"))

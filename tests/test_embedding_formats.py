@@ -189,7 +189,7 @@ BOTH = Embedding("xl", {"clip_l": torch.rand(3, 768), "clip_g": torch.rand(3, 12
 def test_two_encoders_there_and_back(tmp_path, how):
     found = formats.read(write(BOTH, how, tmp_path))
     assert same(found, BOTH)
-    assert (found.count, found.widths, found.family) == (3, (768, 1280), "sdxl")
+    assert (found.num_vectors, found.widths, found.family) == (3, (768, 1280), "sdxl")
     assert found.metadata == (
         BOTH.metadata if how == "safetensors" else {}
     )  # A1111 takes whatever is there for vectors
@@ -384,7 +384,7 @@ def test_what_other_programs_wrote(file):
     assert found.metadata == told
     if "lora" not in file:
         seen = summarize(GOLDEN / file)
-        assert (seen.count, seen.widths, seen.name) == (2, found.widths, found.name)
+        assert (seen.num_vectors, seen.widths, seen.name) == (2, found.widths, found.name)
 
 
 @pytest.mark.parametrize("file", REFUSED_OF_OTHERS)
@@ -602,4 +602,4 @@ def test_headers_that_say_anything_are_read_or_refused(tmp_path_factory, dtype, 
     path = tmp_path_factory.getbasetemp() / "header.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
     with suppress(UnusableFile):
-        assert formats.read(path).count <= 75
+        assert formats.read(path).num_vectors <= 75

@@ -110,8 +110,8 @@ class TestFit:
         torch.save({"string_to_param": {"*": torch.ones(3, 768)}, "name": "other"}, folder / "old.pt")
         torch.save({"<cat>": torch.ones(768)}, folder / "concept.bin")
         found = {entry.name: entry for entry in EmbeddingIndex(Host(folder)).entries()}
-        assert (found["old"].summarize.count, found["old"].summarize.widths) == (3, (768,))
-        assert (found["concept"].summarize.count, found["concept"].reason) == (1, "")
+        assert (found["old"].summarize.num_vectors, found["old"].summarize.widths) == (3, (768,))
+        assert (found["concept"].summarize.num_vectors, found["concept"].reason) == (1, "")
 
     def test_a1111_s_pictures(self, folder):
         """They are called what they are called inside; a plain picture is none, and says nothing."""
@@ -122,7 +122,7 @@ class TestFit:
         Image.new("RGB", (9, 9), "teal").save(folder / "plain.png")
         (folder / "torn.png").write_bytes((golden / "a1111-text.png").read_bytes()[:300])
         (entry, torn) = EmbeddingIndex(Host(folder)).entries()
-        assert (entry.name, entry.summarize.count, entry.fits) == ("my-mug", 2, True)
+        assert (entry.name, entry.summarize.num_vectors, entry.fits) == ("my-mug", 2, True)
         assert EmbeddingIndex(Host(folder)).named("My-Mug ") == entry.path
         assert EmbeddingIndex(Host(folder)).named("of a1111-text") is None
         assert entry.picture.path == str(entry.path)
@@ -237,9 +237,9 @@ class TestVersion:
         library = EmbeddingIndex(Host(folder))
         path = folder / "one.safetensors"
         path.write_bytes(embedding((1, 768)))
-        assert library.entries()[0].summarize.count == 1
+        assert library.entries()[0].summarize.num_vectors == 1
         path.write_bytes(embedding((2, 768)))
-        assert library.entries()[0].summarize.count == 2
+        assert library.entries()[0].summarize.num_vectors == 2
 
     def test_an_unchanged_file_is_not(self, folder, monkeypatch):
         library = EmbeddingIndex(Host(folder))

@@ -56,7 +56,7 @@ def test_text_behind_the_pixels(tmp_path):
 def test_a_diffusers_concept_in_a_picture(tmp_path):
     path = png(encoded({"<cat>": {"TORCHTENSOR": [1.0, 2.0]}}), tmp_path / "mug.png")
     assert write.read(path).vectors["clip_l"].tolist() == [[1.0, 2.0]]
-    assert summarize(path).count == 1
+    assert summarize(path).num_vectors == 1
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 101, "\u202ecup", 3, None, ["a"]], ids=repr)
@@ -109,7 +109,7 @@ def test_previews_and_cards_are_not_looked_at_for_long(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "_strips", lambda _: pytest.fail("it was decoded"))
     assert summarize(tmp_path / "mug.preview.png") is None
     assert summarize(tmp_path / "cup.png") is None
-    assert summarize(GOLDEN / "a1111-text.png").count == 2
+    assert summarize(GOLDEN / "a1111-text.png").num_vectors == 2
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_a_training_keeps_together_what_meets(sizes, mode, pictures, tmp_path, m
     def load(cls, *args, **kwargs):
         model = loaded(cls, *args, **kwargs)
         for encoder in model.text.encoders.values():
-            encoder.leave_table()  # as `economise` does on a card
+            encoder.keep_token_table_on_cpu()  # as `economise` does on a card
         return model
 
     monkeypatch.setattr(StableDiffusion, "load", classmethod(load))

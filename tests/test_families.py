@@ -20,7 +20,7 @@ from lib_ti.model.checkpoint.inspect import describe
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.prompt.placeholder import Vocabulary
+from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.model.prompt.text_encoder import Context
 from lib_ti.model.speed.device import choose_precision
 
@@ -55,11 +55,11 @@ def load(path: Path, dtype: torch.dtype = torch.float32) -> StableDiffusion:
 
 
 def context_of(model: StableDiffusion, text: str = TEXT) -> Context:
-    return model.encode_prompts([model.vocabulary.encode(text)], model.no_vectors())
+    return model.encode_prompts([model.tokenizer.encode(text)], model.no_vectors())
 
 
 def padded(padding: int, text: str = TEXT) -> torch.Tensor:
-    ids = [START, *Vocabulary().tokens(text), END]
+    ids = [START, *PromptTokenizer().token_ids(text), END]
     return torch.tensor([ids + [padding] * (77 - len(ids))])
 
 
@@ -168,7 +168,7 @@ def test_features_of_a_folder_are_those_of_diffusers_sdxl(tmp_path, skip):
     torch.testing.assert_close(found.pooled, pooled, rtol=1e-5, atol=1e-5)
     assert not nothing.any()
     assert not nothing_pooled.any()
-    blank = context_of(model, "").blank()
+    blank = context_of(model, "").zeros_like()
     assert model.force_zeros_for_empty_prompt
     assert not blank.features.any()
     assert not blank.pooled.any()

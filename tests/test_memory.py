@@ -61,7 +61,7 @@ def gradients(model: StableDiffusion) -> list[torch.Tensor]:
         name: torch.randn(2, table.shape[1], generator=dice) * 0.05 for name, table in model.token_tables().items()
     }
     vectors = {name: value.requires_grad_() for name, value in tables.items()}
-    prompts = [model.vocabulary.encode(text, [word]) for text in ("a photo of my-mug", "my-mug on a table")]
+    prompts = [model.tokenizer.encode(text, [word]) for text in ("a photo of my-mug", "my-mug on a table")]
     latents, noise = torch.randn(2, 2, model.latent_channels, 12, 8, generator=dice)
     found = model.predict(latents, torch.tensor([5, 800]), model.encode_prompts(prompts, vectors))
     (found - noise).square().mean().backward()
@@ -179,14 +179,14 @@ def test_a_vocabulary_can_stay_behind(checkpoint):
     model = load(checkpoint)
     expected = gradients(load(checkpoint))
     for encoder in model.text.encoders.values():
-        encoder.leave_table()
-        encoder.leave_table()
+        encoder.keep_token_table_on_cpu()
+        encoder.keep_token_table_on_cpu()
         encoder.model.to(torch.float64).to("meta")
         assert encoder.token_table.device == CPU
         assert encoder.token_table.dtype == torch.float32
     model = load(checkpoint)
     for encoder in model.text.encoders.values():
-        encoder.leave_table()
+        encoder.keep_token_table_on_cpu()
     assert all(map(torch.equal, gradients(model), expected))
 
 

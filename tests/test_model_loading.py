@@ -24,7 +24,7 @@ from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.prompt.placeholder import PLAIN, Prompt
+from lib_ti.model.prompt.placeholder import NO_VECTOR, TokenizedPrompt
 from lib_ti.model.prompt.text_encoder import Context, PromptEncoder, TextEncoder
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def load(checkpoint: Checkpoint) -> StableDiffusion:
 def computed(model: StableDiffusion) -> dict[str, torch.Tensor]:
     """What every part of a loaded model makes of some inputs, their sides unequal."""
     (width,) = (table.shape[1] for table in model.token_tables().values())
-    prompt = Prompt(tuple(range(77)), (PLAIN,) * 77)
+    prompt = TokenizedPrompt(tuple(range(77)), (NO_VECTOR,) * 77)
     mean, deviation = model.encode_pictures(noise(1, 3, 32, 64))
     return {
         "prediction": model.predict(noise(2, 4, 16, 8), TIMES, Context(noise(2, 77, width).to(model.dtype))),

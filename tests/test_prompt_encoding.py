@@ -19,12 +19,13 @@ from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner, weighted
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import Guidance, ScheduledPrompt, guide, said
-from lib_ti.model.prompt.attention import pieces
-from lib_ti.model.prompt.chunks import BACKTRACK, COMMA, chunks, empty_chunk, mentioned
-from lib_ti.model.prompt.placeholder import PLAIN, Placeholder, PlaceholderMatcher, Vocabulary
-from lib_ti.model.prompt.schedule import parts, stages, without_comments
+from lib_ti.model.prompt.attention import parse_attention
+from lib_ti.model.prompt.chunks import COMMA_BACKTRACK, COMMA_TOKEN, empty_chunk, mentioned_names, split_into_chunks
+from lib_ti.model.prompt.placeholder import NO_VECTOR, Placeholder, PlaceholderMatcher
+from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
+from lib_ti.model.prompt.schedule import prompt_schedule, split_by_and, strip_comments
 from lib_ti.model.prompt.text_encoder import Context
-from lib_ti.model.prompt.tokenizer import CLIP, END, OPENCLIP, START, tokenizer
+from lib_ti.model.prompt.tokenizer import BOS, CLIP_TOKENIZER, EOS, OPENCLIP_TOKENIZER
 
 SYNTAX = st.lists(
     st.one_of(st.sampled_from([*"()[]:|\\,#\n", "BREAK", " AND ", ":1.2)", ":0.5]", "my-mug", "cat "]), st.text(max_size=5)),
@@ -53,39 +54,39 @@ SYNTAX = st.lists(
     ],
 )
 def test_weights(text, wanted):
-    found = pieces(text)
+    found = parse_attention(text)
     assert [piece.text for piece in found] == [text for text, _ in wanted]
     assert [piece.weight for piece in found] == pytest.approx([weight for _, weight in wanted])
 
 
 def test_a_break_in_a_bracket_is_text_of_its_negative_weight():
-    assert [piece.breaks for piece in pieces("a BREAK b")] == [False, True, False]
-    assert [(piece.text, piece.weight) for piece in pieces("(a BREAK b:1.2)")] == [
+    assert [piece.is_break for piece in parse_attention("a BREAK b")] == [False, True, False]
+    assert [(piece.text, piece.weight) for piece in parse_attention("(a BREAK b:1.2)")] == [
         ("a", 1.2),
         ("BREAK", -1.2),
         ("b", 1.2),
     ]
-    assert len(pieces("aBREAK BREAKa break")) == 1
+    assert len(parse_attention("aBREAK BREAKa break")) == 1
 
 
 @given(SYNTAX)
 def test_any_text_can_be_read_and_none_is_lost(text):
     plain = "".join(c for c in text if c.isalpha()).replace("BREAK", "")
-    found = "".join(piece.text for piece in pieces(text) if not piece.breaks)
+    found = "".join(piece.text for piece in parse_attention(text) if not piece.is_break)
     assert "".join(c for c in found if c.isalpha()).replace("BREAK", "") == plain
-    steps = stages(text, 7)
+    steps = prompt_schedule(text, 7)
     assert [end for end, _ in steps] == sorted({end for end, _ in steps})
     assert steps[-1][0] == 7
     assert not Counter(steps[0][1]) - Counter(text)
-    assert not Counter("".join(part for part, _ in parts(text))) - Counter(text)
-    assert "#" not in without_comments(text)
+    assert not Counter("".join(part for part, _ in split_by_and(text))) - Counter(text)
+    assert "#" not in strip_comments(text)
 
 
 @given(st.text(st.characters(blacklist_characters="()[]:|\\#", blacklist_categories=["Cs"])))
 def test_text_without_syntax_stays_what_it_is(text):
     if "BREAK" not in text and "AND" not in text:
-        assert [piece.text for piece in pieces(text)] == ([text] if text else [])
-        assert (stages(text, 5), parts(text)) == ([(5, text)], [(text.rstrip(), 1.0)])
+        assert [piece.text for piece in parse_attention(text)] == ([text] if text else [])
+        assert (prompt_schedule(text, 5), split_by_and(text)) == ([(5, text)], [(text.rstrip(), 1.0)])
 
 
 # --- what changes on the way -------------------------------------------------------------------------------------
@@ -109,23 +110,23 @@ def test_text_without_syntax_stays_what_it_is(text):
     ],
 )
 def test_editing(text, wanted):
-    assert dict(stages(text, 10)) == wanted
+    assert dict(prompt_schedule(text, 10)) == wanted
 
 
 def test_deep_and_long_prompts():
-    assert stages("[" * 3000 + "a" + ":1]" * 3000, 5) == [(1, ""), (5, "a")]
-    assert len(pieces("(" * 3000 + "a")) == 1
-    assert stages("[a|" * 500, 5) == [(5, "[a|" * 500)]
+    assert prompt_schedule("[" * 3000 + "a" + ":1]" * 3000, 5) == [(1, ""), (5, "a")]
+    assert len(parse_attention("(" * 3000 + "a")) == 1
+    assert prompt_schedule("[a|" * 500, 5) == [(5, "[a|" * 500)]
 
 
 def test_prompts_joined_by_and():
-    assert parts("a cat AND a dog :0.5 AND b: -2.") == [("a cat", 1.0), (" a dog", 0.5), (" b", -2.0)]
-    assert parts("a SAND b :1.x") == [("a SAND b :1.x", 1.0)]
-    assert parts("AND\n\n") == [("", 1.0), ("", 1.0)]
+    assert split_by_and("a cat AND a dog :0.5 AND b: -2.") == [("a cat", 1.0), (" a dog", 0.5), (" b", -2.0)]
+    assert split_by_and("a SAND b :1.x") == [("a SAND b :1.x", 1.0)]
+    assert split_by_and("AND\n\n") == [("", 1.0), ("", 1.0)]
 
 
 def test_comments():
-    assert without_comments("a # b\n# c\nd#e") == "a \nd\n"
+    assert strip_comments("a # b\n# c\nd#e") == "a \nd\n"
     assert said("a AND [b:c:2] # d", "e", 9) == {"a", " b", " c", "e"}
 
 
@@ -133,64 +134,71 @@ def test_comments():
 
 
 def test_two_dialects():
-    both = [tokenizer().encode("< A Café’s &amp;lt; mug", dialect) for dialect in (CLIP, OPENCLIP)]
-    assert [[tokenizer().text(token) for token in ids] for ids in both] == [
+    both = [tokenizer.encode("< A Café’s &amp;lt; mug") for tokenizer in (CLIP_TOKENIZER, OPENCLIP_TOKENIZER)]
+    assert [[CLIP_TOKENIZER.decode(token) for token in ids] for ids in both] == [
         ["<", "a", "café", "'s", "&", "amp", ";", "lt", ";", "mug"],
         ["<", "a", "café", "'s", "<", "mug"],
     ]
-    assert tokenizer().encode("<|endoftext|> <end_of_text>", CLIP)[0] == END
-    assert tokenizer().encode("<start_of_text> <|startoftext|>", OPENCLIP)[0] == START
-    assert tokenizer().encode(",") == [COMMA]
+    assert CLIP_TOKENIZER.encode("<|endoftext|> <end_of_text>")[0] == EOS
+    assert OPENCLIP_TOKENIZER.encode("<start_of_text> <|startoftext|>")[0] == BOS
+    assert CLIP_TOKENIZER.encode(",") == [COMMA_TOKEN]
 
 
-@given(SYNTAX, st.sampled_from([CLIP, OPENCLIP]), st.integers(3, 75))
-@example("cat, " + "my-mug " * 50, CLIP, 75)
-@example("\ud800", OPENCLIP, 75)
-def test_chunks_are_whole(text, dialect, room):
-    found = chunks(text, PlaceholderMatcher([Placeholder("my-mug", 5, 4)]), dialect, room)
+@given(SYNTAX, st.sampled_from([CLIP_TOKENIZER, OPENCLIP_TOKENIZER]), st.integers(3, 75))
+@example("cat, " + "my-mug " * 50, CLIP_TOKENIZER, 75)
+@example("\ud800", OPENCLIP_TOKENIZER, 75)
+def test_chunks_are_whole(text, tokenizer, max_tokens):
+    found = split_into_chunks(text, PlaceholderMatcher([Placeholder("my-mug", 5, 4)]), tokenizer, max_tokens)
     assert found
     for chunk in found:
-        assert len(chunk.ids) == len(chunk.rows) == len(chunk.weights) == room + 2
-        assert (chunk.ids[0], chunk.ids[-1]) == (START, END)
-        assert (chunk.rows[0], chunk.rows[-1], chunk.weights[0], chunk.weights[-1]) == (PLAIN, PLAIN, 1, 1)
-    assert {row for chunk in found for row in chunk.rows} <= {PLAIN, 5, 6, 7, 8}
+        assert len(chunk.input_ids) == len(chunk.vector_rows) == len(chunk.weights) == max_tokens + 2
+        assert (chunk.input_ids[0], chunk.input_ids[-1]) == (BOS, EOS)
+        assert (chunk.vector_rows[0], chunk.vector_rows[-1], chunk.weights[0], chunk.weights[-1]) == (
+            NO_VECTOR,
+            NO_VECTOR,
+            1,
+            1,
+        )
+    assert {row for chunk in found for row in chunk.vector_rows} <= {NO_VECTOR, 5, 6, 7, 8}
 
 
 def test_a_short_prompt_is_one_chunk_like_a_plain_one():
     word = Placeholder("my-word", 3, 2)
-    (found,) = chunks("a photo of my-word here", PlaceholderMatcher([word]))
-    plain = Vocabulary().encode("a photo of my-word here", [word])
-    assert (found.ids, found.rows, set(found.weights)) == (plain.ids, plain.rows, {1.0})
-    (strong,) = chunks("a photo of (my-word:1.5) here", PlaceholderMatcher([word]))
-    assert (strong.ids, strong.rows) == (plain.ids, plain.rows)
-    assert [row for row, weight in zip(strong.rows, strong.weights, strict=True) if weight == 1.5] == [3, 4]
-    assert chunks("", PlaceholderMatcher([])) == [empty_chunk()]
+    (found,) = split_into_chunks("a photo of my-word here", PlaceholderMatcher([word]))
+    plain = PromptTokenizer().encode("a photo of my-word here", [word])
+    assert (found.input_ids, found.vector_rows, set(found.weights)) == (plain.input_ids, plain.vector_rows, {1.0})
+    (strong,) = split_into_chunks("a photo of (my-word:1.5) here", PlaceholderMatcher([word]))
+    assert (strong.input_ids, strong.vector_rows) == (plain.input_ids, plain.vector_rows)
+    assert [row for row, weight in zip(strong.vector_rows, strong.weights, strict=True) if weight == 1.5] == [3, 4]
+    assert split_into_chunks("", PlaceholderMatcher([])) == [empty_chunk()]
 
 
 def words_of(text, **words):
     """How many tokens of each chunk are its own."""
     named = PlaceholderMatcher(Placeholder(name, 0, count) for name, count in words.items())
-    return [sum(token != END for token in chunk.ids) - 1 for chunk in chunks(text, named)]
+    return [sum(token != EOS for token in chunk.input_ids) - 1 for chunk in split_into_chunks(text, named)]
 
 
 def test_where_chunks_end():
     assert words_of("cat " * 75) == [75]
     assert words_of("cat " * 76) == [75, 1]
     assert words_of("cat BREAK dog bird") == [1, 2]
-    near, far = "cat " * (74 - BACKTRACK + 1), "cat " * (74 - BACKTRACK)
-    assert words_of(near + ", " + "dog " * 50) == [75 - BACKTRACK + 1, 50]
-    assert words_of(far + ", " + "dog " * 50) == [75, 74 - BACKTRACK + 1 + 50 - 75]
+    near, far = "cat " * (74 - COMMA_BACKTRACK + 1), "cat " * (74 - COMMA_BACKTRACK)
+    assert words_of(near + ", " + "dog " * 50) == [75 - COMMA_BACKTRACK + 1, 50]
+    assert words_of(far + ", " + "dog " * 50) == [75, 74 - COMMA_BACKTRACK + 1 + 50 - 75]
     assert words_of("cat " * 70 + "mug mug", mug=3) == [73, 3]
     assert words_of("cat mug", mug=90) == [1, 75]
 
 
 def test_vectors_stay_where_they_were_when_their_words_move_on():
     """As in AUTOMATIC1111: the words behind the comma go to the next chunk, their vectors do not."""
-    first, second = chunks("cat " * 70 + ", mug dog dog dog dog dog", PlaceholderMatcher([Placeholder("mug", 7, 1)]))
-    assert first.rows[72] == 7
-    assert first.ids[72] == END
-    assert second.ids[1] == 0
-    assert set(second.rows) == {PLAIN}
+    first, second = split_into_chunks(
+        "cat " * 70 + ", mug dog dog dog dog dog", PlaceholderMatcher([Placeholder("mug", 7, 1)])
+    )
+    assert first.vector_rows[72] == 7
+    assert first.input_ids[72] == EOS
+    assert second.input_ids[1] == 0
+    assert set(second.vector_rows) == {NO_VECTOR}
 
 
 def test_which_word_is_meant():
@@ -201,10 +209,12 @@ def test_which_word_is_meant():
         Placeholder("mug", 3, 1),
         Placeholder("", 4, 1),
     ]
-    (chunk,) = chunks("Mug my-mug", PlaceholderMatcher(words))
-    assert [row for row in chunk.rows if row != PLAIN] == [2, 1], "the first of those spelt alike, once replaced"
-    assert mentioned(["a (my-mug:2)", "x"], ["mug", "my-mug", "cup", ""]) == {"mug", "my-mug"}
-    assert not mentioned(["my-(mug:2)"], ["my-mug"])
+    (chunk,) = split_into_chunks("Mug my-mug", PlaceholderMatcher(words))
+    assert [row for row in chunk.vector_rows if row != NO_VECTOR] == [2, 1], (
+        "the first of those spelt alike, once replaced"
+    )
+    assert mentioned_names(["a (my-mug:2)", "x"], ["mug", "my-mug", "cup", ""]) == {"mug", "my-mug"}
+    assert not mentioned_names(["my-(mug:2)"], ["my-mug"])
 
 
 # --- tensors -----------------------------------------------------------------------------------------------------

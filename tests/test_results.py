@@ -99,7 +99,7 @@ def test_under_another_name_it_is_a_file_that_others_read(results, run, host, na
         }
     assert said["name"] == said["modelspec.title"] == said["modelspec.trigger_phrase"] == name
     found = write.read(path)
-    assert found.count == 2
+    assert found.num_vectors == 2
     header = int.from_bytes(path.read_bytes()[:8], "little")
     assert header % 8 == 0, "readers that map the file want it so"
     assert (host.embeddings / "my-mug.safetensors").read_bytes() == run.embedding.read_bytes(), "the word itself stays"
@@ -122,7 +122,7 @@ def test_a_word_of_somebody_else_is_replaced_only_when_asked(results, run, host)
         results.use(run, 2, "my-cup", False)
     assert target.read_bytes() == b"somebody else's"
     results.use(run, 2, "my-cup", True)
-    assert write.read(target).count == 2
+    assert write.read(target).num_vectors == 2
 
 
 def test_the_words_own_name_may_be_somebody_elses_by_now(results, run, host):

@@ -48,11 +48,11 @@ def source(model, tmp_path) -> BatchSource:
         cache.put(i, False, Encoded(mean, torch.full_like(mean, 0.1), weight))
     examples = [Example(Path(f"{i}.png"), "", None, (64, 64)) for i in range(4)]
     captioner = Captioner("my-mug", ["a photo of [name]", "[name] on a table"])
-    return BatchSource(examples, cache, captioner, model.vocabulary, Placeholder("my-mug", 0, 2), 7, False, 1000)
+    return BatchSource(examples, cache, captioner, model.tokenizer, Placeholder("my-mug", 0, 2), 7, False, 1000)
 
 
 def begin(model: StableDiffusion, scaler: LossScaler | None = None) -> TrainState:
-    vectors = init_vectors.from_text(model.token_tables()["clip_l"], model.vocabulary, "object", 2)
+    vectors = init_vectors.from_text(model.token_tables()["clip_l"], model.tokenizer, "object", 2)
     return TrainState.begin({"clip_l": vectors}, 0.0, scaler or LossScaler(active=False))
 
 
@@ -196,10 +196,10 @@ def test_draws_are_named_by_seed_step_and_place(source):
 
 
 def test_words_are_spread_over_the_vectors(model):
-    table, vocabulary = model.token_tables()["clip_l"], model.vocabulary
-    blue, mug = (table[vocabulary.tokens(word)[0]].float() for word in ("blue", "mug"))
-    assert torch.equal(init_vectors.from_text(table, vocabulary, "blue mug", 4), torch.stack([blue, blue, mug, mug]))
-    assert torch.equal(init_vectors.from_text(table, vocabulary, "blue mug", 1), blue.unsqueeze(0))
+    table, tokenizer = model.token_tables()["clip_l"], model.tokenizer
+    blue, mug = (table[tokenizer.token_ids(word)[0]].float() for word in ("blue", "mug"))
+    assert torch.equal(init_vectors.from_text(table, tokenizer, "blue mug", 4), torch.stack([blue, blue, mug, mug]))
+    assert torch.equal(init_vectors.from_text(table, tokenizer, "blue mug", 1), blue.unsqueeze(0))
 
 
 def test_random_vectors_have_the_vocabularys_scale(model):
@@ -294,7 +294,7 @@ def test_another_file_of_that_name_is_left_alone(tiny_checkpoint, pictures, tmp_
     with pytest.raises(TrainingFailed, match="left alone"):
         execute(folder)
     assert (tmp_path / "out" / "my-mug.safetensors").read_bytes() == b"someone else's"
-    assert write.read(folder.embedding).count == 2
+    assert write.read(folder.embedding).num_vectors == 2
     assert folder.summary()["state"] == "failed"
 
 

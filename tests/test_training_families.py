@@ -65,11 +65,11 @@ def source_for(model: StableDiffusion, folder: Path) -> BatchSource:
         cache.put(i, False, Encoded(mean, torch.full_like(mean, 0.1), None))
     pictures = [Example(Path(f"{i}.png"), "", None, (64, 64), original=(100 + 40 * i, 90)) for i in range(4)]
     captioner = Captioner("my-mug", ["a photo of [name]", "[name] on a table"])
-    return BatchSource(pictures, cache, captioner, model.vocabulary, Placeholder("my-mug", 0, 2), 7, False, 1000)
+    return BatchSource(pictures, cache, captioner, model.tokenizer, Placeholder("my-mug", 0, 2), 7, False, 1000)
 
 
 def begin(model: StableDiffusion, settings: TrainSettings, trained: tuple[str, ...] | None = None) -> TrainState:
-    first = init_vectors.begin(settings, model.token_tables(), model.vocabulary, None)
+    first = init_vectors.begin(settings, model.token_tables(), model.tokenizer, None)
     return TrainState.begin(first, 0.0, LossScaler(active=False), trained)
 
 
@@ -125,7 +125,7 @@ def test_one_encoder_alone_leaves_the_other_s_vectors(files, pictures, tmp_path,
     run(settings_for(files["sdxl"], pictures, tmp_path, train_encoders=encoder))
     found = write.read(tmp_path / "out" / "my-mug.safetensors")
     tables = open_checkpoint(files["sdxl"]).token_tables()
-    (word,) = StableDiffusion.load(open_checkpoint(files["sdxl"]), torch.float32, CPU).vocabulary.tokens("object")
+    (word,) = StableDiffusion.load(open_checkpoint(files["sdxl"]), torch.float32, CPU).tokenizer.token_ids("object")
     for name, vectors in found.vectors.items():
         assert torch.equal(vectors, tables[name][[word, word]]) == (name != encoder)
     assert json.loads(found.metadata["settings"])["train_encoders"] == encoder
@@ -410,7 +410,7 @@ def test_from_pictures_to_a_picture(files, pictures, tmp_path, family):
 
 def test_the_vectors_decide_what_is_seen(sdxl):
     """Both encoders' vectors reach the UNet, and the second one's its summary too."""
-    prompt = sdxl.vocabulary.encode("a my-mug", [Placeholder("my-mug", 0, 1)])
+    prompt = sdxl.tokenizer.encode("a my-mug", [Placeholder("my-mug", 0, 1)])
     plain = {"clip_l": torch.zeros(1, 64), "clip_g": torch.zeros(1, 96)}
     before = sdxl.encode_prompts([prompt], plain)
     for name, (features, pooled) in {"clip_l": (True, False), "clip_g": (True, True)}.items():
@@ -420,7 +420,7 @@ def test_the_vectors_decide_what_is_seen(sdxl):
 
 
 def test_prompts_that_occur_twice_are_encoded_once(sdxl):
-    prompts = [sdxl.vocabulary.encode(text) for text in ("a mug", "a cup", "a mug")]
+    prompts = [sdxl.tokenizer.encode(text) for text in ("a mug", "a cup", "a mug")]
     found = sdxl.encode_prompts(prompts, sdxl.no_vectors())
     assert torch.equal(found.features[0], found.features[2])
     alone = sdxl.encode_prompts(prompts[1:2], sdxl.no_vectors())

@@ -39,7 +39,7 @@ def inspect(file: Path, model: Path | None, name: str | None, as_json: bool) -> 
 def _print(report: Report) -> None:
     embedding = report.embedding
     widths = " + ".join(map(str, embedding.widths))
-    vectors = "1 vector" if embedding.count == 1 else f"{embedding.count} vectors"
+    vectors = "1 vector" if embedding.num_vectors == 1 else f"{embedding.num_vectors} vectors"
     name = printable(embedding.name)
     print(f"{name}: {vectors} of width {widths}, family {embedding.family}, for {made_for(embedding.widths)}")
     for encoder, found in report.encoders.items():

@@ -135,12 +135,12 @@ def doctor(arguments: Sequence[str]) -> int:
 def _devices() -> str:
     import torch
 
-    from lib_ti.model.prompt.placeholder import Vocabulary
+    from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
     from lib_ti.model.speed.device import LARGE, choose_device, choose_precision
 
     device = choose_device("auto")
     precision = choose_precision("auto", device, LARGE)
-    words = len(Vocabulary().tokens("a photo of a mug"))
+    words = len(PromptTokenizer().token_ids("a photo of a mug"))
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         name = f"{torch.cuda.get_device_name(device)}, {free >> 20} of {total >> 20} MB free"

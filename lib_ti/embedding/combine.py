@@ -22,8 +22,8 @@ def combine(
     words: list[Placeholder] = []
     first = 0
     for embedding in embeddings:
-        words.append(Placeholder(embedding.name, first, embedding.count))
-        first += embedding.count
+        words.append(Placeholder(embedding.name, first, embedding.num_vectors))
+        first += embedding.num_vectors
     fitted = [embedding.fitted(widths) for embedding in embeddings]
     return words, {
         encoder: torch.cat([torch.zeros(0, width), *(vectors[encoder] for vectors in fitted)]).to(device)

@@ -13,12 +13,12 @@ _SECOND_HALF = (1280,)
 
 
 class Vectors(Protocol):
-    """An `Embedding`, or the `Summary` of its file. Widths go by the text encoder's name; `count`: tokens it takes up."""
+    """An `Embedding`, or the `Summary` of its file. Widths go by the text encoder's name; `num_vectors`: tokens it takes up."""
 
     @property
     def name(self) -> str: ...
     @property
-    def count(self) -> int: ...
+    def num_vectors(self) -> int: ...
     @property
     def widths_by_encoder(self) -> Mapping[str, int]: ...
 
@@ -83,9 +83,9 @@ def suits_as_start(
             problem = Problem("init_text", reason)
         else:
             told.append(f"{embedding.name!r} starts {encoder_title(part)}; {rest} starts from {settings.init_text!r}")
-    if embedding.count != settings.vectors:
-        what = "the rest is left out" if embedding.count > settings.vectors else "the last one is repeated"
-        has = "1 vector" if embedding.count == 1 else f"{embedding.count} vectors"
+    if embedding.num_vectors != settings.vectors:
+        what = "the rest is left out" if embedding.num_vectors > settings.vectors else "the last one is repeated"
+        has = "1 vector" if embedding.num_vectors == 1 else f"{embedding.num_vectors} vectors"
         told.append(f"{embedding.name!r} has {has}, the word {settings.vectors}; {what}")
     return problem, told
 

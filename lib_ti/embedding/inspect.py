@@ -10,7 +10,7 @@ import torch
 
 from lib_ti.embedding.summary import made_for
 from lib_ti.embedding.value import Embedding
-from lib_ti.model.prompt.placeholder import Vocabulary
+from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Report:
             "name": e.name,
             "family": e.family,
             "made_for": made_for(e.widths),
-            "vectors": e.count,
+            "vectors": e.num_vectors,
             "encoders": {name: report.to_json() for name, report in self.encoders.items()},
             "metadata": dict(sorted(e.metadata.items())),
         }
@@ -65,17 +65,17 @@ class Report:
 
 def inspect(embedding: Embedding, tables: Mapping[str, torch.Tensor], words: int = 5) -> Report:
     """Describe an embedding, with a checkpoint's token tables, if any, in terms of its vocabulary. Their widths must agree."""
-    vocabulary = Vocabulary()
+    tokenizer = PromptTokenizer()
     given = list(tables.values())
     if given and tuple(table.shape[1] for table in given) != embedding.widths:
         raise ValueError("the embedding is not for this checkpoint")
     reports = {}
     for place, (name, vectors) in enumerate(embedding.vectors.items()):
-        reports[name] = _report(vectors, given[place] if given else None, vocabulary, words)
+        reports[name] = _report(vectors, given[place] if given else None, tokenizer, words)
     return Report(embedding, reports)
 
 
-def _report(vectors: torch.Tensor, table: torch.Tensor | None, vocabulary: Vocabulary, words: int) -> EncoderReport:
+def _report(vectors: torch.Tensor, table: torch.Tensor | None, tokenizer: PromptTokenizer, words: int) -> EncoderReport:
     norms = [float(norm) for norm in vectors.norm(dim=1)]
     if table is None:
         return EncoderReport(vectors.shape[1], tuple(VectorReport(norm) for norm in norms))
@@ -84,7 +84,7 @@ def _report(vectors: torch.Tensor, table: torch.Tensor | None, vocabulary: Vocab
     told = tuple(
         VectorReport(
             norm,
-            tuple((vocabulary.text(token), cosine) for token, cosine in zip(tokens, cosines, strict=True) if norm),
+            tuple((tokenizer.decode(token), cosine) for token, cosine in zip(tokens, cosines, strict=True) if norm),
         )
         for norm, tokens, cosines in zip(norms, found.indices.tolist(), found.values.tolist(), strict=True)
     )

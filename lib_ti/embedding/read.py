@@ -138,7 +138,9 @@ def joined(first: Path, second: Path, wanted: str | None = None) -> Embedding:
     if "clip_g" in halves[0].vectors:
         vectors.reverse()
     if len(vectors[0]) != len(vectors[1]):
-        raise UnusableFile(second, f"it holds {halves[1].count} vectors, but {first.name} holds {halves[0].count}")
+        raise UnusableFile(
+            second, f"it holds {halves[1].num_vectors} vectors, but {first.name} holds {halves[0].num_vectors}"
+        )
     if [v.shape[1] for v in vectors] in ([768, 768], [1280, 1280]):
         raise UnusableFile(second, f"it is for the same text encoder as {first.name}")
     return Embedding(halves[0].name, {"clip_l": vectors[0], "clip_g": vectors[1]}, halves[0].metadata)

@@ -19,10 +19,10 @@ _MADE_FOR = {(768,): "SD 1.x", (1024,): "SD 2.x", (768, 1280): "SDXL", (1280,): 
 
 @dataclass(frozen=True)
 class Summary:
-    """`name`: what a WebUI calls it; `count`: tokens it takes up in a prompt; `widths_by_encoder`: of its vectors."""
+    """`name`: what a WebUI calls it; `num_vectors`: tokens it takes up in a prompt; `widths_by_encoder`: of its vectors."""
 
     name: str
-    count: int
+    num_vectors: int
     widths_by_encoder: Mapping[str, int]
 
     @property
@@ -63,7 +63,7 @@ def summarize(path: Path) -> Summary | None:
     from lib_ti.embedding import write  # and with it torch
 
     embedding = write.read(path)
-    return Summary(embedding.name, embedding.count, embedding.widths_by_encoder)
+    return Summary(embedding.name, embedding.num_vectors, embedding.widths_by_encoder)
 
 
 def name_in(path: Path) -> str | None:

@@ -17,7 +17,7 @@ class Embedding:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def count(self) -> int:
+    def num_vectors(self) -> int:
         """Tokens it takes up in a prompt."""
         return next(iter(self.vectors.values())).shape[0]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.prompt.chunks import Chunk, chunks, empty_chunk
+from lib_ti.model.prompt.chunks import Chunk, empty_chunk, split_into_chunks
 from lib_ti.model.prompt.placeholder import Placeholder, PlaceholderMatcher
 from lib_ti.model.prompt.text_encoder import Context
 
@@ -23,8 +23,8 @@ class Conditioner:
         self, model: StableDiffusion, words: Sequence[Placeholder], vectors: Mapping[str, torch.Tensor]
     ) -> None:
         self.model = model
-        self._encoders, self._vectors, self._room = model.text.encoders, vectors, model.vocabulary.room
-        self._named = PlaceholderMatcher(words, model.text.dialect)
+        self._encoders, self._vectors, self._room = model.text.encoders, vectors, model.tokenizer.max_tokens
+        self._named = PlaceholderMatcher(words, model.text.tokenizer)
         self._known: dict[tuple[str, ...], Context] = {}
 
     def encode(self, texts: Sequence[str]) -> Context:
@@ -40,7 +40,7 @@ class Conditioner:
     @torch.no_grad()
     def _encode(self, texts: Sequence[str]) -> Context:
         divided = {
-            name: [chunks(text, self._named, encoder.dialect, self._room) for text in texts]
+            name: [split_into_chunks(text, self._named, encoder.tokenizer, self._room) for text in texts]
             for name, encoder in self._encoders.items()
         }
         count = max(len(parts) for prompts in divided.values() for parts in prompts)

@@ -11,9 +11,9 @@ import torch
 
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
-from lib_ti.model.prompt.placeholder import Prompt, Vocabulary
+from lib_ti.model.prompt.placeholder import TokenizedPrompt
+from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.model.prompt.text_encoder import Context, PromptEncoder, TextEncoder
-from lib_ti.model.prompt.tokenizer import END
 from lib_ti.model.speed.cuda_graphs import Graphed
 from lib_ti.model.speed.prepacked_conv import arrange
 
@@ -29,7 +29,7 @@ class StableDiffusion:
     unet: Any
     vae: Any
     text: PromptEncoder
-    vocabulary: Vocabulary
+    tokenizer: PromptTokenizer
     noise: NoiseSchedule
     device: torch.device
     dtype: torch.dtype
@@ -48,8 +48,8 @@ class StableDiffusion:
             encoder.name: TextEncoder(
                 checkpoint.text[encoder.name].load(dtype, device, packed),
                 layer=checkpoint.layer(encoder),
-                normed=encoder.normed,
-                padding=0 if encoder.openclip else END,
+                final_layer_norm=encoder.normed,
+                openclip=encoder.openclip,
                 pooled=encoder.name == family.pooled,
             )
             for encoder in family.encoders
@@ -58,7 +58,7 @@ class StableDiffusion:
             unet=checkpoint.unet.load(dtype, device, packed),
             vae=checkpoint.vae.load(dtype, device),
             text=PromptEncoder(encoders),
-            vocabulary=Vocabulary(checkpoint.prompt_length),
+            tokenizer=PromptTokenizer(checkpoint.prompt_length),
             noise=checkpoint.noise,
             device=device,
             dtype=dtype,
@@ -128,7 +128,7 @@ class StableDiffusion:
             found = compute()
         return found
 
-    def encode_prompts(self, prompts: Sequence[Prompt], vectors: Mapping[str, torch.Tensor]) -> Context:
+    def encode_prompts(self, prompts: Sequence[TokenizedPrompt], vectors: Mapping[str, torch.Tensor]) -> Context:
         """The context of prompts, in the networks' dtype; differentiable in `vectors`.
 
         `vectors` holds for each text encoder the table (n, width) that the prompts' rows point into.

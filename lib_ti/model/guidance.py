@@ -64,26 +64,27 @@ class Guidance:
 
 def said(prompt: str, negative: str, steps: int) -> set[str]:
     """All texts that go through the text encoders for a picture of so many steps."""
-    joined = [*schedule.parts(schedule.without_comments(prompt)), (schedule.without_comments(negative), 1.0)]
-    return {stage for text, _ in joined for _, stage in schedule.stages(text, steps)}
+    joined = [*schedule.split_by_and(schedule.strip_comments(prompt)), (schedule.strip_comments(negative), 1.0)]
+    return {stage for text, _ in joined for _, stage in schedule.prompt_schedule(text, steps)}
 
 
 def guide(conditioner: Conditioner, prompt: str, negative: str, steps: int) -> Guidance:
     """The guidance that prompts ask for, in a picture of so many steps."""
     wanted = [
-        _strand(conditioner, text, steps, weight) for text, weight in schedule.parts(schedule.without_comments(prompt))
+        _strand(conditioner, text, steps, weight)
+        for text, weight in schedule.split_by_and(schedule.strip_comments(prompt))
     ]
-    unwanted = _strand(conditioner, schedule.without_comments(negative), steps)
+    unwanted = _strand(conditioner, schedule.strip_comments(negative), steps)
     return Guidance(conditioner.model, wanted, unwanted)
 
 
 def _strand(conditioner: Conditioner, text: str, steps: int, weight: float | None = None) -> ScheduledPrompt:
     """`weight`: None for the negative prompt."""
     model = conditioner.model
-    ends, texts = zip(*schedule.stages(text, steps), strict=True)
+    ends, texts = zip(*schedule.prompt_schedule(text, steps), strict=True)
     context = conditioner.encode(texts).to(model.dtype)
     if weight is None and model.force_zeros_for_empty_prompt and not any(texts):
-        context = context.blank()
+        context = context.zeros_like()
     return ScheduledPrompt(context, ends, 1.0 if weight is None else weight)
 
 

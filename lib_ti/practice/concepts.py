@@ -103,7 +103,7 @@ class Examiner:
     @torch.no_grad()
     def loss(self, text: str, word: Placeholder | None = None, vectors: torch.Tensor | None = None) -> float:
         """The mean squared error on unseen pictures, called by `text` (a plain word, or a learned one's name)."""
-        prompt = self.model.vocabulary.encode(self._article.format(text), [word] if word else [])
+        prompt = self.model.tokenizer.encode(self._article.format(text), [word] if word else [])
         table = self.model.no_vectors() if vectors is None else {"clip_l": vectors}
         context = self.model.encode_prompts([prompt], table)
         total = 0.0

@@ -32,7 +32,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from lib_ti import files
 from lib_ti.embedding.write import safetensors_bytes
 from lib_ti.model.checkpoint import yaml_config
-from lib_ti.model.prompt.tokenizer import FOLDER
+from lib_ti.model.prompt.tokenizer import VOCAB_DIR
 from lib_ti.practice.concepts import write_pictures
 from lib_ti.practice.export import original_layout
 from lib_ti.practice.fit import Fit, averaged, save
@@ -138,7 +138,7 @@ def train_diffusion(work: Path, steps: int) -> None:
     stored = torch.load(work / "latents.pt", weights_only=True)
     latents, deviation = stored["latents"], stored["deviation"]
     scenes = [make_scene(i) for i in range(PICTURES)]
-    tokenizer = CLIPTokenizer.from_pretrained(str(FOLDER))
+    tokenizer = CLIPTokenizer.from_pretrained(str(VOCAB_DIR))
     unet, text = UNet2DConditionModel(**CONFIG.unet.for_diffusers()), build_text_encoder()
     unet.set_attn_processor(AttnProcessor())  # on a CPU twice as fast as torch's fused attention, with such small heads
     fit = Fit(work / "diffusion.pt", {"unet": unet, "text": text}, steps, learning_rate=7e-4, average=0.999)

@@ -11,7 +11,8 @@ import torch
 from lib_ti.data.bucket_sampler import batches
 from lib_ti.data.captions import Captioner
 from lib_ti.data.latent_cache import Example, LatentCache
-from lib_ti.model.prompt.placeholder import Placeholder, Prompt, Vocabulary
+from lib_ti.model.prompt.placeholder import Placeholder, TokenizedPrompt
+from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.randomness import derive
 
 
@@ -25,7 +26,7 @@ class Batch:
     latents: torch.Tensor
     noise: torch.Tensor
     t: torch.Tensor
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[TokenizedPrompt, ...]
     weight: torch.Tensor | None
     frames: torch.Tensor
 
@@ -37,7 +38,7 @@ class BatchSource:
     examples: Sequence[Example]
     cache: LatentCache
     captioner: Captioner
-    vocabulary: Vocabulary
+    tokenizer: PromptTokenizer
     word: Placeholder
     seed: int
     flip: bool
@@ -66,7 +67,7 @@ class BatchSource:
 
     def _draw_one(
         self, step: int, place: int, picture: int
-    ) -> tuple[torch.Tensor, torch.Tensor, int, Prompt, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, int, TokenizedPrompt, torch.Tensor | None]:
         number = derive(self.seed, "sample", step, place)
         words, dice = random.Random(number), torch.Generator().manual_seed(number)
         encoded = self.cache.get(picture, self.flip and words.random() < 0.5)
@@ -75,8 +76,8 @@ class BatchSource:
         noise = torch.randn(encoded.mean.shape, generator=dice)
         return latents, noise, t, self.prompt(self.examples[picture].caption, words), encoded.weight
 
-    def prompt(self, caption: str, rng: random.Random) -> Prompt:
+    def prompt(self, caption: str, rng: random.Random) -> TokenizedPrompt:
         """A prompt for a picture with this caption, with the word in it."""
-        mentioned = bool(caption) and self.vocabulary.mentions(caption, self.word)
+        mentioned = bool(caption) and self.tokenizer.mentions(caption, self.word)
         text = self.captioner.write(caption, mentioned, rng)
-        return self.vocabulary.encode(text, [self.word], must_hold=self.word)
+        return self.tokenizer.encode(text, [self.word], required=self.word)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 
 from lib_ti.embedding.value import Embedding
-from lib_ti.model.prompt.placeholder import Vocabulary
+from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.randomness import derive
 from lib_ti.settings.train_settings import TrainSettings
 
 
 def begin(
-    settings: TrainSettings, tables: Mapping[str, torch.Tensor], vocabulary: Vocabulary, initial: Embedding | None
+    settings: TrainSettings, tables: Mapping[str, torch.Tensor], tokenizer: PromptTokenizer, initial: Embedding | None
 ) -> dict[str, torch.Tensor]:
     """The first vectors for each text encoder, whose vocabularies' vectors are `tables`.
 
@@ -25,14 +25,14 @@ def begin(
         if name in given
         else at_random(table, settings.vectors, settings.seed)
         if settings.init_random
-        else from_text(table, vocabulary, settings.init_text, settings.vectors)
+        else from_text(table, tokenizer, settings.init_text, settings.vectors)
         for name, table in tables.items()
     }
 
 
-def from_text(table: torch.Tensor, vocabulary: Vocabulary, text: str, count: int) -> torch.Tensor:
+def from_text(table: torch.Tensor, tokenizer: PromptTokenizer, text: str, count: int) -> torch.Tensor:
     """`count` vectors (count, width) fp32: those of the text's words, spread evenly over them as A1111 does."""
-    words = vocabulary.tokens(text)
+    words = tokenizer.token_ids(text)
     chosen = [words[i * len(words) // count] for i in range(count)]
     return table[torch.tensor(chosen, device=table.device)].float()
 

@@ -120,7 +120,7 @@ class Trainer:
 
     def _state(self, model: StableDiffusion) -> TrainState:
         s = self.settings
-        begun = init_vectors.begin(s, model.token_tables(), model.vocabulary, self.initial)
+        begun = init_vectors.begin(s, model.token_tables(), model.tokenizer, self.initial)
         first = {encoder: vectors.to(model.device) for encoder, vectors in begun.items()}
         trained = first.keys() if s.train_encoders == "both" or len(first) == 1 else {s.train_encoders}
         scaler = LossScaler(active=s.precision == "fp16")
@@ -146,7 +146,7 @@ class Trainer:
             examples=self.examples,
             cache=cache,
             captioner=Captioner(s.name, self.templates, s.shuffle_tags, s.tag_dropout, s.caption_dropout),
-            vocabulary=model.vocabulary,
+            tokenizer=model.tokenizer,
             word=word,
             seed=s.seed,
             flip=s.flip,

@@ -154,7 +154,7 @@ class EmbeddingIndex:
         told = [
             {
                 "name": entry.name, "label": entry.label, "fits": entry.fits, "reason": entry.reason, "time": entry.time,
-                "vectors": entry.summarize.count if entry.summarize else None, "preview": entry.picture is not None,
+                "vectors": entry.summarize.num_vectors if entry.summarize else None, "preview": entry.picture is not None,
                 "starts": entry.starts,
             }
             for entry in self.entries()

@@ -26,7 +26,7 @@ from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import ScheduledPrompt, guide
-from lib_ti.model.prompt.tokenizer import FOLDER
+from lib_ti.model.prompt.tokenizer import VOCAB_DIR
 from reference.checkpoints import PREFIXES_OF, SIZES, Sizes, write_checkpoint
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -124,7 +124,7 @@ def theirs(family: str, path: Path, program: Path, python: Path) -> Answer:
         for embedding in embeddings(family):
             write.save(embedding, "safetensors", folder / "embeddings" / f"{embedding.name}.safetensors")
         wanted = {
-            "family": family, "checkpoint": str(path), "embeddings": str(folder / "embeddings"), "tokenizer": str(FOLDER),
+            "family": family, "checkpoint": str(path), "embeddings": str(folder / "embeddings"), "tokenizer": str(VOCAB_DIR),
             "steps": STEPS, "encoders": _encoders(family, sizes), "asked": ASKED, "frame_width": 32,
         }  # fmt: skip
         (folder / "request.json").write_text(json.dumps(wanted), encoding="utf-8")

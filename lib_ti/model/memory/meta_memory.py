@@ -25,9 +25,9 @@ from lib_ti.model.checkpoint.checkpoint import VOCABULARY, text_encoder
 from lib_ti.model.checkpoint.families import Encoder, Family
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory.modes import economise
-from lib_ti.model.prompt.placeholder import Placeholder, Vocabulary
+from lib_ti.model.prompt.placeholder import Placeholder
+from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.model.prompt.text_encoder import PromptEncoder, TextEncoder
-from lib_ti.model.prompt.tokenizer import END
 
 META = torch.device("meta")
 PRECISELY = 500
@@ -110,7 +110,14 @@ def bare(family: Family, dtype: torch.dtype, mode: str | None) -> StableDiffusio
     for network in (unet, vae, *(encoder.model for encoder in encoders.values())):
         network.to(dtype).requires_grad_(False).eval()
     model = StableDiffusion(
-        unet, vae, PromptEncoder(encoders), Vocabulary(), sizes.noise, META, dtype, family.force_zeros_for_empty_prompt
+        unet,
+        vae,
+        PromptEncoder(encoders),
+        PromptTokenizer(),
+        sizes.noise,
+        META,
+        dtype,
+        family.force_zeros_for_empty_prompt,
     )
     if mode:
         economise(model, mode)
@@ -124,8 +131,7 @@ def _encoder(encoder: Encoder, pooled: bool) -> TextEncoder:
         "hidden_act": "gelu" if encoder.openclip else "quick_gelu", **({"projection_dim": encoder.width} if pooled else {}),
     }  # fmt: skip
     module = text_encoder(sizes, Path(encoder.name), pooled)
-    padding = 0 if encoder.openclip else END
-    return TextEncoder(module, encoder.layer, encoder.normed, padding, pooled)
+    return TextEncoder(module, encoder.layer, encoder.normed, encoder.openclip, pooled)
 
 
 def size(*networks: torch.nn.Module) -> int:
@@ -197,6 +203,6 @@ def _predict(
     model: StableDiffusion, height: int, width: int, batch: int, vectors: dict[str, torch.Tensor]
 ) -> torch.Tensor:
     word = Placeholder("my-mug", 0, 2)
-    prompts = [model.vocabulary.encode(f"{number} photos of my-mug", [word]) for number in range(batch)]
+    prompts = [model.tokenizer.encode(f"{number} photos of my-mug", [word]) for number in range(batch)]
     times = torch.zeros(batch, dtype=torch.long, device=model.device)
     return model.predict(_latents(model, height, width, batch), times, model.encode_prompts(prompts, vectors))

@@ -66,7 +66,7 @@ def economise(model: StableDiffusion, mode: str) -> None:
     _lighten(unet)
     if model.device.type == "cuda":
         for encoder in model.text.encoders.values():
-            encoder.leave_table()
+            encoder.keep_token_table_on_cpu()
     if model.vae is not None:
         vae_tiling.use(model.vae.decoder)
     if mode == "fast":

@@ -1,7 +1,8 @@
-"""Prompts of any length, in chunks that a text encoder takes one at a time, divided as AUTOMATIC1111 does.
+"""Prompts of any length in chunks of 75 tokens, one text encoder pass each, divided as AUTOMATIC1111 does.
 
-A full chunk ends behind its last comma if that is near, and a word that does not fit begins the next one. What stands
-behind the comma goes on without its vectors then: they keep their places in the chunk before, behind its end, as there.
+A full chunk ends after its last comma if that is near enough, and a placeholder that does not fit begins the next chunk. As in
+AUTOMATIC1111, tokens after the comma move to the next chunk but vectors among them do not: they keep their positions in the
+chunk before, after its end.
 """
 
 from __future__ import annotations
@@ -9,105 +10,114 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lib_ti.model.prompt.attention import pieces
-from lib_ti.model.prompt.placeholder import PLAIN, Placeholder, PlaceholderMatcher, Prompt
-from lib_ti.model.prompt.tokenizer import CLIP, END, START, Dialect, tokenizer
+from lib_ti.model.prompt.attention import parse_attention
+from lib_ti.model.prompt.placeholder import NO_VECTOR, Placeholder, PlaceholderMatcher, TokenizedPrompt
+from lib_ti.model.prompt.tokenizer import BOS, CLIP_TOKENIZER, EOS, Tokenizer
 
-BACKTRACK = 20  # tokens from a comma to the end of its chunk that may go on in the next one; A1111's default
-COMMA = 267  # the token
+CHUNK_TOKENS = 75  # without BOS and EOS
+COMMA_BACKTRACK = 20  # tokens after a comma that may move to the next chunk: A1111's comma_padding_backtrack
+COMMA_TOKEN = 267
 
 
 @dataclass(frozen=True)
-class Chunk(Prompt):
-    """A part of a prompt, with a weight for each of its tokens."""
+class Chunk(TokenizedPrompt):
+    """A part of a prompt, with an attention weight for each of its tokens."""
 
     weights: tuple[float, ...] = ()
 
 
-def chunks(text: str, named: PlaceholderMatcher, dialect: Dialect = CLIP, room: int = 75) -> list[Chunk]:
-    """The chunks of a prompt, at least one. `room`: tokens of a chunk beside its start and end; longer words are cut."""
-    done: list[Chunk] = []
-    chunk = _Open(room)
+def split_into_chunks(
+    prompt: str, matcher: PlaceholderMatcher, tokenizer: Tokenizer = CLIP_TOKENIZER, max_tokens: int = CHUNK_TOKENS
+) -> list[Chunk]:
+    """The chunks of a prompt, at least one, of `max_tokens` beside `BOS` and `EOS`. Placeholders longer than that are cut."""
+    chunks: list[Chunk] = []
+    current = _ChunkBuilder(max_tokens)
 
-    def begin(new: _Open) -> None:
-        nonlocal chunk
-        done.append(chunk.closed())
-        chunk = new
+    def begin(chunk: _ChunkBuilder) -> None:
+        nonlocal current
+        chunks.append(current.build())
+        current = chunk
 
-    for piece in pieces(text):
-        if piece.breaks:
-            begin(_Open(room))
+    for piece in parse_attention(prompt):
+        if piece.is_break:
+            begin(_ChunkBuilder(max_tokens))
             continue
-        ids, place = tokenizer().encode(piece.text, dialect), 0
-        while place < len(ids):
-            if ids[place] == COMMA:
-                chunk.comma = len(chunk.ids)
-            elif chunk.full and chunk.comma is not None and room - chunk.comma <= BACKTRACK:
-                begin(chunk.cut_behind(chunk.comma))
-            if chunk.full:
-                begin(_Open(room))
-            if found := named.at(ids, place):
-                word, length = found
-                if len(chunk.ids) + word.count > room:
-                    begin(_Open(room))
-                chunk.add_word(word, piece.weight)
-                place += length
+        token_ids, i = tokenizer.encode(piece.text), 0
+        while i < len(token_ids):
+            if token_ids[i] == COMMA_TOKEN:
+                current.last_comma = len(current.input_ids)
+            elif (
+                current.is_full
+                and current.last_comma is not None
+                and max_tokens - current.last_comma <= COMMA_BACKTRACK
+            ):
+                begin(current.split_after(current.last_comma))
+            if current.is_full:
+                begin(_ChunkBuilder(max_tokens))
+            if match := matcher.match_at(token_ids, i):
+                placeholder, length = match
+                if len(current.input_ids) + placeholder.num_vectors > max_tokens:
+                    begin(_ChunkBuilder(max_tokens))
+                current.add_placeholder(placeholder, piece.weight)
+                i += length
             else:
-                chunk.add(ids[place], piece.weight)
-                place += 1
-    if chunk.ids or not done:
-        done.append(chunk.closed())
-    return done
+                current.add_token(token_ids[i], piece.weight)
+                i += 1
+    if current.input_ids or not chunks:
+        chunks.append(current.build())
+    return chunks
 
 
-def empty_chunk(room: int = 75) -> Chunk:
-    """What shorter prompts are filled up with."""
-    return _Open(room).closed()
+def empty_chunk(max_tokens: int = CHUNK_TOKENS) -> Chunk:
+    """Pads a prompt to the number of chunks of a longer one."""
+    return _ChunkBuilder(max_tokens).build()
 
 
-def mentioned(texts: Iterable[str], names: Iterable[str], dialect: Dialect = CLIP) -> set[str]:
-    """Those among names of words that prompts may call, the shorter ones also where a longer one would be called."""
-    spelt = [tokenizer().encode(piece.text, dialect) for text in texts for piece in pieces(text)]
+def mentioned_names(prompts: Iterable[str], names: Iterable[str], tokenizer: Tokenizer = CLIP_TOKENIZER) -> set[str]:
+    """The placeholder names that occur in prompts, shorter ones also where a longer one would match."""
+    tokenized = [tokenizer.encode(piece.text) for prompt in prompts for piece in parse_attention(prompt)]
 
-    def occurs(named: PlaceholderMatcher) -> bool:
-        return any(named.at(ids, place) for ids in spelt for place in range(len(ids)))
+    def occurs(name: str) -> bool:
+        matcher = PlaceholderMatcher([Placeholder(name, 0, 1)], tokenizer)
+        return any(matcher.match_at(token_ids, i) for token_ids in tokenized for i in range(len(token_ids)))
 
-    return {name for name in names if occurs(PlaceholderMatcher([Placeholder(name, 0, 1)], dialect))}
+    return {name for name in names if occurs(name)}
 
 
 @dataclass
-class _Open:
-    """A chunk that is being filled. `rows`: of learned vectors, by place; `comma`: the place of the last one."""
+class _ChunkBuilder:
+    """A chunk being filled. `vector_rows`: by position, of learned vectors; `last_comma`: position of the last comma."""
 
-    room: int
-    ids: list[int] = field(default_factory=list)
+    max_tokens: int
+    input_ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
-    rows: dict[int, int] = field(default_factory=dict)
-    comma: int | None = None
+    vector_rows: dict[int, int] = field(default_factory=dict)
+    last_comma: int | None = None
 
     @property
-    def full(self) -> bool:
-        return len(self.ids) == self.room
+    def is_full(self) -> bool:
+        return len(self.input_ids) == self.max_tokens
 
-    def add(self, token: int, weight: float) -> None:
-        self.ids.append(token)
+    def add_token(self, token_id: int, weight: float) -> None:
+        self.input_ids.append(token_id)
         self.weights.append(weight)
 
-    def add_word(self, word: Placeholder, weight: float) -> None:
-        for row in range(word.first, word.first + min(word.count, self.room)):
-            self.rows[len(self.ids)] = row
-            self.add(0, weight)
+    def add_placeholder(self, placeholder: Placeholder, weight: float) -> None:
+        for row in placeholder.rows[: self.max_tokens]:
+            self.vector_rows[len(self.input_ids)] = row
+            self.add_token(0, weight)
 
-    def cut_behind(self, place: int) -> _Open:
-        """Take away all that stands behind a place; returned as the beginning of another chunk."""
-        behind = _Open(self.room, self.ids[place + 1 :], self.weights[place + 1 :])
-        del self.ids[place + 1 :], self.weights[place + 1 :]
-        return behind
+    def split_after(self, position: int) -> _ChunkBuilder:
+        """Remove the tokens after a position; returns a chunk that begins with them."""
+        rest = _ChunkBuilder(self.max_tokens, self.input_ids[position + 1 :], self.weights[position + 1 :])
+        del self.input_ids[position + 1 :], self.weights[position + 1 :]
+        return rest
 
-    def closed(self) -> Chunk:
-        missing = self.room - len(self.ids)
+    def build(self) -> Chunk:
+        padding = self.max_tokens - len(self.input_ids)
+        rows = (self.vector_rows.get(position, NO_VECTOR) for position in range(self.max_tokens))
         return Chunk(
-            ids=(START, *self.ids, *[END] * (missing + 1)),
-            rows=(PLAIN, *(self.rows.get(place, PLAIN) for place in range(self.room)), PLAIN),
-            weights=(1.0, *self.weights, *[1.0] * (missing + 1)),
+            input_ids=(BOS, *self.input_ids, *[EOS] * (padding + 1)),
+            vector_rows=(NO_VECTOR, *rows, NO_VECTOR),
+            weights=(1.0, *self.weights, *[1.0] * (padding + 1)),
         )

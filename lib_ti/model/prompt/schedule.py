@@ -1,7 +1,7 @@
-"""What AUTOMATIC1111 reads out of a prompt before the rest of it is encoded: comments, AND, and what changes on the way.
+"""Comments, AND and prompt editing, which AUTOMATIC1111 resolves before the rest of a prompt is encoded.
 
-`a AND b :0.7` are two prompts that guide together, the second one 0.7 times as much. `[a:b:0.5]` is a in the first half of the
-steps and b then, `[a:5]` begins at the fifth, `[a::5]` ends there, `[a|b]` takes turns. `#` hides the rest of a line.
+`a AND b :0.7` composes two prompts, the second with weight 0.7. `[a:b:0.5]` is a for the first half of the steps, then b;
+`[a:5]` begins after step 5, `[a::5]` ends there, `[a|b]` alternates at each step. `#` comments out the rest of a line.
 """
 
 from __future__ import annotations
@@ -11,136 +11,145 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _AND = re.compile(r"\bAND\b")
-_WEIGHT = re.compile(r"^(.*?)(?:\s*:\s*([-+]?(?:\d+\.?|\d*\.\d+)))?\s*$", re.DOTALL)
+_WEIGHTED_PROMPT = re.compile(r"^(.*?)(?:\s*:\s*([-+]?(?:\d+\.?|\d*\.\d+)))?\s*$", re.DOTALL)
 _LEXEMES = re.compile(r"(?:[^\\\[\]():|]|\\.)+|[\[\]():|]")
 _NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
-_CLOSED_BY = {"(": ")", "[": "]"}
+_CLOSING = {"(": ")", "[": "]"}
 
-Item = str | Sequence[str]
-"""Text: the same at all steps, or that of each step."""
-
-
-def without_comments(text: str) -> str:
-    """A prompt without what `#` hides; nothing is left of a line that is a comment from its start."""
-    return re.sub(r"#[^\n]*(\n|$)", "\n", re.sub(r"(^|\n)#[^\n]*(\n|$)", "\n", text))
+ScheduledText = str | Sequence[str]
+"""Text that is the same at all steps, or the text of each step."""
 
 
-def parts(text: str) -> list[tuple[str, float]]:
-    """The prompts that AND joins, and the weight of each in the guidance.
+def strip_comments(prompt: str) -> str:
+    """A prompt without its comments; of a line that is nothing but a comment not even the line break stays.
 
-    >>> parts("a cat AND a dog :0.5")
+    As AUTOMATIC1111's `processing_scripts.comments.strip_comments`.
+    """
+    return re.sub(r"#[^\n]*(\n|$)", "\n", re.sub(r"(^|\n)#[^\n]*(\n|$)", "\n", prompt))
+
+
+def split_by_and(prompt: str) -> list[tuple[str, float]]:
+    """The prompts that AND joins, each with its weight in the guidance.
+
+    >>> split_by_and("a cat AND a dog :0.5")
     [('a cat', 1.0), ('a dog', 0.5)]
     """
-    found = [_WEIGHT.fullmatch(part) for part in _AND.split(text)]
-    return [(match[1], float(match[2] or 1)) for match in found if match]
+    matches = [_WEIGHTED_PROMPT.fullmatch(part) for part in _AND.split(prompt)]
+    return [(match[1], float(match[2] or 1)) for match in matches if match]
 
 
-def stages(text: str, steps: int) -> list[tuple[int, str]]:
-    """What a prompt says up to which step, the last one being `steps`. One that cannot be read as syntax is one text.
+def prompt_schedule(prompt: str, steps: int) -> list[tuple[int, str]]:
+    """Pairs of an end step and the prompt up to it, the last end being `steps`. A prompt with invalid syntax is literal.
 
-    >>> stages("a [red:blue:0.3] cat", 10)
+    >>> prompt_schedule("a [red:blue:0.3] cat", 10)
     [(3, 'a red cat'), (10, 'a blue cat')]
     """
     try:
-        return _Reading(steps).read(text)
-    except _NoSyntax:
-        return [(steps, text)]
+        return _Parser(steps).parse(prompt)
+    except _InvalidSyntax:
+        return [(steps, prompt)]
 
 
-class _NoSyntax(Exception):
-    """The prompt is text from end to end."""
+class _InvalidSyntax(Exception):
+    """The whole prompt is literal."""
 
 
 @dataclass
-class _Frame:
-    """What stands in a bracket, up to where it has been read: segments with a separator between each two."""
+class _Bracket:
+    """An open bracket's content so far: segments, with a separator between each two."""
 
     bracket: str = ""
-    segments: list[list[Item]] = field(default_factory=lambda: [[]])
+    segments: list[list[ScheduledText]] = field(default_factory=lambda: [[]])
     separators: list[str] = field(default_factory=list)
 
     @property
-    def items(self) -> list[Item]:
-        """As it was written."""
-        first, *others = self.segments
-        pairs = zip(self.separators, others, strict=True)
-        return [self.bracket, *first, *(item for mark, segment in pairs for item in (mark, *segment))]
+    def literal(self) -> list[ScheduledText]:
+        """The bracket and its content as they were written."""
+        first, *rest = self.segments
+        pairs = zip(self.separators, rest, strict=True)
+        return [self.bracket, *first, *(item for separator, segment in pairs for item in (separator, *segment))]
 
 
-class _Reading:
-    """One prompt's. What changes becomes the texts of all steps as soon as its bracket closes."""
+class _Parser:
+    """Parses one prompt. What changes with the steps becomes the texts of all steps as soon as its bracket closes."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
-        self._ends = {steps}
-        self._open = [_Frame()]  # the text around all brackets, then each bracket in the one before
+        self._end_steps = {steps}
+        self._stack = [_Bracket()]  # the text outside of brackets, then each open bracket
 
-    def read(self, text: str) -> list[tuple[int, str]]:
-        lexemes = _LEXEMES.findall(text)
-        if sum(map(len, lexemes)) != len(text):  # a backslash before nothing
-            raise _NoSyntax
+    def parse(self, prompt: str) -> list[tuple[int, str]]:
+        lexemes = _LEXEMES.findall(prompt)
+        if sum(map(len, lexemes)) != len(prompt):  # a backslash at the very end
+            raise _InvalidSyntax
         for lexeme in lexemes:
-            if lexeme in _CLOSED_BY:
-                self._open.append(_Frame(lexeme))
+            if lexeme in _CLOSING:
+                self._stack.append(_Bracket(lexeme))
             elif lexeme in (")", "]"):
                 self._close(lexeme)
-            elif lexeme in (":", "|") and len(self._open) > 1:
-                self._open[-1].separators.append(lexeme)
-                self._open[-1].segments.append([])
+            elif lexeme in (":", "|") and len(self._stack) > 1:
+                self._stack[-1].separators.append(lexeme)
+                self._stack[-1].segments.append([])
             elif lexeme == "|":
-                raise _NoSyntax
+                raise _InvalidSyntax
             else:
-                self._open[-1].segments[-1].append(lexeme)
-        self._give_up()
-        whole = self._texts(self._open[0].items)
-        return [(end, whole[end - 1]) for end in sorted(self._ends)]
+                self._stack[-1].segments[-1].append(lexeme)
+        self._make_open_brackets_literal()
+        texts = self._texts_by_step(self._stack[0].literal)
+        return [(end, texts[end - 1]) for end in sorted(self._end_steps)]
 
     def _close(self, bracket: str) -> None:
-        meant = self._meaning() if _CLOSED_BY.get(self._open[-1].bracket) == bracket else None
-        if meant is None:
-            self._give_up()
-            meant = [bracket]
+        items = self._evaluate() if _CLOSING.get(self._stack[-1].bracket) == bracket else None
+        if items is None:
+            self._make_open_brackets_literal()
+            items = [bracket]
         else:
-            self._open.pop()
-        self._open[-1].segments[-1] += meant
+            self._stack.pop()
+        self._stack[-1].segments[-1] += items
 
-    def _give_up(self) -> None:
-        """All open brackets are text, as they stand around something that has no meaning; what is closed in them stays."""
-        for frame in self._open[1:]:
-            if "|" in frame.separators:
-                raise _NoSyntax
-            self._open[0].segments[-1] += frame.items
-        del self._open[1:]
+    def _make_open_brackets_literal(self) -> None:
+        """Once one of them is invalid, all that enclose it are literal, too; what has been closed in them stays."""
+        for bracket in self._stack[1:]:
+            if "|" in bracket.separators:
+                raise _InvalidSyntax
+            self._stack[0].segments[-1] += bracket.literal
+        del self._stack[1:]
 
-    def _meaning(self) -> list[Item] | None:
-        """Of the innermost bracket, which ends here; None if it has none."""
-        frame = self._open[-1]
-        marks = "".join(frame.separators)
-        if not marks or (marks == ":" and frame.bracket == "("):
-            return [*frame.items, _CLOSED_BY[frame.bracket]]  # a weight: not our business
-        if frame.bracket == "(":
+    def _evaluate(self) -> list[ScheduledText] | None:
+        """The value of the innermost bracket, which ends here; None if its syntax is invalid."""
+        bracket = self._stack[-1]
+        separators = "".join(bracket.separators)
+        if not separators or (separators == ":" and bracket.bracket == "("):
+            return [*bracket.literal, _CLOSING[bracket.bracket]]  # an attention weight: see `attention`
+        if bracket.bracket == "(":
             return None
-        if set(marks) == {"|"}:
-            self._ends.update(range(1, self._steps + 1))
-            taken = [self._texts(segment) for segment in frame.segments]
-            return [[taken[step % len(taken)][step] for step in range(self._steps)]]
-        number = _NUMBER.fullmatch("".join(item if isinstance(item, str) else "?" for item in frame.segments[-1]))
-        if marks not in (":", "::") or number is None:
+        if set(separators) == {"|"}:
+            return [self._alternate(bracket)]
+        switch = _NUMBER.fullmatch("".join(text if isinstance(text, str) else "?" for text in bracket.segments[-1]))
+        if separators not in (":", "::") or switch is None:
             return None
-        last = self._step(number[1])
-        if last >= 1:
-            self._ends.add(last)
-        before, after = ([], *frame.segments[:-1])[-2:]
-        early, late = self._texts(before), self._texts(after)
-        return [[(early if step < last else late)[step] for step in range(self._steps)]]
+        return [self._switch(bracket, self._step_number(switch[1]))]
 
-    def _step(self, number: str) -> int:
-        """The step that is meant: itself, or with a point a share of all."""
+    def _alternate(self, bracket: _Bracket) -> list[str]:
+        """`[a|b|...]`: one after the other, a step each."""
+        self._end_steps.update(range(1, self._steps + 1))
+        options = [self._texts_by_step(segment) for segment in bracket.segments]
+        return [options[step % len(options)][step] for step in range(self._steps)]
+
+    def _switch(self, bracket: _Bracket, last_step: int) -> list[str]:
+        """`[before:after:step]` or `[after:step]`; `last_step`: the last one with `before`."""
+        if last_step >= 1:
+            self._end_steps.add(last_step)
+        before, after = ([], *bracket.segments[:-1])[-2:]
+        early, late = self._texts_by_step(before), self._texts_by_step(after)
+        return [(early if step < last_step else late)[step] for step in range(self._steps)]
+
+    def _step_number(self, number: str) -> int:
+        """A step as it is written: itself, or with a decimal point a fraction of all steps."""
         value = float(number) * (self._steps if "." in number else 1)
         return int(min(max(value, 0), self._steps))
 
-    def _texts(self, items: Sequence[Item]) -> list[str]:
-        """Of each step."""
+    def _texts_by_step(self, items: Sequence[ScheduledText]) -> list[str]:
         if all(isinstance(item, str) for item in items):
             return ["".join(map(str, items))] * self._steps
         return ["".join(i if isinstance(i, str) else i[step] for i in items) for step in range(self._steps)]

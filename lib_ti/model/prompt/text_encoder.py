@@ -1,4 +1,4 @@
-"""Text features of prompts, with learned vectors in their places."""
+"""CLIP text encoders, with learned vectors in place of placeholders' token embeddings."""
 
 from __future__ import annotations
 
@@ -8,131 +8,137 @@ from typing import Any
 
 import torch
 
-from lib_ti.model.prompt.placeholder import PLAIN, Prompt
-from lib_ti.model.prompt.tokenizer import CLIP, END, OPENCLIP, Dialect
+from lib_ti.model.prompt.placeholder import NO_VECTOR, TokenizedPrompt
+from lib_ti.model.prompt.tokenizer import CLIP_TOKENIZER, EOS, OPENCLIP_TOKENIZER, Tokenizer
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the UNet is told of prompts: `features` (b, tokens, width), and in some families `pooled` (b, p) of each whole."""
+    """The UNet's text conditioning: `features` (b, tokens, width), and in SDXL the `pooled` ones (b, p) of whole prompts."""
 
     features: torch.Tensor
     pooled: torch.Tensor | None = None
 
-    def select(self, rows: Sequence[int]) -> Context:
-        """That of the prompts with these numbers; one may be wanted several times."""
-        places = torch.tensor(rows, device=self.features.device)
-        pooled = None if self.pooled is None else self.pooled.index_select(0, places)
-        return Context(self.features.index_select(0, places), pooled)
+    def select(self, indices: Sequence[int]) -> Context:
+        """The context of the prompts with these indices, which may repeat."""
+        index = torch.tensor(indices, device=self.features.device)
+        pooled = None if self.pooled is None else self.pooled.index_select(0, index)
+        return Context(self.features.index_select(0, index), pooled)
 
     def to(self, dtype: torch.dtype) -> Context:
         return Context(self.features.to(dtype), None if self.pooled is None else self.pooled.to(dtype))
 
-    def blank(self) -> Context:
-        """Zeros in its place."""
+    def zeros_like(self) -> Context:
         return Context(torch.zeros_like(self.features), None if self.pooled is None else torch.zeros_like(self.pooled))
 
 
-class _DistantTable(torch.nn.Embedding):
-    """A vocabulary that stays in the processor's memory wherever its network goes: of its vectors a step wants a few."""
+class _CpuEmbedding(torch.nn.Embedding):
+    """A token table that stays on the CPU wherever its network goes: a step needs only a few of its vectors."""
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return super().forward(ids.to(self.weight.device)).to(ids.device)
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(input_ids.to(self.weight.device)).to(input_ids.device)
 
-    def _apply(self, *_: Any, **__: Any) -> _DistantTable:
+    def _apply(self, *_: Any, **__: Any) -> _CpuEmbedding:
         return self
 
 
 class TextEncoder:
-    """One CLIP text encoder, whose token vectors can be exchanged on their way in.
+    """One CLIP text encoder whose token embeddings a forward hook replaces at placeholders.
 
-    The exchange is a selection matrix, so it has static shapes and its gradient is a sum in a fixed order.
+    The replacement is a product with a one-hot matrix, so shapes are static and its gradient is a sum in a fixed order.
     """
 
     def __init__(
         self,
         model: Any,
         layer: int = 1,
-        normed: bool = True,
-        padding: int = END,
+        final_layer_norm: bool = True,
+        openclip: bool = False,
         pooled: bool = False,
     ) -> None:
-        """`layer`, `normed`: as in `families.Encoder`. `padding`: the token behind a prompt's end. `pooled`: also summarise."""
+        """`model`: a transformers `CLIPTextModel`, or with `pooled` one `...WithProjection`; the rest as in `families.Encoder`.
+
+        `layer`: counted from the last, which is 1, as "clip skip".
+        """
         self.model = model
-        self._layer, self._normed, self._padding, self._pooled = layer, normed, padding, pooled
-        self._rows: torch.Tensor | None = None  # (prompts, tokens), while a batch is encoded
+        self.tokenizer: Tokenizer = OPENCLIP_TOKENIZER if openclip else CLIP_TOKENIZER
+        self._pad_id = 0 if openclip else EOS
+        self._layer, self._final_layer_norm, self._pooled = layer, final_layer_norm, pooled
+        self._vector_rows: torch.Tensor | None = None  # (prompts, tokens), during `encode`
         self._vectors: torch.Tensor | None = None
-        self._table.register_forward_hook(self._insert)
+        self._embedding.register_forward_hook(self._insert_vectors)
 
     @property
-    def dialect(self) -> Dialect:
-        """How the WebUIs read text for it. OpenCLIP's encoders are those that are padded with another token than their end."""
-        return CLIP if self._padding == END else OPENCLIP
-
-    @property
-    def _table(self) -> torch.nn.Embedding:
-        table: torch.nn.Embedding = self.model.get_input_embeddings()
-        return table
+    def _embedding(self) -> torch.nn.Embedding:
+        embedding: torch.nn.Embedding = self.model.get_input_embeddings()
+        return embedding
 
     @property
     def token_table(self) -> torch.Tensor:
-        """The vocabulary's vectors, (words, width), wherever they lie."""
-        return self._table.weight
+        """The vocabulary's token embeddings (vocabulary, width), on whatever device they are."""
+        return self._embedding.weight
 
-    def leave_table(self) -> None:
-        """Leave the vocabulary's vectors in the processor's memory from now on."""
-        table = self._table.cpu()
-        table.__class__ = _DistantTable
+    def keep_token_table_on_cpu(self) -> None:
+        """Move the token embeddings to the CPU for good."""
+        embedding = self._embedding.cpu()
+        embedding.__class__ = _CpuEmbedding
 
-    def encode(self, prompts: Sequence[Prompt], vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features (prompts, tokens, width) and what is pooled, for prompts whose rows are those of `vectors` (n, width)."""
+    def encode(
+        self, prompts: Sequence[TokenizedPrompt], vectors: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features (prompts, tokens, width) and pooled features (prompts, p), or None.
+
+        The prompts' vector rows are those of `vectors` (n, width).
+        """
         device = self.model.text_model.embeddings.position_embedding.weight.device
-        ids = torch.tensor([p.ids for p in prompts], device=device)
-        self._rows = torch.tensor([p.rows for p in prompts], device=device)
+        input_ids = torch.tensor([prompt.input_ids for prompt in prompts], device=device)
+        self._vector_rows = torch.tensor([prompt.vector_rows for prompt in prompts], device=device)
         self._vectors = vectors
-        ends = ids == END
-        if self._padding != END:
-            behind = ends.cumsum(1) - ends.int() > 0
-            ids = ids.masked_fill(behind, self._padding)
+        is_eos = input_ids == EOS
+        if self._pad_id != EOS:
+            is_padding = is_eos.cumsum(1) - is_eos.int() > 0
+            input_ids = input_ids.masked_fill(is_padding, self._pad_id)
         try:
-            found = self.model.text_model(input_ids=ids, output_hidden_states=True)
+            output = self.model.text_model(input_ids=input_ids, output_hidden_states=True)
         finally:
-            self._rows = self._vectors = None
-        features = found.hidden_states[-self._layer]
-        if self._normed:
+            self._vector_rows = self._vectors = None
+        features = output.hidden_states[-self._layer]
+        if self._final_layer_norm:
             features = self.model.text_model.final_layer_norm(features)
         if not self._pooled:
             return features, None
-        summaries = found.last_hidden_state[torch.arange(len(ids), device=ids.device), ends.int().argmax(1)]
-        return features, self.model.text_projection(summaries)
+        first_eos = is_eos.int().argmax(1)
+        pooled = output.last_hidden_state[torch.arange(len(input_ids), device=input_ids.device), first_eos]
+        return features, self.model.text_projection(pooled)
 
-    def _insert(self, _module: Any, _inputs: Any, found: torch.Tensor) -> torch.Tensor:
-        rows, vectors = self._rows, self._vectors
+    def _insert_vectors(self, _module: Any, _inputs: Any, embedded: torch.Tensor) -> torch.Tensor:
+        """The forward hook of the token embedding, whose output is (prompts, tokens, width)."""
+        rows, vectors = self._vector_rows, self._vectors
         if rows is None or vectors is None or not len(vectors):
-            return found
-        selection = torch.nn.functional.one_hot(rows.clamp(min=0), len(vectors)).to(vectors.dtype)  # (b, tokens, n)
-        inserted = (selection @ vectors).to(found.dtype)
-        return torch.where((rows != PLAIN).unsqueeze(-1), inserted, found)
+            return embedded
+        one_hot = torch.nn.functional.one_hot(rows.clamp(min=0), len(vectors)).to(vectors.dtype)  # (b, tokens, n)
+        inserted = (one_hot @ vectors).to(embedded.dtype)
+        return torch.where((rows != NO_VECTOR).unsqueeze(-1), inserted, embedded)
 
 
 class PromptEncoder:
-    """A checkpoint's text encoders, their features side by side."""
+    """A checkpoint's text encoders, their features concatenated."""
 
     def __init__(self, encoders: Mapping[str, TextEncoder]) -> None:
         self.encoders = encoders
 
     @property
-    def dialect(self) -> Dialect:
-        """How names of words are read: as the first encoder reads text."""
-        return next(iter(self.encoders.values())).dialect
+    def tokenizer(self) -> Tokenizer:
+        """The first encoder's, which also tokenizes placeholders' names."""
+        return next(iter(self.encoders.values())).tokenizer
 
-    def encode(self, prompts: Sequence[Prompt], vectors: Mapping[str, torch.Tensor]) -> Context:
-        """The context of prompts whose rows are those of each encoder's `vectors` (n, width).
+    def encode(self, prompts: Sequence[TokenizedPrompt], vectors: Mapping[str, torch.Tensor]) -> Context:
+        """The context of prompts whose vector rows are those of each encoder's `vectors` (n, width).
 
-        A prompt that occurs several times goes through the encoders once.
+        A prompt that occurs several times is encoded once.
         """
         distinct = list(dict.fromkeys(prompts))
-        found = [encoder.encode(distinct, vectors[name]) for name, encoder in self.encoders.items()]
-        pooled = next((summary for _, summary in found if summary is not None), None)
-        context = Context(torch.cat([features for features, _ in found], dim=-1), pooled)
+        outputs = [encoder.encode(distinct, vectors[name]) for name, encoder in self.encoders.items()]
+        pooled = next((pooled for _, pooled in outputs if pooled is not None), None)
+        context = Context(torch.cat([features for features, _ in outputs], dim=-1), pooled)
         return context if len(distinct) == len(prompts) else context.select([distinct.index(p) for p in prompts])

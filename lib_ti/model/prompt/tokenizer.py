@@ -1,7 +1,7 @@
-"""CLIP's tokens: text to their numbers and back.
+"""CLIP's tokenizer: text to token ids and back.
 
-Byte-pair encoding (Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016) of UTF-8, from the
-files that ship with the package. CLIP's two implementations share its vocabulary, but not how a text is cleaned beforehand.
+Byte-pair encoding (Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016) of UTF-8, with the
+vocabulary and the merges that ship with the package. OpenAI's CLIP and OpenCLIP share both, but clean a text differently.
 """
 
 from __future__ import annotations
@@ -11,115 +11,127 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import ftfy
 import regex
 
-FOLDER = Path(__file__).parent / "clip_vocab"
-START, END = 49406, 49407  # the tokens around a prompt; the last words of CLIP's vocabulary
-_LAST = "</w>"  # at the end of a word's last part
+VOCAB_DIR = Path(__file__).parent / "clip_vocab"
+BOS, EOS = 49406, 49407  # ids of the tokens around a prompt, the last two of CLIP's vocabulary
+_END_OF_WORD = "</w>"  # suffix of a word's last token
 
 
-@dataclass(frozen=True)
-class Dialect:
-    """How an implementation reads text.
+class BytePairEncoding:
+    """CLIP's vocabulary and merges. Reading them takes a moment: see `_clip_bpe`."""
 
-    `start`, `end`: what stands for those tokens where a text spells them out. `unescapes`: HTML's entities are resolved
-    whatever stands around them, twice.
-    """
-
-    start: str
-    end: str
-    unescapes: bool = False
-
-    def parts(self, text: str) -> list[str]:
-        """What is cleaned by itself: for OpenAI's CLIP as transformers has it, all between those tokens."""
-        return [text] if self.unescapes else regex.split(f"({regex.escape(self.start)}|{regex.escape(self.end)})", text)
-
-    def clean(self, text: str) -> str:
-        """Without mojibake, typographic quotes and ligatures, in lower case, one space for each gap."""
-        fixed = ftfy.fix_text(text)
-        if self.unescapes:
-            fixed = html.unescape(html.unescape(fixed))
-        return " ".join(fixed.split()).lower()
-
-    @property
-    def words(self) -> regex.Pattern[str]:
-        """A word as it is encoded: letters, one digit, or what is neither; an English ending is one of its own."""
-        special = f"{regex.escape(self.start)}|{regex.escape(self.end)}"
-        ending = "'s|'t|'re|'ve|'m|'ll|'d"
-        return regex.compile(rf"{special}|{ending}|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE)
-
-
-CLIP = Dialect("<|startoftext|>", "<|endoftext|>")
-OPENCLIP = Dialect("<start_of_text>", "<end_of_text>", unescapes=True)
-
-
-class Tokenizer:
-    """CLIP's vocabulary, and the order in which parts of words are joined. It takes a moment to read: see `tokenizer`."""
-
-    def __init__(self, folder: Path = FOLDER) -> None:
-        self._numbers: dict[str, int] = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        self._words = {number: word for word, number in self._numbers.items()}
+    def __init__(self, folder: Path = VOCAB_DIR) -> None:
+        self._vocab: dict[str, int] = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        self._tokens = {token_id: token for token, token_id in self._vocab.items()}
         merges = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-        self._ranks = {tuple(line.split()): rank for rank, line in enumerate(merges) if len(line.split()) == 2}
-        self._letters = dict(_letters())
-        self._bytes = {letter: byte for byte, letter in self._letters.items()}
-        self._patterns = {dialect: dialect.words for dialect in (CLIP, OPENCLIP)}
-        self._numbers_of = lru_cache(maxsize=1 << 15)(self._join)
+        self._bpe_ranks = {tuple(line.split()): rank for rank, line in enumerate(merges) if len(line.split()) == 2}
+        self._byte_encoder = dict(_bytes_to_unicode())
+        self._byte_decoder = {symbol: byte for byte, symbol in self._byte_encoder.items()}
+        self.encode_word = lru_cache(maxsize=1 << 15)(self._encode_word)
 
-    def encode(self, text: str, dialect: Dialect = CLIP) -> list[int]:
-        """The numbers of a text's tokens. Start and end are among them only where the text spells them out."""
-        special = {dialect.start: START, dialect.end: END}
-        return [
-            number
-            for part in dialect.parts(text)
-            for word in self._patterns[dialect].findall(dialect.clean(part))
-            for number in ([special[word]] if word in special else self._numbers_of(word))
-        ]
-
-    def text(self, token: int) -> str:
-        """A token as people would write it; a word's part keeps a hyphen where it goes on."""
-        word = self._words[token]
-        raw = bytes(self._bytes[letter] for letter in word.removesuffix(_LAST))
-        return raw.decode(errors="replace") + ("" if word.endswith(_LAST) else "-")
-
-    def _join(self, word: str) -> list[int]:
-        """The tokens of one word: neighbours are joined, those first that come first in the list of merges."""
-        *front, last = (self._letters[byte] for byte in word.encode(errors="replace"))
-        parts = [*front, last + _LAST]
-        while len(parts) > 1:
-            pairs = itertools.pairwise(parts)
-            rank, pair = min((self._ranks.get(pair, len(self._ranks)), pair) for pair in pairs)
-            if rank == len(self._ranks):
+    def _encode_word(self, word: str) -> list[int]:
+        """The token ids of one word: adjacent symbols are merged, the pair of the lowest rank first."""
+        *init, last = (self._byte_encoder[byte] for byte in word.encode(errors="replace"))
+        symbols = [*init, last + _END_OF_WORD]
+        while len(symbols) > 1:
+            pairs = itertools.pairwise(symbols)
+            rank, pair = min((self._bpe_ranks.get(pair, len(self._bpe_ranks)), pair) for pair in pairs)
+            if rank == len(self._bpe_ranks):
                 break
-            parts = list(_joined(parts, pair))
-        return [self._numbers[part] for part in parts]
+            symbols = list(_merge_pair(symbols, pair))
+        return [self._vocab[symbol] for symbol in symbols]
+
+    def decode(self, token_id: int) -> str:
+        """A token as text; one that does not end a word ends in a hyphen."""
+        token = self._tokens[token_id]
+        raw = bytes(self._byte_decoder[symbol] for symbol in token.removesuffix(_END_OF_WORD))
+        return raw.decode(errors="replace") + ("" if token.endswith(_END_OF_WORD) else "-")
 
 
 @lru_cache(maxsize=1)
-def tokenizer() -> Tokenizer:
-    """The one that all share."""
-    return Tokenizer()
+def _clip_bpe() -> BytePairEncoding:
+    """The one instance that all tokenizers share, read when it is first needed."""
+    return BytePairEncoding()
 
 
-def _joined(parts: list[str], pair: tuple[str, str]) -> Iterator[str]:
-    """The parts with each occurrence of a pair made one, from left to right."""
-    at = 0
-    while at < len(parts):
-        found = (parts[at], parts[at + 1] if at + 1 < len(parts) else "") == pair
-        yield parts[at] + parts[at + 1] if found else parts[at]
-        at += 1 + found
+@dataclass(frozen=True)
+class Tokenizer:
+    """One implementation's way of tokenizing text.
+
+    `bos_token`, `eos_token`: how a text spells out the tokens around a prompt. `unescape_html`: resolve HTML entities, twice,
+    before the text is divided.
+    """
+
+    bos_token: str
+    eos_token: str
+    unescape_html: bool = False
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text. `BOS` and `EOS` are among them only where the text spells them out."""
+        special_ids = {self.bos_token: BOS, self.eos_token: EOS}
+        encode_word = _clip_bpe().encode_word
+        return [
+            token_id
+            for segment in self._segments(text)
+            for word in self._word_pattern.findall(self._clean(segment))
+            for token_id in ([special_ids[word]] if word in special_ids else encode_word(word))
+        ]
+
+    def decode(self, token_id: int) -> str:
+        """A token as text; one that does not end a word ends in a hyphen."""
+        return _clip_bpe().decode(token_id)
+
+    @property
+    def _special_pattern(self) -> str:
+        return f"{regex.escape(self.bos_token)}|{regex.escape(self.eos_token)}"
+
+    @cached_property
+    def _word_pattern(self) -> regex.Pattern[str]:
+        """A run of letters, one digit, or a run of other symbols; an English contraction's ending is a word of its own."""
+        contraction = "'s|'t|'re|'ve|'m|'ll|'d"
+        return regex.compile(
+            rf"{self._special_pattern}|{contraction}|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE
+        )
+
+    def _segments(self, text: str) -> list[str]:
+        """What is cleaned separately: transformers splits OpenAI's CLIP prompts at special tokens first."""
+        return [text] if self.unescape_html else regex.split(f"({self._special_pattern})", text)
+
+    def _clean(self, text: str) -> str:
+        """Lower case, single spaces, and neither mojibake nor typographic quotes nor ligatures."""
+        fixed = ftfy.fix_text(text)
+        if self.unescape_html:
+            fixed = html.unescape(html.unescape(fixed))
+        return " ".join(fixed.split()).lower()
 
 
-def _letters() -> Iterator[tuple[int, str]]:
-    """For each byte the letter that stands for it in the vocabulary: its own in Latin-1 where that can be seen."""
-    hidden = 256
+CLIP_TOKENIZER = Tokenizer("<|startoftext|>", "<|endoftext|>")
+"""OpenAI's CLIP as transformers implements it: Stable Diffusion 1 and SDXL's first text encoder."""
+
+OPENCLIP_TOKENIZER = Tokenizer("<start_of_text>", "<end_of_text>", unescape_html=True)
+"""OpenCLIP: Stable Diffusion 2 and SDXL's second text encoder."""
+
+
+def _merge_pair(symbols: list[str], pair: tuple[str, str]) -> Iterator[str]:
+    """The symbols with each occurrence of `pair` merged into one, from left to right."""
+    i = 0
+    while i < len(symbols):
+        matches = (symbols[i], symbols[i + 1] if i + 1 < len(symbols) else "") == pair
+        yield symbols[i] + symbols[i + 1] if matches else symbols[i]
+        i += 1 + matches
+
+
+def _bytes_to_unicode() -> Iterator[tuple[int, str]]:
+    """For each byte its symbol in the vocabulary: the printable Latin-1 character, else one from U+0100 on."""
+    substitute = 256
     for byte in range(256):
         if 33 <= byte <= 126 or 161 <= byte <= 172 or byte >= 174:
             yield byte, chr(byte)
         else:
-            yield byte, chr(hidden)
-            hidden += 1
+            yield byte, chr(substitute)
+            substitute += 1

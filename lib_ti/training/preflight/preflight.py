@@ -17,7 +17,8 @@ from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
-from lib_ti.model.prompt.placeholder import Placeholder, Vocabulary
+from lib_ti.model.prompt.placeholder import Placeholder
+from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.model.speed.device import choose_acceleration, choose_device, choose_precision
 from lib_ti.settings.train_settings import NAME_SLOT, WORDS_SLOT, TrainSettings
 from lib_ti.training.preflight.output_paths import space_needed, too_full, unfit
@@ -138,9 +139,9 @@ class _Preflight:
             return ()
         if self._faulty("name"):
             return ()
-        vocabulary = Vocabulary(checkpoint.prompt_length if checkpoint else 77)
+        tokenizer = PromptTokenizer(checkpoint.prompt_length if checkpoint else 77)
         word = Placeholder(s.name, 0, s.vectors)
-        own = vocabulary.tokens(s.name)
+        own = tokenizer.token_ids(s.name)
         if not own:
             self._report("name", "the name has no letters or digits that a prompt could hold")
             return ()
@@ -149,25 +150,25 @@ class _Preflight:
                 f"{s.name!r} is an ordinary word of the vocabulary: wherever prompts use it, they will mean the embedding"
             )
         starts_elsewhere = s.init_random or s.init_embedding or self._faulty("init_text", "init_embedding")
-        if not starts_elsewhere and not vocabulary.tokens(s.init_text):
+        if not starts_elsewhere and not tokenizer.token_ids(s.init_text):
             self._report("init_text", f"{s.init_text!r} holds no word")
-        lengths = {t: len(vocabulary.tokens(t.replace(NAME_SLOT, " ").replace(WORDS_SLOT, " "))) for t in templates}
-        fitting = [t for t in templates if lengths[t] + s.vectors <= vocabulary.room]
+        lengths = {t: len(tokenizer.token_ids(t.replace(NAME_SLOT, " ").replace(WORDS_SLOT, " "))) for t in templates}
+        fitting = [t for t in templates if lengths[t] + s.vectors <= tokenizer.max_tokens]
         if not fitting:
-            room = vocabulary.room - min(lengths.values())
+            room = tokenizer.max_tokens - min(lengths.values())
             self._report("vectors", f"{s.vectors} vectors do not fit; the shortest template leaves room for {room}")
         elif len(fitting) < len(templates):
             self.warnings.append(
                 f"{len(templates) - len(fitting)} templates leave no room for {s.vectors} vectors and are not used"
             )
-        self._warn_of_words(vocabulary, word, fitting, captions)
+        self._warn_of_words(tokenizer, word, fitting, captions)
         return fitting
 
     def _warn_of_words(
-        self, vocabulary: Vocabulary, word: Placeholder, templates: Sequence[str], captions: Sequence[str]
+        self, tokenizer: PromptTokenizer, word: Placeholder, templates: Sequence[str], captions: Sequence[str]
     ) -> None:
         """The word must be in every prompt, or nothing is learned there: where it is not, it is put in front."""
-        mentioned = [vocabulary.mentions(caption, word) for caption in captions if caption]
+        mentioned = [tokenizer.mentions(caption, word) for caption in captions if caption]
         if any(NAME_SLOT not in t for t in templates) and not (
             captions and len(mentioned) == len(captions) and all(mentioned)
         ):
@@ -176,8 +177,8 @@ class _Preflight:
             self.warnings.append(
                 f"{mentioned.count(False)} captions do not mention {word.name!r}; a template adds it to them"
             )
-        room = vocabulary.room - word.count
-        if any(len(vocabulary.tokens(caption)) > room for caption in captions):
+        room = tokenizer.max_tokens - word.num_vectors
+        if any(len(tokenizer.token_ids(caption)) > room for caption in captions):
             self.warnings.append("there are captions longer than a prompt; their ends are left out")
 
     def _initial(self, checkpoint: Checkpoint | None) -> Embedding | None:
@@ -189,7 +190,7 @@ class _Preflight:
         except UnusableFile as error:
             self._report("init_embedding", error)
             return None
-        holds = self._faulty("init_text") or bool(Vocabulary().tokens(self.settings.init_text))
+        holds = self._faulty("init_text") or bool(PromptTokenizer().token_ids(self.settings.init_text))
         problem, warnings = suits_as_start(embedding, self.settings, checkpoint, holds)
         self.problems += [problem] if problem else []
         self.warnings += warnings

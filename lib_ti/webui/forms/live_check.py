@@ -31,7 +31,7 @@ class LiveCheck:
         """`named`: the file of an embedding by its name; `running`: gives the names that are being trained, or wait for it."""
         self._host, self._drafts, self._speed, self._named, self._running = host, drafts, speed, named, running
         self._selected = Selected(host)
-        self._vocabularies: dict[int, Any] = {}
+        self._tokenizers: dict[int, Any] = {}
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The selected checkpoint for the page: title, family, resolution, and why it cannot be trained on, if so."""
@@ -95,21 +95,21 @@ class LiveCheck:
         return state("free", "Free to use")
 
     def _tokens(self, text: str) -> list[int]:
-        vocabulary = self._vocabulary()
-        return vocabulary.tokens(text) if vocabulary else []
+        tokenizer = self._tokenizer()
+        return tokenizer.token_ids(text) if tokenizer else []
 
-    def _vocabulary(self, length: int = 77) -> Any:
+    def _tokenizer(self, length: int = 77) -> Any:
         """None where this process cannot read it; the training's own process will say why."""
-        if length not in self._vocabularies:
+        if length not in self._tokenizers:
             try:
-                from lib_ti.model.prompt.placeholder import Vocabulary
+                from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 
-                self._vocabularies[length] = Vocabulary(length)
-                self._vocabularies[length].tokens("a")
+                self._tokenizers[length] = PromptTokenizer(length)
+                self._tokenizers[length].token_ids("a")
             except Exception:
                 log.exception("the tokenizer does not work in this process")
-                self._vocabularies[length] = None
-        return self._vocabularies[length]
+                self._tokenizers[length] = None
+        return self._tokenizers[length]
 
     def _estimate(self, settings: TrainSettings, pictures: int, sharing: bool = False) -> dict[str, Any]:
         checkpoint = self.checkpoint()
@@ -148,15 +148,15 @@ class LiveCheck:
         """The tokens of the first prompt that the word is trained in, its own ones marked."""
         from lib_ti.data.captions import built_in
 
-        vocabulary = self._vocabulary()
-        if vocabulary is None or not self._tokens(settings.name):
+        tokenizer = self._tokenizer()
+        if tokenizer is None or not self._tokens(settings.name):
             return []
         before, _, behind = built_in(settings.kind, captions=False)[0].replace(WORDS_SLOT, "").partition(NAME_SLOT)
-        shown = [{"text": vocabulary.text(t), "ours": False} for t in vocabulary.tokens(before)]
+        shown = [{"text": tokenizer.decode(t), "ours": False} for t in tokenizer.token_ids(before)]
         shown += [
             {"text": f"{settings.name} {i + 1}/{settings.vectors}", "ours": True} for i in range(settings.vectors)
         ]
-        shown += [{"text": vocabulary.text(t), "ours": False} for t in vocabulary.tokens(behind)]
+        shown += [{"text": tokenizer.decode(t), "ours": False} for t in tokenizer.token_ids(behind)]
         return shown[:LONGEST_SHOWN]
 
 

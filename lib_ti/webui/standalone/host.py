@@ -203,11 +203,11 @@ class Standalone:
     def _named_in(self, texts: Iterable[str], loaded: _Loaded) -> list[Embedding]:
         """The embeddings that texts may name, of those that fit; each is read once for each state of its file."""
         from lib_ti.embedding import write
-        from lib_ti.model.prompt.chunks import mentioned
+        from lib_ti.model.prompt.chunks import mentioned_names
 
         found: dict[Stamp, Embedding] = {}
         entries = [entry for entry in self.library.entries() if entry.fits]
-        names = mentioned(texts, {entry.name for entry in entries}, loaded.model.text.dialect)
+        names = mentioned_names(texts, {entry.name for entry in entries}, loaded.model.text.tokenizer)
         for entry in entries:
             if entry.name not in names:
                 continue
