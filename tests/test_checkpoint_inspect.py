@@ -159,7 +159,7 @@ def test_a_host_without_diffusers_can_ask(tiny_checkpoint):
 import sys
 from pathlib import Path
 sys.modules["diffusers"] = sys.modules["transformers"] = None
-from lib_ti.model.describe import describe
+from lib_ti.model.checkpoint.inspect import describe
 assert describe(Path({str(tiny_checkpoint)!r})).resolution == 64
 del sys.modules["diffusers"], sys.modules["transformers"]
 """
@@ -171,7 +171,7 @@ def test_the_trainer_makes_no_host_wait_for_heavy_packages():
     program = """
 import sys, types
 sys.modules["gradio"] = types.ModuleType("gradio")
-import lib_ti.webui.trainer
+import lib_ti.webui.service
 """
     heavy = ("torch", "diffusers", "transformers", "PIL", "yaml", "safetensors", "numpy", "tqdm")
     assert imported(program, *heavy) == []

@@ -11,7 +11,7 @@ from lib_ti.model.speed import timing
 ROOT = Path(__file__).resolve().parent.parent
 LEARNING = """
 import torch
-from lib_ti.training.device import mend_attention
+from lib_ti.model.speed.device import mend_attention
 
 mend_attention(torch.device("cpu"), "bf16")
 for _ in range(20):

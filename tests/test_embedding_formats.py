@@ -141,7 +141,7 @@ def test_the_same_embedding_gives_the_same_bytes_in_every_process():
     """Except for A1111's file: PyTorch's old container numbers its tensors by their place in memory."""
     program = """if True:  # for the indent
         import hashlib, torch
-        from lib_ti.embedding.formats import WRITERS
+        from lib_ti.embedding.write import WRITERS
         from lib_ti.embedding.value import Embedding
         embedding = Embedding("mug", {"clip_l": torch.ones(2, 768)}, {str(n): str(-n) for n in range(50)})
         for how in ("safetensors", "diffusers"):

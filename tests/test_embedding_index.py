@@ -277,9 +277,9 @@ def test_a_light_list(folder, tmp_path):
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from lib_ti.webui.library import Library
+from lib_ti.webui.embedding_index import EmbeddingIndex
 host = SimpleNamespace(embeddings=Path({str(folder)!r}), selected=lambda: SimpleNamespace(title="", path=Path({str(path)!r})))
-assert Library(host).entries()[0].fits
+assert EmbeddingIndex(host).entries()[0].fits
 print(sorted({{"torch", "diffusers", "transformers", "gradio"}} & sys.modules.keys()))
 """
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
