@@ -29,7 +29,8 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.practice.concepts import FOLDER, KINDS, MODEL, Examiner, Score
 from lib_ti.runs.execute import create, execute
-from lib_ti.settings.train_settings import flag, parse
+from lib_ti.settings.train_settings import parse
+from lib_ti.text import option_flag
 from lib_ti.training.preflight.preflight import preflight
 
 COLUMNS = (
@@ -68,7 +69,7 @@ def main() -> None:
     arguments, rest = parser.parse_known_args()
     options = dict(zip((name.lstrip("-").replace("-", "_") for name in rest[::2]), rest[1::2], strict=True))
     model = StableDiffusion.load(open_checkpoint(MODEL), torch.float32, torch.device("cpu"))
-    print(" ".join(f"{flag(name)} {value}" for name, value in options.items()) or "default settings")
+    print(" ".join(f"{option_flag(name)} {value}" for name, value in options.items()) or "default settings")
     print(COLUMNS)
     shares = []
     for concept in arguments.concepts:

@@ -22,7 +22,8 @@ from floor import matrix_rate, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib_ti.data.captions import Captioner
-from lib_ti.data.latent_cache import Encoded, Example, LatentCache
+from lib_ti.data.dataset import Example
+from lib_ti.data.latent_cache import LatentCache, LatentDistribution
 from lib_ti.model.checkpoint import yaml_config
 from lib_ti.model.checkpoint.checkpoint import text_encoder
 from lib_ti.model.checkpoint.open import open_checkpoint
@@ -70,7 +71,7 @@ def random_sd15(dtype: torch.dtype, device: torch.device) -> StableDiffusion:
 def source(model: StableDiffusion, resolution: int, factor: int) -> BatchSource:
     cache = LatentCache(Path("unused"), 1 << 40)
     shape = (4, resolution // factor, resolution // factor)
-    cache.put(0, False, Encoded(torch.zeros(shape), torch.ones(shape), None))
+    cache.put(0, False, LatentDistribution(torch.zeros(shape), torch.ones(shape), None))
     examples = [Example(Path("made-up.png"), "", None, (resolution, resolution))]
     captioner = Captioner("my-mug", ["a photo of [name]"])
     return BatchSource(

@@ -1,10 +1,10 @@
-"""Every error a user can meet, with a message written for that user.
+"""The errors that a user can meet, each with a message written for that user.
 
-TextualInversionError        anything that ends a request; its text says what happened and what to do
-├── BadInput                 the request cannot be carried out as asked; nothing was written (exit code 2)
-├── UnusableFile             a file is not what it should be; becomes a problem of the option that named it
-├── RunBusy                  another process is working on this run
-└── TrainingFailed           the training itself went wrong; the run folder holds all there is
+TextualInversionError        the base class; its message says what happened and what to do
+├── BadInput                 the request is invalid; nothing was written (exit code 2)
+├── UnusableFile             a file is missing, damaged or of another kind; becomes a `Problem` of the option that named it
+├── RunBusy                  another process is training this run
+└── TrainingFailed           the training itself failed; the run folder keeps everything up to then
 """
 
 from __future__ import annotations
@@ -13,21 +13,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib_ti.text import option_flag
+
 
 class TextualInversionError(Exception):
-    """The root: `str(error)` is a sentence for the user."""
+    """Base class; `str(error)` is a sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a request. `option` is the setting's name, as in `TrainSettings`; empty if none."""
+    """One thing that is wrong with a request.
+
+    Attributes:
+        option: the setting's name, as in `TrainSettings`; empty where the problem belongs to none.
+        message: a sentence without its subject, which is the option.
+    """
 
     option: str
     message: str
 
     def __str__(self) -> str:
-        flag = "--" + self.option.replace("_", "-") + ": " if self.option else ""
-        return flag + self.message
+        return f"{option_flag(self.option)}: {self.message}" if self.option else self.message
 
 
 class BadInput(TextualInversionError):
@@ -39,16 +45,16 @@ class BadInput(TextualInversionError):
 
 
 class UnusableFile(TextualInversionError):
-    """A file that cannot be used, and why."""
+    """A file that cannot be used, and why: `reason` alone, and `str(error)` with the path in front of it."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        self.path = path
+        self.path, self.reason = path, reason
         super().__init__(f"{path}: {reason}")
 
 
 class RunBusy(TextualInversionError):
-    """The run is being worked on by another process."""
+    """Another process is training this run."""
 
 
 class TrainingFailed(TextualInversionError):
-    """The training cannot go on: a loss that is no number, a word that learns nothing, no memory left."""
+    """The training cannot continue: a loss that is not finite, no gradient, out of memory."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside their place, then renamed into it."""
+"""Write files atomically, so that readers see the old file or the new one and never a part of it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from lib_ti.text import is_encodable
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; when the block ends well it takes the place of `path`, else it is removed.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; on success it replaces `path`, on an error it is deleted.
 
-    The temporary name has a suffix that no WebUI takes for an embedding or a picture, should it scan the folder meanwhile.
+    The temporary name ends in .part, so that a WebUI that scans the folder takes it for neither an embedding nor an image.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        _replace(part, path)
+        yield temporary
+        _replace(temporary, path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` in one step."""
-    with replacing(path) as part:
-        part.write_bytes(data)
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
 
 
-def _replace(source: Path, target: Path, patience_s: float = 2.0) -> None:
-    """`os.replace`, again for a while where Windows refuses because a reader has the target open."""
-    deadline = time.monotonic() + patience_s
+def _replace(source: Path, target: Path, timeout_s: float = 2.0) -> None:
+    """`os.replace`, retried where Windows refuses because a reader has the target open."""
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             os.replace(source, target)
@@ -45,11 +45,12 @@ def _replace(source: Path, target: Path, patience_s: float = 2.0) -> None:
             time.sleep(0.05)
 
 
-def first_bytes(path: Path, count: int = 16) -> bytes:
-    """What a file begins with.
+def read_header(path: Path, count: int = 16) -> bytes:
+    """Read the first `count` bytes of a file.
 
-    Raises UnusableFile for what is no ordinary file (to read a pipe could take for ever), what no library can open, and what
-    is empty.
+    Raises:
+        UnusableFile: it is not a regular file (reading a pipe could block forever), its path is not valid Unicode (which
+            libraries cannot open), it cannot be read, or it is empty.
     """
     if path.is_dir():
         raise UnusableFile(path, "this is a folder; name a file in it")
@@ -61,9 +62,9 @@ def first_bytes(path: Path, count: int = 16) -> bytes:
         raise UnusableFile(path, "its name, or that of its folder, is not valid Unicode; rename it")
     try:
         with path.open("rb") as file:
-            start = file.read(count)
+            header = file.read(count)
     except OSError as error:
         raise UnusableFile(path, f"it cannot be read ({error.strerror})") from error
-    if not start:
+    if not header:
         raise UnusableFile(path, "the file is empty")
-    return start
+    return header

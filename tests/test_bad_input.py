@@ -27,8 +27,9 @@ from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.speed import device
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.lock import RunLock
-from lib_ti.settings.names import FORBIDDEN
-from lib_ti.settings.train_settings import OPTIONS, TYPES, flag
+from lib_ti.settings.names import FORBIDDEN_CHARACTERS
+from lib_ti.settings.train_settings import OPTIONS, TYPES
+from lib_ti.text import option_flag
 from lib_ti.training.preflight import preflight
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,7 +64,7 @@ def train(checkpoint: Path, **changes: object) -> list[str]:
 
 
 def _argument(name: str, value: object) -> str:
-    return flag(name) if value is True else f"{flag(name)}={value}"
+    return option_flag(name) if value is True else f"{option_flag(name)}={value}"
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
@@ -97,8 +98,8 @@ def complaint(refused, tiny_checkpoint) -> Said:
 
     def find(option: str, **changes: object) -> str:
         (line,) = refused(*train(tiny_checkpoint, **changes))
-        assert line.startswith(f"{flag(option)}: ")
-        return line.removeprefix(f"{flag(option)}: ")
+        assert line.startswith(f"{option_flag(option)}: ")
+        return line.removeprefix(f"{option_flag(option)}: ")
 
     return find
 
@@ -173,7 +174,7 @@ class TestPictures:
 class TestName:
     @pytest.mark.parametrize(
         "name",
-        ["", " ", *(f"my{c}mug" for c in FORBIDDEN), *(f"my{c}mug" for c in "\0\a\t\n\r\x1b\x7f"), ".", "..", "../mug",
+        ["", " ", *(f"my{c}mug" for c in FORBIDDEN_CHARACTERS), *(f"my{c}mug" for c in "\0\a\t\n\r\x1b\x7f"), ".", "..", "../mug",
          "/etc/mug", "C:mug", "mug.", "mug ", " mug", ".mug", "AND", "BREAK", "my BREAK mug", "nul", "nul.txt", "CON",
          "Com1.mug", "lpt²", "mug.pt", "mug.safetensors", "m" * 101, "my\udcffmug"],
     )  # fmt: skip
@@ -497,7 +498,7 @@ class TestCommandLine:
         options = ["images", "name", "model", "out", "runs_dir", "vectors", "learning_rate", "resolution", "device",
                    "precision", "template_file", "init_embedding", "seed"]  # fmt: skip
         said = [line.partition(":")[0].partition(";")[0] for line in lines]
-        assert sorted(said) == sorted([*map(flag, options), "unknown option --colour"])
+        assert sorted(said) == sorted([*map(option_flag, options), "unknown option --colour"])
 
     def test_as_a_program(self, desk, tiny_checkpoint):
         before = contents(desk)
@@ -510,7 +511,7 @@ class TestCommandLine:
         assert contents(desk) == before
 
 
-FLAGS = st.sampled_from([*map(flag, OPTIONS), "--no-flip", "--what"])
+FLAGS = st.sampled_from([*map(option_flag, OPTIONS), "--no-flip", "--what"])
 HOSTILE = st.sampled_from(
     ["", " ", "-1", "--", "-", "=", "nan", "1e999", "1" * 5000, "~nobody/x", "\0", "\udcff", "x" * 5000, "/", "pictures",
      "/dev/null"]
@@ -685,7 +686,7 @@ class TestOtherCommands:
         said = {line.partition(":")[0] for line in lines}
         options = ["embedding", "count", "seed", "sampling_steps", "guidance", "width", "height", "device", "out",
                    "vae"]  # fmt: skip
-        assert said == {*map(flag, options), "unknown option --negative-promt; did you mean --negative-prompt?"}
+        assert said == {*map(option_flag, options), "unknown option --negative-promt; did you mean --negative-prompt?"}
 
     @pytest.mark.parametrize("name", ["cuda:x", "meta", "cuda:1", "mps"])
     def test_generate_on_no_device(self, refused, tiny_checkpoint, monkeypatch, name):
@@ -747,7 +748,7 @@ class TestHelp:
         monkeypatch.setenv("COLUMNS", "1000")
         text = self.help_of(capsys, "train")
         for name, option in OPTIONS.items():
-            assert f"  {flag(name)}" in text
+            assert f"  {option_flag(name)}" in text
             assert option.help in text
             assert f"{option.section}:" in text
             assert all(choice in text for choice in option.choices)

@@ -6,8 +6,8 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_ti.data.bucket_sampler import batches
-from lib_ti.randomness import derive
+from lib_ti.data.bucket_sampler import sample_batches
+from lib_ti.randomness import derive_seed
 
 GROUPS = st.lists(st.sampled_from(["square", "wide", "tall"]), min_size=1, max_size=12)
 SIZES = st.integers(1, 9)
@@ -15,7 +15,7 @@ SEEDS = st.integers(0, 2**63 - 1)
 
 
 def first(count, groups, size, seed, start=0):
-    return list(islice(batches(groups, size, seed, start), count))
+    return list(islice(sample_batches(groups, size, seed, start), count))
 
 
 @given(GROUPS, SIZES, SEEDS, st.integers(1, 60))
@@ -51,24 +51,25 @@ def test_rounds_and_seeds_are_shuffled_differently():
 
 
 def test_batches_are_the_callers_own():
-    steps = batches([0, 0], 2, 0)
+    steps = sample_batches([0, 0], 2, 0)
     next(steps).clear()
     assert len(next(steps)) == 2
 
 
 def test_a_run_goes_on_alike_on_another_machine_and_in_a_later_version():
     """Written down once: whoever changes these changes the rest of every stopped run."""
-    assert derive(0, "order", 1) == 4739946833832999988
+    assert derive_seed(0, "order", 1) == 4739946833832999988
     assert first(6, ["a", "b", "a", "a"], 2, seed=7) == [[3, 0], [2, 3], [2, 0], [1, 1], [0, 2], [3, 2]]
 
 
 def test_draws_for_different_purposes_differ():
     draws = [
-        derive(*parts) for parts in ((0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), (0, "a", 11), (0, "a1", 1))
+        derive_seed(*parts)
+        for parts in ((0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1), (0, "a", 11), (0, "a1", 1))
     ]
     assert len(set(draws)) == len(draws)
 
 
 @given(SEEDS, st.text(), st.integers())
 def test_a_draw_is_a_seed_for_torch(seed, purpose, step):
-    assert 0 <= derive(seed, purpose, step) < 2**63
+    assert 0 <= derive_seed(seed, purpose, step) < 2**63

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lib_ti.data.captions import BUILT_IN, Captioner, load_templates
+from lib_ti.data.captions import TEMPLATES, Captioner, load_templates
 from lib_ti.errors import UnusableFile
 from lib_ti.model.prompt.placeholder import NO_VECTOR, Placeholder
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
@@ -15,7 +15,7 @@ from lib_ti.training.dataloader import BatchSource
 
 
 def write(template: str, caption: str, mentions_name: bool = False, seed: int = 0, **options) -> str:
-    return Captioner("my-mug", [template], **options).write(caption, mentions_name, random.Random(seed))
+    return Captioner("my-mug", [template], **options).prompt(caption, mentions_name, random.Random(seed))
 
 
 class TestTemplates:
@@ -49,15 +49,15 @@ class TestTemplates:
         with pytest.raises(UnusableFile, match="cannot be read"):
             load_templates(tmp_path)
 
-    @pytest.mark.parametrize("kind", BUILT_IN)
+    @pytest.mark.parametrize("kind", TEMPLATES)
     def test_built_in_ones_hold_the_word_once_and_differ(self, kind):
-        assert len(set(BUILT_IN[kind])) == len(BUILT_IN[kind]) >= 5
-        assert {template.count("[name]") for template in BUILT_IN[kind]} == {1}
+        assert len(set(TEMPLATES[kind])) == len(TEMPLATES[kind]) >= 5
+        assert {template.count("[name]") for template in TEMPLATES[kind]} == {1}
 
     def test_each_is_drawn_about_as_often(self):
-        captioner, rng = Captioner("m", BUILT_IN["subject"]), random.Random(0)
-        counts = Counter(captioner.write("", False, rng) for _ in range(4400))
-        assert counts.keys() == {template.replace("[name]", "m") for template in BUILT_IN["subject"]}
+        captioner, rng = Captioner("m", TEMPLATES["subject"]), random.Random(0)
+        counts = Counter(captioner.prompt("", False, rng) for _ in range(4400))
+        assert counts.keys() == {template.replace("[name]", "m") for template in TEMPLATES["subject"]}
         assert max(counts.values()) < 1.5 * min(counts.values())
 
 
@@ -95,7 +95,7 @@ class TestTags:
 
     def many(self, **options) -> list[list[str]]:
         captioner, rng = Captioner("m", ["[filewords]"], **options), random.Random(0)
-        return [captioner.write(self.CAPTION, False, rng).split(", ") for _ in range(1000)]
+        return [captioner.prompt(self.CAPTION, False, rng).split(", ") for _ in range(1000)]
 
     def test_are_left_alone_unless_asked(self):
         assert write("[filewords]", self.CAPTION) == self.CAPTION

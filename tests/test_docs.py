@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lib_ti.settings.train_settings import OPTIONS, flag
+from lib_ti.settings.train_settings import OPTIONS
+from lib_ti.text import option_flag
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,7 +29,7 @@ def inline_code(document: Path) -> set[str]:
 
 
 def names_module(text: str) -> bool:
-    """Whether `text` is written as a module, or something in one, of a package of lib_ti: `runs.folder`, `data.images.find`."""
+    """Whether `text` is written as a module, or something in one, of a package of lib_ti: `runs.folder`, `data.images.decode`."""
     top = text.removeprefix("lib_ti.").split(".")[0]
     return re.fullmatch(r"[a-z_]+(\.\w+)+", text) is not None and top in PACKAGES
 
@@ -94,4 +95,4 @@ def test_links_lead_to_files_and_headings(document):
 def test_flags_named_in_documents_exist(document):
     text = document.read_text(encoding="utf-8")
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
-    assert flags - {flag(name) for name in OPTIONS} - OTHER_FLAGS - HOSTS_FLAGS == set()
+    assert flags - {option_flag(name) for name in OPTIONS} - OTHER_FLAGS - HOSTS_FLAGS == set()

@@ -18,8 +18,9 @@ from lib_ti.data import images as reading
 from lib_ti.errors import TextualInversionError, UnusableFile
 from lib_ti.webui.images import drafts as module
 from lib_ti.webui.images import image_quality
-from lib_ti.webui.images.drafts import Drafts, uploaded
-from lib_ti.webui.images.thumbnails import Thumbnails
+from lib_ti.webui.images.drafts import Drafts
+from lib_ti.webui.images.thumbnails import ThumbnailCache
+from lib_ti.webui.images.uploads import resolve_upload
 
 DRAFT = "0123456789abcdef" * 2
 CONCEPTS = Path(reading.__file__).resolve().parents[1] / "practice" / "concepts"
@@ -36,7 +37,7 @@ def gradio(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def drafts(tmp_path) -> Drafts:
-    return Drafts(tmp_path / "runs", Thumbnails())
+    return Drafts(tmp_path / "runs", ThumbnailCache())
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_what_is_no_picture_leaves_no_trace(add, drafts, gradio, tmp_path, conte
         add(content, name)
     assert raised.value.path.name == name
     assert str(tmp_path) not in str(raised.value), "the browser is told of its file, not of ours"
-    assert drafts.pictures(DRAFT) == []
+    assert drafts.describe_images(DRAFT) == []
     assert everything(gradio) == []
     assert not drafts.folder(DRAFT).exists()
 
@@ -176,11 +177,11 @@ def test_draft_names_are_checked_before_anything_is_touched(drafts, upload, tmp_
     before = everything(tmp_path / "runs")
     for action in (
         lambda: drafts.add_upload(draft, path, "mug.png"),
-        lambda: drafts.pictures(draft),
+        lambda: drafts.describe_images(draft),
         lambda: drafts.clear(draft),
         lambda: drafts.remove(draft, "0000"),
-        lambda: drafts.caption(draft, "0000", "x"),
-        lambda: drafts.hand_over(draft, tmp_path / "images"),
+        lambda: drafts.set_caption(draft, "0000", "x"),
+        lambda: drafts.copy_to_run(draft, tmp_path / "images"),
     ):
         with pytest.raises(TextualInversionError):
             action()
@@ -188,7 +189,7 @@ def test_draft_names_are_checked_before_anything_is_touched(drafts, upload, tmp_
 
 
 def test_the_largest_file(add, gradio, monkeypatch):
-    monkeypatch.setattr(module, "LARGEST_FILE", 2 << 20)
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", 2 << 20)
     good = encoded(picture())
     with pytest.raises(UnusableFile, match="larger than 2 MB"):
         add(good + bytes((2 << 20) + 1 - len(good)))
@@ -197,7 +198,7 @@ def test_the_largest_file(add, gradio, monkeypatch):
 
 
 def test_a_hundred_megabytes_are_the_limit():
-    assert module.LARGEST_FILE == 100 << 20
+    assert module.MAX_FILE_BYTES == 100 << 20
 
 
 # --- files that are none of the page's business --------------------------------------------------------------------
@@ -231,7 +232,7 @@ def test_gradios_folder_may_itself_be_a_link(tmp_path, monkeypatch):
     (tmp_path / "real" / "mug.png").touch()
     (tmp_path / "linked").symlink_to(tmp_path / "real")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "linked"))
-    assert uploaded(str(tmp_path / "linked" / "mug.png")) == (tmp_path / "real" / "mug.png").resolve()
+    assert resolve_upload(str(tmp_path / "linked" / "mug.png")) == (tmp_path / "real" / "mug.png").resolve()
 
 
 def test_gradios_own_choice_of_a_folder(tmp_path, monkeypatch):
@@ -240,9 +241,9 @@ def test_gradios_own_choice_of_a_folder(tmp_path, monkeypatch):
     (tmp_path / "gradio").mkdir()
     (tmp_path / "gradio" / "mug.png").touch()
     (tmp_path / "other.png").touch()
-    assert uploaded(str(tmp_path / "gradio" / "mug.png")).name == "mug.png"
+    assert resolve_upload(str(tmp_path / "gradio" / "mug.png")).name == "mug.png"
     with pytest.raises(TextualInversionError):
-        uploaded(str(tmp_path / "other.png"))
+        resolve_upload(str(tmp_path / "other.png"))
 
 
 # --- names -------------------------------------------------------------------------------------------------------
@@ -269,7 +270,7 @@ def test_gradios_own_choice_of_a_folder(tmp_path, monkeypatch):
 def test_names_are_shown_and_never_opened(add, drafts, tmp_path, name, shown):
     (found,) = add(picture(), name)
     assert found["name"] == shown
-    assert drafts.pictures(DRAFT)[0]["name"] == shown
+    assert drafts.describe_images(DRAFT)[0]["name"] == shown
     assert everything(tmp_path / "runs") == sorted(
         [".drafts", f".drafts/{DRAFT}", f".drafts/{DRAFT}/0000.png", f".drafts/{DRAFT}/draft.json"]
     )
@@ -294,7 +295,7 @@ def test_a_caption_finds_its_picture_whichever_comes_first(add, drafts):
     (shown,) = add("\ufeffa cup".encode(), "my.cup.txt")
     assert (shown["name"], shown["caption"]) == ("my.cup.png", "a cup")
     add(b"somebody else", "elsewhere.txt")
-    assert [p["caption"] for p in drafts.pictures(DRAFT)] == ["a red mug on a table", "a cup"]
+    assert [p["caption"] for p in drafts.describe_images(DRAFT)] == ["a red mug on a table", "a cup"]
 
 
 def test_captions_of_old_windows_programs(add):
@@ -308,23 +309,23 @@ def test_a_caption_that_is_no_text_or_endless(add, drafts, when):
     images = [(picture(1), "mug.png"), (picture(2), "cup.png")]
     for content, name in captions + images if when == "before" else images + captions:
         add(content, name)
-    for shown in drafts.pictures(DRAFT):
-        assert len(shown["caption"]) <= module.LONGEST_CAPTION
+    for shown in drafts.describe_images(DRAFT):
+        assert len(shown["caption"]) <= module.MAX_CAPTION_CHARACTERS
         shown["caption"].encode()
 
 
 def test_captions_are_changed_and_taken_away(add, drafts):
     (shown,) = add(picture())
-    drafts.caption(DRAFT, shown["id"], "  <b>a</b>\n mug ")
-    assert drafts.pictures(DRAFT)[0]["caption"] == "<b>a</b> mug"
-    drafts.caption(DRAFT, shown["id"], "\ud800 mug")
-    assert "mug" in drafts.pictures(DRAFT)[0]["caption"]
-    drafts.caption(DRAFT, shown["id"], " ")
-    assert drafts.pictures(DRAFT)[0]["caption"] == ""
+    drafts.set_caption(DRAFT, shown["id"], "  <b>a</b>\n mug ")
+    assert drafts.describe_images(DRAFT)[0]["caption"] == "<b>a</b> mug"
+    drafts.set_caption(DRAFT, shown["id"], "\ud800 mug")
+    assert "mug" in drafts.describe_images(DRAFT)[0]["caption"]
+    drafts.set_caption(DRAFT, shown["id"], " ")
+    assert drafts.describe_images(DRAFT)[0]["caption"] == ""
     assert not list(drafts.folder(DRAFT).glob("*.txt"))
     for other in ("0001", "../../x", "draft"):
         with pytest.raises(TextualInversionError):
-            drafts.caption(DRAFT, other, "x")
+            drafts.set_caption(DRAFT, other, "x")
 
 
 def test_a_mask_belongs_to_its_picture(add, drafts, tmp_path):
@@ -336,10 +337,10 @@ def test_a_mask_belongs_to_its_picture(add, drafts, tmp_path):
     exif[0x010F] = "SecretCamera"
     (shown,) = add(encoded(half, exif=exif), "mug.mask.png")
     assert shown["mask"]
-    assert len(drafts.pictures(DRAFT)) == 1
+    assert len(drafts.describe_images(DRAFT)) == 1
     data = (drafts.folder(DRAFT) / f"{shown['id']}.mask.png").read_bytes()
     assert b"SecretCamera" not in data
-    drafts.hand_over(DRAFT, tmp_path / "images")
+    drafts.copy_to_run(DRAFT, tmp_path / "images")
     assert everything(tmp_path / "images") == ["0000.mask.png", "0000.png"]
     with pytest.raises(UnusableFile, match="not a picture"):
         add(b"no picture", "mug.mask.png")
@@ -358,7 +359,7 @@ def test_many_at_once_lose_none(add, drafts):
         try:
             for i in numbers:
                 (shown,) = add(images[i], f"{i}.png")
-                drafts.caption(DRAFT, shown["id"], f"number {i}")
+                drafts.set_caption(DRAFT, shown["id"], f"number {i}")
         except Exception as error:
             failed.append(error)
 
@@ -368,7 +369,7 @@ def test_many_at_once_lose_none(add, drafts):
     for thread in threads:
         thread.join()
     assert not failed
-    found = drafts.pictures(DRAFT)
+    found = drafts.describe_images(DRAFT)
     assert len({p["id"] for p in found}) == 24
     assert {p["name"] for p in found} == {f"{i}.png" for i in range(24)}
     assert all(p["caption"] == f"number {p['name'][:-4]}" for p in found)
@@ -380,7 +381,7 @@ def test_ids_are_not_used_twice(add, drafts):
     second = add(picture(2))[0]["id"]
     assert first != second
     drafts.remove(DRAFT, first)
-    assert [p["id"] for p in drafts.pictures(DRAFT)] == [second]
+    assert [p["id"] for p in drafts.describe_images(DRAFT)] == [second]
 
 
 def test_a_draft_that_sees_very_many_pictures(add, drafts):
@@ -389,25 +390,25 @@ def test_a_draft_that_sees_very_many_pictures(add, drafts):
     path.write_text(json.dumps({**json.loads(path.read_text()), "next": 10_000}))
     (shown,) = add(picture(2))
     drafts.remove(DRAFT, shown["id"])
-    assert len(drafts.pictures(DRAFT)) == 1
+    assert len(drafts.describe_images(DRAFT)) == 1
 
 
 def test_there_is_a_most(add, drafts, monkeypatch):
-    monkeypatch.setattr(module, "MOST_PICTURES", 2)
+    monkeypatch.setattr(module, "MAX_IMAGES", 2)
     add(picture(1))
     add(picture(2))
     with pytest.raises(UnusableFile, match="2 pictures are the most"):
         add(picture(3))
-    assert len(drafts.pictures(DRAFT)) == 2
+    assert len(drafts.describe_images(DRAFT)) == 2
 
 
 def test_pages_do_not_see_each_others_pictures(add, drafts):
     add(picture(), draft=DRAFT)
-    assert drafts.pictures("f" * 32) == []
+    assert drafts.describe_images("f" * 32) == []
     drafts.clear("f" * 32)
-    assert len(drafts.pictures(DRAFT)) == 1
+    assert len(drafts.describe_images(DRAFT)) == 1
     drafts.clear(DRAFT)
-    assert drafts.pictures(DRAFT) == []
+    assert drafts.describe_images(DRAFT) == []
     assert not drafts.folder(DRAFT).exists()
 
 
@@ -420,11 +421,11 @@ def test_a_run_gets_copies_with_all_that_belongs_to_them(add, drafts, tmp_path):
     gone = add(picture(2), "two.png")[0]["id"]
     add(picture(3), "three.png")
     drafts.remove(DRAFT, gone)
-    drafts.hand_over(DRAFT, tmp_path / "images")
+    drafts.copy_to_run(DRAFT, tmp_path / "images")
     assert everything(tmp_path / "images") == ["0000.png", "0000.txt", "0002.png"]
     for name in ("0000.png", "0002.png"):
         assert (tmp_path / "images" / name).read_bytes() == (drafts.folder(DRAFT) / name).read_bytes()
-    assert len(drafts.pictures(DRAFT)) == 2, "the page keeps its own"
+    assert len(drafts.describe_images(DRAFT)) == 2, "the page keeps its own"
 
 
 def test_the_copy_is_whole_or_not_there(add, drafts, tmp_path, monkeypatch):
@@ -440,7 +441,7 @@ def test_the_copy_is_whole_or_not_there(add, drafts, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module.shutil, "copyfile", copy)
     with pytest.raises(OSError, match="No space"):
-        drafts.hand_over(DRAFT, tmp_path / "images")
+        drafts.copy_to_run(DRAFT, tmp_path / "images")
     assert not (tmp_path / "images").exists()
 
 
@@ -480,7 +481,7 @@ def test_a_broken_mask_is_told_and_does_not_hide_its_picture(drafts, folder):
     (folder / "0.mask.png").write_bytes(b"no picture")
     added, refused = drafts.add_folder(DRAFT, folder, 64)
     assert len(refused) == 1
-    assert {p["id"] for p in added} == {p["id"] for p in drafts.pictures(DRAFT, 64)}
+    assert {p["id"] for p in added} == {p["id"] for p in drafts.describe_images(DRAFT, 64)}
 
 
 @pytest.mark.parametrize("name", ["missing", "0.png", "empty", "\0", "x" * 300])
@@ -493,18 +494,18 @@ def test_folders_that_are_none(drafts, folder, name):
 def test_old_drafts_go_and_others_stay(add, drafts):
     add(picture(), draft="a" * 32)
     add(picture(), draft="b" * 32)
-    long_ago = time.time() - module.KEPT_FOR_S - 60
+    long_ago = time.time() - module.MAX_AGE_S - 60
     os.utime(drafts.folder("a" * 32), (long_ago, long_ago))
-    drafts.clean()
+    drafts.delete_stale()
     assert not drafts.folder("a" * 32).exists()
-    assert len(drafts.pictures("b" * 32)) == 1
+    assert len(drafts.describe_images("b" * 32)) == 1
 
 
 def test_a_draft_that_was_damaged_starts_anew(add, drafts):
     add(picture(1))
     for text in ("", "[]", "null", '{"pictures": 5', '{"unknown": 1}', '"x"'):
         (drafts.folder(DRAFT) / "draft.json").write_text(text)
-        assert drafts.pictures(DRAFT) == []
+        assert drafts.describe_images(DRAFT) == []
     assert len(add(picture(2))) == 1
 
 

@@ -24,7 +24,7 @@ from lib_ti.embedding.value import Embedding
 from lib_ti.embedding.write import WRITERS, safetensors_bytes
 from lib_ti.errors import TextualInversionError, TrainingFailed, UnusableFile
 from lib_ti.runs.execute import deliver
-from lib_ti.settings.names import problem_with
+from lib_ti.settings.names import name_problem
 
 TWO = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 0.5, 1e-8]])
 MUG = Embedding("my-mug", {"clip_l": TWO}, {"steps": "500", "checkpoint_name": "v1-5", "checkpoint_sha256": "ab" * 32})
@@ -163,7 +163,7 @@ def test_the_same_embedding_gives_the_same_bytes_in_every_process():
 
 @st.composite
 def embeddings(draw: st.DrawFn) -> Embedding:
-    name = draw(st.text(min_size=1, max_size=20).filter(lambda text: problem_with(text) is None))
+    name = draw(st.text(min_size=1, max_size=20).filter(lambda text: name_problem(text) is None))
     count, width = draw(st.integers(1, 75)), draw(st.integers(1, 48))
     number = st.floats(width=32, allow_nan=False, allow_infinity=False)
     few = draw(st.lists(number, min_size=1, max_size=8).filter(lambda n: n[0] != 0))

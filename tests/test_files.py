@@ -15,7 +15,7 @@ def names(folder):
 
 
 def test_a_new_file_appears(tmp_path):
-    files.write_bytes(tmp_path / "a.bin", b"new")
+    files.atomic_write_bytes(tmp_path / "a.bin", b"new")
     assert (tmp_path / "a.bin").read_bytes() == b"new"
     assert names(tmp_path) == ["a.bin"]
 
@@ -23,7 +23,7 @@ def test_a_new_file_appears(tmp_path):
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     target = tmp_path / "a.png"
     target.write_bytes(b"old")
-    with files.replacing(target) as part:
+    with files.atomic_write(target) as part:
         part.write_bytes(b"ne")
         assert target.read_bytes() == b"old"
         assert part.parent == target.parent, "elsewhere it might be on another disk, and a rename a copy"
@@ -34,7 +34,7 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
 
 
 def write_half(target, error):
-    with files.replacing(target) as part:
+    with files.atomic_write(target) as part:
         part.write_bytes(b"ne")
         raise error
 
@@ -53,7 +53,7 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path, old, error):
 
 def test_a_writer_that_wrote_nothing_has_failed(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"old")
-    with pytest.raises(FileNotFoundError), files.replacing(tmp_path / "a.bin"):
+    with pytest.raises(FileNotFoundError), files.atomic_write(tmp_path / "a.bin"):
         pass
     assert (tmp_path / "a.bin").read_bytes() == b"old"
 
@@ -61,7 +61,7 @@ def test_a_writer_that_wrote_nothing_has_failed(tmp_path):
 def test_a_place_that_cannot_be_taken(tmp_path):
     (tmp_path / "a.bin").mkdir()
     with pytest.raises(OSError):  # noqa: PT011 - which one is the system's choice
-        files.write_bytes(tmp_path / "a.bin", b"new")
+        files.atomic_write_bytes(tmp_path / "a.bin", b"new")
     assert names(tmp_path) == ["a.bin"]
 
 
@@ -71,7 +71,7 @@ def test_readers_never_see_half(tmp_path):
 
     def write():
         for i in range(rounds):
-            files.write_bytes(target, b"%d" % (i % 10) * size)
+            files.atomic_write_bytes(target, b"%d" % (i % 10) * size)
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -101,7 +101,7 @@ def pretend(monkeypatch, name, replace):
 
 def test_windows_is_asked_again_while_a_reader_holds_the_file(monkeypatch, tmp_path):
     pretend(monkeypatch, "nt", Held(2))
-    files.write_bytes(tmp_path / "a.bin", b"new")
+    files.atomic_write_bytes(tmp_path / "a.bin", b"new")
     assert (tmp_path / "a.bin").read_bytes() == b"new"
 
 
@@ -110,12 +110,12 @@ def test_windows_is_not_asked_for_ever(monkeypatch, tmp_path):
     moments = iter(range(1000))
     monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: next(moments), sleep=lambda s: None))
     with pytest.raises(PermissionError):
-        files.write_bytes(tmp_path / "a.bin", b"new")
+        files.atomic_write_bytes(tmp_path / "a.bin", b"new")
     assert names(tmp_path) == []
 
 
 def test_elsewhere_a_refusal_is_final(monkeypatch, tmp_path):
     pretend(monkeypatch, "posix", Held(1))
     with pytest.raises(PermissionError):
-        files.write_bytes(tmp_path / "a.bin", b"new")
+        files.atomic_write_bytes(tmp_path / "a.bin", b"new")
     assert names(tmp_path) == []

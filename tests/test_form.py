@@ -135,8 +135,13 @@ def test_options_of_some_families_say_so_wherever_they_are_offered():
         assert set(OPTIONS[name].families) < {family.name for family in FAMILIES}
         assert form.explain(name).endswith("SDXL only.")
         assert explain(name, OPTIONS[name]).startswith("SDXL only: ")
-        assert [OPTIONS[name].is_for(family) for family in ("sd1", "sd2", "sdxl", None)] == [False, False, True, False]
-    assert OPTIONS["steps"].is_for(None)
+        assert [OPTIONS[name].applies_to(family) for family in ("sd1", "sd2", "sdxl", None)] == [
+            False,
+            False,
+            True,
+            False,
+        ]
+    assert OPTIONS["steps"].applies_to(None)
 
 
 def test_choices_have_words_for_each_value():

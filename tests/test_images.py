@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
-from lib_ti.data import images, latent_cache
-from lib_ti.data.images import PictureFile
-from lib_ti.data.latent_cache import Example
+from lib_ti.data import buckets, dataset, images
+from lib_ti.data.buckets import bucket_step
+from lib_ti.data.dataset import Example
+from lib_ti.data.image_files import ImageFile, find_images
 from lib_ti.errors import UnusableFile
 from lib_ti.settings.train_settings import parse
-from lib_ti.training.import_images import bucket_step, examples, import_images
+from lib_ti.training.import_images import import_images, load_examples
 
 RED, GREEN, BLUE, GOLD = (200, 30, 40), (20, 180, 60), (30, 50, 210), (220, 190, 20)
 
@@ -160,7 +161,7 @@ class TestDecode:
         exif[0x0112] = orientation
         path = saved(tmp_path / "a.jpg", stored, quality=95, subsampling=0, exif=exif)
         assert_close(images.decode(path), quarters(64, 32), 4)
-        assert images.check(path) == (64, 32)
+        assert images.decoded_size(path) == (64, 32)
 
     @pytest.mark.parametrize(("suffix", "options"), [("gif", {}), ("webp", {"lossless": True}), ("png", {})])
     def test_of_an_animation_the_first_frame(self, tmp_path, suffix, options):
@@ -251,22 +252,22 @@ class TestFit:
     def test_the_middle_of_a_wide_picture(self):
         wide = Image.new("RGB", (90, 30), RED)
         wide.paste(GREEN, (30, 0, 60, 30))
-        assert images.fit(wide, 30, 30).getcolors() == [(900, GREEN)]
+        assert images.resize_and_crop(wide, 30, 30).getcolors() == [(900, GREEN)]
 
     def test_the_middle_of_a_tall_picture(self):
         tall = Image.new("RGB", (30, 90), RED)
         tall.paste(GREEN, (0, 30, 30, 60))
-        assert images.fit(tall, 30, 30).getcolors() == [(900, GREEN)]
+        assert images.resize_and_crop(tall, 30, 30).getcolors() == [(900, GREEN)]
 
     def test_nothing_is_touched_that_fits_already(self):
         noise = Image.effect_noise((64, 32), 80)
-        assert images.fit(noise, 64, 32).tobytes() == noise.tobytes()
+        assert images.resize_and_crop(noise, 64, 32).tobytes() == noise.tobytes()
 
     @given(*[st.integers(1, 300)] * 2, *[st.integers(1, 40).map(lambda n: 8 * n)] * 2)
     def test_as_pillow_would(self, width, height, to_width, to_height):
         """Pillow's own fit cuts at fractions of pixels, ours at whole ones: on a slope they hardly differ."""
         slope = Image.merge("RGB", [Image.linear_gradient("L").rotate(a).resize((width, height)) for a in (0, 90, 180)])
-        ours = images.fit(slope, to_width, to_height)
+        ours = images.resize_and_crop(slope, to_width, to_height)
         theirs = ImageOps.fit(slope, (to_width, to_height), Image.Resampling.LANCZOS)
         assert ours.size == theirs.size == (to_width, to_height)
         step = 255 / min(width, height) * max(1, min(width / to_width, height / to_height))
@@ -282,15 +283,15 @@ class TestFit:
             return resize(self, size, *args, **kwargs)
 
         monkeypatch.setattr(Image.Image, "resize", watched)
-        assert images.fit(Image.new("L", (2048, 16)), 256, 256).size == (256, 256)
+        assert images.resize_and_crop(Image.new("L", (2048, 16)), 256, 256).size == (256, 256)
         assert all(width * height <= 2048 * 2048 for width, height in sizes)
 
 
 def test_reduced_keeps_the_shape():
-    assert images.reduced(quarters(4000, 1000)).size == (2048, 512)
-    assert images.reduced(quarters(5000, 1)).size == (2048, 1)
+    assert images.limit_size(quarters(4000, 1000)).size == (2048, 512)
+    assert images.limit_size(quarters(5000, 1)).size == (2048, 1)
     small = quarters()
-    assert images.reduced(small) is small
+    assert images.limit_size(small) is small
 
 
 class TestBuckets:
@@ -298,7 +299,7 @@ class TestBuckets:
     def test_sizes_fit_the_network_and_the_memory(self, resolution):
         step = bucket_step(resolution)
         assert step % 8 == 0
-        for width, height in images.aspect_buckets(resolution, step):
+        for width, height in buckets.aspect_buckets(resolution, step):
             assert width % step == height % step == 0
             assert 0.5 <= width / height <= 2
             assert 0.75 <= width * height / resolution**2 <= 1.34
@@ -309,7 +310,7 @@ class TestBuckets:
          ((10, 9000), (384, 704))],
     )  # fmt: skip
     def test_known_shapes(self, size, bucket):
-        assert images.bucket_of(size, 512, 64) == bucket
+        assert buckets.select_bucket(size, 512, 64) == bucket
 
     @given(st.integers(50, 5000), st.integers(50, 5000), st.sampled_from([64, 256, 512, 1000, 1024]))
     def test_no_other_bucket_is_nearer(self, width, height, resolution):
@@ -319,17 +320,17 @@ class TestBuckets:
             return max(across, down) / min(across, down)
 
         step = bucket_step(resolution)
-        buckets = {*images.aspect_buckets(resolution, step), (resolution, resolution)}
-        chosen = images.bucket_of((width, height), resolution, step)
-        assert chosen in buckets
-        assert cut(chosen) == pytest.approx(min(map(cut, buckets)))
+        sizes = {*buckets.aspect_buckets(resolution, step), (resolution, resolution)}
+        chosen = buckets.select_bucket((width, height), resolution, step)
+        assert chosen in sizes
+        assert cut(chosen) == pytest.approx(min(map(cut, sizes)))
 
     @pytest.mark.parametrize("resolution", [64, 512, 768])
     def test_a_picture_turned_gets_its_bucket_turned(self, resolution):
         step = bucket_step(resolution)
         for width in range(1000, 2200, 50):
-            upright = images.bucket_of((width, 1000), resolution, step)
-            assert images.bucket_of((1000, width), resolution, step) == upright[::-1]
+            upright = buckets.select_bucket((width, 1000), resolution, step)
+            assert buckets.select_bucket((1000, width), resolution, step) == upright[::-1]
 
 
 class TestFolder:
@@ -338,7 +339,7 @@ class TestFolder:
         for name in ("b.png", "a.JPG", "c", "a.txt", "A.TXT", "b.mask.png", "B.MASK.PNG", ".hidden.png", "Thumbs.db",
                      "desktop.ini", "meta.json"):  # fmt: skip
             (tmp_path / name).touch()
-        assert [file.path.name for file in images.find(tmp_path)] == ["a.JPG", "b.png", "c"]
+        assert [file.path.name for file in find_images(tmp_path)] == ["a.JPG", "b.png", "c"]
 
     @pytest.mark.parametrize(
         ("data", "caption"),
@@ -354,12 +355,12 @@ class TestFolder:
     def test_captions_of_text_files(self, tmp_path, data, caption):
         (tmp_path / "mug.png").touch()
         (tmp_path / "mug.txt").write_bytes(data)
-        assert PictureFile(tmp_path / "mug.png").caption("txt") == caption
+        assert ImageFile(tmp_path / "mug.png").caption("txt") == caption
 
     @pytest.mark.parametrize("data", ["a café, red".encode("latin-1"), "a cafё, red".encode("cp1251"), b"a caf\0, red"])
     def test_a_caption_in_another_encoding_keeps_its_plain_words(self, tmp_path, data):
         (tmp_path / "mug.txt").write_bytes(data)
-        caption = PictureFile(tmp_path / "mug.png").caption("txt")
+        caption = ImageFile(tmp_path / "mug.png").caption("txt")
         assert caption.startswith("a caf")
         assert caption.endswith(", red")
 
@@ -369,27 +370,27 @@ class TestFolder:
          ("2024-05-01", "2024-05-01"), ("mug 2", "mug 2")],
     )  # fmt: skip
     def test_captions_of_file_names(self, tmp_path, name, caption):
-        assert PictureFile(tmp_path / f"{name}.png").caption("file-name") == caption
+        assert ImageFile(tmp_path / f"{name}.png").caption("file-name") == caption
 
     def test_no_captions(self, tmp_path):
         (tmp_path / "mug.txt").write_text("a red mug")
-        file = PictureFile(tmp_path / "mug.png")
+        file = ImageFile(tmp_path / "mug.png")
         assert file.caption("none") == ""
-        assert PictureFile(tmp_path / "cup.png").caption("txt") == ""
+        assert ImageFile(tmp_path / "cup.png").caption("txt") == ""
 
     @pytest.mark.parametrize("mask", ["mug.mask.png", "mug.jpg.mask.png"])
     def test_masks_lie_beside(self, tmp_path, mask):
-        assert PictureFile(tmp_path / "mug.jpg").mask is None
+        assert ImageFile(tmp_path / "mug.jpg").mask is None
         (tmp_path / mask).touch()
-        assert PictureFile(tmp_path / "mug.jpg").mask == tmp_path / mask
+        assert ImageFile(tmp_path / "mug.jpg").mask == tmp_path / mask
 
 
 class TestMasks:
     """How much each latent counts; the VAE makes one of 8×8 pixels."""
 
     def weight(self, path: Path, mask: Path | None = None, mirrored: bool = False, size: tuple[int, int] = (32, 16)):
-        view = latent_cache.view(Example(path, "", mask, size), 8)
-        return (view.mirrored if mirrored else view).weight
+        view = dataset.load_image(Example(path, "", mask, size), 8)
+        return (view.mirrored if mirrored else view).loss_weight
 
     def left_half(self, size: tuple[int, int]) -> Image.Image:
         mask = Image.new("L", size)
@@ -447,14 +448,14 @@ class TestMasks:
         picture = quarters().convert("RGBA")
         picture.putalpha(self.left_half(picture.size))
         path = saved(tmp_path / "a.png", picture)
-        assert latent_cache.view(Example(path, "", None, (32, 16), masked=False), 8).weight is None
+        assert dataset.load_image(Example(path, "", None, (32, 16), use_masks=False), 8).loss_weight is None
 
 
 def test_pixels_are_what_the_vae_wants(tmp_path):
     picture = Image.new("RGB", (16, 8), (0, 255, 51))
     picture.paste((255, 0, 0), (0, 0, 8, 8))
     example = Example(saved(tmp_path / "a.png", picture), "", None, (16, 8))
-    view = latent_cache.view(example, 8)
+    view = dataset.load_image(example, 8)
     tensor = view.pixels
     assert tensor.shape == (1, 3, 8, 16)
     assert tensor[0, :, 0, 0].tolist() == [1, -1, -1]
@@ -465,14 +466,14 @@ def test_pixels_are_what_the_vae_wants(tmp_path):
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_pictures_come_in_their_order(tmp_path, count):
     paths = [saved(tmp_path / f"{i}.png", Image.new("RGB", (8, 8), (51 * i, 0, 0))) for i in range(count)]
-    views = latent_cache.views([Example(path, "", None, (8, 8)) for path in paths], 8)
+    views = dataset.load_images([Example(path, "", None, (8, 8)) for path in paths], 8)
     assert [round(float(view.pixels[0, 0, 0, 0] + 1) * 2.5) for view in views] == [*range(count)]
 
 
 def test_one_that_has_become_unreadable_is_told_when_its_turn_comes(tmp_path):
     whole, damaged = saved(tmp_path / "0.png", Image.new("RGB", (8, 8))), tmp_path / "1.png"
     damaged.write_bytes(b"no picture")
-    views = latent_cache.views([Example(path, "", None, (8, 8)) for path in (whole, damaged, whole)], 8)
+    views = dataset.load_images([Example(path, "", None, (8, 8)) for path in (whole, damaged, whole)], 8)
     next(views)
     with pytest.raises(UnusableFile, match=r"1\.png"):
         next(views)
@@ -535,7 +536,7 @@ class TestIntake:
         saved(given_folder / "c.png", quarters())
         (given_folder / "c.mask.png").write_bytes(b"broken")
         saved(given_folder / "d.png", quarters())
-        found = examples(self.import_images(tmp_path, "txt"), self.settings())
+        found = load_examples(self.import_images(tmp_path, "txt"), self.settings())
         assert [(e.path.name, e.caption) for e in found] == [("0000.png", "a café"), ("0003.png", "")]
 
     def test_are_made_once(self, given_folder, tmp_path):
@@ -559,11 +560,11 @@ class TestIntake:
         saved(given_folder / "a.png", quarters(600, 300))
         saved(given_folder / "a.mask.png", quarters(600, 300).convert("L"))
         folder = self.import_images(tmp_path)
-        (plain,) = examples(folder, self.settings())
-        assert (plain.size, plain.mask, plain.masked) == ((64, 64), folder / "0000.mask.png", True)
-        (shaped,) = examples(folder, self.settings(buckets=True, masks=False))
-        assert (shaped.size, shaped.mask, shaped.masked) == ((88, 48), None, False)
+        (plain,) = load_examples(folder, self.settings())
+        assert (plain.size, plain.mask_path, plain.use_masks) == ((64, 64), folder / "0000.mask.png", True)
+        (shaped,) = load_examples(folder, self.settings(buckets=True, masks=False))
+        assert (shaped.size, shaped.mask_path, shaped.use_masks) == ((88, 48), None, False)
 
     def test_that_are_gone_are_missed(self, tmp_path):
         with pytest.raises(UnusableFile, match="pictures are gone"):
-            examples(tmp_path / "images", self.settings())
+            load_examples(tmp_path / "images", self.settings())

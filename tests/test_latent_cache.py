@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from lib_ti.data.latent_cache import Encoded, LatentCache
+from lib_ti.data.latent_cache import LatentCache, LatentDistribution
 
 
-def encoded(seed: int, weighted: bool, size: tuple[int, int] = (8, 8)) -> Encoded:
+def encoded(seed: int, weighted: bool, size: tuple[int, int] = (8, 8)) -> LatentDistribution:
     dice = torch.Generator().manual_seed(seed)
-    mean, deviation = (torch.randn(4, *size, generator=dice) for _ in range(2))
-    return Encoded(mean, deviation, torch.rand(1, *size, generator=dice) if weighted else None)
+    mean, std = (torch.randn(4, *size, generator=dice) for _ in range(2))
+    return LatentDistribution(mean, std, torch.rand(1, *size, generator=dice) if weighted else None)
 
 
 PICTURES = {
@@ -21,8 +21,8 @@ PICTURES = {
 EACH = 4 * (4 * 64 * 2)  # bytes of one without a weight
 
 
-def assert_same(found: Encoded, wanted: Encoded) -> None:
-    for name in ("mean", "deviation", "weight"):
+def assert_same(found: LatentDistribution, wanted: LatentDistribution) -> None:
+    for name in ("mean", "std", "loss_weight"):
         a, b = getattr(found, name), getattr(wanted, name)
         assert (a is None and b is None) or (a.dtype == b.dtype and torch.equal(a, b)), name
 
@@ -88,7 +88,7 @@ def test_closing_an_unused_cache_leaves_nothing(file):
 def test_views_of_larger_tensors_are_stored_as_they_look(file):
     """A VAE's outputs come as slices of one batch."""
     batch = torch.randn(3, 8, 6, 5, generator=torch.Generator().manual_seed(0)).permute(0, 1, 3, 2)
-    picture = Encoded(batch[1, :4], batch[1, 4:], None)
+    picture = LatentDistribution(batch[1, :4], batch[1, 4:], None)
     cache = LatentCache(file, 0)
     cache.put(0, False, picture)
     assert_same(cache.get(0, False), picture)
@@ -99,4 +99,4 @@ def test_a_sample_is_the_mean_and_so_many_deviations():
     picture = encoded(0, weighted=False)
     noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(1))
     assert torch.equal(picture.sample(torch.zeros(4, 8, 8)), picture.mean)
-    assert torch.allclose(picture.sample(noise) - picture.mean, picture.deviation * noise, atol=1e-6)
+    assert torch.allclose(picture.sample(noise) - picture.mean, picture.std * noise, atol=1e-6)

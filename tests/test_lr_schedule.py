@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_ti.settings.lr_schedule import LearningRate, Stage, UnreadableRate, parse
+from lib_ti.settings.lr_schedule import InvalidLearningRate, LrSchedule, Stage, parse_learning_rate
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from lib_ti.settings.lr_schedule import LearningRate, Stage, UnreadableRate, par
     ],
 )
 def test_readable(text, stages):
-    assert list(parse(text)) == stages
+    assert list(parse_learning_rate(text)) == stages
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ def test_readable(text, stages):
     ],
 )  # fmt: skip
 def test_unreadable(text, reason):
-    with pytest.raises(UnreadableRate, match=re.escape(reason)):
-        parse(text)
+    with pytest.raises(InvalidLearningRate, match=re.escape(reason)):
+        parse_learning_rate(text)
 
 
 @given(st.text() | st.text("0123456789.:,eE-+ _naif"))
 def test_any_text_is_read_or_refused_in_one_line(text):
     stages, refusal = (), ""
     try:
-        stages = parse(text)
-    except UnreadableRate as error:
+        stages = parse_learning_rate(text)
+    except InvalidLearningRate as error:
         refusal = str(error)
     assert bool(stages) != bool(refusal)
     assert len(refusal.splitlines()) <= 1
     assert all(0 < stage.rate < math.inf for stage in stages)
-    ends = [stage.until for stage in stages]
+    ends = [stage.end_step for stage in stages]
     assert None not in ends[:-1]
     assert all(a < b for a, b in pairwise(ends) if b is not None)
 
@@ -63,29 +63,29 @@ RATES = st.floats(1e-12, 10)
 
 @given(st.dictionaries(st.integers(1, 10**9), RATES, min_size=1), RATES | st.none())
 def test_what_is_written_out_is_read_back(rates, last):
-    stages = [Stage(rates[until], until) for until in sorted(rates)] + ([Stage(last, None)] if last else [])
-    text = ", ".join(repr(s.rate) if s.until is None else f"{s.rate!r}:{s.until}" for s in stages)
-    assert list(parse(text)) == stages
+    stages = [Stage(rates[step], step) for step in sorted(rates)] + ([Stage(last, None)] if last else [])
+    text = ", ".join(repr(s.rate) if s.end_step is None else f"{s.rate!r}:{s.end_step}" for s in stages)
+    assert list(parse_learning_rate(text)) == stages
 
 
 def test_a_list_holds_each_rate_up_to_its_step():
-    rate = LearningRate(parse("0.005:100, 1e-3:1000, 5e-4"), steps=2000)
+    rate = LrSchedule(parse_learning_rate("0.005:100, 1e-3:1000, 5e-4"), steps=2000)
     # `at(99)` is the hundredth update's
     assert [rate.at(step) for step in (0, 99, 100, 999, 1000, 1999)] == [0.005, 0.005, 0.001, 0.001, 0.0005, 0.0005]
 
 
 def test_the_last_rate_of_a_list_holds_to_the_end():
-    assert LearningRate(parse("0.1:10, 0.2:20"), steps=100).at(99) == 0.2
+    assert LrSchedule(parse_learning_rate("0.1:10, 0.2:20"), steps=100).at(99) == 0.2
 
 
 def test_one_rate_is_constant():
-    rate = LearningRate(parse("0.01"), steps=100)
+    rate = LrSchedule(parse_learning_rate("0.01"), steps=100)
     assert {rate.at(step) for step in range(100)} == {0.01}
 
 
-@pytest.mark.parametrize(("shape", "quarter"), [("linear", 0.75), ("cosine", (1 + math.sqrt(0.5)) / 2)])
-def test_falls_from_the_whole_rate_to_zero(shape, quarter):
-    rate = LearningRate(parse("0.01"), steps=100, shape=shape)
+@pytest.mark.parametrize(("decay", "quarter"), [("linear", 0.75), ("cosine", (1 + math.sqrt(0.5)) / 2)])
+def test_falls_from_the_whole_rate_to_zero(decay, quarter):
+    rate = LrSchedule(parse_learning_rate("0.01"), steps=100, decay=decay)
     rates = [rate.at(step) for step in range(101)]
     assert [rates[0], rates[25], rates[50]] == pytest.approx([0.01, 0.01 * quarter, 0.005])
     assert rates[100] == pytest.approx(0, abs=1e-12)
@@ -93,7 +93,7 @@ def test_falls_from_the_whole_rate_to_zero(shape, quarter):
 
 
 def test_warms_up_in_even_steps_and_then_falls():
-    rate = LearningRate(parse("0.01"), steps=14, shape="linear", warmup=4)
+    rate = LrSchedule(parse_learning_rate("0.01"), steps=14, decay="linear", warmup_steps=4)
     assert [rate.at(step) for step in range(4)] == pytest.approx([0.002, 0.004, 0.006, 0.008])
     assert [rate.at(step) for step in range(4, 14)] == pytest.approx([0.001 * n for n in range(10, 0, -1)])
 
@@ -101,7 +101,7 @@ def test_warms_up_in_even_steps_and_then_falls():
 @given(
     st.integers(1, 300), st.integers(0, 400), st.sampled_from(["constant", "linear", "cosine"]), st.floats(1e-6, 1.0)
 )
-def test_every_step_of_a_training_has_a_rate(steps, warmup, shape, rate):
+def test_every_step_of_a_training_has_a_rate(steps, warmup_steps, decay, rate):
     """Also where the warm-up is longer than the training: a step at rate 0 would be wasted."""
-    schedule = LearningRate((Stage(rate, None),), steps, shape, warmup)
+    schedule = LrSchedule((Stage(rate, None),), steps, decay, warmup_steps)
     assert all(0 < schedule.at(step) <= rate for step in range(steps))

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("gradio")
 
-from lib_ti.data.captions import previews_made
+from lib_ti.data.captions import preview_count
 from lib_ti.model.memory import estimate
 from lib_ti.runs.events import Event
 from lib_ti.settings.train_settings import DEFAULTS, MEMORY_MODES, parse
@@ -97,7 +97,7 @@ def test_previews_are_part_of_the_time_by_their_steps_and_size(tmp_path):
     speed = Speed(tmp_path)
     speed._known = [measured()]
     asked = settings(steps="500", preview_every="100", preview_steps="10")
-    assert previews_made(asked) == 6 * 2
+    assert preview_count(asked) == 6 * 2
     found = speed.estimate(asked, "sd1", 512, "cuda:0", "fast")
     assert found.preview_s == pytest.approx(12 * 10 * 0.2)
     assert found.seconds == pytest.approx(10 + 500 * 0.5 + found.preview_s)
@@ -105,8 +105,8 @@ def test_previews_are_part_of_the_time_by_their_steps_and_size(tmp_path):
         settings(steps="500", preview_width="256", preview_height="256"), "sd1", 512, "cuda:0", "fast"
     )
     assert small.preview_s == pytest.approx(12 * DEFAULTS["preview_steps"] * 0.2 / 4)
-    assert previews_made(settings(preview_every="0")) == 0
-    assert previews_made(settings(steps="150", kind="negative")) == 3
+    assert preview_count(settings(preview_every="0")) == 0
+    assert preview_count(settings(steps="150", kind="negative")) == 3
 
 
 def test_memory_was_measured_in_that_mode_alone(tmp_path):

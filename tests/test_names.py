@@ -7,39 +7,39 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lib_ti.settings.names import FORBIDDEN, LONGEST, problem_with
+from lib_ti.settings.names import FORBIDDEN_CHARACTERS, MAX_BYTES, name_problem
 
 
 @pytest.mark.parametrize(
     "name",
-    ["my-mug", "Mug 2", "v1.5-mug", "кружка", "杯子", "mug's", "-mug", "mug_", "x" * LONGEST,
+    ["my-mug", "Mug 2", "v1.5-mug", "кружка", "杯子", "mug's", "-mug", "mug_", "x" * MAX_BYTES,
      # what only looks like something forbidden
      "and", "break", "android", "BREAKFAST", "Anderson AND_co", "console", "com10", "nul-mug", "mug.nul", "bins"],
 )  # fmt: skip
 def test_can_be_used(name):
-    assert problem_with(name) is None
+    assert name_problem(name) is None
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
         *((name, "empty") for name in ("", " ", "\t", "\u3000")),
-        *((f"my{c}mug", f"cannot contain {c!r}") for c in FORBIDDEN),
+        *((f"my{c}mug", f"cannot contain {c!r}") for c in FORBIDDEN_CHARACTERS),
         ("..", "dot"), (".mug", "dot"), ("mug.", "dot"), (" mug", "space"), ("mug ", "space"),
         *((f"my{c}mug", "control character") for c in "\0\t\n\r\x1b\x7f\x85\xa0\xad\u2028\u200b\u202e\ufeff\udcff"),
         *((name, "device") for name in ("nul", "NUL", "Con", "aux", "prn", "COM1", "lpt9", "com²", "nul.txt",
                                         "nul.my.mug", "nul .txt", "CONIN$")),
         *((name, "keyword") for name in ("AND", "BREAK", "my AND mug", "my-BREAK")),
         *((f"mug{suffix}", "extension") for suffix in (".pt", ".safetensors", ".BIN", ".png")),
-        ("x" * (LONGEST + 1), "longer"), ("杯" * (LONGEST // 3 + 1), "longer"),
+        ("x" * (MAX_BYTES + 1), "longer"), ("杯" * (MAX_BYTES // 3 + 1), "longer"),
     ],
 )  # fmt: skip
 def test_cannot_be_used(name, reason):
-    assert reason in problem_with(name)
+    assert reason in name_problem(name)
 
 
 def test_every_forbidden_character_is_named_at_once():
-    assert problem_with("a/b:c/d") == "the name cannot contain '/' ':'"
+    assert name_problem("a/b:c/d") == "the name cannot contain '/' ':'"
 
 
 WICKED = st.lists(
@@ -51,7 +51,7 @@ WICKED = st.lists(
 @example("con")
 def test_what_can_be_used_is_one_part_of_a_path_everywhere(name):
     """Checked against pathlib, which knows what each system makes of a name."""
-    problem = problem_with(name)
+    problem = name_problem(name)
     if problem is not None:
         assert problem.strip()
         assert len(problem.splitlines()) == 1

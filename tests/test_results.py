@@ -25,7 +25,7 @@ from lib_ti.training.preflight.preflight import preflight
 from lib_ti.webui.api import results as module
 from lib_ti.webui.api.results import Results, delete, renamed
 from lib_ti.webui.embedding_index import free_name, taken_by
-from lib_ti.webui.images.thumbnails import Thumbnails
+from lib_ti.webui.images.thumbnails import ThumbnailCache
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def told() -> list[str]:
 
 @pytest.fixture
 def results(host, told) -> Results:
-    return Results(host, Thumbnails(), told.extend)
+    return Results(host, ThumbnailCache(), told.extend)
 
 
 def files(folder: Path) -> dict[str, bytes]:

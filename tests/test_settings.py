@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lib_ti.errors import BadInput, Problem
-from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, TrainSettings, flag, parse
+from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, TrainSettings, parse
+from lib_ti.text import option_flag
 
 GIVEN = {"images": "pictures", "name": "my-mug", "model": "sd.safetensors", "out": "embeddings"}
 
@@ -155,11 +156,11 @@ def test_the_home_folder_is_meant_by_a_tilde(monkeypatch, tmp_path):
 
 
 def test_pictures_per_step():
-    assert parse({**GIVEN, "batch_size": "3", "gradient_accumulation": "4"})[0].global_batch == 12
+    assert parse({**GIVEN, "batch_size": "3", "gradient_accumulation": "4"})[0].effective_batch_size == 12
 
 
 def test_problems_read_as_flags():
-    assert flag("preview_every") == "--preview-every"
+    assert option_flag("preview_every") == "--preview-every"
     assert str(Problem("preview_every", "is missing")) == "--preview-every: is missing"
 
 

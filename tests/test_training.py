@@ -14,7 +14,8 @@ from reference import trainings
 from reference.trainings import run
 
 from lib_ti.data.captions import Captioner
-from lib_ti.data.latent_cache import Encoded, Example, LatentCache
+from lib_ti.data.dataset import Example
+from lib_ti.data.latent_cache import LatentCache, LatentDistribution
 from lib_ti.embedding import write
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint.open import open_checkpoint
@@ -45,7 +46,7 @@ def source(model, tmp_path) -> BatchSource:
     for i in range(4):
         mean = torch.randn(model.latent_channels, 8, 8, generator=generator)
         weight = torch.rand(1, 8, 8, generator=generator) if i == 2 else None
-        cache.put(i, False, Encoded(mean, torch.full_like(mean, 0.1), weight))
+        cache.put(i, False, LatentDistribution(mean, torch.full_like(mean, 0.1), weight))
     examples = [Example(Path(f"{i}.png"), "", None, (64, 64)) for i in range(4)]
     captioner = Captioner("my-mug", ["a photo of [name]", "[name] on a table"])
     return BatchSource(examples, cache, captioner, model.tokenizer, Placeholder("my-mug", 0, 2), 7, False, 1000)

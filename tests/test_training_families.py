@@ -15,7 +15,8 @@ from reference.trainings import run, settings_for
 from safetensors.torch import load_file, save_file
 
 from lib_ti.data.captions import Captioner
-from lib_ti.data.latent_cache import Encoded, Example, LatentCache
+from lib_ti.data.dataset import Example
+from lib_ti.data.latent_cache import LatentCache, LatentDistribution
 from lib_ti.embedding import write
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput
@@ -27,7 +28,7 @@ from lib_ti.runs.execute import create, execute
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training import init_vectors, prediction_check
 from lib_ti.training.dataloader import BatchSource
-from lib_ti.training.import_images import examples
+from lib_ti.training.import_images import load_examples
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.training.state import LossScaler, TrainState
 from lib_ti.training.step import update
@@ -62,8 +63,8 @@ def source_for(model: StableDiffusion, folder: Path) -> BatchSource:
     cache = LatentCache(folder / "latents", 1 << 30)
     for i in range(4):
         mean = torch.randn(model.latent_channels, 8, 8, generator=generator)
-        cache.put(i, False, Encoded(mean, torch.full_like(mean, 0.1), None))
-    pictures = [Example(Path(f"{i}.png"), "", None, (64, 64), original=(100 + 40 * i, 90)) for i in range(4)]
+        cache.put(i, False, LatentDistribution(mean, torch.full_like(mean, 0.1), None))
+    pictures = [Example(Path(f"{i}.png"), "", None, (64, 64), original_size=(100 + 40 * i, 90)) for i in range(4)]
     captioner = Captioner("my-mug", ["a photo of [name]", "[name] on a table"])
     return BatchSource(pictures, cache, captioner, model.tokenizer, Placeholder("my-mug", 0, 2), 7, False, 1000)
 
@@ -133,13 +134,13 @@ def test_one_encoder_alone_leaves_the_other_s_vectors(files, pictures, tmp_path,
 
 def test_how_a_picture_was_cut_is_told(tmp_path):
     def frame(width: int, height: int, size: tuple[int, int]) -> tuple[int, ...]:
-        return Example(tmp_path, "", None, size, original=(width, height)).frame
+        return Example(tmp_path, "", None, size, original_size=(width, height)).time_ids
 
     assert frame(1000, 500, (512, 512)) == (500, 1000, 0, 256, 512, 512)  # resized to 1024×512
     assert frame(300, 900, (512, 512)) == (900, 300, 512, 0, 512, 512)  # to 512×1536
     assert frame(64, 64, (128, 128)) == (64, 64, 0, 0, 128, 128)
     assert frame(1024, 768, (1152, 896)) == (768, 1024, 0, 21, 896, 1152)
-    assert Example(tmp_path, "", None, (96, 64)).frame == (64, 96, 0, 0, 64, 96)
+    assert Example(tmp_path, "", None, (96, 64)).time_ids == (64, 96, 0, 0, 64, 96)
 
 
 @pytest.mark.parametrize("buckets", ["true", "false"])
@@ -148,8 +149,8 @@ def test_it_is_that_of_the_run_s_own_copy(files, tmp_path, buckets):
     Image.new("RGB", (4096, 2048), "red").save(tmp_path / "in" / "large.png")
     settings = settings_for(files["sdxl"], tmp_path / "in", tmp_path, steps="1", buckets=buckets, flip="true")
     folder = run(settings)
-    (example,) = examples(folder.images, folder.settings)
-    assert example.frame == (1024, 2048, 0, *((4, 48, 88) if buckets == "true" else (32, 64, 64)))
+    (example,) = load_examples(folder.images, folder.settings)
+    assert example.time_ids == (1024, 2048, 0, *((4, 48, 88) if buckets == "true" else (32, 64, 64)))
 
 
 # --- whole runs --------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.lock import RunLock
 from lib_ti.runs.resume import resume
-from lib_ti.settings.names import problem_with
+from lib_ti.settings.names import name_problem
 from lib_ti.settings.train_settings import parse
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.webui.api import bridge
@@ -165,7 +165,7 @@ def test_arguments_of_any_kind_do_no_harm(besieged, host, tmp_path):
     assert (in_file(tmp_path / "outside"), (host.embeddings / "precious.safetensors").read_bytes()) == around
     assert page.folder(run).settings.name == "my-mug", "it was never named rightly, so it is still there"
     assert {p.name for p in tmp_path.iterdir()} <= {"embeddings", "textual_inversion", "gradio", "outside"}
-    assert all(problem_with(p.stem) is None for p in host.embeddings.glob("*.safetensors"))
+    assert all(name_problem(p.stem) is None for p in host.embeddings.glob("*.safetensors"))
     assert page.poll(run)["run"]["state"] == "finished"
 
 

@@ -10,8 +10,9 @@ from typing import Any, NoReturn, get_args
 
 from lib_ti.errors import BadInput, Problem
 from lib_ti.model.checkpoint.families import titles
-from lib_ti.settings.option import Option, Raw
-from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, flag
+from lib_ti.settings.option import Option, RawValue
+from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES
+from lib_ti.text import option_flag
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,16 +62,16 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         group = groups.setdefault(option.section, parser.add_argument_group(option.section))
         shared: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": explain(name, option)}
         if TYPES[name] is bool:
-            group.add_argument(flag(name), action=argparse.BooleanOptionalAction, **shared)
+            group.add_argument(option_flag(name), action=argparse.BooleanOptionalAction, **shared)
         else:
             many = TYPES[name] in (tuple[str, ...], tuple[int, ...])
             metavar = "{" + ",".join(option.choices) + "}" if option.choices else option.metavar or _metavar(name)
             # a missing value is reported with all other problems instead of ending the parsing
             counted: dict[str, Any] = {"action": "extend", "nargs": "*"} if many else {"nargs": "?", "const": ""}
-            group.add_argument(flag(name), metavar=metavar, **counted, **shared)
+            group.add_argument(option_flag(name), metavar=metavar, **counted, **shared)
 
 
-def raw_settings(values: argparse.Namespace) -> dict[str, Raw]:
+def raw_settings(values: argparse.Namespace) -> dict[str, RawValue]:
     return {name: [""] if value == [] else value for name, value in vars(values).items() if name in TYPES}
 
 

@@ -74,7 +74,7 @@ def convert(sources: Sequence[Path], name: str | None, wish: Wish) -> list[Path]
         raise BadInput([Problem("", f"one embedding is in one file, or in two, but these are {len(sources)}")])
     embedding = _read(sources, name)
     suffix = write.WRITERS[wish.to].suffix
-    stem = sources[0].stem if names.problem_with(embedding.name) else embedding.name
+    stem = sources[0].stem if names.name_problem(embedding.name) else embedding.name
     target = wish.target / f"{stem}{suffix}" if wish.target.is_dir() else wish.target
     embedding = _renamed(embedding, _name(embedding, target, wish))
     problems = []

@@ -95,7 +95,7 @@ def generate_pictures(request: Request) -> None:
         info = PngInfo()
         told = request.how.infotext(request.prompt, request.negative_prompt, seed, request.checkpoint.path.stem)
         info.add_text("parameters", told)
-        with files.replacing(path) as part:
+        with files.atomic_write(path) as part:
             image.save(part, "PNG", pnginfo=info)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from lib_ti import __version__
 from lib_ti.cli.arguments import Parser
 from lib_ti.errors import BadInput, Problem, UnusableFile
-from lib_ti.settings.train_settings import OPTIONS, flag
+from lib_ti.settings.train_settings import OPTIONS
+from lib_ti.text import option_flag
 
 
 def runs(arguments: Sequence[str]) -> int:
@@ -69,7 +70,7 @@ def generate(arguments: Sequence[str]) -> int:
     parser.add_argument("--clip-skip", default="auto", metavar="N", help=OPTIONS["clip_skip"].help)
     for name in ("prediction", "zero_terminal_snr"):
         option = OPTIONS[name]
-        parser.add_argument(flag(name), default="auto", choices=option.choices, help=option.help)
+        parser.add_argument(option_flag(name), default="auto", choices=option.choices, help=option.help)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=OPTIONS["precision"].choices)
     values, problems = parser.read(arguments)

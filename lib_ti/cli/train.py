@@ -11,7 +11,7 @@ from lib_ti.cli.control import stop_on_signals
 from lib_ti.cli.progress import Progress
 from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings.option import Raw
+from lib_ti.settings.option import RawValue
 from lib_ti.settings.train_settings import parse
 
 STOPPED = 130
@@ -40,7 +40,7 @@ def resume(arguments: Sequence[str]) -> int:
     from lib_ti.runs.resume import resume
 
     folder = RunFolder.open(values.run)
-    given: dict[str, Raw] = {
+    given: dict[str, RawValue] = {
         name: getattr(values, name) for name in ("steps", "device") if getattr(values, name) is not None
     }
     if not resume(folder, given):

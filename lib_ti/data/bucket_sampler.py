@@ -1,30 +1,36 @@
-"""Which pictures make up each step's batch."""
+"""Batches of equal image size, as a function of the seed and the step alone, so that a resumed run goes on identically."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Hashable, Iterator, Sequence
 
-from lib_ti.randomness import derive
+from lib_ti.randomness import derive_seed
 
 
-def batches(groups: Sequence[Hashable], size: int, seed: int, start: int = 0) -> Iterator[list[int]]:
-    """For each step from `start` on, the indices of its `size` pictures, all of one group (bucket).
+def sample_batches(buckets: Sequence[Hashable], batch_size: int, seed: int, start_step: int = 0) -> Iterator[list[int]]:
+    """Yield the image indices of each step from `start_step` on, without end.
 
-    Pictures are dealt in rounds, each round a new shuffle of all. A step comes due when its group has been dealt enough
-    pictures, so each picture is used as often as any other, in small groups too.
+    Each epoch goes through all images in a new order. An image joins the pending batch of its bucket, which is yielded once
+    it is full. Batches may span epochs, so images of small buckets are used as often as all others.
+
+    Args:
+        buckets: of each image; a batch holds images of one bucket.
+        batch_size: images per step.
+        seed: of the order.
+        start_step: steps that a resumed run has done already.
     """
-    dealt: dict[Hashable, list[int]] = {group: [] for group in groups}
-    done, turn = 0, 0
+    pending: dict[Hashable, list[int]] = {bucket: [] for bucket in buckets}
+    step, epoch = 0, 0
     while True:
-        order = list(range(len(groups)))
-        random.Random(derive(seed, "order", turn)).shuffle(order)
-        turn += 1
-        for picture in order:
-            hand = dealt[groups[picture]]
-            hand.append(picture)
-            if len(hand) == size:
-                if done >= start:
-                    yield list(hand)
-                done += 1
-                hand.clear()
+        order = list(range(len(buckets)))
+        random.Random(derive_seed(seed, "order", epoch)).shuffle(order)
+        epoch += 1
+        for index in order:
+            batch = pending[buckets[index]]
+            batch.append(index)
+            if len(batch) == batch_size:
+                if step >= start_step:
+                    yield list(batch)
+                step += 1
+                batch.clear()

@@ -1,7 +1,7 @@
-"""The prompts a word is trained in: a template, and perhaps the picture's caption. Both are plain text.
+"""Training prompts: a template with the placeholder, and the image's caption where there is one. Both are plain text.
 
-The sets follow the paper's (Gal et al., "An Image is Worth One Word", 2022) in kind, with and without an article, so
-that the word learns to stand in either place. And the prompts that previews show it in.
+The templates follow those of the paper (Gal et al., "An Image is Worth One Word", 2022). They come with and without an
+article, so that the embedding works in either place. The default prompts of previews are here too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
-from lib_ti.settings.train_settings import NAME_SLOT, WORDS_SLOT, TrainSettings
+from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings
 
 _SUBJECT = (
     "a photo of [name]", "a photo of a [name]", "a photo of the [name]", "a photo of my [name]", "a photo of one [name]",
@@ -31,37 +31,37 @@ _STYLE = (
 )  # fmt: skip
 _NEGATIVE = ("[name]", "a photo, [name]", "a picture, [name]", "[name], a photo", "a [name] picture", "a [name] photo")
 
-BUILT_IN: dict[str, tuple[str, ...]] = {"subject": _SUBJECT, "style": _STYLE, "negative": _NEGATIVE}
-"""The templates of each kind of word, for pictures without captions."""
+TEMPLATES: dict[str, tuple[str, ...]] = {"subject": _SUBJECT, "style": _STYLE, "negative": _NEGATIVE}
+"""The default templates of each kind of embedding, for images without captions."""
 
-PREVIEWED: dict[str, tuple[str, ...]] = {
+PREVIEW_PROMPTS: dict[str, tuple[str, ...]] = {
     "subject": (f"a photo of {NAME_SLOT}", f"a photo of {NAME_SLOT} on a table"),
     "style": (f"a house in the style of {NAME_SLOT}", f"a tree in the style of {NAME_SLOT}"),
     "negative": (f"a photo of {NAME_SLOT}",),
 }
-"""The prompts of previews of each kind of word, where none are given."""
+"""The default preview prompts of each kind of embedding."""
 
 
 def preview_prompts(settings: TrainSettings) -> tuple[str, ...]:
-    """The prompts of a training's previews, with `NAME_SLOT` for its word."""
-    return settings.preview_prompt or PREVIEWED[settings.kind]
+    """The prompts that a training previews, with `NAME_SLOT` for the placeholder."""
+    return settings.preview_prompt or PREVIEW_PROMPTS[settings.kind]
 
 
-def previews_made(settings: TrainSettings) -> int:
-    """How many previews a training makes: at its start, each so many steps, and at its end."""
+def preview_count(settings: TrainSettings) -> int:
+    """How many preview images a training makes: at its start, every `preview_every` steps and at its end."""
     if not settings.preview_every:
         return 0
     times = 1 + math.ceil(settings.steps / settings.preview_every)
     return times * len(preview_prompts(settings)) * len(settings.preview_seed)
 
 
-def built_in(kind: str, captions: bool) -> tuple[str, ...]:
-    """The templates of a kind of word; with captions, each says the caption after the word."""
-    return tuple(f"{template}, {WORDS_SLOT}" for template in BUILT_IN[kind]) if captions else BUILT_IN[kind]
+def default_templates(kind: str, captions: bool) -> tuple[str, ...]:
+    """The templates of a kind of embedding; with `captions`, each has the caption at its end."""
+    return tuple(f"{template}, {CAPTION_SLOT}" for template in TEMPLATES[kind]) if captions else TEMPLATES[kind]
 
 
 def load_templates(path: Path) -> tuple[str, ...]:
-    """The templates in a file, one a line; empty lines and lines that start with # do not count. Raises UnusableFile."""
+    """Read a template file: one per line, without empty lines and comments (#). Raises UnusableFile."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -74,7 +74,15 @@ def load_templates(path: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Captioner:
-    """Writes a prompt for a picture, anew at each use."""
+    """Writes a new prompt for an image at each use.
+
+    Attributes:
+        name: of the placeholder.
+        templates: one is chosen at random.
+        shuffle_tags: shuffle the caption's comma-separated tags.
+        tag_dropout: probability of leaving out each tag.
+        caption_dropout: probability of leaving out the whole caption.
+    """
 
     name: str
     templates: Sequence[str]
@@ -82,17 +90,21 @@ class Captioner:
     tag_dropout: float = 0.0
     caption_dropout: float = 0.0
 
-    def write(self, caption: str, mentions_name: bool, rng: random.Random) -> str:
-        """A prompt with the name in it, unless the template lacks it. `mentions_name`: the caption does already."""
-        template = rng.choice(self.templates)
-        words = self._words(caption, rng)
-        if not words:
-            return self._without_words(template).replace(NAME_SLOT, self.name)
-        if mentions_name and NAME_SLOT in template:  # the caption's author has placed the word; this would say it twice
-            return words
-        return template.replace(NAME_SLOT, self.name).replace(WORDS_SLOT, words)
+    def prompt(self, caption: str, mentions_name: bool, rng: random.Random) -> str:
+        """A prompt that contains the name, unless the template lacks it.
 
-    def _words(self, caption: str, rng: random.Random) -> str:
+        `mentions_name`: the caption contains the name already; it is then used alone, rather than naming it twice.
+        """
+        template = rng.choice(self.templates)
+        text = self._augment(caption, rng)
+        if not text:
+            return self._without_caption(template).replace(NAME_SLOT, self.name)
+        if mentions_name and NAME_SLOT in template:
+            return text
+        return template.replace(NAME_SLOT, self.name).replace(CAPTION_SLOT, text)
+
+    def _augment(self, caption: str, rng: random.Random) -> str:
+        """The caption after dropout and shuffling; empty if it was dropped."""
         if not caption or rng.random() < self.caption_dropout:
             return ""
         if not (self.shuffle_tags or self.tag_dropout):
@@ -104,5 +116,5 @@ class Captioner:
         return ", ".join(tags)
 
     @staticmethod
-    def _without_words(template: str) -> str:
-        return template.replace(WORDS_SLOT, "").strip(" ,") or NAME_SLOT
+    def _without_caption(template: str) -> str:
+        return template.replace(CAPTION_SLOT, "").strip(" ,") or NAME_SLOT

@@ -1,13 +1,13 @@
-"""Reading pictures of any kind that people have, and refusing what is none."""
+"""Decode image files of any kind into upright 8-bit RGB(A), crop them, and read their masks.
+
+Users have EXIF rotations, palettes, 16-bit grays and animations; Pillow alone would clip, ignore or misread some of them.
+Files are untrusted: only decoders that run in this process are allowed, and sizes are bounded before decoding.
+"""
 
 from __future__ import annotations
 
-import codecs
 import functools
-import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,115 +15,40 @@ from PIL import Image, ImageOps
 
 from lib_ti.errors import UnusableFile
 
-LARGEST = 120_000_000  # pixels; a picture that claims more is a mistake or an attack
-LONGEST_SIDE = 2048  # of the copies a run keeps; no training resolution needs more
-_COMPANIONS = {".txt", ".json", ".caption", ".npz", ".md", ".csv", ".yaml", ".toml", ".db", ".ini"}
-_NUMBER_IN_FRONT = re.compile(r"^[-\d]+\s*")
+MAX_PIXELS = 120_000_000
+"""An image that claims more is a mistake or a decompression bomb."""
 
+LONGEST_SIDE = 2048
+"""Pixels of a prepared image's longer side; no training resolution needs more."""
 
-@dataclass(frozen=True)
-class PictureFile:
-    """A picture in the user's folder, with what lies beside it."""
-
-    path: Path
-
-    @property
-    def mask(self) -> Path | None:
-        """NAME.mask.png beside NAME.jpg; also NAME.jpg.mask.png."""
-        for stem in (self.path.stem, self.path.name):
-            if (path := self.path.with_name(f"{stem}.mask.png")).exists():
-                return path
-        return None
-
-    @property
-    def caption_file(self) -> Path | None:
-        path = self.path.with_suffix(".txt")
-        return path if path.exists() else None
-
-    def caption(self, source: str) -> str:
-        """Its caption from `source`: txt, file-name, or none. Line ends become spaces."""
-        if source == "txt" and self.caption_file:
-            return " ".join(text_of(self.caption_file.read_bytes()).split())
-        if source == "file-name":
-            words = _NUMBER_IN_FRONT.sub("", self.path.stem) or self.path.stem
-            return " ".join(words.replace("_", " ").split())
-        return ""
-
-
-def text_of(data: bytes) -> str:
-    """UTF-8, even if cut off within a letter, or what old Windows programs write."""
-    try:
-        return codecs.getincrementaldecoder("utf-8-sig")().decode(data)
-    except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")
-
-
-def find(folder: Path) -> list[PictureFile]:
-    """The files of a folder that are meant to be pictures, by name. Whether they are, `decode` tells."""
-    return [PictureFile(path) for path in sorted(folder.iterdir()) if path.is_file() and _meant(path)]
-
-
-def _meant(path: Path) -> bool:
-    return (
-        not path.name.startswith(".")
-        and not path.name.lower().endswith(".mask.png")
-        and path.suffix.lower() not in _COMPANIONS
-        and path.name.lower() not in ("thumbs.db", "desktop.ini")
-    )
+_FORMATS = (
+    "PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "PCX", "SGI",
+)  # fmt: skip
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
-    """Pillow's readers of pictures. Others of its readers start programs: Ghostscript, for anything that looks like EPS."""
+def _available_formats() -> tuple[str, ...]:
+    """The allowed formats that this Pillow can read. Its EPS reader, for one, would start Ghostscript."""
     Image.init()
-    wanted = (
-        "PNG",
-        "JPEG",
-        "MPO",
-        "WEBP",
-        "GIF",
-        "BMP",
-        "DIB",
-        "TIFF",
-        "PPM",
-        "TGA",
-        "ICO",
-        "JPEG2000",
-        "AVIF",
-        "PCX",
-        "SGI",
-    )
-    return tuple(name for name in wanted if name in Image.OPEN)
-
-
-def check(path: Path) -> tuple[int, int]:
-    """Decode a picture whole and return its width and height. Raises UnusableFile."""
-    return decode(path).size
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """Width and height as the file says, without decoding it: for a run's own copies. Raises UnusableFile."""
-    try:
-        with path.open("rb") as file:
-            return Image.open(file, formats=_formats()).size
-    except Exception as error:  # as in `decode`
-        raise UnusableFile(path, "not a picture that can be read") from error
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def decode(path: Path) -> Image.Image:
-    """The picture upright, RGB or RGBA with 8 bits a channel; of an animation the first frame. Raises UnusableFile."""
+    """Decode an image: upright, RGB or RGBA, 8 bits per channel; of an animation the first frame.
+
+    Raises:
+        UnusableFile: it is damaged, too large or not an image.
+    """
     try:
         with path.open("rb") as file:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's own limit on size is a warning; the limit below is an error
-                picture = Image.open(file, formats=_formats())
-            if picture.width * picture.height > LARGEST:
-                raise UnusableFile(
-                    path, f"{picture.width}×{picture.height} pixels is too large; reduce the picture first"
-                )
-            picture.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # a JPEG can be decoded at a half or a quarter, quickly
-            upright = ImageOps.exif_transpose(picture)
-            return _eight_bits(upright if upright is not None else picture)
+                warnings.simplefilter("ignore")  # Pillow only warns from its own size limit on; ours below is an error
+                image = Image.open(file, formats=_available_formats())
+            if image.width * image.height > MAX_PIXELS:
+                raise UnusableFile(path, f"{image.width}×{image.height} pixels is too large; reduce the picture first")
+            image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # let libjpeg downscale by 2, 4 or 8 while decoding
+            upright = ImageOps.exif_transpose(image)
+            return _to_8_bit(upright if upright is not None else image)
     except UnusableFile:
         raise
     except Image.DecompressionBombError as error:
@@ -133,87 +58,99 @@ def decode(path: Path) -> Image.Image:
         raise UnusableFile(path, reason) from error
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    mode = picture.mode
-    if mode.startswith("I") or mode == "F":
-        return _gray(np.asarray(picture).astype(np.float64), deep=mode != "F").convert("RGB")
-    if mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in picture.info:
-        return picture.convert("RGBA")
-    return picture.convert("RGB")
+def decoded_size(path: Path) -> tuple[int, int]:
+    """Width and height after decoding, which proves that the whole file is readable. Raises UnusableFile."""
+    return decode(path).size
 
 
-def _gray(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], deep: bool) -> Image.Image:
-    """16-bit and floating-point grays, which Pillow would clip rather than scale."""
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height from the header, without decoding: for images that `prepare_image` wrote. Raises UnusableFile."""
+    try:
+        with path.open("rb") as file:
+            return Image.open(file, formats=_available_formats()).size
+    except Exception as error:  # as in `decode`
+        raise UnusableFile(path, "not a picture that can be read") from error
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        return _scale_gray(values, is_integer=image.mode != "F").convert("RGB")
+    if image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _scale_gray(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], is_integer: bool) -> Image.Image:
+    """Scale 16-bit and floating-point grays to 8 bits, which Pillow would clip instead. White is guessed from the maximum."""
     values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
-    top = float(values.max(initial=0.0))
-    if deep:
-        full = 255.0 if top <= 255 else 65535.0 if top <= 65535 else top
+    maximum = float(values.max(initial=0.0))
+    if is_integer:
+        white = 255.0 if maximum <= 255 else 65535.0 if maximum <= 65535 else maximum
     else:
-        full = 1.0 if top <= 1 else 255.0 if top <= 255 else top
-    return Image.fromarray((values.clip(0, full) / full * 255).round().astype(np.uint8), "L")
+        white = 1.0 if maximum <= 1 else 255.0 if maximum <= 255 else maximum
+    return Image.fromarray((values.clip(0, white) / white * 255).round().astype(np.uint8), "L")
 
 
-def reduced(picture: Image.Image, longest: int = LONGEST_SIDE) -> Image.Image:
-    """The picture, no longer than `longest` either way."""
-    if max(picture.size) <= longest:
-        return picture
-    scale = longest / max(picture.size)
-    return picture.resize(
-        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS
-    )
+def prepare_image(path: Path) -> Image.Image:
+    """Decode an image for a run: upright, no side above `LONGEST_SIDE`, pixels only (no EXIF, GPS, comments, profile).
+
+    Every image that is trained on comes through here, from a folder and from a browser. Raises UnusableFile.
+    """
+    return _strip_metadata(limit_size(decode(path)))
 
 
-def without_metadata(picture: Image.Image) -> Image.Image:
-    """Only the pixels: no EXIF, no position, no comments."""
-    bare = Image.new(picture.mode, picture.size)
-    bare.paste(picture)
-    return bare
+def prepare_mask(path: Path, size: tuple[int, int]) -> Image.Image:
+    """Decode a mask ("L") for a run, at the `size` of the prepared image it belongs to. Raises UnusableFile."""
+    return _strip_metadata(flatten(decode(path)).convert("L").resize(size))
 
 
-def fit(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Resized to cover width × height and cropped about the centre."""
-    scale = max(width / picture.width, height / picture.height)
+def limit_size(image: Image.Image, longest_side: int = LONGEST_SIDE) -> Image.Image:
+    """Downscale an image so that neither side exceeds `longest_side`; smaller images are returned as they are."""
+    if max(image.size) <= longest_side:
+        return image
+    scale = longest_side / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _strip_metadata(image: Image.Image) -> Image.Image:
+    stripped = Image.new(image.mode, image.size)
+    stripped.paste(image)
+    return stripped
+
+
+def resize_and_crop(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Resize to cover width × height, then crop the center."""
+    scale = max(width / image.width, height / image.height)
     if scale == 1:
-        left, top = (picture.width - width) // 2, (picture.height - height) // 2
-        return picture.crop((left, top, left + width, top + height))
-    # cut first: a strip that was resized whole would fill the memory
-    x, y = max(0.0, picture.width - width / scale) / 2, max(0.0, picture.height - height / scale) / 2
-    box = (x, y, picture.width - x, picture.height - y)
-    return picture.resize((width, height), Image.Resampling.LANCZOS, box)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
+    # crop and resize in one call: resizing a long strip first would fill the memory
+    x, y = max(0.0, image.width - width / scale) / 2, max(0.0, image.height - height / scale) / 2
+    box = (x, y, image.width - x, image.height - y)
+    return image.resize((width, height), Image.Resampling.LANCZOS, box)
 
 
-def flatten(picture: Image.Image) -> Image.Image:
-    """RGB; what is transparent becomes white, as on paper."""
-    if picture.mode != "RGBA":
-        return picture.convert("RGB")
-    ground = Image.new("RGB", picture.size, (255, 255, 255))
-    ground.paste(picture, mask=picture.getchannel("A"))
-    return ground
+def flatten(image: Image.Image) -> Image.Image:
+    """Convert to RGB; transparent pixels become white."""
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    background = Image.new("RGB", image.size, (255, 255, 255))
+    background.paste(image, mask=image.getchannel("A"))
+    return background
 
 
-def weight_of(picture: Image.Image, mask: Path | None) -> Image.Image | None:
-    """How much each pixel counts ("L"): the mask file's brightness, else the alpha; None where all count alike."""
-    if mask is not None:
-        weight = flatten(decode(mask)).convert("L").resize(picture.size, Image.Resampling.BILINEAR)
-    elif picture.mode == "RGBA":
-        weight = picture.getchannel("A")
+def read_mask(image: Image.Image, mask_path: Path | None) -> Image.Image | None:
+    """The weight of each pixel in the loss ("L", at the image's size): the mask file's brightness, else the alpha channel.
+
+    None where there is neither, or where all pixels weigh the same. Raises UnusableFile.
+    """
+    if mask_path is not None:
+        mask = flatten(decode(mask_path)).convert("L").resize(image.size, Image.Resampling.BILINEAR)
+    elif image.mode == "RGBA":
+        mask = image.getchannel("A")
     else:
         return None
-    low, high = weight.getextrema()
-    return None if low == high else weight
-
-
-def aspect_buckets(resolution: int, step: int) -> Iterator[tuple[int, int]]:
-    """Sizes of about resolution² pixels whose sides are multiples of `step`, from 1:2 to 2:1."""
-    for width in range(max(step, resolution // 2 // step * step), resolution * 2 + 1, step):
-        height = max(step, round(resolution * resolution / width / step) * step)
-        if 0.5 <= width / height <= 2:
-            yield from {(width, height), (height, width)}
-
-
-def bucket_of(size: tuple[int, int], resolution: int, step: int) -> tuple[int, int]:
-    """The bucket (width, height) whose shape is nearest to a picture's."""
-    shape = np.log(size[0] / size[1])
-    return min(
-        {*aspect_buckets(resolution, step), (resolution, resolution)}, key=lambda b: abs(np.log(b[0] / b[1]) - shape)
-    )
+    low, high = mask.getextrema()
+    return None if low == high else mask

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
-from lib_ti.files import first_bytes
+from lib_ti.files import read_header
 
 _PICKLES = (".pt", ".bin")
 
 
 def well_named(path: Path, suffix: str) -> None:
     """Raises UnusableFile for a file that cannot be one that ends in `suffix`, saying what it is rather."""
-    start = first_bytes(path)
+    start = read_header(path)
     if suffix not in (".safetensors", *_PICKLES, ".png", ".webp"):
         return  # of which more is said
     title, ends = _by_content(start)

@@ -12,7 +12,7 @@ from lib_ti.embedding.key_detection import Choice, Kind, checked, choose
 from lib_ti.embedding.naming import well_named
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.safetensors_header import read_header
-from lib_ti.settings.names import FILE_SUFFIXES
+from lib_ti.settings.names import EMBEDDING_SUFFIXES
 
 _MADE_FOR = {(768,): "SD 1.x", (1024,): "SD 2.x", (768, 1280): "SDXL", (1280,): "CLIP-G alone, half of SDXL"}
 
@@ -73,7 +73,7 @@ def name_in(path: Path) -> str | None:
     """
     suffix = path.suffix.lower()
     if suffix not in png.SUFFIXES:
-        return path.stem if suffix in FILE_SUFFIXES else None
+        return path.stem if suffix in EMBEDDING_SUFFIXES else None
     try:
         found = _of_picture(path)
     except UnusableFile:  # which the WebUIs cannot load either
@@ -85,7 +85,7 @@ def _of_picture(path: Path) -> Summary | None:
     """A picture beside an embedding of its name is its card, and A1111's strips are looked for in no such picture."""
     if png.is_preview(path):
         return None
-    card = any(path.with_suffix(suffix).exists() for suffix in FILE_SUFFIXES)
+    card = any(path.with_suffix(suffix).exists() for suffix in EMBEDDING_SUFFIXES)
     record = png.record_in(path, pixels=not card)
     if record is None:
         return None

@@ -125,7 +125,7 @@ def save(embedding: Embedding, how: str, target: Path) -> list[Path]:
     suffix, write = WRITERS[how]
     paths = targets(embedding, how, target)
     with ExitStack() as written:
-        parts = [written.enter_context(files.replacing(path)) for path in paths]
+        parts = [written.enter_context(files.atomic_write(path)) for path in paths]
         for part, data in zip(parts, write(embedding), strict=True):
             part.write_bytes(data)
         _compare(embedding, parts, suffix)

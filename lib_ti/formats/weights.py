@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lib_ti.errors import UnusableFile
-from lib_ti.files import first_bytes
+from lib_ti.files import read_header
 from lib_ti.formats import pickle_reader
 
 Shape = tuple[int, ...]
@@ -64,7 +64,7 @@ class Weights:
 
 def open_weights(path: Path) -> Weights:
     """The weights in a `.safetensors` file or a PyTorch pickle. Raises UnusableFile."""
-    magic = first_bytes(path)
+    magic = read_header(path)
     if magic[:4] == b"GGUF":
         raise UnusableFile(path, "gguf files are quantised; use the original .safetensors checkpoint")
     # a safetensors file starts with its header's length, whose bytes may be any, then the header, which is JSON

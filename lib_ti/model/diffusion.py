@@ -140,7 +140,7 @@ class StableDiffusion:
     ) -> torch.Tensor:
         """The UNet's prediction (b, c, h, w), fp32, for noisy latents at times t (b,) under the context of b prompts.
 
-        `frames` (b, 6): how each picture was cut, as in `data.latents.Example.frame`; None where it is whole. A family whose
+        `frames` (b, 6): how each picture was cut, as in `data.dataset.Example.time_ids`; None where it is whole. A family whose
         UNet does not ask for it has no pooled context.
         """
         told: tuple[torch.Tensor, ...] = ()

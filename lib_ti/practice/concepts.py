@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from lib_ti.data.latent_cache import Encoded
+from lib_ti.data.latent_cache import LatentDistribution
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
@@ -20,7 +20,7 @@ from lib_ti.model.sampling import Sampling, sample
 from lib_ti.practice.judge import Verdict, judge
 from lib_ti.practice.judge import load as load_judge
 from lib_ti.practice.pictures import COLOURS, GROUNDS, NAMED, SECRETS, UNNAMED, Scene, draw, random_scene
-from lib_ti.randomness import derive
+from lib_ti.randomness import derive_seed
 
 MODEL = Path(__file__).parent / "model" / "practice.safetensors"
 FOLDER = Path(__file__).parent / "concepts"
@@ -31,7 +31,7 @@ KINDS = {**dict.fromkeys(UNNAMED, "subject"), "duotone": "style", "damaged": "ne
 
 def scenes(concept: str, count: int, purpose: str) -> list[Scene]:
     """Scenes of a concept that differ in all else. `purpose` names the set: no two sets share a picture."""
-    rng = random.Random(derive("concept", concept, purpose))
+    rng = random.Random(derive_seed("concept", concept, purpose))
     colours, grounds = _shuffled([*COLOURS], count, rng), _shuffled([*GROUNDS], count, rng)
     made = [random_scene(rng, colour=c, ground=g, style="plain") for c, g in zip(colours, grounds, strict=True)]
     if concept in UNNAMED:
@@ -83,22 +83,22 @@ class Examiner:
     @cached_property
     def _bank(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """(latents, noise, t), each of them for `times` places of one picture."""
-        generator = torch.Generator().manual_seed(derive("bank", self.concept))
+        generator = torch.Generator().manual_seed(derive_seed("bank", self.concept))
         bank, steps = [], self.model.noise.steps
         for scene in scenes(self.concept, self._pictures, "examine"):
             encoded = self._encode(draw(scene, 64))
             shape = (self._times, *encoded.mean.shape)
             strata = (torch.arange(self._times) + torch.rand(self._times, generator=generator)) / self._times
-            latents = encoded.mean + encoded.deviation * torch.randn(shape, generator=generator)
+            latents = encoded.mean + encoded.std * torch.randn(shape, generator=generator)
             bank.append(
                 (latents, torch.randn(shape, generator=generator), (strata * steps).long().clamp(max=steps - 1))
             )
         return bank
 
-    def _encode(self, picture: Image.Image) -> Encoded:
+    def _encode(self, picture: Image.Image) -> LatentDistribution:
         array = torch.tensor(list(picture.tobytes()), dtype=torch.float32).view(picture.height, picture.width, 3)
         mean, deviation = self.model.encode_pictures((array / 127.5 - 1).permute(2, 0, 1).unsqueeze(0))
-        return Encoded(mean[0], deviation[0], None)
+        return LatentDistribution(mean[0], deviation[0], None)
 
     @torch.no_grad()
     def loss(self, text: str, word: Placeholder | None = None, vectors: torch.Tensor | None = None) -> float:

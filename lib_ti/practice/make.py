@@ -196,9 +196,9 @@ def export(work: Path, folder: Path) -> None:
     unet.load_state_dict(weights["unet"])
     text.load_state_dict(weights["text"], strict=False)
     folder.mkdir(exist_ok=True)
-    files.write_bytes(folder / "practice.safetensors", original_layout(unet, vae, text, CONFIG, torch.float16))
+    files.atomic_write_bytes(folder / "practice.safetensors", original_layout(unet, vae, text, CONFIG, torch.float16))
     judge = {name: value.half() for name, value in averaged(work / "judge.pt")["judge"].items()}
-    files.write_bytes(folder / "judge.safetensors", safetensors_bytes(judge, {}))
+    files.atomic_write_bytes(folder / "judge.safetensors", safetensors_bytes(judge, {}))
 
 
 def _to_tensor(pictures: np.ndarray[Any, Any]) -> torch.Tensor:

@@ -77,5 +77,5 @@ def draw_run(run: RunFolder) -> Image.Image:
 
 if __name__ == "__main__":
     sheet = draw_run(RunFolder.open(Path(sys.argv[2]))) if len(sys.argv) > 2 else draw_sheet()
-    with files.replacing(Path(sys.argv[1])) as part:
+    with files.atomic_write(Path(sys.argv[1])) as part:
         sheet.save(part, "PNG")

@@ -26,7 +26,7 @@ def place_card(folder: RunFolder, settings: TrainSettings) -> str | None:
     latest = max(step for step, _, _ in shown)
     first = min(place for place in shown if place[0] == latest)
     try:
-        files.write_bytes(target, folder.preview(*first).read_bytes())
+        files.atomic_write_bytes(target, folder.preview(*first).read_bytes())
     except OSError as error:
         return f"the word has no card picture: {target.name} could not be written ({error.strerror})"
     return None

@@ -17,7 +17,7 @@ from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.recorder import FolderRecorder
 from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.training.import_images import examples, import_images
+from lib_ti.training.import_images import import_images, load_examples
 from lib_ti.training.preflight.preflight import Plan
 from lib_ti.training.trainer import Trainer
 
@@ -75,7 +75,7 @@ def _execute(
         session = Trainer(
             settings=settings,
             checkpoint=checkpoint_of(settings),
-            examples=examples(folder.images, settings),
+            examples=load_examples(folder.images, settings),
             templates=load_templates(folder.templates),
             initial=write.read(folder.start) if folder.start.exists() else None,
             recorder=recorder,
@@ -109,22 +109,22 @@ def deliver(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
     """
     target = settings.out / f"{settings.name}.safetensors"
     if target.exists() and not settings.overwrite and target.read_bytes() not in (data, *folder.own_embeddings()):
-        files.write_bytes(folder.embedding, data)
+        files.atomic_write_bytes(folder.embedding, data)
         raise TrainingFailed(
             f"{target} has come into being meanwhile and was left alone; the new embedding is {folder.embedding}"
         )
     try:
         settings.out.mkdir(exist_ok=True)
-        with files.replacing(target) as part:
+        with files.atomic_write(target) as part:
             part.write_bytes(data)
             if part.read_bytes() != data:
                 raise OSError(errno.EIO, "what was written reads otherwise")
     except OSError as error:
-        files.write_bytes(folder.embedding, data)
+        files.atomic_write_bytes(folder.embedding, data)
         raise TrainingFailed(
             f"{settings.out} cannot be written to ({error.strerror}); the new embedding is {folder.embedding}"
         ) from error
-    files.write_bytes(folder.embedding, data)
+    files.atomic_write_bytes(folder.embedding, data)
 
 
 def _unexpected(error: Exception, folder: RunFolder) -> str:

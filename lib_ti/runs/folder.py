@@ -72,7 +72,7 @@ class RunFolder:
 
     def store_settings(self, settings: TrainSettings) -> None:
         stored = {"lib_ti": __version__, "settings": settings.to_json()}
-        files.write_bytes(self.path / "settings.json", json.dumps(stored, indent=1).encode())
+        files.atomic_write_bytes(self.path / "settings.json", json.dumps(stored, indent=1).encode())
 
     @property
     def images(self) -> Path:

@@ -27,7 +27,7 @@ class FolderRecorder:
     def preview(self, image: Picture, step: int, prompt_index: int, seed_index: int, **data: Any) -> None:
         path = self._folder.preview(step, prompt_index, seed_index)
         path.parent.mkdir(exist_ok=True)
-        with files.replacing(path) as part:
+        with files.atomic_write(path) as part:
             image.save(part, "PNG")
         relative = path.relative_to(self._folder.path).as_posix()
         self.event("preview", step=step, prompt_index=prompt_index, seed_index=seed_index, file=relative, **data)
@@ -35,11 +35,11 @@ class FolderRecorder:
     def snapshot(self, step: int, data: bytes) -> None:
         path = self._folder.snapshot(step)
         path.parent.mkdir(exist_ok=True)
-        files.write_bytes(path, data)
+        files.atomic_write_bytes(path, data)
         self.event("snapshot", step=step, file=path.relative_to(self._folder.path).as_posix())
 
     def save_state(self, data: bytes) -> None:
-        files.write_bytes(self._folder.state, data)
+        files.atomic_write_bytes(self._folder.state, data)
 
     def settle(self, settings: TrainSettings) -> None:
         self._folder.store_settings(settings)

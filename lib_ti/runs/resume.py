@@ -9,12 +9,12 @@ from lib_ti.errors import BadInput, Problem, RunBusy, UnusableFile
 from lib_ti.model.speed.device import choose_device
 from lib_ti.runs.execute import checkpoint_of
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings.option import Raw
-from lib_ti.settings.train_settings import CHANGEABLE, REQUIRED, TrainSettings, parse
+from lib_ti.settings.option import RawValue
+from lib_ti.settings.train_settings import CHANGEABLE_ON_RESUME, REQUIRED, TrainSettings, parse
 from lib_ti.training.preflight.output_paths import unwritable
 
 
-def resume(folder: RunFolder, given: Mapping[str, Raw]) -> bool:
+def resume(folder: RunFolder, given: Mapping[str, RawValue]) -> bool:
     """Check that a run can go on with the options `given`, and store them. False if it is finished with them already.
 
     Raises BadInput, UnusableFile or RunBusy.
@@ -23,7 +23,7 @@ def resume(folder: RunFolder, given: Mapping[str, Raw]) -> bool:
         raise RunBusy(f"{folder.path} is being trained by another process")
     settings = folder.settings
     asked, problems = parse({**dict.fromkeys(REQUIRED, "x"), **given})
-    problems += [Problem(name, "cannot change any more in this run") for name in given.keys() - CHANGEABLE]
+    problems += [Problem(name, "cannot change any more in this run") for name in given.keys() - CHANGEABLE_ON_RESUME]
     done = folder.saved_step
     if "steps" in given and not problems and asked.steps < done:
         problems.append(Problem("steps", f"the run has made {done} steps already; give a larger total"))

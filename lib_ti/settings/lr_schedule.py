@@ -1,7 +1,7 @@
-"""The learning rate as a function of the step.
+"""Learning rate schedules.
 
-Two notations: one number with a schedule (constant, linear, cosine), or AUTOMATIC1111's list of rates and the steps
-they hold up to, ``0.005:100, 1e-3:1000, 5e-4``.
+Two notations: a single rate with a schedule (constant, linear, cosine), or AUTOMATIC1111's piecewise constant schedule,
+rates with the steps up to which they apply: ``0.005:100, 1e-3:1000, 5e-4``.
 """
 
 from __future__ import annotations
@@ -9,93 +9,95 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-HIGHEST = 1000.0
+MAX_RATE = 1000.0
 
 
-class UnreadableRate(ValueError):
-    """The text is no learning rate; the message says what is wrong with it."""
+class InvalidLearningRate(ValueError):
+    """The text is not a learning rate; the message says why, for the user."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A rate and how long it holds."""
+    """A rate and the last step that it applies to, counted from 1; None: to the end."""
 
     rate: float
-    until: int | None  # the last step it holds for, counted from 1; None: to the end
+    end_step: int | None
 
 
-def parse(text: str) -> tuple[Stage, ...]:
-    """Read a learning rate. Raises UnreadableRate.
+def parse_learning_rate(text: str) -> tuple[Stage, ...]:
+    """Parse a learning rate in either notation. Raises InvalidLearningRate.
 
-    >>> parse("0.005:100, 1e-3")
-    (Stage(rate=0.005, until=100), Stage(rate=0.001, until=None))
+    >>> parse_learning_rate("0.005:100, 1e-3")
+    (Stage(rate=0.005, end_step=100), Stage(rate=0.001, end_step=None))
     """
     stages: list[Stage] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
-        if stages and stages[-1].until is None:
-            raise UnreadableRate(
-                f"{stages[-1].rate:g} holds to the end, so nothing can follow it: give it as rate:step"
-            )
-        stages.append(_stage(part))
-        if len(stages) > 1 and (last := stages[-1].until) is not None and last <= (stages[-2].until or 0):
-            raise UnreadableRate(f"the steps must grow, but {last} follows {stages[-2].until}")
+        if stages and stages[-1].end_step is None:
+            rate = stages[-1].rate
+            raise InvalidLearningRate(f"{rate:g} holds to the end, so nothing can follow it: give it as rate:step")
+        stages.append(_parse_stage(part))
+        if len(stages) > 1 and (end := stages[-1].end_step) is not None and end <= (stages[-2].end_step or 0):
+            raise InvalidLearningRate(f"the steps must grow, but {end} follows {stages[-2].end_step}")
     if not stages:
-        raise UnreadableRate("it is empty; give a number such as 0.005")
+        raise InvalidLearningRate("it is empty; give a number such as 0.005")
     return tuple(stages)
 
 
-def is_list(text: str) -> bool:
-    """Whether a readable rate is AUTOMATIC1111's list, which is a schedule of its own."""
+def is_piecewise(text: str) -> bool:
+    """Whether a valid learning rate is in AUTOMATIC1111's notation, which needs no other schedule."""
     return ":" in text
 
 
-def usual_schedule(text: str) -> str:
-    """What "auto" means for the schedule of a rate."""
-    return "constant" if is_list(text) else "cosine"
+def default_schedule(text: str) -> str:
+    """The schedule of a learning rate where "auto" is chosen."""
+    return "constant" if is_piecewise(text) else "cosine"
 
 
-def _stage(part: str) -> Stage:
-    rate_text, colon, until_text = part.partition(":")
+def _parse_stage(text: str) -> Stage:
+    rate_text, colon, end_text = text.partition(":")
     try:
         rate = float(rate_text)
-        until = int(until_text) if colon else None
+        end = int(end_text) if colon else None
     except ValueError:
-        raise UnreadableRate(f"{part!r} is not a rate such as 0.005, nor rate:step such as 0.005:100") from None
+        raise InvalidLearningRate(f"{text!r} is not a rate such as 0.005, nor rate:step such as 0.005:100") from None
     if not (math.isfinite(rate) and rate > 0):
-        raise UnreadableRate(f"{rate_text.strip()} is not a finite number above 0")
-    if rate > HIGHEST:
-        raise UnreadableRate(f"{rate_text.strip()} is far too high; 0.005 is usual")
-    if until is not None and until < 1:
-        raise UnreadableRate(f"step {until} in {part!r} is below 1")
-    return Stage(rate, until)
+        raise InvalidLearningRate(f"{rate_text.strip()} is not a finite number above 0")
+    if rate > MAX_RATE:
+        raise InvalidLearningRate(f"{rate_text.strip()} is far too high; 0.005 is usual")
+    if end is not None and end < 1:
+        raise InvalidLearningRate(f"step {end} in {text!r} is below 1")
+    return Stage(rate, end)
 
 
 @dataclass(frozen=True)
-class LearningRate:
-    """The rate at each step of a training of `steps` steps.
+class LrSchedule:
+    """The learning rate at each step.
 
-    `shape` (constant, linear, cosine) falls to zero over the whole training and applies to a single rate only; a
-    list of rates is its own shape, and its last rate holds to the end. `warmup` steps rise linearly from zero.
+    Attributes:
+        stages: from `parse_learning_rate`; the last rate applies to the end of the training.
+        steps: of the whole training.
+        decay: how a single rate falls to zero after the warmup: constant (not at all), linear or cosine.
+        warmup_steps: steps in which the rate rises linearly from zero.
     """
 
     stages: tuple[Stage, ...]
     steps: int
-    shape: str = "constant"
-    warmup: int = 0
+    decay: str = "constant"
+    warmup_steps: int = 0
 
     def at(self, step: int) -> float:
-        """The rate of the update that takes step `step` to `step + 1`; the first is 0."""
-        if step < self.warmup:
-            return self._base(step) * (step + 1) / (self.warmup + 1)
-        progress = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-        if self.shape == "linear":
-            return self._base(step) * (1 - progress)
-        if self.shape == "cosine":
-            return self._base(step) * 0.5 * (1 + math.cos(math.pi * progress))
-        return self._base(step)
+        """The rate of the update from `step` to `step + 1`; the first step is 0."""
+        if step < self.warmup_steps:
+            return self._stage_rate(step) * (step + 1) / (self.warmup_steps + 1)
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
+        if self.decay == "linear":
+            return self._stage_rate(step) * (1 - progress)
+        if self.decay == "cosine":
+            return self._stage_rate(step) * 0.5 * (1 + math.cos(math.pi * progress))
+        return self._stage_rate(step)
 
-    def _base(self, step: int) -> float:
+    def _stage_rate(self, step: int) -> float:
         for stage in self.stages:
-            if stage.until is None or step < stage.until:
+            if stage.end_step is None or step < stage.end_step:
                 return stage.rate
         return self.stages[-1].rate

@@ -1,4 +1,4 @@
-"""What an option is, and how its value is read from text."""
+"""The declaration of an option, and the conversion of its value from text and to JSON."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from typing import Any, get_args
 
 from lib_ti.text import is_encodable
 
-Raw = str | list[str] | bool
-"""An option as a person gives it: text, several texts, or a switch."""
+RawValue = str | list[str] | bool
+"""An option's value as the user gives it: text, several texts, or a switch."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """What a setting means and may be. `low` and `high` are inclusive; `unit` is what the number counts.
+    """What a setting means and which values it takes.
 
-    `families`: of checkpoints, by their names in `model.families`, that it is for; empty: for all.
+    Attributes:
+        help: what it is, as the command line and the form show it.
+        section: the heading that it stands under.
+        unit: what a number counts.
+        low: the smallest number, inclusive.
+        high: the largest number, inclusive.
+        choices: all values of a text.
+        metavar: what stands for the value in the command line's help.
+        families: names in `model.checkpoint.families` that it applies to; empty: all.
     """
 
     help: str
@@ -29,34 +37,34 @@ class Option:
     metavar: str = ""
     families: tuple[str, ...] = ()
 
-    def is_for(self, family: str | None) -> bool:
-        """Whether it means anything for a checkpoint of that family; None: of an unknown one."""
+    def applies_to(self, family: str | None) -> bool:
+        """Whether it has an effect on a checkpoint of that family; None: of an unknown one."""
         return not self.families or family in self.families
 
 
-def read(kind: Any, option: Option, given: Raw) -> Any:
-    """The value of an option whose field is annotated with `kind`. Raises ValueError with a sentence."""
-    if kind is bool:
-        return given if isinstance(given, bool) else _switch(str(given))
-    if isinstance(given, bool):
+def parse_value(annotation: Any, option: Option, raw: RawValue) -> Any:
+    """Convert the raw value of a field with this type annotation. Raises ValueError with a sentence for the user."""
+    if annotation is bool:
+        return raw if isinstance(raw, bool) else _parse_bool(str(raw))
+    if isinstance(raw, bool):
         raise ValueError("needs a value")
-    if kind == tuple[str, ...] or kind == tuple[int, ...]:
-        texts = [given] if isinstance(given, str) else given
-        return tuple(_scalar(text, get_args(kind)[0], option) for text in texts)
-    if not isinstance(given, str):
+    if annotation == tuple[str, ...] or annotation == tuple[int, ...]:
+        texts = [raw] if isinstance(raw, str) else raw
+        return tuple(_parse_scalar(text, get_args(annotation)[0], option) for text in texts)
+    if not isinstance(raw, str):
         raise ValueError("takes one value")
-    if type(None) in get_args(kind):
-        if Path in get_args(kind) and not given.strip():
+    if type(None) in get_args(annotation):
+        if Path in get_args(annotation) and not raw.strip():
             raise ValueError("needs a value")
-        if given.strip().casefold() in ("auto", ""):
+        if raw.strip().casefold() in ("auto", ""):
             return None
-        kind = get_args(kind)[0]
-    return _scalar(given, kind, option)
+        annotation = get_args(annotation)[0]
+    return _parse_scalar(raw, annotation, option)
 
 
-def _scalar(text: str, kind: type, option: Option) -> Any:
+def _parse_scalar(text: str, kind: type, option: Option) -> Any:
     if kind is Path:
-        return _path(text)
+        return _parse_path(text)
     if kind is str:
         if option.choices and text not in option.choices:
             raise ValueError(f"{text!r} is none of {', '.join(option.choices)}")
@@ -64,23 +72,20 @@ def _scalar(text: str, kind: type, option: Option) -> Any:
             raise ValueError("is not readable text")
         return text
     try:
-        value = kind(text)
+        number = kind(text)
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is not a {'whole ' if kind is int else ''}number") from None
     low, high = option.low, option.high
-    if (
-        (kind is float and not math.isfinite(value))
-        or (low is not None and value < low)
-        or (high is not None and value > high)
-    ):
-        span = (
-            f"from {low:g} to {high:g}" if low is not None and high is not None and high < 1e9 else f"{low:g} or more"
-        )
-        raise ValueError(f"{text.strip()} is out of range; it goes {span}" + (f" {option.unit}" if option.unit else ""))
-    return value
+    too_low, too_high = low is not None and number < low, high is not None and number > high
+    if too_low or too_high or (kind is float and not math.isfinite(number)):
+        bounded = low is not None and high is not None and high < 1e9
+        bounds = f"from {low:g} to {high:g}" if bounded else f"{low:g} or more"
+        unit = f" {option.unit}" if option.unit else ""
+        raise ValueError(f"{text.strip()} is out of range; it goes {bounds}{unit}")
+    return number
 
 
-def _path(text: str) -> Path:
+def _parse_path(text: str) -> Path:
     if not text.strip():
         raise ValueError("is empty")
     if "\0" in text:
@@ -93,21 +98,21 @@ def _path(text: str) -> Path:
         raise ValueError(f"{text}: there is no such home folder") from None
 
 
-def _switch(text: str) -> bool:
+def _parse_bool(text: str) -> bool:
     if text.casefold() not in ("true", "false"):
         raise ValueError(f"{text!r} is neither true nor false")
     return text.casefold() == "true"
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON holds it."""
+def to_json_value(value: Any) -> Any:
+    """The JSON value of a setting."""
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value
 
 
-def textual(value: Any) -> Raw:
-    """A value of JSON as a person would give it."""
+def from_json_value(value: Any) -> RawValue:
+    """The raw value of a setting that was stored as JSON; `parse_value` reads it."""
     if isinstance(value, list):
         return [str(item) for item in value]
     return value if isinstance(value, bool) else str(value)

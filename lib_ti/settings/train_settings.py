@@ -1,8 +1,8 @@
-"""Every option of a training, declared once.
+"""All options of a training, each declared once.
 
-The command line, its help, the settings file and the documentation derive from the fields of `TrainSettings`: a field's
-type says how it is read, its `Option` what is allowed and how it is explained. Here values are checked one by one and
-against each other; what needs files to be looked at is checked in `training.preflight`.
+The command line, its help, the settings file, the form and the documentation derive from the fields of `TrainSettings`: a
+field's type says how its value is parsed, its `Option` which values are valid and what it means. Values are checked here, one
+by one and against each other; whatever needs the files they name is checked in `training.preflight`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from lib_ti.errors import BadInput, Problem
-from lib_ti.settings.option import Option, Raw, plain, read, textual
-from lib_ti.settings.validation import CHECKS, clashes
+from lib_ti.settings.option import Option, RawValue, from_json_value, parse_value, to_json_value
+from lib_ti.settings.validation import VALIDATORS, conflicts
 
 MEMORY_MODES = ("fast", "balanced", "low")
-"""How memory is saved, the one that needs the most first; see `model.economy`."""
+"""From the fastest, which needs the most memory, to the leanest; see `model.memory.modes`."""
 
-NAME_SLOT, WORDS_SLOT = "[name]", "[filewords]"
-"""What stands for the new word and for the picture's caption in templates, and for the word in preview prompts."""
+NAME_SLOT, CAPTION_SLOT = "[name]", "[filewords]"
+"""Stand for the placeholder and for the image's caption in templates; the first also in preview prompts."""
 
 
 def _option(default: Any, help: str, section: str, **more: Any) -> Any:
@@ -34,7 +34,7 @@ def _required(help: str, section: str, metavar: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """One training, whole. None stands for "auto" wherever a number may be found out."""
+    """The settings of one training. None stands for "auto" where the value is a number."""
 
     images: Path = _required("folder of the pictures to learn from", "Pictures", "DIR")
     name: str = _required("the new word, and the name of its file", "Word", "NAME")
@@ -89,7 +89,7 @@ class TrainSettings:
         choices=("auto", "none", "txt", "file-name"),
     )
     template_file: Path | None = _option(
-        None, f"own prompts to train in, one a line, with {NAME_SLOT} and {WORDS_SLOT}", "Picture handling",
+        None, f"own prompts to train in, one a line, with {NAME_SLOT} and {CAPTION_SLOT}", "Picture handling",
         metavar="FILE",
     )  # fmt: skip
     shuffle_tags: bool = _option(False, "shuffle a caption's comma-separated tags at each use", "Picture handling")
@@ -185,25 +185,25 @@ class TrainSettings:
     )
 
     @property
-    def global_batch(self) -> int:
-        """Pictures per step."""
+    def effective_batch_size(self) -> int:
+        """Images per optimizer step."""
         return self.batch_size * self.gradient_accumulation
 
     @property
     def memory_modes(self) -> tuple[str, ...]:
-        """The modes that may be chosen from, the one to be preferred first."""
+        """The memory modes that these settings allow, the fastest first."""
         allowed = MEMORY_MODES[int(self.gradient_checkpointing) :]
         if self.memory == "auto":
             return allowed
         return (self.memory if self.memory in allowed else allowed[0],)
 
     def to_json(self) -> dict[str, Any]:
-        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {f.name: to_json_value(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TrainSettings:
-        """The settings of a stored run. Options it does not know are passed over; bad values raise BadInput."""
-        settings, problems = parse({k: textual(v) for k, v in record.items() if k in TYPES and v is not None})
+        """The settings of a stored run. Ignores options of other versions. Raises BadInput for invalid values."""
+        settings, problems = parse({k: from_json_value(v) for k, v in record.items() if k in TYPES and v is not None})
         if problems:
             raise BadInput(problems)
         return settings
@@ -213,32 +213,29 @@ OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in dataclasses.
 TYPES: dict[str, Any] = get_type_hints(TrainSettings)
 REQUIRED = tuple(f.name for f in dataclasses.fields(TrainSettings) if f.default is dataclasses.MISSING)
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainSettings) if f.name not in REQUIRED}
-CHANGEABLE = frozenset({"steps", "device", "memory", "gradient_checkpointing", "batch_size", "gradient_accumulation"})
-"""What may differ when a run goes on: it trades memory for time and changes nothing else, but for the low mode's rounding."""
+CHANGEABLE_ON_RESUME = frozenset(
+    {"steps", "device", "memory", "gradient_checkpointing", "batch_size", "gradient_accumulation"}
+)
+"""May differ when a run is resumed: besides its length, they trade memory for time (and the low mode rounds weights)."""
 
 
-def parse(raw: Mapping[str, Raw]) -> tuple[TrainSettings, list[Problem]]:
-    """Settings from text, and everything that is wrong with them.
+def parse(raw: Mapping[str, RawValue]) -> tuple[TrainSettings, list[Problem]]:
+    """Parse settings from raw values, and collect everything that is wrong with them.
 
     An option with a problem has its default in the result (an empty path or text where there is none), so that the
-    others can still be checked against files; nobody may train on settings that have problems.
+    others can still be checked against files. Do not train on settings that have problems.
     """
     values: dict[str, Any] = {**{name: TYPES[name]() for name in REQUIRED}, **DEFAULTS}
     problems = [Problem(name, "is missing") for name in REQUIRED if name not in raw]
-    for name, given in raw.items():
+    for name, raw_value in raw.items():
         try:
-            value = read(TYPES[name], OPTIONS[name], given)
-            if name in CHECKS and value is not None:
-                CHECKS[name](value)
+            value = parse_value(TYPES[name], OPTIONS[name], raw_value)
+            if name in VALIDATORS and value is not None:
+                VALIDATORS[name](value)
         except ValueError as error:
             problems.append(Problem(name, str(error)))
         else:
             values[name] = value
     settings = TrainSettings(**values)
-    problems += clashes(settings, raw)
+    problems += conflicts(settings, raw)
     return settings, problems
-
-
-def flag(name: str) -> str:
-    """The command-line flag of an option."""
-    return "--" + name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""What a setting's value must be beside its type and range, and which do not go together: sentences for what is wrong."""
+"""Checks of settings beyond type and range: of single values, and of options that exclude each other."""
 
 from __future__ import annotations
 
@@ -13,46 +13,49 @@ if TYPE_CHECKING:  # it imports this module
     from lib_ti.settings.train_settings import TrainSettings
 
 
-def check_device(text: str) -> None:
-    """Raises ValueError with a sentence unless `text` may be a device."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise ValueError(f"{text!r} is not auto, cpu or a card such as cuda:0; other devices are not supported")
+def validate_device(device: str) -> None:
+    """Raise ValueError with a sentence for the user unless `device` is auto, cpu, cuda or cuda:N."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError(f"{device!r} is not auto, cpu or a card such as cuda:0; other devices are not supported")
 
 
-def _check_name(name: str) -> None:
-    if problem := names.problem_with(name):
+def _validate_name(name: str) -> None:
+    if problem := names.name_problem(name):
         raise ValueError(problem)
 
 
-def _check_rate(text: str) -> None:
+def _validate_learning_rate(text: str) -> None:
     if text != "auto":
-        lr_schedule.parse(text)
+        lr_schedule.parse_learning_rate(text)
 
 
-def _check_multiple_of_8(pixels: int) -> None:
+def _validate_multiple_of_8(pixels: int) -> None:
     if pixels % 8:
         raise ValueError(f"{pixels} is not a multiple of 8; {pixels // 8 * 8} is the next one below")
 
 
-CHECKS: dict[str, Callable[[Any], None]] = {
-    "name": _check_name,
-    "learning_rate": _check_rate,
-    "learning_rate_2": _check_rate,
-    "device": check_device,
-    "resolution": _check_multiple_of_8,
-    "preview_width": _check_multiple_of_8,
-    "preview_height": _check_multiple_of_8,
+VALIDATORS: dict[str, Callable[[Any], None]] = {
+    "name": _validate_name,
+    "learning_rate": _validate_learning_rate,
+    "learning_rate_2": _validate_learning_rate,
+    "device": validate_device,
+    "resolution": _validate_multiple_of_8,
+    "preview_width": _validate_multiple_of_8,
+    "preview_height": _validate_multiple_of_8,
 }
-"""By option. Each raises ValueError with a sentence."""
+"""By option; each raises ValueError with a sentence for the user."""
 
 
-def clashes(settings: TrainSettings, given: Container[str]) -> list[Problem]:
-    """What is wrong between options that are each right; of those that were not `given`, all but the start go with anything."""
+def conflicts(settings: TrainSettings, explicit: Container[str]) -> list[Problem]:
+    """Problems between options that are valid each by itself.
+
+    Options that are not `explicit` have their defaults, and conflict with nothing but a missing initialization.
+    """
     problems = []
     if settings.init_random and settings.init_embedding:
         problems.append(Problem("init_random", "cannot go with --init-embedding; choose one start"))
     if not (settings.init_text.strip() or settings.init_random or settings.init_embedding):
         problems.append(Problem("init_text", "is empty; give a word, or start with --init-random"))
-    if settings.lr_schedule not in ("auto", "constant") and lr_schedule.is_list(settings.learning_rate):
+    if settings.lr_schedule not in ("auto", "constant") and lr_schedule.is_piecewise(settings.learning_rate):
         problems.append(Problem("lr_schedule", "applies to a single rate; a list of rates is a schedule of its own"))
-    return [p for p in problems if p.option in given or p.option == "init_text"]
+    return [problem for problem in problems if problem.option in explicit or problem.option == "init_text"]

@@ -8,7 +8,7 @@ import torch
 
 from lib_ti.embedding.value import Embedding
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
-from lib_ti.randomness import derive
+from lib_ti.randomness import derive_seed
 from lib_ti.settings.train_settings import TrainSettings
 
 
@@ -40,7 +40,7 @@ def from_text(table: torch.Tensor, tokenizer: PromptTokenizer, text: str, count:
 def at_random(table: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     """`count` random vectors with the mean and deviation of the vocabulary's."""
     sample = table.float()
-    generator = torch.Generator().manual_seed(derive(seed, "start"))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "start"))
     noise = torch.randn((count, table.shape[1]), generator=generator).to(table.device)
     return sample.mean(dim=0) + sample.std(dim=0) * noise
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory.peak import peak_mb
 from lib_ti.model.sampling import Interrupted
-from lib_ti.settings.lr_schedule import LearningRate, is_list, parse
+from lib_ti.settings.lr_schedule import LrSchedule, is_piecewise, parse_learning_rate
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import BatchSource
 from lib_ti.training.oom_recovery import OomRecovery
@@ -52,7 +52,7 @@ class Loop:
         s, state = self.settings, self.state
         rates = self._rates()
         saved = time.monotonic()
-        batches = self.source.steps(state.step, s.global_batch)
+        batches = self.source.steps(state.step, s.effective_batch_size)
         try:
             self._outputs()  # a stop or a kill may have come between a step and what was due after it
             while state.step < s.steps and not self.stopped():
@@ -84,12 +84,15 @@ class Loop:
             self.relief.leave_graphs(self.model, why)
         return loss
 
-    def _rates(self) -> dict[str, LearningRate]:
+    def _rates(self) -> dict[str, LrSchedule]:
         """For each text encoder, the first one's and the others'; a list of rates is a schedule of its own."""
         s = self.settings
         texts = [s.learning_rate, s.learning_rate if s.learning_rate_2 == "auto" else s.learning_rate_2]
-        shapes = ["constant" if is_list(text) else s.lr_schedule for text in texts]
-        made = [LearningRate(parse(t), s.steps, shape, s.warmup_steps) for t, shape in zip(texts, shapes, strict=True)]
+        shapes = ["constant" if is_piecewise(text) else s.lr_schedule for text in texts]
+        made = [
+            LrSchedule(parse_learning_rate(t), s.steps, shape, s.warmup_steps)
+            for t, shape in zip(texts, shapes, strict=True)
+        ]
         return {encoder: made[min(i, 1)] for i, encoder in enumerate(self.state.vectors)}
 
     def _outputs(self) -> bool:
@@ -134,7 +137,7 @@ class Loop:
             **({"learning_rate_2": others[0]} if others else {}),
             norm=state.norm,
             similarity=state.similarity,
-            images_per_s=self.settings.global_batch / pace,
+            images_per_s=self.settings.effective_batch_size / pace,
             seconds_left=pace * (self.settings.steps - state.step) + self.previews.seconds_left(state.step),
             memory_mb=peak_mb(self.model.device),
         )

@@ -50,4 +50,7 @@ def describe(
 
 def _what_counts(settings: TrainSettings) -> dict[str, object]:
     """Of what trades memory for time, that which can be told from the result."""
-    return {"batch_size": settings.global_batch, "memory": "low" if settings.memory == "low" else DEFAULTS["memory"]}
+    return {
+        "batch_size": settings.effective_batch_size,
+        "memory": "low" if settings.memory == "low" else DEFAULTS["memory"],
+    }

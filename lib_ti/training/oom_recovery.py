@@ -92,8 +92,8 @@ class OomRecovery:
         if model and model.graphed:  # which hold on to a step's memory between steps
             self.leave_graphs(model, "the memory ran out")
         elif in_batches and s.batch_size > 1:
-            fewer = next(n for n in range(s.batch_size // 2, 0, -1) if s.global_batch % n == 0)
-            smaller = replace(s, batch_size=fewer, gradient_accumulation=s.global_batch // fewer)
+            fewer = next(n for n in range(s.batch_size // 2, 0, -1) if s.effective_batch_size % n == 0)
+            smaller = replace(s, batch_size=fewer, gradient_accumulation=s.effective_batch_size // fewer)
             self._tell(
                 f"{fewer} instead of {s.batch_size} pictures are taken at a time, which changes nothing but the time"
             )

@@ -10,9 +10,10 @@ from threading import Event as Flag
 
 import torch
 
-from lib_ti.data import latent_cache
+from lib_ti.data import dataset
 from lib_ti.data.captions import Captioner
-from lib_ti.data.latent_cache import Encoded, Example, LatentCache
+from lib_ti.data.dataset import Example
+from lib_ti.data.latent_cache import LatentCache, LatentDistribution
 from lib_ti.embedding import write
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import TrainingFailed
@@ -104,7 +105,7 @@ class Trainer:
         """Each picture once, and mirrored if that is asked for."""
         roomy = model.device.type == "cpu" and not model.offload_text_encoders
         with model.vae_on_device(), keeping() if roomy else nullcontext():
-            for i, view in enumerate(latent_cache.views(self.examples, model.factor)):
+            for i, view in enumerate(dataset.load_images(self.examples, model.factor)):
                 if self.stopped():
                     raise Stopped
                 for mirrored in (False, True) if self.settings.flip else (False,):
@@ -115,7 +116,7 @@ class Trainer:
                         raise TrainingFailed(
                             f"the VAE gives no numbers for {name}; try --precision fp32 or another --vae"
                         )
-                    cache.put(i, mirrored, Encoded(mean[0].cpu(), deviation[0].cpu(), seen.weight))
+                    cache.put(i, mirrored, LatentDistribution(mean[0].cpu(), deviation[0].cpu(), seen.loss_weight))
                 self.recorder.event("encoding", done=i + 1, images=len(self.examples))
 
     def _state(self, model: StableDiffusion) -> TrainState:
@@ -133,7 +134,7 @@ class Trainer:
         """Before the first step, at whether the checkpoint predicts what it is trained for."""
         if loop.state.step or self.stopped():
             return
-        pictures = next(loop.source.steps(0, self.settings.global_batch))
+        pictures = next(loop.source.steps(0, self.settings.effective_batch_size))
         if doubt := check_prediction_type(model, loop.source, pictures, loop.state.vectors):
             self.recorder.event("warning", message=doubt)
 

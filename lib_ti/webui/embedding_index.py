@@ -20,15 +20,15 @@ from lib_ti.embedding.summary import Summary, name_in, summarize
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.safetensors_header import vector_widths
 from lib_ti.model.checkpoint.families import SDXL, encoder_title
-from lib_ti.settings.names import FILE_SUFFIXES
+from lib_ti.settings.names import EMBEDDING_SUFFIXES
 from lib_ti.webui.hosts.host import CheckpointChoice, Host
-from lib_ti.webui.images.thumbnails import Thumbnails
+from lib_ti.webui.images.thumbnails import ThumbnailCache
 
 THUMB = 160  # pixels, the longer side
 _PICTURES = tuple(f"{middle}.{kind}" for middle in (".preview", "") for kind in ("png", "jpg", "jpeg", "webp"))
 """What follows an embedding's name in its picture's, the best first."""
 _PAIR = tuple(encoder.name for encoder in SDXL.encoders)
-_WANTED = (*FILE_SUFFIXES, *_PICTURES[len(_PICTURES) // 2 :])
+_WANTED = (*EMBEDDING_SUFFIXES, *_PICTURES[len(_PICTURES) // 2 :])
 
 
 class Stamp(NamedTuple):
@@ -103,7 +103,7 @@ class EmbeddingIndex:
         self._host = host
         self._outline = _once(_outline_or_reason, 10_000)
         self._widths = _once(vector_widths, 50)
-        self._thumbs = Thumbnails(500)
+        self._thumbs = ThumbnailCache(500)
 
     def checkpoint(self) -> CheckpointChoice | None:
         """The selected checkpoint."""
@@ -122,7 +122,9 @@ class EmbeddingIndex:
         by_name: dict[str, Entry] = {}
         for folder in folders(self._host.embeddings):
             for file, found in folder.items():
-                entry = self._entry(found, folder, widths) if file.endswith((*FILE_SUFFIXES, *png.SUFFIXES)) else None
+                entry = (
+                    self._entry(found, folder, widths) if file.endswith((*EMBEDDING_SUFFIXES, *png.SUFFIXES)) else None
+                )
                 if entry is None:
                     continue
                 other = by_name.get(entry.name)
@@ -140,7 +142,7 @@ class EmbeddingIndex:
         for entry in self.entries():
             if entry.name == name and entry.picture:
                 try:
-                    return self._thumbs.of(Path(entry.picture.path), THUMB)
+                    return self._thumbs.get(Path(entry.picture.path), THUMB)
                 except Exception:  # a damaged picture is no picture, whatever the decoder says
                     return None
         return None
@@ -223,6 +225,6 @@ def _outline_or_reason(path: Path) -> tuple[Summary | None, str]:
     try:
         return summarize(path), ""
     except UnusableFile as error:
-        return None, str(error).removeprefix(f"{error.path}: ")
+        return None, error.reason
     except Exception as error:  # one odd file must not take the list away
         return None, type(error).__name__

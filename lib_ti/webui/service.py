@@ -21,9 +21,9 @@ from lib_ti.webui.forms.live_check import LiveCheck
 from lib_ti.webui.forms.speed import Speed
 from lib_ti.webui.hosts import gpu_handover
 from lib_ti.webui.hosts.host import Host
-from lib_ti.webui.images.actions import EXAMPLE, Pictures
+from lib_ti.webui.images.actions import EXAMPLE_FOLDER, ImageActions
 from lib_ti.webui.images.drafts import Drafts
-from lib_ti.webui.images.thumbnails import Thumbnails
+from lib_ti.webui.images.thumbnails import ThumbnailCache
 from lib_ti.webui.ui import form
 
 _current: TrainingService | None = None
@@ -50,7 +50,7 @@ class TrainingService:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.library = EmbeddingIndex(host)
-        self._thumbnails = Thumbnails()
+        self._thumbnails = ThumbnailCache()
         self._lending = gpu_handover.GpuHandover(host)
         self._queue = RunQueue(self._lending.around, self._ended)
         self._runs = RunsView(lambda: host.runs, self._queue, self._thumbnails)
@@ -59,9 +59,9 @@ class TrainingService:
         self._checking = LiveCheck(host, self._drafts, self._speed, self.library.named, self._training_names)
         self._results = Results(host, self._thumbnails, self._lending.tell)
         self._starting = Launch(host, self.library, self._drafts, self._checking, self._runs, self._queue)
-        self._pictures = Pictures(host, self._drafts, self._checking, self._runs, self._thumbnails)
+        self._pictures = ImageActions(host, self._drafts, self._checking, self._runs, self._thumbnails)
         gpu_handover.clean_trials(host.runs)
-        self._drafts.clean()
+        self._drafts.delete_stale()
 
     def blocked(self) -> list[str]:
         """Folders that gradio must not serve files from."""
@@ -88,7 +88,7 @@ class TrainingService:
             "presets": self._checking.presets(),
             "checkpoint": self._checking.checkpoint(),
             "hides_paths": self.host.hides_paths,
-            "example": EXAMPLE.is_dir(),
+            "example": EXAMPLE_FOLDER.is_dir(),
             "host": self.host.title,
             "version": __version__,
         }

@@ -9,7 +9,7 @@ import torch
 from lib_ti.model.speed.prepacked_conv import can_arrange, gain
 from lib_ti.model.speed.timing import speedup
 from lib_ti.settings.train_settings import MEMORY_MODES
-from lib_ti.settings.validation import check_device
+from lib_ti.settings.validation import validate_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH_ROUNDING = 1.15  # times faster, of one convolution, while others may be at work as well
@@ -19,7 +19,7 @@ LARGE = 100_000_000  # parameters; below, a CPU spends its time elsewhere and fp
 
 def choose_device(asked: str) -> torch.device:
     """The device that `asked` (auto, cpu, cuda, cuda:N) names. Raises ValueError with a sentence where it is not there."""
-    check_device(asked)
+    validate_device(asked)
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():

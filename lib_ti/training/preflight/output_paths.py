@@ -9,7 +9,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from lib_ti.data import images
-from lib_ti.data.captions import previews_made
+from lib_ti.data.captions import preview_count
 from lib_ti.embedding.summary import name_in
 from lib_ti.errors import Problem
 from lib_ti.settings.train_settings import TrainSettings
@@ -101,5 +101,5 @@ def space_needed(settings: TrainSettings, sizes: Sequence[tuple[int, int]], reso
     copies = sum(3 * w * h * min(1.0, images.LONGEST_SIDE / max(w, h)) ** 2 for w, h in sizes)
     latents = len(sizes) * (2 if settings.flip else 1) * resolution**2 / 64 * 36
     width, height = settings.preview_width or resolution, settings.preview_height or resolution
-    shown = previews_made(settings) * 3 * width * height
+    shown = preview_count(settings) * 3 * width * height
     return int(copies + max(0.0, latents - (settings.latent_cache_mb << 20)) + shown) + (8 << 20)

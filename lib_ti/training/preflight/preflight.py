@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lib_ti.data import images
-from lib_ti.data.captions import built_in, load_templates
-from lib_ti.data.images import PictureFile
+from lib_ti.data import image_files, images
+from lib_ti.data.captions import default_templates, load_templates
+from lib_ti.data.image_files import ImageFile
 from lib_ti.embedding.compatibility import suits_as_start
 from lib_ti.embedding.read import SECOND_HALF, read_for
 from lib_ti.embedding.value import Embedding
@@ -20,7 +20,7 @@ from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.model.speed.device import choose_acceleration, choose_device, choose_precision
-from lib_ti.settings.train_settings import NAME_SLOT, WORDS_SLOT, TrainSettings
+from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings
 from lib_ti.training.preflight.output_paths import space_needed, too_full, unfit
 from lib_ti.training.preflight.resolve_auto import suited
 
@@ -96,7 +96,7 @@ class _Preflight:
         s = self.settings
         return checkpoint.adjusted(s.prediction, s.zero_terminal_snr, s.clip_skip)
 
-    def _pictures(self) -> tuple[list[PictureFile], list[tuple[int, int]]]:
+    def _pictures(self) -> tuple[list[ImageFile], list[tuple[int, int]]]:
         folder = self.settings.images
         if self._faulty("images"):
             return [], []
@@ -104,11 +104,11 @@ class _Preflight:
             self._report("images", f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
             return [], []
         usable, sizes, reasons = [], [], []
-        for file in images.find(folder):
+        for file in image_files.find_images(folder):
             try:
-                sizes.append(images.check(file.path))
+                sizes.append(images.decoded_size(file.path))
                 if file.mask and self.settings.masks:
-                    images.check(file.mask)
+                    images.decoded_size(file.mask)
             except UnusableFile as error:
                 reasons.append(str(error))
             else:
@@ -122,7 +122,7 @@ class _Preflight:
             self.warnings += [f"picture skipped: {reason}" for reason in reasons]
         return usable, sizes[: len(usable)]
 
-    def _caption_source(self, files: Sequence[PictureFile]) -> str:
+    def _caption_source(self, files: Sequence[ImageFile]) -> str:
         if self.settings.captions != "auto":
             return self.settings.captions
         return "txt" if any(file.caption_file for file in files) else "none"
@@ -133,7 +133,7 @@ class _Preflight:
         if self._faulty("template_file"):
             return ()
         try:
-            templates = load_templates(s.template_file) if s.template_file else built_in(s.kind, any(captions))
+            templates = load_templates(s.template_file) if s.template_file else default_templates(s.kind, any(captions))
         except UnusableFile as error:
             self._report("template_file", error)
             return ()
@@ -152,7 +152,7 @@ class _Preflight:
         starts_elsewhere = s.init_random or s.init_embedding or self._faulty("init_text", "init_embedding")
         if not starts_elsewhere and not tokenizer.token_ids(s.init_text):
             self._report("init_text", f"{s.init_text!r} holds no word")
-        lengths = {t: len(tokenizer.token_ids(t.replace(NAME_SLOT, " ").replace(WORDS_SLOT, " "))) for t in templates}
+        lengths = {t: len(tokenizer.token_ids(t.replace(NAME_SLOT, " ").replace(CAPTION_SLOT, " "))) for t in templates}
         fitting = [t for t in templates if lengths[t] + s.vectors <= tokenizer.max_tokens]
         if not fitting:
             room = tokenizer.max_tokens - min(lengths.values())

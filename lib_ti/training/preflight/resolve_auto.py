@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from lib_ti.errors import Problem
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.families import titles
-from lib_ti.settings.lr_schedule import usual_schedule
-from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, TrainSettings, flag
+from lib_ti.settings.lr_schedule import default_schedule
+from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, TrainSettings
+from lib_ti.text import option_flag
 
 
 @dataclass
@@ -28,7 +29,7 @@ def suited(settings: TrainSettings, checkpoint: Checkpoint) -> Suited:
     rate = str(family.learning_rate) if settings.learning_rate == "auto" else settings.learning_rate
     found.changes["learning_rate"] = rate
     if settings.lr_schedule == "auto":
-        found.changes["lr_schedule"] = usual_schedule(rate)
+        found.changes["lr_schedule"] = default_schedule(rate)
     if len(family.encoders) > 1:
         if settings.learning_rate_2 == "auto":
             found.changes["learning_rate_2"] = rate
@@ -36,8 +37,8 @@ def suited(settings: TrainSettings, checkpoint: Checkpoint) -> Suited:
         reason = f"{family.title} has one text encoder, so there is no CLIP-G to train"
         found.problems.append(Problem("train_encoders", reason))
     for name, option in OPTIONS.items():
-        if not option.is_for(family.name) and getattr(settings, name) != DEFAULTS[name]:
-            found.warnings.append(f"{flag(name)} is not used: it is for {titles(option.families)} alone")
+        if not option.applies_to(family.name) and getattr(settings, name) != DEFAULTS[name]:
+            found.warnings.append(f"{option_flag(name)} is not used: it is for {titles(option.families)} alone")
     if settings.clip_skip and settings.clip_skip > checkpoint.layers:
         reason = f"the text encoder of this checkpoint has {checkpoint.layers} layers"
         found.problems.append(Problem("clip_skip", reason))

@@ -21,7 +21,7 @@ from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import names
 from lib_ti.webui.embedding_index import taken_by
 from lib_ti.webui.hosts.host import Host
-from lib_ti.webui.images.thumbnails import Thumbnails, data_url
+from lib_ti.webui.images.thumbnails import ThumbnailCache, data_url
 
 log = logging.getLogger("lib_ti")
 NAMES = ("name", "modelspec.title", "modelspec.trigger_phrase")
@@ -30,14 +30,14 @@ NAMES = ("name", "modelspec.title", "modelspec.trigger_phrase")
 class Results:
     """Of the runs of one host."""
 
-    def __init__(self, host: Host, thumbnails: Thumbnails, tell: Callable[[Sequence[str]], None]) -> None:
+    def __init__(self, host: Host, thumbnails: ThumbnailCache, tell: Callable[[Sequence[str]], None]) -> None:
         self._host, self._thumbnails, self._tell = host, thumbnails, tell
 
     def preview(self, folder: RunFolder, step: int, prompt: int, seed: int, full: bool) -> str:
         """A preview as a data URL."""
         path = folder.preview(int(step), int(prompt), int(seed))
         try:
-            return data_url(path.read_bytes(), "png") if full else self._thumbnails.of(path)
+            return data_url(path.read_bytes(), "png") if full else self._thumbnails.get(path)
         except OSError as error:
             raise TextualInversionError("This preview is not there any more.") from error
 
@@ -55,14 +55,14 @@ class Results:
         """Put the embedding of a step into the host's folder; gives its name. Raises BadInput where the name is taken."""
         own = folder.settings.name
         name = own if name is None else str(name)
-        if problem := names.problem_with(name):
+        if problem := names.name_problem(name):
             raise BadInput([Problem("name", problem)])
         data = self.file(folder, step).read_bytes()
         target = self._host.embeddings / f"{name}.safetensors"
         if taken_by(name, self._host.embeddings) and not overwrite and not self._is_own(target, folder):
             raise BadInput([Problem("name", "this word exists already; replace it, or choose another name")])
         self._host.embeddings.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(target, data if name == own else renamed(data, name))
+        files.atomic_write_bytes(target, data if name == own else renamed(data, name))
         self._tell([name])
         return name
 
@@ -71,7 +71,7 @@ class Results:
         path = folder.preview(int(step), int(prompt), int(seed))
         if not path.exists():
             raise TextualInversionError("This preview is not there any more.")
-        files.write_bytes(card_of(folder.settings), path.read_bytes())
+        files.atomic_write_bytes(card_of(folder.settings), path.read_bytes())
 
     def download(self, folder: RunFolder, step: int | None) -> dict[str, str]:
         """The file's name and its content in base64."""

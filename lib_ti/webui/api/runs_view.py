@@ -16,7 +16,7 @@ from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.webui.api.event_tail import Followed, Following
 from lib_ti.webui.forms.form_to_settings import translated
-from lib_ti.webui.images.thumbnails import Thumbnails
+from lib_ti.webui.images.thumbnails import ThumbnailCache
 
 CHUNK = 1 << 17  # bytes of events in one reply, so that it stays quick
 LOG_SHOWN = 4000  # characters
@@ -34,7 +34,7 @@ done before the host knows of it."""
 class RunsView:
     """Answers about the runs in a folder."""
 
-    def __init__(self, runs: Callable[[], Path], queue: RunQueue, thumbnails: Thumbnails) -> None:
+    def __init__(self, runs: Callable[[], Path], queue: RunQueue, thumbnails: ThumbnailCache) -> None:
         self._runs, self._queue, self._thumbnails = runs, queue, thumbnails
         self._following = Following()
         self._sizes: dict[tuple[str, int], int] = {}
@@ -185,7 +185,7 @@ class RunsView:
         latest = max(step for step, _, _ in state.previews)
         first = min(place for place in state.previews if place[0] == latest)
         try:
-            return self._thumbnails.of(folder.preview(*first), 128)
+            return self._thumbnails.get(folder.preview(*first), 128)
         except OSError:
             return None
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import Problem
-from lib_ti.settings.option import Raw
-from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, TYPES, TrainSettings, flag
+from lib_ti.settings.option import RawValue
+from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, TYPES, TrainSettings
+from lib_ti.text import option_flag
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.ui import form as fields
 
@@ -45,9 +46,9 @@ def preset_of(form: Mapping[str, Any], presets: Mapping[str, Mapping[str, str]])
 
 def raw_settings(
     form: Mapping[str, Any], host: Host, images: Path, named: EmbeddingLookup
-) -> tuple[dict[str, Raw], list[Problem]]:
+) -> tuple[dict[str, RawValue], list[Problem]]:
     """What `settings.parse` takes, with what the server decides; and what a browser may not ask for."""
-    raw: dict[str, Raw] = {}
+    raw: dict[str, RawValue] = {}
     problems = []
     allowed = {*fields.offered(host.hides_paths), *fields.ABSORBED}
     for name, value in form.items():
@@ -86,11 +87,11 @@ def in_form_words(problem: Problem) -> Problem:
 
 def translated(text: str) -> str:
     """A sentence with the form's labels for flags."""
-    names = {flag(name): name for name in OPTIONS}
+    names = {option_flag(name): name for name in OPTIONS}
     return _FLAG.sub(lambda m: f"“{fields.label(names[m[0]])}”" if m[0] in names else m[0], text)
 
 
-def _given(name: str, value: Any) -> Raw | None:
+def _given(name: str, value: Any) -> RawValue | None:
     """A field's value as an option takes it; None where the field is empty and the option has a default."""
     if isinstance(value, bool):
         return value

@@ -15,8 +15,8 @@ from lib_ti.runs.events import EventLog
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.runs.worker import Worker
-from lib_ti.settings.option import Raw
-from lib_ti.settings.train_settings import CHANGEABLE, MEMORY_MODES, TrainSettings
+from lib_ti.settings.option import RawValue
+from lib_ti.settings.train_settings import CHANGEABLE_ON_RESUME, MEMORY_MODES, TrainSettings
 from lib_ti.webui.api import results
 from lib_ti.webui.api.runs_view import RunsView, id_of
 from lib_ti.webui.embedding_index import EmbeddingIndex, taken_by
@@ -58,7 +58,7 @@ class Launch:
             # also below the folder, where the training's own check does not look
             reason = "this word exists already; choose another name, or replace it with --overwrite"
             problems.append(form_to_settings.in_form_words(Problem("name", reason)))
-        if not self._drafts.pictures_of(draft):
+        if not self._drafts.images(draft):
             problems.append(Problem("images", "add pictures first; four are enough to start"))
         if "model" not in raw:
             problems.append(Problem("model", "no checkpoint is selected; choose one at the top of the WebUI"))
@@ -96,7 +96,7 @@ class Launch:
         """Give the run its own copies of the pictures; without them there is no run."""
         settings = folder.settings
         try:
-            self._drafts.hand_over(draft, folder.images, settings.captions)
+            self._drafts.copy_to_run(draft, folder.images, settings.captions)
             # not the draft, which may be another by the time that the run goes on
             folder.store_settings(dataclasses.replace(settings, images=folder.images))
         except OSError as error:
@@ -112,13 +112,15 @@ class Launch:
             if folder.running:
                 raise RunBusy("Another program is training this run.")
             settings = folder.settings
-            changes: dict[str, Raw] = {name: str(form[name]) for name in (CHANGEABLE - {"device"}) & form.keys()}
+            changes: dict[str, RawValue] = {
+                name: str(form[name]) for name in (CHANGEABLE_ON_RESUME - {"device"}) & form.keys()
+            }
             if steps is not None:
                 changes["steps"] = str(steps)
             if form.get("less_memory"):
                 changes |= {
                     "memory": _leaner(settings), "batch_size": "1",
-                    "gradient_accumulation": str(settings.global_batch),
+                    "gradient_accumulation": str(settings.effective_batch_size),
                 }  # fmt: skip
             child = Worker({"run": str(folder.path), "changes": changes})
             try:

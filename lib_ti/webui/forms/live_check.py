@@ -9,7 +9,7 @@ from typing import Any
 
 from lib_ti.errors import Problem
 from lib_ti.settings import names
-from lib_ti.settings.train_settings import NAME_SLOT, WORDS_SLOT, TrainSettings, parse
+from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings, parse
 from lib_ti.webui.embedding_index import free_name, taken_by
 from lib_ti.webui.forms import form_to_settings, memory
 from lib_ti.webui.forms.selected_checkpoint import Selected
@@ -56,7 +56,7 @@ class LiveCheck:
         problems = [
             form_to_settings.in_form_words(p) for p in (*refused, *found) if p.option not in ("images", "model")
         ]
-        pictures = len(self._drafts.pictures_of(draft))
+        pictures = len(self._drafts.images(draft))
         return {
             "checkpoint": checkpoint,
             "name": self._name(str(raw["name"])),
@@ -83,7 +83,7 @@ class LiveCheck:
         tokens = self._tokens(name)
         if not name.strip():
             return state("empty", "")
-        if problem := names.problem_with(name):
+        if problem := names.name_problem(name):
             return state("bad", problem)
         if self.name_problems(name):
             return state("running", "Being trained right now", free_name(f"{name}-2", self._host.embeddings))
@@ -113,7 +113,7 @@ class LiveCheck:
 
     def _estimate(self, settings: TrainSettings, pictures: int, sharing: bool = False) -> dict[str, Any]:
         checkpoint = self.checkpoint()
-        passes = settings.steps * settings.global_batch / pictures if pictures else 0.0
+        passes = settings.steps * settings.effective_batch_size / pictures if pictures else 0.0
         shown: dict[str, Any] = {
             "text": UNMEASURED, "seconds": None, "preview_s": None, "memory_mb": None, "total_mb": None, "memory_mode": None,
             "measured": False, "memory_kind": "VRAM" if self._host.device().startswith("cuda") else "RAM", "passes": passes,
@@ -146,12 +146,14 @@ class LiveCheck:
 
     def _sequence(self, settings: TrainSettings) -> list[dict[str, Any]]:
         """The tokens of the first prompt that the word is trained in, its own ones marked."""
-        from lib_ti.data.captions import built_in
+        from lib_ti.data.captions import default_templates
 
         tokenizer = self._tokenizer()
         if tokenizer is None or not self._tokens(settings.name):
             return []
-        before, _, behind = built_in(settings.kind, captions=False)[0].replace(WORDS_SLOT, "").partition(NAME_SLOT)
+        before, _, behind = (
+            default_templates(settings.kind, captions=False)[0].replace(CAPTION_SLOT, "").partition(NAME_SLOT)
+        )
         shown = [{"text": tokenizer.decode(t), "ours": False} for t in tokenizer.token_ids(before)]
         shown += [
             {"text": f"{settings.name} {i + 1}/{settings.vectors}", "ours": True} for i in range(settings.vectors)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib_ti.errors import Problem, UnusableFile
 from lib_ti.model.checkpoint.families import SD1
-from lib_ti.settings.lr_schedule import usual_schedule
+from lib_ti.settings.lr_schedule import default_schedule
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.webui.embedding_index import Stamp
 from lib_ti.webui.hosts.host import Host
@@ -62,7 +62,7 @@ class Selected:
         return {
             "learning_rate": f"{family.learning_rate:g}",
             "learning_rate_2": rate,
-            "lr_schedule": usual_schedule(rate),
+            "lr_schedule": default_schedule(rate),
             "resolution": f"{about.resolution}",
             "clip_skip": f"{layer}" + (", and 1 is the same" if layer > 1 else ""),
             "prediction": about.noise.prediction if about.told else FOUND_OUT,
@@ -108,7 +108,7 @@ def _described(path: Path) -> tuple[Description | None, str]:
 
         return describe(path), ""
     except UnusableFile as error:
-        return None, str(error).removeprefix(f"{error.path}: ")
+        return None, error.reason
     except Exception as error:  # an unheard-of file must not take the form away; starting will say more
         log.exception("%s could not be looked at", path)
         return None, f"it cannot be looked at ({type(error).__name__})"

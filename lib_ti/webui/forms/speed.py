@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti import files
-from lib_ti.data.captions import previews_made
+from lib_ti.data.captions import preview_count
 from lib_ti.model.memory.estimate import Work
 from lib_ti.runs.events import Event, read
 from lib_ti.runs.folder import RunFolder
@@ -78,7 +78,7 @@ class Speed:
             self._known = [*self._read(), measured][-KEPT:]
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                files.write_bytes(self._path, json.dumps([asdict(m) for m in self._known]).encode())
+                files.atomic_write_bytes(self._path, json.dumps([asdict(m) for m in self._known]).encode())
             except OSError:
                 log.exception("measurements could not be kept")
 
@@ -92,9 +92,9 @@ class Speed:
             return None
         nearest = min(reversed(alike), key=lambda m: _distance(m, settings, resolution, mode))
         scale = (resolution / nearest.resolution) ** 2
-        previews = previews_made(settings) * settings.preview_steps * nearest.sampling_s
+        previews = preview_count(settings) * settings.preview_steps * nearest.sampling_s
         previews *= Work.of(settings, resolution).pixels_previewed / nearest.resolution**2
-        steps = settings.steps * settings.global_batch * nearest.picture_s * scale
+        steps = settings.steps * settings.effective_batch_size * nearest.picture_s * scale
         same = (nearest.resolution, nearest.batch_size, nearest.memory) == (resolution, settings.batch_size, mode)
         return Estimate(nearest.start_s + steps + previews, previews, nearest.memory_mb if same else None)
 

@@ -86,8 +86,8 @@ class Trial:
         """Put the newest snapshot in place, if there is a newer one. Never asks for a stop."""
         if self._free and (newest := _newest_snapshot(self._folder)) > self._shown:
             try:
-                files.write_bytes(self._folder.path / self.MARK, json.dumps(str(self._target)).encode())
-                files.write_bytes(self._target, self._folder.snapshot(newest).read_bytes())
+                files.atomic_write_bytes(self._folder.path / self.MARK, json.dumps(str(self._target)).encode())
+                files.atomic_write_bytes(self._target, self._folder.snapshot(newest).read_bytes())
             except OSError:
                 log.exception("the snapshot of step %d cannot be tried", newest)
                 self._free = False

@@ -1,4 +1,4 @@
-"""What the page does with the pictures of its draft."""
+"""The page's actions on the images of its draft."""
 
 from __future__ import annotations
 
@@ -10,85 +10,87 @@ from lib_ti.errors import TextualInversionError, UnusableFile
 from lib_ti.webui.api.runs_view import RunsView
 from lib_ti.webui.forms.live_check import LiveCheck
 from lib_ti.webui.hosts.host import Host
-from lib_ti.webui.images import crops
+from lib_ti.webui.images.crops import preview_crops
 from lib_ti.webui.images.drafts import Drafts
-from lib_ti.webui.images.thumbnails import Thumbnails
+from lib_ti.webui.images.thumbnails import ThumbnailCache
 
-MOST_SHOWN = 8
-EXAMPLE = Path(__file__).resolve().parents[2] / "practice" / "concepts" / "coin"
+MAX_RUN_IMAGES = 8
+"""Thumbnails that the page shows of a run's images."""
+
+EXAMPLE_FOLDER = Path(__file__).resolve().parents[2] / "practice" / "concepts" / "coin"
 
 
-class Pictures:
-    """The page's actions on drafts."""
+class ImageActions:
+    """What the page can do with images. Arguments come from the browser; results are JSON values."""
 
-    def __init__(self, host: Host, drafts: Drafts, checking: LiveCheck, runs: RunsView, thumbnails: Thumbnails) -> None:
-        self._host, self._drafts, self._checking, self._runs = host, drafts, checking, runs
+    def __init__(
+        self, host: Host, drafts: Drafts, live_check: LiveCheck, runs: RunsView, thumbnails: ThumbnailCache
+    ) -> None:
+        self._host, self._drafts, self._live_check, self._runs = host, drafts, live_check, runs
         self._thumbnails = thumbnails
 
     def actions(self) -> dict[str, Callable[..., Any]]:
-        own = (
-            self.pictures, self.add, self.remove, self.clear, self.caption, self.folder, self.example, self.reuse,
-            self.crops, self.run_pictures,
-        )  # fmt: skip
-        return {action.__name__: action for action in own}
+        """The actions, by the names that the page calls them."""
+        return {
+            "pictures": self.list_images, "add": self.add_upload, "remove": self.remove, "clear": self.clear,
+            "caption": self.set_caption, "folder": self.add_folder, "example": self.add_example,
+            "reuse": self.reuse_run_images, "crops": self.preview_crops, "run_pictures": self.list_run_images,
+        }  # fmt: skip
 
-    def pictures(self, draft: str) -> dict[str, Any]:
-        return {"pictures": self._drafts.pictures(draft, self._checking.resolution())}
+    def list_images(self, draft: str) -> dict[str, Any]:
+        return {"pictures": self._drafts.describe_images(draft, self._live_check.resolution())}
 
-    def add(self, draft: str, path: str, name: str) -> dict[str, Any]:
+    def add_upload(self, draft: str, path: str, name: str) -> dict[str, Any]:
         try:
-            added = self._drafts.add_upload(draft, path, name, self._checking.resolution())
+            added = self._drafts.add_upload(draft, path, name, self._live_check.resolution())
         except UnusableFile as error:
-            return {"pictures": [], "refused": [{"name": error.path.name, "reason": _reason(error)}]}
+            return {"pictures": [], "refused": [{"name": error.path.name, "reason": error.reason}]}
         return {"pictures": added, "refused": []}
 
     def remove(self, draft: str, id: str) -> dict[str, Any]:
         self._drafts.remove(draft, id)
-        return self.pictures(draft)
+        return self.list_images(draft)
 
     def clear(self, draft: str) -> dict[str, Any]:
         self._drafts.clear(draft)
         return {"pictures": []}
 
-    def caption(self, draft: str, id: str, text: str) -> dict[str, Any]:
-        self._drafts.caption(draft, id, str(text))
+    def set_caption(self, draft: str, id: str, text: str) -> dict[str, Any]:
+        self._drafts.set_caption(draft, id, str(text))
         return {}
 
-    def folder(self, draft: str, path: str) -> dict[str, Any]:
+    def add_folder(self, draft: str, path: str) -> dict[str, Any]:
+        """Copy the images of a folder on the server, unless its host hides paths from the browser."""
         if self._host.hides_paths:
             raise TextualInversionError("This WebUI does not let the browser name its folders.")
-        return self._copy_in(draft, Path(path.strip().strip('"')).expanduser())
+        return self._copy_folder(draft, Path(path.strip().strip('"')).expanduser())
 
-    def example(self, draft: str) -> dict[str, Any]:
-        return self._copy_in(draft, EXAMPLE)
+    def add_example(self, draft: str) -> dict[str, Any]:
+        return self._copy_folder(draft, EXAMPLE_FOLDER)
 
-    def reuse(self, draft: str, run: str) -> dict[str, Any]:
-        """The pictures of a run, instead of those in the draft."""
+    def reuse_run_images(self, draft: str, run: str) -> dict[str, Any]:
+        """Replace the draft's images by those of a run."""
         images = self._runs.folder(run).images
         if not images.is_dir():
             raise TextualInversionError("This run has not kept its pictures.")
         self._drafts.clear(draft)
-        return self._copy_in(draft, images)
+        return self._copy_folder(draft, images)
 
-    def run_pictures(self, run: str) -> dict[str, Any]:
-        """Small views of the first pictures that a run learns from."""
-        images = sorted(self._runs.folder(run).images.glob("[0-9]*.png"))
-        shown = [path for path in images if not path.name.endswith(".mask.png")][:MOST_SHOWN]
-        return {"pictures": [self._thumbnails.of(path, 128) for path in shown]}
+    def list_run_images(self, run: str) -> dict[str, Any]:
+        """Thumbnails of the first images of a run."""
+        paths = sorted(self._runs.folder(run).images.glob("[0-9]*.png"))
+        paths = [path for path in paths if not path.name.endswith(".mask.png")][:MAX_RUN_IMAGES]
+        return {"pictures": [self._thumbnails.get(path, 128) for path in paths]}
 
-    def crops(self, draft: str, form: Mapping[str, Any]) -> dict[str, Any]:
-        """The pictures as the trainer will see them."""
-        resolution = str(form.get("resolution") or "").strip()
-        side = (
-            int(resolution) if resolution.isdecimal() and 8 <= int(resolution) <= 4096 else self._checking.resolution()
-        )
-        folder, shown = self._drafts.folder(draft), self._drafts.pictures_of(draft)
-        return {"crops": crops.views(folder, shown, side, bool(form.get("buckets")), bool(form.get("masks", True)))}
+    def preview_crops(self, draft: str, form: Mapping[str, Any]) -> dict[str, Any]:
+        """The draft's images as the form's settings crop them."""
+        text = str(form.get("resolution") or "").strip()
+        is_valid = text.isdecimal() and 8 <= int(text) <= 4096
+        resolution = int(text) if is_valid else self._live_check.resolution()
+        folder, records = self._drafts.folder(draft), self._drafts.images(draft)
+        use_buckets, use_masks = bool(form.get("buckets")), bool(form.get("masks", True))
+        return {"crops": preview_crops(folder, records, resolution, use_buckets, use_masks)}
 
-    def _copy_in(self, draft: str, folder: Path) -> dict[str, Any]:
-        added, refused = self._drafts.add_folder(draft, folder, self._checking.resolution())
+    def _copy_folder(self, draft: str, folder: Path) -> dict[str, Any]:
+        added, refused = self._drafts.add_folder(draft, folder, self._live_check.resolution())
         return {"pictures": added, "refused": [{"name": name, "reason": reason} for name, reason in refused]}
-
-
-def _reason(error: UnusableFile) -> str:
-    return str(error).removeprefix(f"{error.path}: ")

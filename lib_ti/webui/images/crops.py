@@ -1,4 +1,4 @@
-"""Pictures as the trainer will see them: cut to size, and with what a mask leaves out."""
+"""Show images as they will be trained on: resized and cropped, with their masks."""
 
 from __future__ import annotations
 
@@ -7,34 +7,44 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import UnusableFile
-from lib_ti.webui.images.thumbnails import encoded
+from lib_ti.webui.images.thumbnails import encode_thumbnail
 
-SHOWN = 256  # pixels
-MOST = 60  # pictures; more make no clearer view
+PREVIEW_SIDE = 256  # pixels
+MAX_PREVIEWS = 60
 
 
-def views(
-    folder: Path, shown: Mapping[str, Mapping[str, Any]], side: int, buckets: bool, masks: bool
+def preview_crops(
+    folder: Path, records: Mapping[str, Mapping[str, Any]], resolution: int, use_buckets: bool, use_masks: bool
 ) -> list[dict[str, Any]]:
-    """For each picture its size in training, the cut, and its mask where it has one that counts."""
-    from lib_ti.data import images
-    from lib_ti.training.import_images import bucket_step
+    """For each image of a draft its training size, the crop, and the mask where it has an effect.
 
-    made = []
-    for number, about in list(shown.items())[:MOST]:
-        path = folder / f"{number}.png"
+    Args:
+        folder: of the draft.
+        records: of its images by id, as in `Draft.images`.
+        resolution: that is trained at.
+        use_buckets: whether images keep their shape.
+        use_masks: whether masks and alpha channels weight the loss.
+    """
+    from lib_ti.data import buckets, images
+
+    previews = []
+    for image_id, record in list(records.items())[:MAX_PREVIEWS]:
+        size = (resolution, resolution)
         try:
-            picture = images.decode(path)
-            size = images.bucket_of(picture.size, side, bucket_step(side)) if buckets else (side, side)
-            mask_file = folder / f"{number}.mask.png"
-            mask = images.weight_of(picture, mask_file if mask_file.exists() else None) if masks else None
+            image = images.decode(folder / f"{image_id}.png")
+            if use_buckets:
+                size = buckets.select_bucket(image.size, resolution, buckets.bucket_step(resolution))
+            mask_path = folder / f"{image_id}.mask.png"
+            mask = images.read_mask(image, mask_path if mask_path.exists() else None) if use_masks else None
         except UnusableFile:
             continue
-        small = max(size) / min(SHOWN, max(size))
-        at = (max(1, round(size[0] / small)), max(1, round(size[1] / small)))
-        made.append({
-            "id": number, "name": about["name"], "width": size[0], "height": size[1],
-            "image": encoded(images.flatten(images.fit(picture, *at)), SHOWN),
-            "mask": encoded(images.fit(mask, *at), SHOWN) if mask is not None else None,
+        scale = max(size) / min(PREVIEW_SIDE, max(size))
+        preview_size = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
+        crop = images.flatten(images.resize_and_crop(image, *preview_size))
+        mask_crop = None if mask is None else images.resize_and_crop(mask, *preview_size)
+        previews.append({
+            "id": image_id, "name": record["name"], "width": size[0], "height": size[1],
+            "image": encode_thumbnail(crop, PREVIEW_SIDE),
+            "mask": None if mask_crop is None else encode_thumbnail(mask_crop, PREVIEW_SIDE),
         })  # fmt: skip
-    return made
+    return previews

@@ -1,243 +1,234 @@
-"""Pictures that wait in a page for their training.
+"""The images, captions and masks that a page has collected for its next training.
 
-Each page has a draft, a folder by a random name below the runs. What arrives is decoded, made upright, freed of metadata
-and encoded anew, and the upload deleted: what cannot be decoded as a picture leaves no trace and is never sent back.
+Each page has a draft, a folder with a random name below the runs. Uploads are decoded, prepared and encoded anew, then
+deleted: a file that cannot be decoded as an image leaves no trace and is never sent back.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import threading
 import time
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lib_ti import files
 from lib_ti.errors import TextualInversionError, UnusableFile
-from lib_ti.webui.images.thumbnails import Thumbnails
-from lib_ti.webui.images.uploads import bare, uploaded
+from lib_ti.webui.images.draft import Draft
+from lib_ti.webui.images.thumbnails import ThumbnailCache
+from lib_ti.webui.images.uploads import display_name, resolve_upload
 
-MOST_PICTURES = 1000
-LARGEST_FILE = 100 << 20  # bytes
-LONGEST_CAPTION = 2000  # characters; a prompt holds a tenth of that
-KEPT_FOR_S = 14 * 24 * 3600.0
+MAX_IMAGES = 1000
+MAX_FILE_BYTES = 100 << 20
+MAX_CAPTION_CHARACTERS = 2000  # a prompt holds a tenth of that
+MAX_AGE_S = 14 * 24 * 3600.0
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif", ".heic", ".jp2")
-"""What is looked at in a folder of the server: other files' names are none of the page's business."""
-_ID = re.compile(r"[0-9a-f]{32}")
-_PICTURE = re.compile(r"\d{4,}")
-
-
-@dataclass
-class Draft:
-    """What is in a draft: pictures in their order, and captions that came before their picture."""
-
-    pictures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    waiting: dict[str, str] = field(default_factory=dict)  # captions by the stem of the picture's name
-    next: int = 0
-
-    def by_stem(self, name: str) -> str | None:
-        """The picture whose name is that of a caption's or mask's file, but for the ending."""
-        stem = Path(name).name.rsplit(".", 1)[0].removesuffix(".mask")
-        return next((i for i, p in self.pictures.items() if Path(p["name"]).stem == stem), None)
+"""Of the files that are considered in a folder of the server; the page must not learn the names of others."""
+_DRAFT_ID = re.compile(r"[0-9a-f]{32}")
+_IMAGE_ID = re.compile(r"\d{4,}")
 
 
 class Drafts:
-    """All drafts below the folder of the runs."""
+    """All drafts below the folder of the runs. Methods raise TextualInversionError for an invalid draft or image id."""
 
-    def __init__(self, runs: Path, thumbnails: Thumbnails) -> None:
+    def __init__(self, runs: Path, thumbnails: ThumbnailCache) -> None:
         self._root = runs / ".drafts"
         self._thumbnails = thumbnails
         self._lock = threading.RLock()
 
-    def clean(self) -> None:
-        """Delete drafts that nobody has touched for two weeks."""
+    def delete_stale(self) -> None:
+        """Delete drafts that were not changed for two weeks."""
         for folder in self._root.iterdir() if self._root.is_dir() else ():
-            if time.time() - folder.stat().st_mtime > KEPT_FOR_S:
+            if time.time() - folder.stat().st_mtime > MAX_AGE_S:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def folder(self, draft: str) -> Path:
-        """Where a draft lies. Raises TextualInversionError for what is no draft's name."""
-        if not isinstance(draft, str) or not _ID.fullmatch(draft):
+        """The folder of a draft. Raises TextualInversionError for an invalid id, which comes from the browser."""
+        if not isinstance(draft, str) or not _DRAFT_ID.fullmatch(draft):
             raise TextualInversionError("The page has lost its pictures' place: reload it.")
         return self._root / draft
 
-    def pictures(self, draft: str, side: int = 512) -> list[dict[str, Any]]:
-        """What the page shows of each picture. `side`: below this many pixels a picture is small."""
+    def describe_images(self, draft: str, resolution: int = 512) -> list[dict[str, Any]]:
+        """What the page shows of each image. `resolution`: sides below it are warned of."""
         with self._lock:
             content, folder = self._read(draft), self.folder(draft)
-        return [self._shown(folder, i, content, side) for i in content.pictures]
+        return [self._describe(folder, image_id, content, resolution) for image_id in content.images]
 
-    def pictures_of(self, draft: str) -> dict[str, dict[str, Any]]:
-        """What is known of each picture, by its number."""
+    def images(self, draft: str) -> dict[str, dict[str, Any]]:
+        """The record of each image by its id: name, size and what `image_quality.measure` found."""
         with self._lock:
-            return self._read(draft).pictures
+            return self._read(draft).images
 
-    def add_upload(self, draft: str, path: str, name: str, side: int = 512) -> list[dict[str, Any]]:
-        """Take in a file that the browser has just uploaded, and delete the upload. Raises UnusableFile."""
-        upload = uploaded(path)
+    def add_upload(self, draft: str, path: str, name: str, resolution: int = 512) -> list[dict[str, Any]]:
+        """Add a file that the browser has just uploaded, and delete the upload; describe the images that it changed.
+
+        Raises:
+            UnusableFile: with the name that the user knows; of the upload's own path nothing is said.
+        """
+        upload = resolve_upload(path)
         try:
-            if upload.stat().st_size > LARGEST_FILE:
-                raise UnusableFile(Path(name), f"larger than {LARGEST_FILE >> 20} MB; save it smaller")
-            return self._add(draft, upload, bare(name), side)
+            if upload.stat().st_size > MAX_FILE_BYTES:
+                raise UnusableFile(Path(name), f"larger than {MAX_FILE_BYTES >> 20} MB; save it smaller")
+            return self._add_file(draft, upload, display_name(name), resolution)
         finally:
             upload.unlink(missing_ok=True)
             with suppress(OSError):
-                upload.parent.rmdir()  # gradio's own folder for this one file
+                upload.parent.rmdir()  # gradio's folder for this one file
 
     def add_folder(
-        self, draft: str, folder: Path, side: int = 512
+        self, draft: str, folder: Path, resolution: int = 512
     ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-        """Take in copies of a folder's pictures with their captions and masks. What was added, and why others were not."""
-        from lib_ti.data import images as pictures
+        """Add copies of a folder's images with their captions and masks.
+
+        Returns:
+            What the page shows of each added image, and (file name, reason) of each file that could not be used.
+        """
+        from lib_ti.data.image_files import find_images
 
         if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises for names that are too long
             raise TextualInversionError(f"There is no folder {folder} on the computer that the WebUI runs on.")
         added: list[str] = []
         refused: list[tuple[str, str]] = []
-        found = [f for f in pictures.find(folder) if f.path.suffix.lower() in SUFFIXES]
-        if not found:
+        image_files = [file for file in find_images(folder) if file.path.suffix.lower() in SUFFIXES]
+        if not image_files:
             raise TextualInversionError(f"There are no pictures in {folder}.")
-        for file in found[:MOST_PICTURES]:
+        for file in image_files[:MAX_IMAGES]:
             try:
-                (picture,) = self._add(draft, file.path, file.path.name, side)
+                (image,) = self._add_file(draft, file.path, file.path.name, resolution)
                 if caption := file.caption("txt"):
-                    self.caption(draft, picture["id"], caption)
-                added.append(picture["id"])
+                    self.set_caption(draft, image["id"], caption)
+                added.append(image["id"])
                 if file.mask:
-                    self._add_mask(draft, file.mask, picture["id"])
+                    self._add_mask(draft, file.mask, image["id"])
             except UnusableFile as error:
-                refused.append((file.path.name, str(error).removeprefix(f"{error.path}: ")))
-        return [p for p in self.pictures(draft, side) if p["id"] in added], refused
+                refused.append((file.path.name, error.reason))
+        return [image for image in self.describe_images(draft, resolution) if image["id"] in added], refused
 
-    def remove(self, draft: str, picture: str) -> None:
+    def remove(self, draft: str, image_id: str) -> None:
         with self._lock:
             content = self._read(draft)
-            if content.pictures.pop(picture, None):
+            if content.images.pop(image_id, None):
                 self._write(draft, content)
-                _delete(self._files(draft, picture))
+                for path in self._paths(draft, image_id):
+                    path.unlink(missing_ok=True)
 
     def clear(self, draft: str) -> None:
         with self._lock:
             shutil.rmtree(self.folder(draft), ignore_errors=True)
 
-    def caption(self, draft: str, picture: str, text: str) -> None:
-        """Say something about a picture; nothing takes it away."""
+    def set_caption(self, draft: str, image_id: str, text: str) -> None:
+        """Change the caption of an image; an empty one deletes it."""
         with self._lock:
-            if picture not in self._read(draft).pictures:
+            if image_id not in self._read(draft).images:
                 raise TextualInversionError("This picture is not there any more.")
-            path = self.folder(draft) / f"{picture}.txt"
-            words = " ".join(text.split())[:LONGEST_CAPTION]
-            files.write_bytes(path, words.encode("utf-8", "replace")) if words else path.unlink(missing_ok=True)
+            path = self.folder(draft) / f"{image_id}.txt"
+            if caption := _one_line(text):
+                files.atomic_write_bytes(path, caption.encode("utf-8", "replace"))
+            else:
+                path.unlink(missing_ok=True)
 
-    def hand_over(self, draft: str, target: Path, captions: str = "txt") -> None:
-        """Copy a draft's pictures to where a run keeps its own; the copy is whole or not there.
+    def copy_to_run(self, draft: str, target: Path, captions: str = "txt") -> None:
+        """Copy a draft's images to `target`, which appears only when it is complete.
 
-        `captions`: where they come from: the draft's own (txt), the pictures' names (file-name), or nowhere (none).
+        `captions`: where they come from: the draft's own (txt or auto), the images' names (file-name), or nowhere (none).
         """
-        from lib_ti.data.images import PictureFile
+        from lib_ti.data.image_files import ImageFile
 
         part = target.with_name("images.part")
         with self._lock:
             part.mkdir()
-            for picture, about in self._read(draft).pictures.items():
-                for path in self._files(draft, picture):
+            for image_id, record in self._read(draft).images.items():
+                for path in self._paths(draft, image_id):
                     if path.exists() and (path.suffix != ".txt" or captions in ("auto", "txt")):
                         shutil.copyfile(path, part / path.name)
-                if captions == "file-name" and (words := PictureFile(Path(about["name"])).caption(captions)):
-                    (part / f"{picture}.txt").write_bytes(words.encode("utf-8", "replace"))
+                if captions == "file-name" and (caption := ImageFile(Path(record["name"])).caption(captions)):
+                    (part / f"{image_id}.txt").write_bytes(caption.encode("utf-8", "replace"))
             os.replace(part, target)
 
-    def _add(self, draft: str, path: Path, name: str, side: int) -> list[dict[str, Any]]:
+    def _add_file(self, draft: str, path: Path, name: str, resolution: int) -> list[dict[str, Any]]:
         with self._lock:
             content = self._read(draft)
             if name.lower().endswith(".txt"):
-                return self._add_caption(draft, path, name, content, side)
+                return self._add_caption(draft, path, name, content, resolution)
             if name.lower().endswith(".mask.png"):
-                if not (owner := content.by_stem(name)):
+                if not (owner := content.find_by_stem(name)):
                     raise UnusableFile(Path(name), "a mask; add the picture it belongs to first")
                 self._add_mask(draft, path, owner)
-                return [self._shown(self.folder(draft), owner, content, side)]
-            if len(content.pictures) >= MOST_PICTURES:
-                raise UnusableFile(Path(name), f"{MOST_PICTURES} pictures are the most; 30 are plenty")
-        return [self._add_picture(draft, path, name, side)]
+                return [self._describe(self.folder(draft), owner, content, resolution)]
+            if len(content.images) >= MAX_IMAGES:
+                raise UnusableFile(Path(name), f"{MAX_IMAGES} pictures are the most; 30 are plenty")
+        return [self._add_image(draft, path, name, resolution)]
 
-    def _add_picture(self, draft: str, path: Path, name: str, side: int) -> dict[str, Any]:
-        from lib_ti.data import images as pictures
+    def _add_image(self, draft: str, path: Path, name: str, resolution: int) -> dict[str, Any]:
+        from lib_ti.data.images import prepare_image
         from lib_ti.webui.images import image_quality
 
         try:
-            picture = pictures.without_metadata(pictures.reduced(pictures.decode(path)))
+            image = prepare_image(path)
         except UnusableFile as error:
-            raise UnusableFile(Path(name), str(error).removeprefix(f"{path}: ")) from error
-        measured = image_quality.measure(picture)
-        with self._lock:  # again, after the slow part
+            raise UnusableFile(Path(name), error.reason) from error
+        measurements = image_quality.measure(image)
+        with self._lock:  # not while decoding, so that uploads are decoded side by side
             content, folder = self._read(draft), self.folder(draft)
-            number = f"{content.next:04d}"
+            image_id = f"{content.next_id:04d}"
             folder.mkdir(parents=True, exist_ok=True)
-            with files.replacing(folder / f"{number}.png") as part:
-                picture.save(part, "PNG", compress_level=3)
-            content.next += 1
-            content.pictures[number] = {"name": name, **measured}
-            if caption := content.waiting.pop(Path(name).stem, ""):
-                files.write_bytes(folder / f"{number}.txt", caption.encode())
+            with files.atomic_write(folder / f"{image_id}.png") as temporary:
+                image.save(temporary, "PNG", compress_level=3)
+            content.next_id += 1
+            content.images[image_id] = {"name": name, **measurements}
+            if caption := content.pending_captions.pop(Path(name).stem, ""):
+                files.atomic_write_bytes(folder / f"{image_id}.txt", caption.encode())
             self._write(draft, content)
-            return self._shown(folder, number, content, side)
+            return self._describe(folder, image_id, content, resolution)
 
-    def _add_caption(self, draft: str, path: Path, name: str, content: Draft, side: int) -> list[dict[str, Any]]:
-        from lib_ti.data import images as pictures
+    def _add_caption(self, draft: str, path: Path, name: str, content: Draft, resolution: int) -> list[dict[str, Any]]:
+        from lib_ti.data.image_files import decode_text
 
         with path.open("rb") as file:
-            text = pictures.text_of(file.read(8 * LONGEST_CAPTION))
-        if owner := content.by_stem(name):
-            self.caption(draft, owner, text)
-            return [self._shown(self.folder(draft), owner, content, side)]
-        content.waiting[Path(name).stem] = " ".join(text.split())[:LONGEST_CAPTION]
+            text = decode_text(file.read(8 * MAX_CAPTION_CHARACTERS))
+        if owner := content.find_by_stem(name):
+            self.set_caption(draft, owner, text)
+            return [self._describe(self.folder(draft), owner, content, resolution)]
+        content.pending_captions[Path(name).stem] = _one_line(text)
         self._write(draft, content)
         return []
 
-    def _add_mask(self, draft: str, path: Path, picture: str) -> None:
-        from lib_ti.data import images as pictures
+    def _add_mask(self, draft: str, path: Path, image_id: str) -> None:
+        from lib_ti.data.images import prepare_mask
 
-        mask = pictures.flatten(pictures.reduced(pictures.decode(path))).convert("L")
-        with files.replacing(self.folder(draft) / f"{picture}.mask.png") as part:
-            pictures.without_metadata(mask).save(part, "PNG")
+        if not (record := self.images(draft).get(image_id)):
+            raise TextualInversionError("This picture is not there any more.")
+        mask = prepare_mask(path, (record["width"], record["height"]))
+        with files.atomic_write(self.folder(draft) / f"{image_id}.mask.png") as temporary:
+            mask.save(temporary, "PNG")
 
-    def _shown(self, folder: Path, picture: str, content: Draft, side: int) -> dict[str, Any]:
+    def _describe(self, folder: Path, image_id: str, content: Draft, resolution: int) -> dict[str, Any]:
         from lib_ti.webui.images import image_quality
 
-        caption = folder / f"{picture}.txt"
-        about = content.pictures[picture]
+        caption = folder / f"{image_id}.txt"
+        record = content.images[image_id]
         return {
-            "id": picture, "name": about["name"], "width": about["width"], "height": about["height"],
+            "id": image_id, "name": record["name"], "width": record["width"], "height": record["height"],
             "caption": caption.read_text(encoding="utf-8") if caption.exists() else "",
-            "mask": (folder / f"{picture}.mask.png").exists(),
-            "warnings": image_quality.warnings(picture, content.pictures, side),
-            "thumb": self._thumbnails.of(folder / f"{picture}.png", 256),
+            "mask": (folder / f"{image_id}.mask.png").exists(),
+            "warnings": image_quality.warnings(image_id, content.images, resolution),
+            "thumb": self._thumbnails.get(folder / f"{image_id}.png", 256),
         }  # fmt: skip
 
-    def _files(self, draft: str, picture: str) -> list[Path]:
-        if not _PICTURE.fullmatch(picture):
+    def _paths(self, draft: str, image_id: str) -> list[Path]:
+        if not _IMAGE_ID.fullmatch(image_id):
             raise TextualInversionError("There is no such picture.")
-        return [self.folder(draft) / f"{picture}{suffix}" for suffix in (".png", ".txt", ".mask.png")]
+        return [self.folder(draft) / f"{image_id}{suffix}" for suffix in (".png", ".txt", ".mask.png")]
 
     def _read(self, draft: str) -> Draft:
-        try:
-            return Draft(**json.loads((self.folder(draft) / "draft.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return Draft()
+        return Draft.read(self.folder(draft))
 
     def _write(self, draft: str, content: Draft) -> None:
-        folder = self.folder(draft)
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(folder / "draft.json", json.dumps(asdict(content)).encode())
+        content.write(self.folder(draft))
 
 
-def _delete(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:MAX_CAPTION_CHARACTERS]

@@ -1,54 +1,58 @@
-"""What may be wrong with a picture for learning: too small, out of focus, or in the draft already."""
+"""Warn of images that are bad to learn from: too small, blurry, or duplicates of others in the draft."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-LOOKED_AT = 256  # pixels of the long side at which focus is judged, so that cameras' resolutions do not matter
-BLURRED = 12.0  # variance of the Laplacian at that size: a cautious bound, so that few sharp pictures are called blurry
-ALIKE = 8  # levels of brightness in any field of the fingerprint: the same photograph, saved or scaled differently
-FIELDS = 12  # of the fingerprint, each way
+SHARPNESS_SIDE = 256
+"""The longer side, in pixels, at which sharpness is measured, so that it does not depend on the camera's resolution."""
+
+MIN_SHARPNESS = 12.0
+"""Variance of the Laplacian; low enough that hardly any sharp image is called blurry."""
+
+FINGERPRINT_SIDE = 12  # cells
+
+MAX_CELL_DIFFERENCE = 8
+"""Gray levels that the cells of two fingerprints of the same photograph may differ by, scaled or compressed differently."""
 
 
-def measure(picture: Any) -> dict[str, Any]:
-    """What is told from a PIL picture once: size, sharpness, and a fingerprint that survives scaling and saving."""
+def measure(image: Any) -> dict[str, Any]:
+    """Size, sharpness, and a fingerprint that survives scaling and compression, of a PIL image; JSON values."""
     return {
-        "width": picture.width,
-        "height": picture.height,
-        "sharpness": _sharpness(picture),
-        "print": _fingerprint(picture),
-    }
+        "width": image.width, "height": image.height, "sharpness": _sharpness(image), "print": _fingerprint(image),
+    }  # fmt: skip
 
 
-def warnings(picture: str, all_pictures: Mapping[str, Mapping[str, Any]], side: int) -> list[str]:
-    """Sentences about one picture of a draft, for its owner."""
-    about, found = all_pictures[picture], []
-    if min(about["width"], about["height"]) < side:
-        found.append(f"Small: {about['width']}×{about['height']}. {side} or more is better.")
-    if about["sharpness"] is not None and about["sharpness"] < BLURRED:
-        found.append("Blurry")
-    for number, (other, its) in enumerate(all_pictures.items(), 1):
-        if other == picture:
+def warnings(image_id: str, records: Mapping[str, Mapping[str, Any]], resolution: int) -> list[str]:
+    """Sentences for the user about one image of a draft. `records`: what `measure` found, of all images by their ids."""
+    record, sentences = records[image_id], []
+    if min(record["width"], record["height"]) < resolution:
+        sentences.append(f"Small: {record['width']}×{record['height']}. {resolution} or more is better.")
+    if record["sharpness"] is not None and record["sharpness"] < MIN_SHARPNESS:
+        sentences.append("Blurry")
+    for number, (other_id, other) in enumerate(records.items(), 1):
+        if other_id == image_id:
             break
-        if _alike(about["print"], its["print"]):
-            found.append(f"Same as picture {number}")
+        if _is_duplicate(record["print"], other["print"]):
+            sentences.append(f"Same as picture {number}")
             break
-    return found
+    return sentences
 
 
-def _alike(one: str, other: str) -> bool:
-    return all(abs(a - b) <= ALIKE for a, b in zip(bytes.fromhex(one), bytes.fromhex(other), strict=True))
+def _is_duplicate(fingerprint: str, other: str) -> bool:
+    cells = zip(bytes.fromhex(fingerprint), bytes.fromhex(other), strict=True)
+    return all(abs(a - b) <= MAX_CELL_DIFFERENCE for a, b in cells)
 
 
-def _sharpness(picture: Any) -> float | None:
-    """Variance of the Laplacian (Pech-Pacheco et al., 2000); None for pictures too small to be judged."""
+def _sharpness(image: Any) -> float | None:
+    """Variance of the Laplacian (Pech-Pacheco et al., 2000); None for images too small to be measured."""
     import numpy as np
 
-    if max(picture.size) < LOOKED_AT:
+    if max(image.size) < SHARPNESS_SIDE:
         return None
-    gray = picture.convert("L")
-    gray.thumbnail((LOOKED_AT, LOOKED_AT))
+    gray = image.convert("L")
+    gray.thumbnail((SHARPNESS_SIDE, SHARPNESS_SIDE))
     p = np.asarray(gray, dtype=np.float64)
     if min(p.shape) < 3:
         return None
@@ -56,16 +60,16 @@ def _sharpness(picture: Any) -> float | None:
     return round(float(laplacian.var()), 2)
 
 
-def _fingerprint(picture: Any) -> str:
-    """The brightness of 12×12 fields, with transparency on grey.
+def _fingerprint(image: Any) -> str:
+    """The mean brightness of 12×12 cells, as hexadecimal digits; transparent pixels count as gray.
 
-    Where it rises and falls would be told by fewer bits, but on a plain ground by noise alone.
+    A difference hash would need fewer bits, but on a plain background its bits are noise.
     """
     from PIL import Image
 
-    if picture.mode == "RGBA":
-        ground = Image.new("RGB", picture.size, (128, 128, 128))
-        ground.paste(picture, mask=picture.getchannel("A"))
-        picture = ground
-    small: bytes = picture.convert("L").resize((FIELDS, FIELDS), Image.Resampling.BOX).tobytes()
-    return small.hex()
+    if image.mode == "RGBA":
+        background = Image.new("RGB", image.size, (128, 128, 128))
+        background.paste(image, mask=image.getchannel("A"))
+        image = background
+    cells: bytes = image.convert("L").resize((FINGERPRINT_SIDE, FINGERPRINT_SIDE), Image.Resampling.BOX).tobytes()
+    return cells.hex()

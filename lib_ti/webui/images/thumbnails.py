@@ -1,4 +1,4 @@
-"""Pictures on their way to the page: small, and inside the reply, so that no file has an address to guess."""
+"""Thumbnails as data URLs: sent within the reply, so that no file of the server has a URL that could be guessed."""
 
 from __future__ import annotations
 
@@ -9,50 +9,51 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-LARGEST = 384  # pixels of a thumbnail's long side
+MAX_SIDE = 384  # pixels
 
 
-def data_url(data: bytes, kind: str) -> str:
-    """An encoded picture of that kind ("png") as an address that holds it."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def data_url(data: bytes, image_format: str) -> str:
+    """An encoded image of that format ("png") as a data URL."""
+    return f"data:image/{image_format};base64,{base64.b64encode(data).decode()}"
 
 
-def encoded(picture: Any, side: int = LARGEST) -> str:
-    """A PIL picture as a data URL, no larger than `side` either way; very small ones grow, with their pixels to be seen."""
+def encode_thumbnail(image: Any, side: int = MAX_SIDE) -> str:
+    """A PIL image as a data URL, no larger than `side` either way; tiny images are enlarged, with sharp pixels."""
     from PIL import Image
 
-    small = picture.convert("RGB")
-    if max(small.size) < side // 4:
-        factor = side // 4 // max(small.size) + 1
-        small = small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST)
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    thumbnail = image.convert("RGB")
+    if max(thumbnail.size) < side // 4:
+        factor = side // 4 // max(thumbnail.size) + 1
+        size = thumbnail.width * factor, thumbnail.height * factor
+        thumbnail = thumbnail.resize(size, Image.Resampling.NEAREST)
+    thumbnail.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
+    thumbnail.save(buffer, "JPEG", quality=85)
     return data_url(buffer.getvalue(), "jpeg")
 
 
-class Thumbnails:
-    """Of files, made when first asked for and again when the file changes; the last few hundred are kept."""
+class ThumbnailCache:
+    """Thumbnails of image files, renewed when the file changes; the most recently used ones are kept."""
 
-    def __init__(self, most: int = 400) -> None:
-        self._most = most
-        self._made: OrderedDict[tuple[str, int, int, int], str] = OrderedDict()
+    def __init__(self, max_entries: int = 400) -> None:
+        self._max_entries = max_entries
+        self._urls: OrderedDict[tuple[str, int, int, int], str] = OrderedDict()
         self._lock = Lock()
 
-    def of(self, path: Path, side: int = LARGEST) -> str:
-        """Raises OSError where the file is gone or is no picture."""
+    def get(self, path: Path, side: int = MAX_SIDE) -> str:
+        """The thumbnail of an image file. Raises OSError if the file is missing or not an image."""
         from PIL import Image
 
-        found = path.stat()
-        key = (str(path), found.st_mtime_ns, found.st_size, side)
+        stat = path.stat()
+        key = (str(path), stat.st_mtime_ns, stat.st_size, side)
         with self._lock:
-            if key in self._made:
-                self._made.move_to_end(key)
-                return self._made[key]
-        with Image.open(path) as picture:
-            made = encoded(picture, side)
+            if key in self._urls:
+                self._urls.move_to_end(key)
+                return self._urls[key]
+        with Image.open(path) as image:
+            url = encode_thumbnail(image, side)
         with self._lock:
-            self._made[key] = made
-            while len(self._made) > self._most:
-                self._made.popitem(last=False)
-        return made
+            self._urls[key] = url
+            while len(self._urls) > self._max_entries:
+                self._urls.popitem(last=False)
+        return url
