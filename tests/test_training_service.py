@@ -330,7 +330,7 @@ def test_without_room_for_the_pictures_there_is_no_run(ready, host, monkeypatch)
     def full(draft, target, *more):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ready.trainer._drafts, "hand_over", full)
+    monkeypatch.setattr(ready.trainer._drafts, "copy_to_run", full)
     assert "No space left" in ready.train(name="my-mug")["error"]
     assert not list(host.runs.glob("my-mug/*"))
     assert ready.poll()["active"] is None
