@@ -1,235 +1,230 @@
-// The buttons: Train, Stop, Sample now, Resume, and what is offered when a training has ended.
+// What the buttons do: Train, Stop, Sample now, Resume, and what is offered once a training has ended.
 (() => {
     "use strict";
-    const tinv = (window.tinv = window.tinv || {});
-    const h = (...all) => tinv.h(...all);
-    const DELICATE = 1500; // ms after a start in which the button under the pointer has another meaning than a moment ago
+    const { tinv } = window;
+    const { buttonById, h } = tinv;
+    const DOUBLE_CLICK_MS = 1500; // so long after a start, Train ignores clicks: they were meant for what it was before
+    const EXAMPLE_FORM = { name: "my-coin", kind: "subject", init_text: "object" };
     let startedAt = 0;
 
-    const button = (id) => {
-        const place = tinv.byId(id);
-        return place && (place.tagName === "BUTTON" ? place : place.querySelector("button"));
-    };
-    const enable = (id, on) => {
-        const it = button(id);
-        if (it) it.disabled = !on;
-    };
-    const label = (id, text) => {
-        const it = button(id);
-        if (it && it.textContent.trim() !== text) it.textContent = text;
-    };
+    tinv.actions = { train, stop, sample, resume, useStep, download, openFolder, deleteRun, retryWithLessMemory };
 
-    /** The run that Resume would go on with: the one that was followed to its end, else the newest that was cut short. */
-    function resumable() {
+    // The buttons' state
+
+    /** The run that Resume continues: the followed one once it has ended, else the newest that was cut short. */
+    function resumableRun() {
         const { run } = tinv;
-        if (run.asking || run.active) return null;
-        if (run.data) return run.data.resumable && ["stopped", "failed"].includes(run.state) ? run.data : null;
-        return tinv.runs.all.find((one) => one.resumable && ["interrupted", "stopped"].includes(one.state)) || null;
+        if (run.submitting || run.active) return null;
+        if (run.report) return run.report.resumable && ["stopped", "failed"].includes(run.state) ? run.report : null;
+        const wasCutShort = (other) => other.resumable && ["interrupted", "stopped"].includes(other.state);
+        return tinv.runs.all.find(wasCutShort) || null;
     }
 
-    function buttons() {
-        const { run } = tinv,
-            state = run.state;
-        enable("tinv_train", !run.asking);
-        label("tinv_train", run.asking ? "Checking…" : run.world.active ? "Add to queue" : "Train");
-        enable("tinv_stop", run.active && !run.stopping && state !== "saving");
-        label("tinv_stop", run.stopping ? "Stopping…" : "Stop");
-        enable("tinv_sample_now", state === "training" && !run.stopping);
-        const next = resumable();
-        enable("tinv_resume", Boolean(next));
-        label("tinv_resume", next ? `Resume ${next.name}` : "Resume");
-        button("tinv_resume").title = next
-            ? `Go on with ${next.name} at step ${next.step} of ${next.steps}`
-            : "There is nothing to go on with";
+    function setButton(id, { enabled, label, title }) {
+        const button = buttonById(id);
+        if (!button) return;
+        button.disabled = !enabled;
+        if (button.textContent.trim() !== label) button.textContent = label;
+        if (title) button.title = title;
     }
 
-    async function attempt(work, todo) {
+    function drawButtons() {
+        const { run } = tinv;
+        const resumable = resumableRun();
+        setButton("tinv_train", {
+            enabled: !run.submitting,
+            label: run.submitting ? "Checking…" : run.serverStatus.active ? "Add to queue" : "Train",
+        });
+        setButton("tinv_stop", {
+            enabled: run.active && !run.stopping && run.state !== "saving",
+            label: run.stopping ? "Stopping…" : "Stop",
+        });
+        setButton("tinv_sample_now", { enabled: run.state === "training" && !run.stopping, label: "Sample now" });
+        setButton("tinv_resume", {
+            enabled: Boolean(resumable),
+            label: resumable ? `Resume ${resumable.name}` : "Resume",
+            title: resumable
+                ? `Go on with ${resumable.name} at step ${resumable.step} of ${resumable.steps}`
+                : "There is nothing to go on with",
+        });
+    }
+
+    // Actions
+
+    /** Awaits `work`, or shows on the page why it failed and returns null. */
+    async function reportErrors(work, advice) {
         try {
             tinv.problems.clear();
             return await work();
         } catch (error) {
             if (error.problems && error.problems.length) tinv.problems.show(error.problems);
-            else tinv.problems.error(error, todo);
+            else tinv.problems.showError(error, advice);
         }
         return null;
     }
 
     async function train() {
         const { run } = tinv;
-        if (run.asking || Date.now() - startedAt < DELICATE) return;
-        const token = tinv.randomHex(),
-            draft = tinv.pictures.draft;
-        run.asking = true;
+        if (run.submitting || Date.now() - startedAt < DOUBLE_CLICK_MS) return;
+        const token = tinv.randomHex(); // Python starts one training for each, however often the request is repeated
+        const { draft } = tinv.pictures;
+        run.submitting = true;
         run.follow(null);
-        let started = null;
-        await attempt(async () => {
-            await tinv.pictures.settled();
+        const reply = await reportErrors(async () => {
+            await tinv.pictures.saved();
             await tinv.form.collect();
             const form = tinv.form.payload();
-            const wait = () => {
+            const submit = () => tinv.call("train", { form, draft, token }, { queue: "train", timeoutS: 300 });
+            return await tinv.retryWhileOffline(submit, () => {
                 run.offline = true;
-                tinv.emit("run");
-            };
-            started = await tinv.insist(
-                () => tinv.call("train", { form, draft, token }, { lane: "train", seconds: 300 }),
-                wait,
-            );
+                tinv.emit("run-updated");
+            });
         });
-        run.asking = false;
+        run.submitting = false;
         run.offline = false;
-        if (started) {
-            startedAt = Date.now();
-            tinv.memory.set("trained", started.run);
-            tinv.form.apply({ overwrite: false });
-        }
-        run.follow(started ? started.run : null);
-        for (const message of (started && started.warnings) || []) run.line.warnings.push({ message });
-        if (started) bringIntoView();
+        if (!reply) return run.follow(null);
+        startedAt = Date.now();
+        tinv.storage.set("trained", reply.run);
+        tinv.form.apply({ overwrite: false });
+        run.follow(reply.run);
+        for (const message of reply.warnings || []) run.history.warnings.push({ message });
+        scrollToStatus();
     }
 
     async function stop(id = tinv.run.id) {
         const { run } = tinv;
         if (id === run.id) {
             run.stopping = true;
-            tinv.emit("run");
+            tinv.emit("run-updated");
         }
-        const reply = await attempt(() => tinv.insist(() => tinv.call("stop", { run: id })));
+        const reply = await reportErrors(() => tinv.retryWhileOffline(() => tinv.call("stop", { run: id })));
         if (!reply) run.stopping = false;
         run.poll();
     }
 
-    /** On a phone, and on a page scrolled down to Train, the status is elsewhere. */
-    function bringIntoView() {
-        const { top, bottom } = tinv.byId("tinv_status").getBoundingClientRect();
-        if (tinv.isShown(tinv.byId("tinv_status")) && (top < 0 || bottom > innerHeight))
-            tinv.scrollTo(tinv.byId("tinv_run"), "start");
+    /** On a phone, and on a page scrolled down to Train, the status is out of sight. */
+    function scrollToStatus() {
+        const status = tinv.byId("tinv_status");
+        const { top, bottom } = status.getBoundingClientRect();
+        if (tinv.isVisible(status) && (top < 0 || bottom > innerHeight)) tinv.scrollTo(tinv.byId("tinv_run"), "start");
     }
 
-    const sample = async () => {
-        await attempt(() => tinv.call("sample", { run: tinv.run.id }));
+    async function sample() {
+        await reportErrors(() => tinv.call("sample", { run: tinv.run.id }));
         tinv.run.poll();
-    };
+    }
 
     async function resume(id, { steps = null, form = null } = {}) {
         const { run } = tinv;
-        if (run.asking) return;
-        run.asking = true;
-        tinv.emit("run");
-        const reply = await attempt(
-            () => tinv.call("resume", { run: id, steps, form }, { seconds: 300 }),
+        if (run.submitting) return;
+        run.submitting = true;
+        tinv.emit("run-updated");
+        const reply = await reportErrors(
+            () => tinv.call("resume", { run: id, steps, form }, { timeoutS: 300 }),
             "The run is as it was.",
         );
-        run.asking = false;
+        run.submitting = false;
         startedAt = Date.now();
         if (reply) {
             run.follow(reply.run || id);
-            bringIntoView();
-        } else tinv.emit("run");
+            scrollToStatus();
+        } else tinv.emit("run-updated");
     }
 
-    /** Make a snapshot the word that prompts use. Where that would replace a word, it asks. */
-    async function use(run, step, { overwrite = false, name = null } = {}, place = null) {
-        const say = (...parts) => {
-            const note = place || tinv.byId("tinv_use_note");
-            if (note) note.replaceChildren(...parts);
-        };
+    /** Makes a snapshot the embedding that prompts use. Asks before it replaces another; `note` shows the outcome. */
+    async function useStep(run, step, note = null, overwrite = false) {
+        const setNote = (...parts) => (note || tinv.byId("tinv_use_note"))?.replaceChildren(...parts);
         try {
-            const reply = await tinv.call("use", { run, step, name, overwrite });
-            tinv.emit("used", run, step);
+            const reply = await tinv.call("use", { run, step, name: null, overwrite });
+            tinv.emit("step-used", run, step);
             const text =
                 step === null ? `${reply.name} is ready to use.` : `${reply.name} is now what it was at step ${step}.`;
-            say("✓ ", text);
+            setNote("✓ ", text);
             tinv.announce(text);
             tinv.run.poll();
         } catch (error) {
-            const taken = error.problems && error.problems.some((p) => ["overwrite", "name"].includes(p.option));
-            const replace =
-                taken &&
-                !overwrite &&
-                h(
-                    "button.tinv-button",
-                    { onclick: () => use(run, step, { overwrite: true, name }, place) },
-                    "Replace it",
-                );
-            say(tinv.sentence(error.message), replace ? " " : "", replace || "");
+            const exists = error.problems && error.problems.some((p) => ["overwrite", "name"].includes(p.option));
+            const replace = h("button.tinv-button", { onclick: () => useStep(run, step, note, true) }, "Replace it");
+            setNote(tinv.format.sentence(error.message), ...(exists && !overwrite ? [" ", replace] : []));
         }
     }
 
     async function download(run, step = null) {
-        const reply = await attempt(() => tinv.call("download", { run, step }));
+        const reply = await reportErrors(() => tinv.call("download", { run, step }));
         if (!reply) return;
-        const bytes = Uint8Array.from(atob(reply.data), (c) => c.charCodeAt(0));
+        const bytes = Uint8Array.from(atob(reply.data), (character) => character.charCodeAt(0));
         const link = h("a", { href: URL.createObjectURL(new Blob([bytes])), download: reply.file });
         link.click();
         setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     }
 
-    const openFolder = (run) =>
-        attempt(() => tinv.call("open_folder", { run }), "Open it by hand; its name is that of the run.");
+    function openFolder(run) {
+        return reportErrors(
+            () => tinv.call("open_folder", { run }),
+            "Open it by hand; its name is that of the run.",
+        );
+    }
 
-    async function remove(run) {
-        const done = await attempt(() => tinv.call("delete", { run }, { seconds: 120 }));
-        if (done && tinv.run.id === run) tinv.run.follow(null);
+    async function deleteRun(run) {
+        const reply = await reportErrors(() => tinv.call("delete", { run }, { timeoutS: 120 }));
+        if (reply && tinv.run.id === run) tinv.run.follow(null);
         tinv.runs.refresh();
         tinv.run.poll();
     }
 
     /** The same training with settings that need less memory: from its last saved step if there is one, else anew. */
-    async function withLessMemory(data) {
-        if (data.resumable) return resume(data.id, { form: { less_memory: true } });
-        const old = await attempt(() => tinv.call("settings", { run: data.id }));
-        if (!old) return;
-        const batch = Number(old.form.batch_size) || 1,
-            folded = Number(old.form.gradient_accumulation) || 1;
-        const smaller = {
+    async function retryWithLessMemory(report) {
+        if (report.resumable) return resume(report.id, { form: { less_memory: true } });
+        const reply = await reportErrors(() => tinv.call("settings", { run: report.id }));
+        if (!reply) return;
+        const { form } = reply;
+        const batchSize = Number(form.batch_size) || 1;
+        const accumulation = Number(form.gradient_accumulation) || 1;
+        tinv.form.apply({
+            ...form,
             batch_size: "1",
-            gradient_accumulation: String(batch * folded),
-            memory: old.form.memory === "fast" || old.form.memory === "auto" ? "balanced" : "low",
-        };
-        tinv.form.apply({ ...old.form, ...smaller, overwrite: false });
+            gradient_accumulation: String(batchSize * accumulation),
+            memory: ["fast", "auto"].includes(form.memory) ? "balanced" : "low",
+            overwrite: false,
+        });
         setTimeout(train, 300);
     }
 
-    tinv.actions = { train, stop, sample, resume, use, download, openFolder, remove, withLessMemory };
-
-    async function example() {
-        const reply = await attempt(() => tinv.pictures.example());
-        if (!reply) return;
-        tinv.form.apply(reply.form || { name: "my-coin", kind: "subject", init_text: "object" });
+    async function fillInExample() {
+        if (!(await reportErrors(() => tinv.pictures.addExample()))) return;
+        tinv.form.apply(EXAMPLE_FORM);
         tinv.announce("An example is filled in");
     }
 
-    const CLICKS = {
+    // Clicks
+
+    const CLICK_ACTIONS = {
         tinv_train: train,
         tinv_stop: () => stop(),
         tinv_sample_now: sample,
         tinv_resume: () => {
-            const next = resumable();
-            if (next) resume(next.id);
+            const run = resumableRun();
+            if (run) return resume(run.id);
         },
-        tinv_example: example,
+        tinv_example: fillInExample,
     };
+    const busyButtons = new Set(); // ids of buttons whose last click is still at work
 
-    tinv.starters = tinv.starters || [];
-    tinv.starters.push(() => {
-        const busy = new Set();
-        document.addEventListener(
-            "click",
-            async (event) => {
-                // while it is on its way down: before gradio, once per click
-                const id = event.target.closest && Object.keys(CLICKS).find((one) => event.target.closest(`#${one}`));
-                if (!id || (button(id) || {}).disabled || busy.has(id)) return;
-                busy.add(id);
-                try {
-                    await CLICKS[id]();
-                } finally {
-                    busy.delete(id);
-                }
-            },
-            true,
-        );
-        tinv.on("run", buttons);
-        tinv.on("runs", buttons);
-        buttons();
+    async function onClick(event) {
+        const id = event.target.closest && Object.keys(CLICK_ACTIONS).find((key) => event.target.closest(`#${key}`));
+        if (!id || (buttonById(id) || {}).disabled || busyButtons.has(id)) return;
+        busyButtons.add(id);
+        try {
+            await CLICK_ACTIONS[id]();
+        } finally {
+            busyButtons.delete(id);
+        }
+    }
+
+    tinv.ready(() => {
+        document.addEventListener("click", onClick, true); // while capturing: before gradio, and once per click
+        tinv.on("run-updated", drawButtons);
+        tinv.on("runs-listed", drawButtons);
+        drawButtons();
     });
 })();

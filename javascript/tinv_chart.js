@@ -1,156 +1,144 @@
-// The loss as a small drawing, with its numbers for those who cannot see it; and the warnings of the run.
+// The loss as a chart, with a table for those who cannot see it; and the run's warnings. Drawn while Details is open.
 (() => {
     "use strict";
-    const tinv = (window.tinv = window.tinv || {});
-    const h = (...all) => tinv.h(...all);
-    const WIDTH = 600,
-        HEIGHT = 220,
-        LEFT = 46,
-        RIGHT = 54,
-        TOP = 10,
-        BOTTOM = 26,
-        POINTS = 500,
-        ROWS = 12;
-    let drawn = "";
+    const { tinv } = window;
+    const { byId, h } = tinv;
+    const WIDTH = 600;
+    const HEIGHT = 220;
+    const MARGIN = { left: 46, right: 54, top: 10, bottom: 26 };
+    const MOST_POINTS = 500;
+    const MOST_TABLE_ROWS = 12;
+    const GRID = [0, 0.5, 1]; // shares of an axis
+    const CLIP_QUANTILE = 0.99; // the few highest losses must not squeeze the rest
+    const ROUND_NUMBERS = [1, 1.5, 2, 3, 4, 5, 7.5, 10];
+    let drawnKey = "";
 
-    /** At most `count` of the points, the last always among them. */
-    function thinned(points, count) {
+    function svg(tag, attributes = {}, ...children) {
+        const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+        for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+        element.append(...children);
+        return element;
+    }
+
+    /** At most `count` of the points, always with the last. */
+    function downsample(points, count) {
         if (points.length <= count) return points;
-        const every = (points.length - 1) / (count - 1);
-        return Array.from({ length: count }, (_, i) => points[Math.round(i * every)]);
+        const stride = (points.length - 1) / (count - 1);
+        return Array.from({ length: count }, (_, i) => points[Math.round(i * stride)]);
     }
 
     /** A round number at or above a value. */
-    function ceiling(value) {
+    function roundUp(value) {
         if (!(value > 0)) return 1;
         const power = 10 ** Math.floor(Math.log10(value));
-        return [1, 1.5, 2, 3, 4, 5, 7.5, 10].map((n) => n * power).find((n) => n >= value * 0.9999);
+        return ROUND_NUMBERS.map((number) => number * power).find((number) => number >= value * 0.9999);
     }
 
-    const short = (value) =>
-        value === 0 ? "0" : value < 0.001 ? value.toExponential(0) : String(Number(value.toPrecision(2)));
+    function quantile(values, share) {
+        const sorted = values.filter(Number.isFinite).sort((a, b) => a - b);
+        return sorted[Math.floor((sorted.length - 1) * share)];
+    }
 
-    function chart(steps, total) {
-        const points = thinned(steps, POINTS);
-        const losses = points
-            .map((p) => p.loss)
-            .filter(Number.isFinite)
-            .sort((a, b) => a - b);
-        const highest = ceiling(losses[Math.floor((losses.length - 1) * 0.99)] || 1),
-            rates = ceiling(Math.max(...points.map((p) => p.learning_rate || 0)));
-        const last = Math.max(total, points[points.length - 1].step, 1);
-        const x = (step) => LEFT + (step / last) * (WIDTH - LEFT - RIGHT);
-        const y = (value, top) => TOP + (1 - Math.min(1, value / top)) * (HEIGHT - TOP - BOTTOM);
-        const path = (name, value, top) =>
-            tinv.svg("polyline", {
-                class: `tinv-line ${name}`,
+    function chart(stepEvents, totalSteps) {
+        const points = downsample(stepEvents, MOST_POINTS);
+        const last = points[points.length - 1];
+        const maxLoss = roundUp(quantile(points.map((point) => point.loss), CLIP_QUANTILE) || 1);
+        const maxRate = roundUp(Math.max(...points.map((point) => point.learning_rate || 0)));
+        const maxStep = Math.max(totalSteps, last.step, 1);
+        const right = WIDTH - MARGIN.right;
+        const x = (share) => MARGIN.left + share * (right - MARGIN.left);
+        const y = (share) => MARGIN.top + (1 - Math.min(1, share)) * (HEIGHT - MARGIN.top - MARGIN.bottom);
+        const label = (text, atX, atY, anchor) => svg("text", { x: atX, y: atY, "text-anchor": anchor }, text);
+        const line = (className, key, maximum) =>
+            svg("polyline", {
+                class: `tinv-line ${className}`,
                 points: points
-                    .filter((p) => Number.isFinite(value(p)))
-                    .map((p) => `${x(p.step).toFixed(1)},${y(value(p), top).toFixed(1)}`)
+                    .filter((point) => Number.isFinite(point[key]))
+                    .map((point) => `${x(point.step / maxStep).toFixed(1)},${y(point[key] / maximum).toFixed(1)}`)
                     .join(" "),
             });
-        const label = (text, at, height, anchor) => tinv.svg("text", { x: at, y: height, "text-anchor": anchor }, text);
-        const svg = tinv.svg("svg", {
-            viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
-            class: "tinv-chart",
-            role: "img",
-            "aria-labelledby": "tinv_chart_title",
-        });
-        svg.append(
-            tinv.svg(
-                "title",
-                { id: "tinv_chart_title" },
-                `Loss over ${points[points.length - 1].step} steps, now ${short(points[points.length - 1].smoothed_loss || 0)}`,
-            ),
+        const { axisLabel } = tinv.format;
+        const title = `Loss over ${last.step} steps, now ${axisLabel(last.smoothed_loss || 0)}`;
+        return svg(
+            "svg",
+            {
+                viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+                class: "tinv-chart",
+                role: "img",
+                "aria-labelledby": "tinv_chart_title",
+            },
+            svg("title", { id: "tinv_chart_title" }, title),
+            ...GRID.flatMap((share) => [
+                svg("line", { class: "tinv-grid", x1: MARGIN.left, x2: right, y1: y(share), y2: y(share) }),
+                label(axisLabel(share * maxLoss), MARGIN.left - 6, y(share) + 4, "end"),
+                label(axisLabel(share * maxRate), right + 6, y(share) + 4, "start"),
+            ]),
+            ...GRID.map((share) => label(Math.round(share * maxStep), x(share), HEIGHT - 8, "middle")),
+            line("tinv-raw", "loss", maxLoss),
+            line("tinv-rate", "learning_rate", maxRate),
+            line("tinv-smooth", "smoothed_loss", maxLoss),
         );
-        for (const share of [0, 0.5, 1]) {
-            const height = y(share, 1);
-            svg.append(tinv.svg("line", { class: "tinv-grid", x1: LEFT, x2: WIDTH - RIGHT, y1: height, y2: height }));
-            svg.append(
-                label(short(share * highest), LEFT - 6, height + 4, "end"),
-                label(short(share * rates), WIDTH - RIGHT + 6, height + 4, "start"),
-            );
-        }
-        for (const share of [0, 0.5, 1])
-            svg.append(label(Math.round(share * last), x(share * last), HEIGHT - 8, "middle"));
-        svg.append(
-            path("tinv-raw", (p) => p.loss, highest),
-            path("tinv-rate", (p) => p.learning_rate, rates),
-            path("tinv-smooth", (p) => p.smoothed_loss, highest),
-        );
-        return svg;
     }
 
-    function table(steps) {
-        const rows = thinned(steps, ROWS).map((p) =>
-            h(
-                "tr",
-                {},
-                ...[p.step, p.loss, p.smoothed_loss, p.learning_rate].map((v) =>
-                    h("td", {}, Number.isFinite(v) ? String(Number(v.toPrecision(4))) : ""),
-                ),
-            ),
-        );
+    function legendEntry(className, text) {
+        const line = svg("line", { class: `tinv-line ${className}`, x1: 0, x2: 24, y1: 4, y2: 4 });
+        const sample = svg("svg", { viewBox: "0 0 24 8", class: "tinv-legend-line", "aria-hidden": "true" }, line);
+        return h("span.tinv-legend-entry", {}, sample, text);
+    }
+
+    function lossTable(stepEvents) {
+        const headings = ["Step", "Loss", "Smoothed loss", "Learning rate"];
+        const rows = downsample(stepEvents, MOST_TABLE_ROWS).map((event) => {
+            const values = [event.step, event.loss, event.smoothed_loss, event.learning_rate];
+            return h("tr", {}, ...values.map((value) => h("td", {}, tinv.format.tableCell(value))));
+        });
         return h(
-            "table.tinv-unseen",
+            "table.tinv-visually-hidden",
             {},
             h("caption", {}, "Loss by step"),
-            h("tr", {}, ...["Step", "Loss", "Smoothed loss", "Learning rate"].map((t) => h("th", { scope: "col" }, t))),
+            h("tr", {}, ...headings.map((text) => h("th", { scope: "col" }, text))),
             ...rows,
         );
     }
 
-    const key = (name, text) =>
-        h(
-            "span.tinv-key",
-            {},
-            tinv.svg(
-                "svg",
-                { viewBox: "0 0 24 8", class: "tinv-key-line", "aria-hidden": "true" },
-                tinv.svg("line", { class: `tinv-line ${name}`, x1: 0, x2: 24, y1: 4, y2: 4 }),
+    function lossContent(stepEvents, totalSteps) {
+        if (!stepEvents.length) return [h("p.tinv-hint", {}, "The loss is drawn here while it learns.")];
+        return [
+            h(
+                "div.tinv-legend",
+                {},
+                legendEntry("tinv-smooth", "Loss, smoothed"),
+                legendEntry("tinv-raw", "Loss of each step"),
+                legendEntry("tinv-rate", "Learning rate (right)"),
             ),
-            text,
-        );
-
-    function draw() {
-        const { line, data, id } = tinv.run;
-        const steps = [...line.steps.values()].sort((a, b) => a.step - b.step),
-            last = steps[steps.length - 1];
-        const now = [id, steps.length, last && last.step, last && last.time, line.warnings.length].join(" ");
-        if (now === drawn || !tinv.byId("tinv_details").open) return;
-        drawn = now;
-        tinv.byId("tinv_loss").replaceChildren(
-            ...(steps.length
-                ? [
-                      h(
-                          "div.tinv-keys",
-                          {},
-                          key("tinv-smooth", "Loss, smoothed"),
-                          key("tinv-raw", "Loss of each step"),
-                          key("tinv-rate", "Learning rate (right)"),
-                      ),
-                      chart(steps, (data && data.steps) || 0),
-                      h("p.tinv-hint", {}, "A rough guide; trust the pictures"),
-                      table(steps),
-                  ]
-                : [h("p.tinv-hint", {}, "The loss is drawn here while it learns.")]),
-        );
-        const messages = [...new Set(line.warnings.map((event) => event.message))];
-        tinv.byId("tinv_log").replaceChildren(
-            ...(messages.length
-                ? [
-                      h("h4", {}, "Warnings"),
-                      h("ul.tinv-warnings", {}, ...messages.map((text) => h("li", {}, tinv.sentence(text)))),
-                  ]
-                : []),
-        );
+            chart(stepEvents, totalSteps),
+            h("p.tinv-hint", {}, "A rough guide; trust the pictures"),
+            lossTable(stepEvents),
+        ];
     }
 
-    tinv.starters = tinv.starters || [];
-    tinv.starters.push(() => {
-        tinv.on("run", draw);
-        tinv.byId("tinv_details").addEventListener("toggle", () => {
-            drawn = "";
+    function warningContent(warnings) {
+        const messages = [...new Set(warnings.map((event) => event.message))];
+        if (!messages.length) return [];
+        const items = messages.map((text) => h("li", {}, tinv.format.sentence(text)));
+        return [h("h4", {}, "Warnings"), h("ul.tinv-warnings", {}, ...items)];
+    }
+
+    function draw() {
+        const { history, report, id } = tinv.run;
+        const stepEvents = [...history.steps.values()].sort((a, b) => a.step - b.step);
+        const last = stepEvents[stepEvents.length - 1];
+        const key = [id, stepEvents.length, last && last.step, last && last.time, history.warnings.length].join(" ");
+        if (key === drawnKey || !byId("tinv_details").open) return;
+        drawnKey = key;
+        byId("tinv_loss").replaceChildren(...lossContent(stepEvents, (report && report.steps) || 0));
+        byId("tinv_log").replaceChildren(...warningContent(history.warnings));
+    }
+
+    tinv.ready(() => {
+        tinv.on("run-updated", draw);
+        byId("tinv_details").addEventListener("toggle", () => {
+            drawnKey = "";
             draw();
         });
     });

@@ -1,226 +1,249 @@
 // The form: reads and sets its fields through gradio, has Python check them, and remembers them in this browser.
 (() => {
     "use strict";
-    const tinv = (window.tinv = window.tinv || {});
-    const FORGOTTEN = ["overwrite"]; // asked for anew each time: a word replaced by mistake is gone
-    let schema,
-        values = {},
-        preset = "balanced",
-        lastPreset = "balanced",
-        presets = {},
-        defaults = {};
-    let readers = [],
-        pending = {},
-        timer = null,
-        checking = false,
-        checkAgain = false,
-        ready = false,
-        customByHand = false;
+    const { tinv } = window;
+    const { byId, h } = tinv;
+    const NOT_REMEMBERED = ["overwrite"]; // decided anew each time: an embedding replaced by mistake is gone
+    const CUSTOM = "custom"; // the preset of one's own values
+
+    let schema; // from Python: {fields: [{name, id, label, holds, words, start, families}], presets: {key: label}}
+    let defaults = {};
+    let values = {}; // by field, as last read
+    let presetValues = {}; // by preset, its fields' values for the checkpoint's family
+    let preset = "balanced";
+    let lastNamedPreset = "balanced"; // the last one that was not custom
+    let customChosen = false; // by the user, rather than by values that are no preset's
+    let readCallbacks = []; // of those who wait for the fields' values
+    let pendingWrite = {}; // {fields, preset} that gradio has yet to fetch
+    let isRestored = false; // the form holds what this browser remembers
+    let changeTimer = null;
+    let isChecking = false;
+    let checkAgain = false;
 
     const form = (tinv.form = {
         get values() {
             return values;
         },
-        get preset() {
-            return preset;
-        },
         field: (name) => schema.fields.find((field) => field.name === name),
-        names: () => schema.fields.map((field) => field.name),
+        fields: () => schema.fields,
 
-        /** gradio hands over the values of all fields, in the schema's order, the preset last. */
-        read(all) {
-            take(all);
-            for (const reader of readers.splice(0)) reader(values);
+        /** Called by gradio with the values of all fields, in the schema's order, the preset last. */
+        receiveValues(gradioValues) {
+            parseValues(gradioValues);
+            const callbacks = readCallbacks;
+            readCallbacks = [];
+            for (const callback of callbacks) callback(values);
             return [];
         },
 
-        /** gradio asks what to put into the fields: what is there, with what `apply` wants changed. */
-        write(all) {
-            const count = schema.fields.length + 1;
-            take(all.slice(0, count));
-            Object.assign(values, pending.fields);
-            if (pending.preset) preset = pending.preset;
-            pending = {};
-            setTimeout(form.changed, 50);
-            return [...schema.fields.map((field) => shown(field, values[field.name])), schema.presets[preset]];
+        /** Called by gradio for what to put into the fields: their values, with what `apply` changes. */
+        valuesToWrite(gradioValues) {
+            parseValues(gradioValues.slice(0, schema.fields.length + 1));
+            Object.assign(values, pendingWrite.fields);
+            if (pendingWrite.preset) preset = pendingWrite.preset;
+            pendingWrite = {};
+            setTimeout(form.onChange, 50);
+            return [...schema.fields.map((field) => toGradio(field, values[field.name])), schema.presets[preset]];
         },
 
-        changed() {
-            clearTimeout(timer);
-            timer = setTimeout(async () => {
+        /** Called by gradio, and by whatever else the check depends on. */
+        onChange() {
+            clearTimeout(changeTimer);
+            changeTimer = setTimeout(async () => {
                 await form.collect();
-                settled();
+                if (!isRestored) return;
+                remember();
+                tinv.emit("form-changed", values);
+                check();
             }, 250);
         },
 
-        /** The values as they are now, by name. */
+        /** Resolves to the fields' values now, by name. */
         collect: () =>
             new Promise((resolve) => {
-                readers.push(resolve);
-                tinv.byId("tinv_read_fields").click();
-                setTimeout(() => resolve(values), 2000); // gradio is not listening yet: what was known last
+                readCallbacks.push(resolve);
+                byId("tinv_read_fields").click();
+                setTimeout(() => resolve(values), 2000); // gradio does not listen yet: the values last read
             }),
 
-        /** Put values into fields. */
+        /** Puts values into fields; names without a field are ignored. */
         apply(changes, newPreset = null) {
             const known = Object.entries(changes).filter(([name]) => form.field(name));
-            pending = {
-                fields: { ...pending.fields, ...Object.fromEntries(known.map(([n, v]) => [n, plain(v)])) },
-                preset: newPreset || pending.preset,
-            };
-            tinv.byId("tinv_write_fields").click();
+            const fields = Object.fromEntries(known.map(([name, value]) => [name, toText(value)]));
+            pendingWrite = { fields: { ...pendingWrite.fields, ...fields }, preset: newPreset || pendingWrite.preset };
+            byId("tinv_write_fields").click();
         },
 
-        /** What Python takes: lists for fields of several lines, no empty paths, nothing the checkpoint's family lacks. */
-        payload(of = values) {
+        /** The values as Python takes them: only fields of the checkpoint's family, no empty paths, lines as lists. */
+        payload() {
             const sent = {};
-            for (const field of schema.fields) {
-                if (!tinv.family.has(field)) continue;
+            for (const field of schema.fields.filter(tinv.family.has)) {
                 const { name, holds } = field;
-                const value = of[name];
-                if (holds === "lines")
-                    sent[name] = String(value)
-                        .split("\n")
-                        .map((line) => line.trim())
-                        .filter(Boolean);
+                const value = values[name];
+                if (holds === "lines") sent[name] = linesOf(value);
                 else if (holds === "path" && !String(value).trim()) continue;
-                else
-                    sent[name] = typeof value === "string" && name !== "preview_negative_prompt" ? value.trim() : value;
+                else if (typeof value === "string" && name !== "preview_negative_prompt") sent[name] = value.trim();
+                else sent[name] = value;
             }
             return sent;
         },
 
         applyPreset(key) {
-            if (!presets[key]) return;
-            lastPreset = key;
-            customByHand = false;
-            form.apply(presets[key], key);
+            if (!presetValues[key]) return;
+            lastNamedPreset = key;
+            customChosen = false;
+            form.apply(presetValues[key], key);
         },
+
+        /** The defaults, but for what says which word is learned. */
         reset: () => form.apply({ ...defaults, name: values.name, init_text: values.init_text, kind: values.kind }),
-        check,
     });
 
-    function take(all) {
+    // Values in gradio and here. gradio 3.41 knows no labels apart from values, so fields hold the labels.
+
+    const toGradio = (field, value) => field.words[value] || value;
+    const fromGradio = (field, value) =>
+        Object.keys(field.words).find((key) => field.words[key] === value) || (value ?? "");
+    const presetOf = (label) => Object.keys(schema.presets).find((key) => schema.presets[key] === label);
+
+    function parseValues(gradioValues) {
         schema.fields.forEach((field, i) => {
-            values[field.name] = meant(field, all[i]);
+            values[field.name] = fromGradio(field, gradioValues[i]);
         });
-        preset = Object.keys(schema.presets).find((key) => schema.presets[key] === all[schema.fields.length]) || preset;
+        preset = presetOf(gradioValues[schema.fields.length]) || preset;
     }
 
-    const shown = (field, value) => field.words[value] || value;
-    const meant = (field, value) => Object.keys(field.words).find((key) => field.words[key] === value) || (value ?? "");
-    const plain = (value) =>
-        Array.isArray(value) ? value.join("\n") : typeof value === "number" ? String(value) : value;
-
-    function settled() {
-        if (!ready) return;
-        const kept = { ...values };
-        for (const name of FORGOTTEN) delete kept[name];
-        tinv.memory.set("form", kept);
-        tinv.memory.set("preset", { key: preset, values: presets[preset] });
-        tinv.emit("form", values);
-        check();
+    function toText(value) {
+        if (Array.isArray(value)) return value.join("\n");
+        return typeof value === "number" ? String(value) : value;
     }
 
-    /** Have Python look at the form; one question at a time, and the newest form always gets its answer. */
+    function linesOf(text) {
+        return String(text)
+            .split("\n")
+            .map((line) => line.trim())
+            .filter(Boolean);
+    }
+
+    // The check by Python
+
+    /** One request at a time; the newest values always get a reply. */
     async function check() {
-        if (checking) {
+        if (isChecking) {
             checkAgain = true;
             return;
         }
-        checking = true;
+        isChecking = true;
         do {
             checkAgain = false;
             try {
-                const reply = await tinv.insist(() =>
-                    tinv.call("check", { form: form.payload(), draft: tinv.pictures.draft }, { seconds: 120 }),
+                const reply = await tinv.retryWhileOffline(() =>
+                    tinv.call("check", { form: form.payload(), draft: tinv.pictures.draft }, { timeoutS: 120 }),
                 );
-                if (!checkAgain) show(reply);
+                if (!checkAgain) drawCheck(reply);
             } catch (error) {
                 console.warn("Textual Inversion: the form could not be checked:", error.message);
             }
         } while (checkAgain);
-        checking = false;
+        isChecking = false;
     }
 
-    function show(reply) {
-        tinv.emit("checked", reply);
-        tinv.fill(tinv.byId("tinv_estimate"), reply.estimate.text);
-        showPresets(reply);
-        tinv.problems.atFields(reply.problems || [], Boolean(reply.name && reply.name.state === "free"));
+    function drawCheck(reply) {
+        tinv.emit("form-checked", reply);
+        tinv.setContent(byId("tinv_estimate"), reply.estimate.text);
+        if (!adoptFamilyPreset(reply.preset_values)) drawPresets(reply); // else there is another check
+        const nameIsFree = Boolean(reply.name && reply.name.state === "free");
+        tinv.problems.showAtFields(reply.problems || [], nameIsFree);
     }
 
-    /** A preset's values are those of the checkpoint's family: with another family, the form follows. */
-    function followFamily(reply) {
-        if (!reply.preset_values) return false;
-        const before = presets[preset];
-        presets = reply.preset_values;
-        if (!before || !presets[preset] || customByHand || same(before, presets[preset])) return false;
-        if (!Object.entries(before).every(([name, value]) => String(values[name]) === value)) return false;
+    // Presets
+
+    const matches = (some, others) => Object.entries(some).every(([name, value]) => String(others[name]) === value);
+
+    /** Presets differ between families: an untouched preset follows a change of the family. Returns whether it did. */
+    function adoptFamilyPreset(newPresetValues) {
+        if (!newPresetValues) return false;
+        const before = presetValues[preset];
+        presetValues = newPresetValues;
+        const after = presetValues[preset];
+        if (!before || !after || customChosen || JSON.stringify(before) === JSON.stringify(after)) return false;
+        if (!matches(before, values)) return false;
         form.applyPreset(preset);
         return true;
     }
 
-    const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
-
-    function showPresets(reply) {
-        if (followFamily(reply)) return; // it is asked for again
-        const labels = document.querySelectorAll("#tinv_preset label");
-        for (const label of labels) {
+    function drawPresets(reply) {
+        for (const label of document.querySelectorAll("#tinv_preset label")) {
             const input = label.querySelector("input");
-            const key = input && Object.keys(schema.presets).find((k) => schema.presets[k] === input.value);
-            if (!key) continue;
-            let note = label.querySelector(".tinv-preset-note");
-            if (!note) label.append((note = tinv.h("span.tinv-preset-note")));
-            const own = key === "custom" && presets.balanced ? "your own values" : "";
-            const text = (reply.presets && reply.presets[key]) || own;
-            if (note.textContent !== text) note.textContent = text;
+            const key = input && presetOf(input.value);
+            if (key) drawPresetNote(label, key, reply);
         }
-        if (reply.preset && reply.preset !== "custom" && customByHand) return;
-        if (reply.preset && reply.preset !== "custom") lastPreset = reply.preset;
+        if (reply.preset && reply.preset !== CUSTOM) {
+            if (customChosen) return;
+            lastNamedPreset = reply.preset;
+        }
         if (reply.preset && reply.preset !== preset) form.apply({}, reply.preset);
-        const back = tinv.h(
+        const back = h(
             "button.tinv-link",
-            { onclick: () => form.applyPreset(lastPreset) },
-            `Back to ${schema.presets[lastPreset]}`,
+            { onclick: () => form.applyPreset(lastNamedPreset) },
+            `Back to ${schema.presets[lastNamedPreset]}`,
         );
-        tinv.byId("tinv_reset_note").replaceChildren(
-            ...(reply.preset === "custom" ? ["Your own settings. ", back] : []),
-        );
+        byId("tinv_reset_note").replaceChildren(...(reply.preset === CUSTOM ? ["Your own settings. ", back] : []));
     }
 
-    /** The preset whose values were kept; it may have others for the checkpoint that is selected today. */
-    function keptPreset(kept) {
-        const { key, values: then } = tinv.memory.get("preset", {});
-        const untouched = then && Object.entries(then).every(([name, value]) => String(kept[name]) === value);
-        return untouched && presets[key] ? key : null;
+    function drawPresetNote(label, key, reply) {
+        let note = label.querySelector(".tinv-preset-note");
+        if (!note) label.append((note = h("span.tinv-preset-note")));
+        const customText = key === CUSTOM && presetValues.balanced ? "your own values" : "";
+        tinv.setText(note, (reply.presets && reply.presets[key]) || customText);
     }
 
-    tinv.starters = tinv.starters || [];
-    tinv.starters.push(async () => {
-        schema = JSON.parse(tinv.byId("tinv_schema").dataset.schema);
+    // What this browser remembers
+
+    function remember() {
+        const remembered = { ...values };
+        for (const name of NOT_REMEMBERED) delete remembered[name];
+        tinv.storage.set("form", remembered);
+        tinv.storage.set("preset", { key: preset, values: presetValues[preset] });
+    }
+
+    /** The preset that was left untouched at the last visit; today's checkpoint may give it other values. */
+    function rememberedPreset(rememberedValues) {
+        const { key, values: oldPresetValues } = tinv.storage.get("preset", {});
+        const isUntouched = oldPresetValues && matches(oldPresetValues, rememberedValues);
+        return isUntouched && presetValues[key] ? key : null;
+    }
+
+    async function restore() {
+        const remembered = tinv.storage.get("form", {});
+        const presetKey = rememberedPreset(remembered);
+        const wanted = { ...defaults, ...remembered, ...presetValues[presetKey] };
+        const current = await form.collect();
+        isRestored = true;
+        // not into fields that somebody has typed in while this was loading
+        const outdated = schema.fields.filter(({ name, start }) => current[name] === start && wanted[name] !== start);
+        form.apply(Object.fromEntries(outdated.map(({ name }) => [name, wanted[name]])), presetKey);
+    }
+
+    tinv.ready(async () => {
+        schema = JSON.parse(byId("tinv_schema").dataset.schema);
         defaults = Object.fromEntries(schema.fields.map((field) => [field.name, field.start]));
         values = { ...defaults };
         document.addEventListener("change", (event) => {
             if (!event.target.closest || !event.target.closest("#tinv_preset")) return;
-            const key = Object.keys(schema.presets).find((k) => schema.presets[k] === event.target.value);
-            if (key === "custom") customByHand = true;
+            const key = presetOf(event.target.value);
+            if (key === CUSTOM) customChosen = true;
             else form.applyPreset(key);
         });
-        const reply = await tinv.insist(() => tinv.call("form"));
-        presets = reply.presets || {};
+        const reply = await tinv.retryWhileOffline(() => tinv.call("form"));
+        presetValues = reply.presets || {};
         tinv.family.follow(reply.checkpoint);
         defaults = { ...defaults, ...reply.values };
-        for (const name of Object.keys(defaults)) defaults[name] = plain(defaults[name]);
-        tinv.host = { hidesPaths: reply.hides_paths, title: reply.host, example: reply.example };
-        const kept = tinv.memory.get("form", {});
-        const before = keptPreset(kept);
-        const wanted = { ...defaults, ...kept, ...presets[before] };
-        const now = await form.collect(); // somebody may have typed while this was loading
-        ready = true;
-        const stale = schema.fields.filter(({ name, start }) => now[name] === start && wanted[name] !== start);
-        form.apply(Object.fromEntries(stale.map(({ name }) => [name, wanted[name]])), before);
-        for (const event of ["runs", "ended", "library"]) tinv.on(event, form.changed); // a name may be free now, or taken
-        tinv.emit("ready");
+        for (const name of Object.keys(defaults)) defaults[name] = toText(defaults[name]);
+        tinv.host = { hidesPaths: reply.hides_paths };
+        await restore();
+        for (const event of ["runs-listed", "run-ended", "embeddings-changed"])
+            tinv.on(event, form.onChange); // a name may be free now, or taken
+        tinv.emit("form-ready");
     });
 })();

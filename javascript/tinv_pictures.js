@@ -1,189 +1,199 @@
-// The pictures to learn from, as the server holds them for this page: shown, captioned, taken away.
+// The pictures to learn from, as the server holds them in this page's draft: shown, captioned, removed.
 (() => {
     "use strict";
-    const tinv = (window.tinv = window.tinv || {});
-    const h = (...all) => tinv.h(...all);
-    const shown = new Map(); // id → picture, in order
-    let refused = [];
-    let saving = Promise.resolve(); // what the server has yet to hear
+    const { tinv } = window;
+    const { byId, h } = tinv;
+    const RECOMMENDED_LEAST = 3;
+    const byPictureId = new Map(); // id → picture, in order
+    let refusals = []; // [{name, reason}]
+    let lastChange = Promise.resolve(); // of what the server was sent
 
     const pictures = (tinv.pictures = {
-        draft: null,
+        draft: null, // the draft's id, which this browser keeps
         get count() {
-            return shown.size;
+            return byPictureId.size;
         },
-        get thumbs() {
-            return [...shown.values()].map((picture) => picture.thumb);
+        get thumbnails() {
+            return [...byPictureId.values()].map((picture) => picture.thumb);
         },
-        show,
+        addReply,
         refuse,
-        note,
-        changed,
-        tell,
+        drawNote,
+        notifyChanged,
+        change,
 
-        /** Resolves when the server has every picture and caption that the page has. */
-        async settled() {
+        /** Resolves once the server has every picture and caption that the page has. */
+        async saved() {
             await tinv.uploads.done();
-            await saving;
+            await lastChange;
         },
 
-        /** Pictures of an earlier run instead of these. */
+        /** Replaces the pictures with those of an earlier run. */
         async reuse(run) {
-            await tinv.call("reuse", { draft: pictures.draft, run }, { lane: "pictures", seconds: 300 });
+            await call("reuse", { run });
             await reload();
         },
 
-        async example() {
-            const reply = await tinv.call("example", { draft: pictures.draft }, { lane: "pictures", seconds: 300 });
+        async addExample() {
+            const reply = await call("example");
             await reload();
             return reply;
         },
     });
 
-    const list = () => tinv.byId("tinv_pictures_list");
+    const list = () => byId("tinv_pictures_list");
     const cardOf = (id) => [...list().children].find((card) => card.dataset.id === id);
-    const fileInput = () => tinv.byId("tinv_images").querySelector("input[type=file]");
+    const fileInput = () => byId("tinv_images").querySelector("input[type=file]");
 
-    /** Say why something was not taken in. */
-    function refuse(name, reason) {
-        refused.push({ name, reason });
-        tinv.announce(`Not added: ${name} ${reason}`);
-        note();
+    // The server's draft
+
+    const call = (action, args = {}) =>
+        tinv.call(action, { draft: pictures.draft, ...args }, { queue: "pictures", timeoutS: 300 });
+
+    /** Sends a change, repeated until it arrives: losing one would go unnoticed. */
+    function change(action, args = {}) {
+        lastChange = tinv.retryWhileOffline(() => call(action, args)).catch((error) => refuse("", error.message));
+        return lastChange;
     }
 
-    /** What stands above the pictures. */
-    function note() {
-        const parts = [...tinv.uploads.progress()];
-        if (!parts.length && shown.size) {
-            const few = shown.size < 3 ? ". 4 make a good start." : "";
-            parts.push(
-                h("div", {}, ...(shown.size === 1 ? ["1 picture"] : tinv.words("{} pictures", shown.size)), few),
-            );
-        }
-        if (refused.length) {
-            const item = ({ name, reason }) =>
-                h("li", {}, name ? h("b", {}, name) : null, name ? ": " : "", tinv.sentence(reason));
-            const forget = () => {
-                refused = [];
-                note();
-            };
-            const dismiss = h("button.tinv-link", { onclick: forget }, "All right");
-            parts.push(
-                h(
-                    "div.tinv-card.tinv-warned",
-                    {},
-                    h("strong", {}, "Not added:"),
-                    h("ul", {}, ...refused.map(item)),
-                    dismiss,
-                ),
-            );
-        }
-        tinv.byId("tinv_pictures_note").replaceChildren(...parts);
-        tinv.byId("tinv_clear").hidden = !shown.size;
-        tinv.byId("tinv_images").classList.toggle("tinv-has-pictures", shown.size > 0);
+    async function saveCaption(id, text) {
+        if (byPictureId.has(id)) byPictureId.get(id).caption = text;
+        await change("caption", { id, text });
+        notifyChanged();
     }
 
-    /** Add to the list, or bring up to date, what a reply holds. */
-    function show(reply) {
-        for (const picture of reply.pictures || []) {
-            const old = cardOf(picture.id);
-            shown.set(picture.id, picture);
-            if (old) old.replaceWith(draw(picture));
-            else list().append(draw(picture));
-        }
-        for (const { name, reason } of reply.refused || []) refuse(name, reason);
-        note();
-    }
-
-    function draw(picture) {
-        const { id, name, width, height, thumb, warnings = [] } = picture;
-        const caption = h("input.tinv-caption", {
-            type: "text",
-            placeholder: "Caption (optional)",
-            "aria-label": `Caption of ${name}`,
-            title: "Say what is not part of the word: 'on a table'",
-            onchange: (event) => keepCaption(id, event.target.value),
-        });
-        caption.value = picture.caption || "";
-        const remove = h(
-            "button.tinv-remove",
-            { title: "Remove", "aria-label": `Remove ${name}`, onclick: () => drop(id) },
-            "×",
-        );
-        const img = h("img", { src: thumb, alt: name, title: `${name}, ${width}×${height}`, loading: "lazy" });
-        const frame = h("div.tinv-picture-frame", {}, img, remove);
-        const warned = warnings.length ? h("ul.tinv-warnings", {}, ...warnings.map((text) => h("li", {}, text))) : null;
-        return h("li.tinv-picture", { "data-id": id }, frame, caption, warned);
-    }
-
-    /** Tell the server something about the pictures; insists, since losing it would be silent. */
-    function tell(action, args = {}) {
-        const once = () => tinv.call(action, { draft: pictures.draft, ...args }, { lane: "pictures", seconds: 300 });
-        const told = tinv.insist(once).catch((error) => refuse("", error.message));
-        saving = told;
-        return told;
-    }
-
-    async function keepCaption(id, text) {
-        if (shown.has(id)) shown.get(id).caption = text;
-        await tell("caption", { id, text });
-        changed();
-    }
-
-    async function drop(id) {
+    async function remove(id) {
         const card = cardOf(id);
-        const next = card.nextElementSibling || card.previousElementSibling;
+        const neighbour = card.nextElementSibling || card.previousElementSibling;
         card.remove();
-        shown.delete(id);
-        note();
-        (next ? next.querySelector(".tinv-remove") : fileInput()).focus();
-        const reply = await tell("remove", { id });
-        if (reply && reply.pictures) renew(reply); // what was the same as this picture no longer is
-        changed();
+        byPictureId.delete(id);
+        drawNote();
+        (neighbour ? neighbour.querySelector(".tinv-remove") : fileInput()).focus();
+        const reply = await change("remove", { id });
+        if (reply && reply.pictures) showExactly(reply.pictures); // warnings of its duplicates may be gone
+        notifyChanged();
     }
 
-    async function clear() {
-        tinv.memory.set("trained", null); // what comes next is another run's
+    async function removeAll() {
+        tinv.storage.set("trained", null); // the next pictures are not those of the last training
         tinv.uploads.cancel();
-        refused = [];
-        await tell("clear");
+        refusals = [];
+        await change("clear");
         await reload();
         fileInput().focus();
     }
 
     async function reload() {
-        const once = () => tinv.call("pictures", { draft: pictures.draft }, { lane: "pictures", seconds: 300 });
-        renew(await tinv.insist(once));
-        changed();
+        const reply = await tinv.retryWhileOffline(() => call("pictures"));
+        showExactly(reply.pictures || []);
+        notifyChanged();
     }
 
-    /** Show exactly these pictures; cards that say the same already stay, with what is being typed in them. */
-    function renew({ pictures: now = [] }) {
-        const kept = new Set(now.map((picture) => picture.id));
-        for (const id of [...shown.keys()].filter((one) => !kept.has(one))) {
-            shown.delete(id);
+    function notifyChanged() {
+        tinv.emit("pictures-changed");
+        tinv.form.onChange();
+    }
+
+    // Drawing
+
+    /** Adds to the list, or updates, what a reply holds. */
+    function addReply(reply) {
+        for (const picture of reply.pictures || []) {
+            const card = cardOf(picture.id);
+            byPictureId.set(picture.id, picture);
+            if (card) card.replaceWith(pictureCard(picture));
+            else list().append(pictureCard(picture));
+        }
+        for (const { name, reason } of reply.refused || []) refuse(name, reason);
+        drawNote();
+    }
+
+    /** Cards that are up to date stay, with what is being typed in them. */
+    function showExactly(newPictures) {
+        const newIds = new Set(newPictures.map((picture) => picture.id));
+        for (const id of [...byPictureId.keys()].filter((oldId) => !newIds.has(oldId))) {
+            byPictureId.delete(id);
             cardOf(id).remove();
         }
-        const differs = (picture) => {
-            const old = shown.get(picture.id);
+        const isOutdated = (picture) => {
+            const old = byPictureId.get(picture.id);
             return !old || old.thumb !== picture.thumb || String(old.warnings) !== String(picture.warnings);
         };
-        show({ pictures: now.filter(differs) });
+        addReply({ pictures: newPictures.filter(isOutdated) });
     }
 
-    function changed() {
-        tinv.emit("pictures", shown.size);
-        if (tinv.started) tinv.form.changed();
+    function pictureCard({ id, name, width, height, thumb, caption, warnings = [] }) {
+        const captionInput = h("input.tinv-caption", {
+            type: "text",
+            placeholder: "Caption (optional)",
+            "aria-label": `Caption of ${name}`,
+            title: "Say what is not part of the word: 'on a table'",
+            onchange: (event) => saveCaption(id, event.target.value),
+        });
+        captionInput.value = caption || "";
+        const removeButton = h(
+            "button.tinv-remove",
+            { title: "Remove", "aria-label": `Remove ${name}`, onclick: () => remove(id) },
+            "×",
+        );
+        const image = h("img", { src: thumb, alt: name, title: `${name}, ${width}×${height}`, loading: "lazy" });
+        const warningItems = warnings.map((text) => h("li", {}, text));
+        return h(
+            "li.tinv-picture",
+            { "data-id": id },
+            h("div.tinv-picture-frame", {}, image, removeButton),
+            captionInput,
+            warnings.length ? h("ul.tinv-warnings", {}, ...warningItems) : null,
+        );
     }
 
-    tinv.starters = tinv.starters || [];
-    tinv.starters.push(() => {
-        pictures.draft = tinv.memory.get("draft", null);
+    /** Says why something was not added. */
+    function refuse(name, reason) {
+        refusals.push({ name, reason });
+        tinv.announce(`Not added: ${name} ${reason}`);
+        drawNote();
+    }
+
+    /** The note above the list: progress of the uploads or the count, and what was refused. */
+    function drawNote() {
+        const { count } = pictures;
+        const note = [...tinv.uploads.progress()];
+        if (!note.length && count) note.push(countLine(count));
+        if (refusals.length) note.push(refusalCard());
+        byId("tinv_pictures_note").replaceChildren(...note);
+        tinv.setHidden(byId("tinv_clear"), !count);
+        byId("tinv_images").classList.toggle("tinv-has-pictures", count > 0);
+    }
+
+    function countLine(count) {
+        const text = count === 1 ? ["1 picture"] : tinv.phrase("{} pictures", count);
+        return h("div", {}, ...text, count < RECOMMENDED_LEAST ? ". 4 make a good start." : "");
+    }
+
+    function refusalCard() {
+        const dismiss = () => {
+            refusals = [];
+            drawNote();
+        };
+        const items = refusals.map(({ name, reason }) =>
+            h("li", {}, name ? h("b", {}, name) : null, name ? ": " : "", tinv.format.sentence(reason)),
+        );
+        return h(
+            "div.tinv-card.tinv-warning",
+            {},
+            h("strong", {}, "Not added:"),
+            h("ul", {}, ...items),
+            h("button.tinv-link", { onclick: dismiss }, "All right"),
+        );
+    }
+
+    tinv.ready(() => {
+        pictures.draft = tinv.storage.get("draft", null);
         if (!/^[0-9a-f]{32}$/.test(pictures.draft || "")) {
             pictures.draft = tinv.randomHex();
-            tinv.memory.set("draft", pictures.draft);
+            tinv.storage.set("draft", pictures.draft);
         }
-        tinv.byId("tinv_clear").addEventListener("click", clear);
+        byId("tinv_clear").addEventListener("click", removeAll);
         reload().catch((error) => refuse("", error.message));
     });
 })();

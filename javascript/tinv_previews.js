@@ -1,248 +1,241 @@
-// Previews as a table, prompt × step, beside the user's own pictures. The images come one after another, newest first.
+// Previews as a table, prompt × step, beside the user's own pictures. Images are loaded one by one, newest first.
 (() => {
     "use strict";
-    const tinv = (window.tinv = window.tinv || {});
-    const h = (...all) => tinv.h(...all);
-    const TRIES = 3;
-    let cells = new Map(),
-        pinned = [],
-        shape = "",
-        loading = false,
-        usedStep = null;
+    const { tinv } = window;
+    const { byId, h } = tinv;
+    const MOST_ATTEMPTS = 3; // to load an image
+    const SCROLL_END_PX = 40; // so close to the end, the table follows new steps
+    const FIRST_STEPS = [
+        "Add 3–30 pictures of one thing, person or style.",
+        "Invent a word for it.",
+        "Press Train and watch previews appear here.",
+    ];
+    let cells = new Map(); // by previewKey: {element, img, event, attempts, isLoaded}
+    let ownPictures = []; // URLs of pictures that the followed run learns from
+    let drawnKey = "";
+    let isLoading = false;
+    let usedStep = null; // the step that the user has made the embedding
 
     const previews = (tinv.previews = {
-        /** Rows (prompt, seed) and columns (steps) of what there is. */
+        /** The table's axes: rows, each with the event of one of its previews, and steps. */
         axes() {
-            const rows = new Map(),
-                steps = new Set();
-            for (const event of tinv.run.line.previews.values()) {
+            const rows = new Map();
+            const steps = new Set();
+            for (const event of tinv.run.history.previews.values()) {
                 rows.set(`${event.prompt_index}-${event.seed_index}`, event);
                 steps.add(event.step);
             }
-            const order = (a, b) => a.prompt_index - b.prompt_index || a.seed_index - b.seed_index;
-            return { rows: [...rows.values()].sort(order), steps: [...steps].sort((a, b) => a - b) };
+            const inOrder = (a, b) => a.prompt_index - b.prompt_index || a.seed_index - b.seed_index;
+            return { rows: [...rows.values()].sort(inOrder), steps: [...steps].sort((a, b) => a - b) };
         },
-        at: (step, row) => tinv.run.line.previews.get(`${step}-${row.prompt_index}-${row.seed_index}`),
-        thumb: (event) => {
-            const cell = cells.get(keyOf(event));
+
+        /** The event of the preview in a row at a step. */
+        at: (row, step) => tinv.run.history.previews.get(tinv.run.previewKey({ ...row, step })),
+
+        /** The small image of a preview, if it has been loaded. */
+        thumbnail(event) {
+            const cell = cells.get(tinv.run.previewKey(event));
             return cell && cell.img.getAttribute("src");
         },
-        suggestion,
+
+        /** How Python's actions name a preview. */
+        idOf: ({ step, prompt_index, seed_index }) => ({
+            run: tinv.run.id,
+            step,
+            prompt: prompt_index,
+            seed: seed_index,
+        }),
     });
 
-    const keyOf = (event) => `${event.step}-${event.prompt_index}-${event.seed_index}`;
-
     /** The step to use, and why; none before there is a reason. */
-    function suggestion() {
-        const { line, data } = tinv.run,
-            { steps } = previews.axes();
+    function recommendation() {
+        const { history, report } = tinv.run;
+        const { steps } = previews.axes();
         if (usedStep !== null && steps.includes(usedStep)) return { step: usedStep, reason: "In use" };
-        const measured = [...line.validation].filter(([step]) => line.snapshots.has(step));
-        if (measured.length)
-            return { step: measured.sort((a, b) => a[1] - b[1])[0][0], reason: "Closest to pictures it never saw" };
-        if (data && data.state === "finished" && steps.length)
+        const validated = [...history.validation].filter(([step]) => history.snapshots.has(step));
+        if (validated.length) {
+            const [best] = validated.sort(([, lossA], [, lossB]) => lossA - lossB);
+            return { step: best[0], reason: "Closest to pictures it never saw" };
+        }
+        if (report && report.state === "finished" && steps.length)
             return { step: steps[steps.length - 1], reason: "In use: the end of the training" };
         return { step: null, reason: "" };
     }
 
-    const canUse = (step) =>
-        tinv.run.line.snapshots.has(step) ||
-        Boolean(tinv.run.data && tinv.run.data.state === "finished" && step === tinv.run.data.step);
+    function canUse(step) {
+        const { history, report } = tinv.run;
+        return history.snapshots.has(step) || Boolean(report && report.state === "finished" && step === report.step);
+    }
 
-    function cell(event) {
-        const key = keyOf(event);
-        let made = cells.get(key);
-        if (made && made.time === event.time) return made.element;
+    // The table
+
+    function previewCell(event) {
+        const key = tinv.run.previewKey(event);
+        const cell = cells.get(key);
+        if (cell && cell.event.time === event.time) return cell.element;
+        const alt = `Step ${event.step}: ${event.prompt}`;
         const img = h("img", {
-            alt: `Step ${event.step}: ${event.prompt}`,
+            alt,
             decoding: "async",
             "data-step": event.step,
             "data-prompt": event.prompt,
             "data-seed": event.seed_index,
         });
-        const open = h(
-            "button.tinv-preview",
-            {
-                "aria-label": `Step ${event.step}: ${event.prompt}. Show larger`,
-                onclick: () => tinv.viewer.open(event),
-            },
-            img,
-        );
-        made = {
-            element: h("td", {}, open, useButton(event.step)),
-            img,
-            event,
-            time: event.time,
-            tries: 0,
-            done: false,
-        };
-        cells.set(key, made);
-        return made.element;
+        const onclick = () => tinv.viewer.open(event);
+        const open = h("button.tinv-preview", { "aria-label": `${alt}. Show larger`, onclick }, img);
+        const element = h("td", {}, open, useButton(event.step));
+        cells.set(key, { element, img, event, attempts: 0, isLoaded: false });
+        return element;
     }
 
-    const useButton = (step) =>
-        h(
-            "button.tinv-use",
-            { "data-use": step, title: `Make step ${step} the word that prompts use`, onclick: () => use(step) },
-            "Use this step",
-        );
-    const use = (step) => tinv.actions.use(tinv.run.id, step, {}, tinv.byId("tinv_previews_note"));
+    function useButton(step) {
+        const onclick = () => tinv.actions.useStep(tinv.run.id, step, byId("tinv_previews_note"));
+        const title = `Make step ${step} the word that prompts use`;
+        return h("button.tinv-use", { "data-use": step, title, onclick }, "Use this step");
+    }
 
-    function heading(step) {
-        const { step: best, reason } = suggestion();
-        const badge = step === best ? h("span.tinv-badge", {}, reason) : null;
+    function columnHeading(step) {
+        const { step: recommendedStep, reason } = recommendation();
         return h(
             "th",
             { scope: "col", "data-column": step },
-            h("span", {}, ...tinv.words("Step {}", step), step === 0 ? ", before" : ""),
-            badge,
+            h("span", {}, ...tinv.phrase("Step {}", step), step === 0 ? ", before" : ""),
+            step === recommendedStep ? h("span.tinv-badge", {}, reason) : null,
         );
     }
 
-    function build({ rows, steps }) {
-        const place = tinv.byId("tinv_previews_gallery");
-        const old = place.querySelector(".tinv-scroll");
-        const atEnd = !old || old.scrollLeft + old.clientWidth >= old.scrollWidth - 40;
-        const left = old ? old.scrollLeft : 0;
-        const head = h(
-            "tr",
-            {},
-            h("th.tinv-pinned", { scope: "col" }, pinned.length ? "Your pictures" : "Prompt"),
-            ...steps.map(heading),
+    function rowHeading(row, index, rows) {
+        const hasSeveralSeeds = rows.some(
+            (other) => other.prompt_index === row.prompt_index && other.seed_index !== row.seed_index,
         );
-        const lines = rows.map((row, i) => {
-            const seeds = rows.some(
-                (other) => other.prompt_index === row.prompt_index && other.seed_index !== row.seed_index,
-            );
-            const text = row.prompt + (seeds ? ` · seed ${row.seed}` : "");
-            const own = pinned.length ? h("div.tinv-own", { role: "img", "aria-label": "One of your pictures" }) : null;
-            if (own) own.style.backgroundImage = `url("${pinned[i % pinned.length]}")`;
-            const first = h("th.tinv-pinned", { scope: "row" }, own, h("span.tinv-prompt", { title: text }, text));
-            return h(
-                "tr",
-                {},
-                first,
-                ...steps.map((step) => {
-                    const event = previews.at(step, row);
-                    return event ? cell(event) : h("td");
-                }),
-            );
+        const text = row.prompt + (hasSeveralSeeds ? ` · seed ${row.seed}` : "");
+        let picture = null;
+        if (ownPictures.length) {
+            picture = h("div.tinv-own-picture", { role: "img", "aria-label": "One of your pictures" });
+            picture.style.backgroundImage = `url("${ownPictures[index % ownPictures.length]}")`;
+        }
+        return h("th.tinv-row-heading", { scope: "row" }, picture, h("span.tinv-prompt", { title: text }, text));
+    }
+
+    function table({ rows, steps }) {
+        const corner = h("th.tinv-row-heading", { scope: "col" }, ownPictures.length ? "Your pictures" : "Prompt");
+        const head = h("tr", {}, corner, ...steps.map(columnHeading));
+        const bodyRows = rows.map((row, index) => {
+            const rowCells = steps.map((step) => {
+                const event = previews.at(row, step);
+                return event ? previewCell(event) : h("td");
+            });
+            return h("tr", {}, rowHeading(row, index, rows), ...rowCells);
         });
-        const table = h("table", {}, h("thead", {}, head), h("tbody", {}, ...lines));
-        const scroll = h(
-            "div.tinv-scroll",
-            { tabindex: "0", role: "group", "aria-label": "Previews, one row per prompt, one column per step" },
-            table,
-        );
-        const note = tinv.byId("tinv_previews_note") || h("p.tinv-hint", { id: "tinv_previews_note", role: "status" });
-        place.replaceChildren(scroll, note);
-        scroll.scrollLeft = atEnd ? scroll.scrollWidth : left;
+        return h("table", {}, h("thead", {}, head), h("tbody", {}, ...bodyRows));
+    }
+
+    /** Replaces the table; the scroll position stays, or follows new steps if it was at the end. */
+    function rebuild(axes) {
+        const gallery = byId("tinv_previews_gallery");
+        const old = gallery.querySelector(".tinv-scroll");
+        const wasAtEnd = !old || old.scrollLeft + old.clientWidth >= old.scrollWidth - SCROLL_END_PX;
+        const oldLeft = old ? old.scrollLeft : 0;
+        const label = "Previews, one row per prompt, one column per step";
+        const scroll = h("div.tinv-scroll", { tabindex: "0", role: "group", "aria-label": label }, table(axes));
+        const note = byId("tinv_previews_note") || h("p.tinv-hint", { id: "tinv_previews_note", role: "status" });
+        const focused = document.activeElement;
+        const hadFocus = gallery.contains(focused);
+        gallery.replaceChildren(scroll, note);
+        scroll.scrollLeft = wasAtEnd ? scroll.scrollWidth : oldLeft;
+        if (hadFocus && focused.isConnected) focused.focus({ preventScroll: true });
     }
 
     function draw() {
-        const place = tinv.byId("tinv_previews_gallery"),
-            axes = previews.axes();
-        if (!axes.steps.length) return empty(place);
-        const { step, reason } = suggestion();
-        const now = JSON.stringify([
+        const axes = previews.axes();
+        if (!axes.steps.length) return drawEmpty();
+        const { step, reason } = recommendation();
+        const key = JSON.stringify([
             tinv.run.id,
             axes.steps,
             axes.rows.map((row) => row.prompt),
-            [...tinv.run.line.previews.values()].map((event) => event.time),
+            [...tinv.run.history.previews.values()].map((event) => event.time),
             step,
             reason,
-            pinned.length,
-            pinned[0] && pinned[0].length,
+            ownPictures.length,
+            ownPictures[0] && ownPictures[0].length,
         ]);
-        if (now !== shape) {
-            shape = now;
-            const focused = document.activeElement,
-                inside = place.contains(focused);
-            build(axes);
-            if (inside && focused.isConnected) focused.focus({ preventScroll: true });
+        if (key !== drawnKey) {
+            drawnKey = key;
+            rebuild(axes);
         }
-        for (const button of place.querySelectorAll("[data-use]")) button.hidden = !canUse(Number(button.dataset.use));
-        load();
+        for (const button of byId("tinv_previews_gallery").querySelectorAll("[data-use]"))
+            tinv.setHidden(button, !canUse(Number(button.dataset.use)));
+        loadImages();
     }
 
-    function empty(place) {
-        const { run } = tinv,
-            coming = run.asking || (run.active && (!run.data || run.data.previewed)),
-            kind = coming ? "wait" : run.id ? "none" : "idle";
-        if (shape === kind) return;
-        shape = kind;
-        const steps = [
-            "Add 3–30 pictures of one thing, person or style.",
-            "Invent a word for it.",
-            "Press Train and watch previews appear here.",
-        ];
-        place.replaceChildren(
-            kind === "idle"
-                ? h("div.tinv-empty", {}, h("ol", {}, ...steps.map((text) => h("li", {}, text))))
-                : h(
-                      "div.tinv-empty",
-                      {},
-                      kind === "wait"
-                          ? "The first previews appear here before learning begins, to compare with."
-                          : "This run has no previews.",
-                  ),
-        );
+    function drawEmpty() {
+        const { run } = tinv;
+        const expectsPreviews = run.submitting || (run.active && (!run.report || run.report.previewed));
+        const key = expectsPreviews ? "expected" : run.id ? "none" : "idle";
+        if (drawnKey === key) return;
+        drawnKey = key;
+        const content = {
+            expected: ["The first previews appear here before learning begins, to compare with."],
+            none: ["This run has no previews."],
+            idle: [h("ol", {}, ...FIRST_STEPS.map((text) => h("li", {}, text)))],
+        }[key];
+        byId("tinv_previews_gallery").replaceChildren(h("div.tinv-empty", {}, ...content));
     }
 
-    async function load() {
-        if (loading) return;
-        loading = true;
-        for (let next; (next = following());) {
-            const run = tinv.run.id,
-                { event } = next;
-            next.tries += 1;
-            try {
-                const { image } = await tinv.call(
-                    "preview",
-                    { run, step: event.step, prompt: event.prompt_index, seed: event.seed_index, full: false },
-                    { lane: "preview" },
-                );
-                if (tinv.run.id === run) Object.assign(next, { done: true }).img.src = image;
-            } catch (error) {
-                if (error.offline) break; // the next poll comes back to it
-            }
-        }
-        loading = false;
-    }
+    // The images
 
-    const following = () =>
+    const nextToLoad = () =>
         [...cells.values()]
-            .filter((one) => !one.done && one.tries < TRIES)
+            .filter((cell) => !cell.isLoaded && cell.attempts < MOST_ATTEMPTS)
             .sort((a, b) => b.event.step - a.event.step || a.event.prompt_index - b.event.prompt_index)[0];
 
-    /** The user's pictures of this run, to stand beside its previews. A run that has not kept them does without. */
-    async function pin(id) {
-        pinned = id && id === tinv.memory.get("trained") ? tinv.pictures.thumbs : []; // at once, where they are at hand
+    async function loadImages() {
+        if (isLoading) return;
+        isLoading = true;
+        for (let cell; (cell = nextToLoad()); ) {
+            const requestedRun = tinv.run.id;
+            cell.attempts += 1;
+            try {
+                const args = { ...previews.idOf(cell.event), full: false };
+                const { image } = await tinv.call("preview", args, { queue: "preview" });
+                if (tinv.run.id !== requestedRun) continue;
+                cell.isLoaded = true;
+                cell.img.src = image;
+            } catch (error) {
+                if (error.offline) break; // the next poll tries again
+            }
+        }
+        isLoading = false;
+    }
+
+    /** The pictures of the followed run, to compare with. A run that has not kept them does without. */
+    async function loadOwnPictures(id) {
+        ownPictures = id && id === tinv.storage.get("trained") ? tinv.pictures.thumbnails : []; // at hand, so at once
         if (!id) return;
         try {
-            const { pictures } = await tinv.call("run_pictures", { run: id }, { lane: "preview" });
+            const reply = await tinv.call("run_pictures", { run: id }, { queue: "preview" });
             if (tinv.run.id !== id) return;
-            pinned = pictures;
+            ownPictures = reply.pictures;
             draw();
         } catch (error) {
             console.info("Textual Inversion: no pictures of this run:", error.message);
         }
     }
 
-    tinv.starters = tinv.starters || [];
-    tinv.starters.push(() => {
-        tinv.on("follow", (id) => {
+    tinv.ready(() => {
+        tinv.on("run-followed", (id) => {
             cells = new Map();
-            shape = "";
+            drawnKey = "";
             usedStep = null;
-            tinv.byId("tinv_previews_gallery").replaceChildren();
-            pin(id);
+            byId("tinv_previews_gallery").replaceChildren();
+            loadOwnPictures(id);
         });
-        tinv.on("used", (id, step) => {
+        tinv.on("step-used", (id, step) => {
             if (id === tinv.run.id) usedStep = step;
             draw();
         });
-        tinv.on("run", draw);
+        tinv.on("run-updated", draw);
         draw();
     });
 })();

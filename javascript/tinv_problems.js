@@ -1,35 +1,69 @@
-// What is wrong with a request: all of it at once, each at its field, the first one focused.
+// What is wrong with a request: all of it at once, each problem at its field, the first one focused.
 (() => {
     "use strict";
-    const tinv = (window.tinv = window.tinv || {});
-    const PLACES = { images: "tinv_images", model: "tinv_checkpoint", preset: "tinv_preset" };
+    const { tinv } = window;
+    const { byId, h } = tinv;
+    const ELEMENT_IDS = { images: "tinv_images", model: "tinv_checkpoint", preset: "tinv_preset" }; // without a field
+    const LABELS = { images: "Pictures", model: "Checkpoint" };
 
-    let refused = []; // the problems of the last click on Train, with what their fields held
+    let rejected = []; // the problems of the last click on Train: [{option, message, value}]
 
-    const wrapper = (option) => {
-        const field = option && tinv.form.field(option);
-        return tinv.byId(field ? field.id : PLACES[option] || `tinv_${option}`);
+    tinv.problems = {
+        /** Shows the problems that a check has found. Those of the last click on Train stay while their field does. */
+        showAtFields(problems, nameIsFree) {
+            const options = new Set(problems.map(({ option }) => option));
+            const isCurrent = ({ option, value }) =>
+                value === valueOf(option) && !(option === "name" && nameIsFree);
+            const current = rejected.filter(isCurrent);
+            if (current.length < rejected.length) drawSummary(current);
+            rejected = current;
+            drawFieldErrors([...problems, ...rejected.filter(({ option }) => !options.has(option))]);
+        },
+
+        /** Shows why Train was rejected: listed beside Train and at the fields, the first of which is focused. */
+        show(problems) {
+            rejected = problems.map((problem) => ({ ...problem, value: valueOf(problem.option) }));
+            drawFieldErrors(problems);
+            drawSummary(problems);
+            const first = problems.find(({ option }) => elementOf(option));
+            if (first) focusField(first.option);
+        },
+
+        /** Shows an error that is not about the form: what happened, what to do, and details for a report. */
+        showError(error, advice) {
+            const defaultAdvice = error.offline
+                ? "See whether the WebUI is still running, then try again."
+                : "Try again; if it stays, ask for help with the details.";
+            const card = errorCard(error.message, advice || defaultAdvice, error.details || error.message);
+            byId("tinv_problems").replaceChildren(card);
+        },
+
+        clear() {
+            rejected = [];
+            byId("tinv_problems").replaceChildren();
+        },
+
+        errorCard,
     };
-    const inputs = (place) => (place ? [...place.querySelectorAll("input, textarea, select")] : []);
 
-    function focus(option) {
-        const place = wrapper(option);
-        if (!place) return;
-        if (place.closest("#tinv_advanced")) {
-            const search = tinv.byId("tinv_search");
-            if (search.value) {
-                search.value = "";
-                search.dispatchEvent(new Event("input"));
-            }
-            tinv.openAdvanced();
-        }
-        const target = inputs(place)[0] || place;
-        setTimeout(() => {
-            target.focus({ preventScroll: true });
-            tinv.scrollTo(place, "center");
-        }, 60);
+    // The fields
+
+    function elementOf(option) {
+        const field = option && tinv.form.field(option);
+        return byId(field ? field.id : ELEMENT_IDS[option] || `tinv_${option}`);
     }
 
+    function inputsOf(option) {
+        const element = elementOf(option);
+        return element ? [...element.querySelectorAll("input, textarea, select")] : [];
+    }
+
+    function labelOf(option) {
+        const field = tinv.form.field(option);
+        return field ? field.label : LABELS[option] || "";
+    }
+
+    /** What a problem depends on: it is outdated once this differs. */
     function valueOf(option) {
         const { values } = tinv.form;
         if (option === "images") return tinv.pictures.count;
@@ -39,131 +73,105 @@
         return values[option];
     }
 
-    /** Messages under the fields they are about. What Train was refused for stays until its field holds something else. */
-    function atFields(problems, nameIsFree = false) {
-        const known = new Set(problems.map(({ option }) => option));
-        const before = refused.length;
-        refused = refused.filter(
-            ({ option, value }) => value === valueOf(option) && !(option === "name" && nameIsFree),
-        );
-        if (before && !refused.length) tinv.byId("tinv_problems").replaceChildren();
-        else if (before > refused.length) list(refused);
-        draw([...problems, ...refused.filter(({ option }) => !known.has(option))]);
+    function focusField(option) {
+        const element = elementOf(option);
+        if (!element) return;
+        if (element.closest("#tinv_advanced")) {
+            clearSearch();
+            tinv.openAdvanced();
+        }
+        const target = inputsOf(option)[0] || element;
+        setTimeout(() => {
+            target.focus({ preventScroll: true });
+            tinv.scrollTo(element, "center");
+        }, 60); // gradio unfolds Advanced first
     }
 
-    function draw(problems) {
-        const wanted = new Map();
-        for (const { option, message } of problems) wanted.set(option, [...(wanted.get(option) || []), message]);
-        for (const old of document.querySelectorAll(".tinv-field-error[data-option]")) {
-            if (wanted.has(old.dataset.option)) continue;
-            for (const input of inputs(wrapper(old.dataset.option))) {
-                input.removeAttribute("aria-invalid");
-                input.removeAttribute("aria-describedby");
-            }
-            old.remove();
+    function clearSearch() {
+        const search = byId("tinv_search");
+        if (!search.value) return;
+        search.value = "";
+        search.dispatchEvent(new Event("input"));
+    }
+
+    function drawFieldErrors(problems) {
+        const messages = new Map(); // by option
+        for (const { option, message } of problems)
+            messages.set(option, [...(messages.get(option) || []), tinv.format.sentence(message)]);
+        for (const note of document.querySelectorAll(".tinv-field-error[data-option]"))
+            if (!messages.has(note.dataset.option)) removeFieldError(note);
+        const nameNote = byId("tinv_name_note");
+        if (messages.has("name") && !nameNote.querySelector("button")) nameNote.replaceChildren(); // it says the same
+        for (const [option, sentences] of messages) drawFieldError(option, sentences.join(" "));
+    }
+
+    function drawFieldError(option, text) {
+        const element = elementOf(option);
+        if (!element) return;
+        const id = `tinv_problem_${option}`;
+        let note = byId(id);
+        if (!note) {
+            note = h("div.tinv-field-error", { id, "data-option": option });
+            element.append(note);
         }
-        const nameNote = tinv.byId("tinv_name_note");
-        if (wanted.has("name") && !nameNote.querySelector("button")) nameNote.replaceChildren(); // it would say it twice
-        for (const [option, messages] of wanted) {
-            const place = wrapper(option);
-            if (!place) continue;
-            const id = `tinv_problem_${option}`;
-            let note = tinv.byId(id);
-            if (!note) {
-                note = tinv.h("div.tinv-field-error", { id, "data-option": option });
-                place.append(note);
-            }
-            const text = messages.map(tinv.sentence).join(" ");
-            if (note.textContent !== text) note.textContent = text;
-            for (const input of inputs(place)) {
-                input.setAttribute("aria-invalid", "true");
-                input.setAttribute("aria-describedby", id);
-            }
+        tinv.setText(note, text);
+        for (const input of inputsOf(option)) {
+            input.setAttribute("aria-invalid", "true");
+            input.setAttribute("aria-describedby", id);
         }
     }
 
-    const name = (option) => {
-        const field = tinv.form.field(option);
-        return field ? field.label : { images: "Pictures", model: "Checkpoint" }[option] || "";
-    };
+    function removeFieldError(note) {
+        for (const input of inputsOf(note.dataset.option)) {
+            input.removeAttribute("aria-invalid");
+            input.removeAttribute("aria-describedby");
+        }
+        note.remove();
+    }
 
-    function list(problems) {
+    // Beside Train
+
+    function drawSummary(problems) {
+        if (!problems.length) return byId("tinv_problems").replaceChildren();
         const items = problems.map(({ option, message }) => {
-            const label = name(option);
-            const text = tinv.sentence(message);
-            const go = label && tinv.h("button.tinv-link", { onclick: () => focus(option) }, label);
-            return tinv.h("li", {}, go || null, go ? ": " : null, text);
+            const label = labelOf(option);
+            const link = label ? [h("button.tinv-link", { onclick: () => focusField(option) }, label), ": "] : [];
+            return h("li", {}, ...link, tinv.format.sentence(message));
         });
-        const head = problems.length === 1 ? "One thing to put right first:" : "A few things to put right first:";
-        tinv.byId("tinv_problems").replaceChildren(
-            tinv.h("div.tinv-card.tinv-bad", {}, tinv.h("strong", {}, head), tinv.h("ul", {}, ...items)),
+        const heading = problems.length === 1 ? "One thing to put right first:" : "A few things to put right first:";
+        byId("tinv_problems").replaceChildren(
+            h("div.tinv-card.tinv-bad", {}, h("strong", {}, heading), h("ul", {}, ...items)),
         );
     }
 
-    tinv.problems = {
-        atFields,
-        focus,
-
-        /** All problems of a refused training: listed beside Train, shown at their fields, the first focused. */
-        show(problems) {
-            refused = problems.map((problem) => ({ ...problem, value: valueOf(problem.option) }));
-            draw(problems);
-            list(problems);
-            const first = problems.find(({ option }) => wrapper(option));
-            if (first) focus(first.option);
-        },
-
-        /** An error that is not about the form: what happened, what to do, and the details for whoever is asked for help. */
-        error(failure, todo) {
-            const card = tinv.errorCard(
-                failure.message,
-                todo ||
-                    (failure.offline
-                        ? "See whether the WebUI is still running, then try again."
-                        : "Try again; if it stays, ask for help with the details."),
-                failure.details || failure.message,
-            );
-            tinv.byId("tinv_problems").replaceChildren(card);
-        },
-        clear() {
-            refused = [];
-            tinv.byId("tinv_problems").replaceChildren();
-        },
-    };
-
-    tinv.errorCard = (what, todo, details, ...more) => {
-        const copied = tinv.h("span.tinv-hint", { role: "status" });
+    function errorCard(whatHappened, advice, details, ...buttons) {
+        const outcome = h("span.tinv-hint", { role: "status" });
         const copy = async () => {
-            copied.textContent = (await tinv.copy(details)) ? "Copied" : "Not possible here; select the text below";
-            if (copied.textContent !== "Copied") copied.after(tinv.h("pre.tinv-log", { tabindex: "0" }, details));
+            const isCopied = await copyToClipboard(details);
+            outcome.textContent = isCopied ? "Copied" : "Not possible here; select the text below";
+            if (!isCopied) outcome.after(h("pre.tinv-log", { tabindex: "0" }, details));
         };
-        return tinv.h(
+        return h(
             "div.tinv-card.tinv-bad",
             {},
-            tinv.h("strong", {}, tinv.sentence(what)),
-            tinv.h("p", {}, todo),
-            tinv.h(
-                "div.tinv-row",
-                {},
-                ...more,
-                tinv.h("button.tinv-button", { onclick: copy }, "Copy details"),
-                copied,
-            ),
+            h("strong", {}, tinv.format.sentence(whatHappened)),
+            h("p", {}, advice),
+            h("div.tinv-row", {}, ...buttons, h("button.tinv-button", { onclick: copy }, "Copy details"), outcome),
         );
-    };
+    }
 
-    tinv.copy = async (text) => {
+    async function copyToClipboard(text) {
         try {
             await navigator.clipboard.writeText(text);
             return true;
         } catch {
-            // not a secure page: the old way
-            const area = tinv.h("textarea.tinv-unseen", {}, text);
-            document.body.append(area);
+            // not a secure page, so without the clipboard API
+            const area = h("textarea.tinv-visually-hidden", {}, text);
+            byId("tinv_run").append(area);
             area.select();
-            const done = document.execCommand("copy");
+            const isCopied = document.execCommand("copy");
             area.remove();
-            return done;
+            return isCopied;
         }
-    };
+    }
 })();

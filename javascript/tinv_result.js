@@ -1,146 +1,161 @@
-// What can be done once a training has ended: used, gone on with, thrown away, or repaired.
+// The card below the status of a training that has ended: what can be done with it, or why it failed.
 (() => {
     "use strict";
-    const tinv = (window.tinv = window.tinv || {});
-    const h = (...all) => tinv.h(...all);
-    let drawn = "";
+    const { tinv } = window;
+    const { byId, h } = tinv;
+    const MORE_STEPS = 500;
+    const OUT_OF_MEMORY = /out of memory|no memory|memory left|not enough memory|want of memory/i;
+    let drawnKey = "";
 
-    const action = (label, run, kind = "") => h(`button.tinv-button${kind}`, { onclick: run }, label);
-    const latestSnapshot = () => Math.max(0, ...tinv.run.line.snapshots);
+    const button = (label, onclick, classes = "") => h(`button.tinv-button${classes}`, { onclick }, label);
+    const latestSnapshot = () => Math.max(0, ...tinv.run.history.snapshots);
 
-    function common(data) {
-        const buttons = [action("Download", () => tinv.actions.download(data.id))];
-        if (tinv.host && !tinv.host.hidesPaths) buttons.push(action("Folder", () => tinv.actions.openFolder(data.id)));
+    function fileButtons(report) {
+        const buttons = [button("Download", () => tinv.actions.download(report.id))];
+        if (tinv.host && !tinv.host.hidesPaths)
+            buttons.push(button("Folder", () => tinv.actions.openFolder(report.id)));
         return buttons;
     }
 
-    const tryIn = (data) =>
-        h(
+    function resumeButton(report, classes) {
+        return report.resumable ? [button("Resume", () => tinv.actions.resume(report.id), classes)] : [];
+    }
+
+    function useSnapshotButton(report) {
+        const step = latestSnapshot();
+        return step ? [button(`Use step ${step}`, () => tinv.actions.useStep(report.id, step))] : [];
+    }
+
+    function tryButton(report) {
+        const tryWord = () => tinv.txt2img.tryWord(report.out_name || report.name, report.kind);
+        return h(
             "button.tinv-button.tinv-primary",
-            { id: "tinv_use_in_txt2img", onclick: () => tinv.txt2img.tryIn(data.out_name || data.name, data.kind) },
+            { id: "tinv_use_in_txt2img", onclick: tryWord },
             "Try in txt2img",
         );
+    }
 
-    function finished(data) {
+    function finished(report) {
+        const continueTraining = () => tinv.actions.resume(report.id, { steps: report.steps + MORE_STEPS });
         return [
-            h("strong", {}, ...tinv.words("{} is ready.", data.out_name || data.name)),
+            h("strong", {}, ...tinv.phrase("{} is ready.", report.out_name || report.name)),
             h("p", {}, "Write it into any prompt. If an earlier step looks better below, use that step instead."),
             h(
                 "div.tinv-row",
                 {},
-                tryIn(data),
-                action("500 more steps", () => tinv.actions.resume(data.id, { steps: data.steps + 500 })),
-                ...common(data),
+                tryButton(report),
+                button(`${MORE_STEPS} more steps`, continueTraining),
+                ...fileButtons(report),
             ),
         ];
     }
 
-    function stopped(data) {
-        const step = latestSnapshot();
-        const buttons = [];
-        if (data.resumable) buttons.push(action("Resume", () => tinv.actions.resume(data.id), ".tinv-primary"));
-        if (step) buttons.push(action(`Use step ${step}`, () => tinv.actions.use(data.id, step)));
-        const question = `Delete this run of ${data.name} with its previews and snapshots?`;
-        buttons.push(
-            ...(step ? common(data) : []),
-            tinv.confirmButton("Delete", question, "Delete", () => tinv.actions.remove(data.id)),
-        );
-        const head =
-            data.state === "interrupted"
-                ? "Interrupted. Nothing up to the last saved step is lost."
-                : "Stopped. Nothing lost.";
-        const rest = !data.resumable
-            ? "There is no saved step to go on from."
-            : data.step
-              ? "Resume goes on exactly where it stopped."
-              : "It had not begun to learn; Resume begins.";
-        return [h("strong", {}, head), h("p", {}, rest), h("div.tinv-row", {}, ...buttons)];
+    function stopped(report) {
+        const heading = tinv.run.interrupted
+            ? "Interrupted. Nothing up to the last saved step is lost."
+            : "Stopped. Nothing lost.";
+        let advice = "There is no saved step to go on from.";
+        if (report.resumable)
+            advice = report.step
+                ? "Resume goes on exactly where it stopped."
+                : "It had not begun to learn; Resume begins.";
+        const question = `Delete this run of ${report.name} with its previews and snapshots?`;
+        const buttons = [
+            ...resumeButton(report, ".tinv-primary"),
+            ...useSnapshotButton(report),
+            ...(latestSnapshot() ? fileButtons(report) : []),
+            tinv.confirmButton("Delete", question, "Delete", () => tinv.actions.deleteRun(report.id)),
+        ];
+        return [h("strong", {}, heading), h("p", {}, advice), h("div.tinv-row", {}, ...buttons)];
     }
 
-    /** The first sentence says what happened, the others what to do. */
-    function halves(message) {
+    /** A message's first sentence, which says what happened, and the others, which say what to do. */
+    function splitMessage(message) {
         const [, first, rest] = /^([\s\S]*?[.!?])\s+(?=[A-Z])([\s\S]*)$/.exec(message) || [null, message, ""];
         return [first || "The training ended without a word", rest];
     }
 
-    function failed(data) {
-        const least = data.memory && data.memory.mode === "low" && data.memory.batch_size === 1; // there is no less
-        const short = /out of memory|no memory|memory left|not enough memory|want of memory/i.test(data.message || "");
-        const memory = short && !least;
-        let [what, todo] = halves(data.message || "");
-        if (!todo && memory) todo = "Train with less memory, or close what else uses the graphics card.";
-        if (!todo)
-            todo = data.resumable
+    function failed(report) {
+        const message = report.message || "";
+        const usedLeastMemory = report.memory && report.memory.mode === "low" && report.memory.batch_size === 1;
+        const offersLessMemory = OUT_OF_MEMORY.test(message) && !usedLeastMemory;
+        const [whatHappened, adviceFromMessage] = splitMessage(message);
+        let advice = adviceFromMessage;
+        if (!advice && offersLessMemory)
+            advice = "Train with less memory, or close what else uses the graphics card.";
+        if (!advice)
+            advice = report.resumable
                 ? "Resume goes on from the last saved step. If it fails again, ask for help with the details."
                 : "Change what the message names and train again, or ask for help with the details.";
-        const buttons = [];
-        if (memory)
-            buttons.push(action("Retry with less memory", () => tinv.actions.withLessMemory(data), ".tinv-primary"));
-        if (data.resumable) buttons.push(action("Resume", () => tinv.actions.resume(data.id)));
-        const step = latestSnapshot();
-        if (step) buttons.push(action(`Use step ${step}`, () => tinv.actions.use(data.id, step)));
-        const warnings = tinv.run.line.warnings.map((event) => `warning: ${event.message}`);
+        const retry = () => tinv.actions.retryWithLessMemory(report);
+        const buttons = [
+            ...(offersLessMemory ? [button("Retry with less memory", retry, ".tinv-primary")] : []),
+            ...resumeButton(report),
+            ...useSnapshotButton(report),
+        ];
         const details = [
-            `run: ${data.id}`,
-            `version: ${tinv.run.world.version}`,
-            `step ${data.step} of ${data.steps}`,
-            data.message,
-            ...warnings,
-            data.details || "",
+            `run: ${report.id}`,
+            `version: ${tinv.run.serverStatus.version}`,
+            `step ${report.step} of ${report.steps}`,
+            report.message,
+            ...tinv.run.history.warnings.map((event) => `warning: ${event.message}`),
+            report.details || "",
             navigator.userAgent,
         ];
-        return [tinv.errorCard(what, todo, details.filter(Boolean).join("\n"), ...buttons)];
+        return [tinv.problems.errorCard(whatHappened, advice, details.filter(Boolean).join("\n"), ...buttons)];
     }
 
     function draw() {
-        const { run } = tinv,
-            place = tinv.byId("tinv_result"),
-            data = run.data;
-        const parts = { finished, stopped, failed }[run.asking ? "" : run.state];
-        const key =
-            parts && data
-                ? [
-                      data.id,
-                      data.state,
-                      data.step,
-                      data.resumable,
-                      data.message,
-                      tinv.host && tinv.host.hidesPaths,
-                      latestSnapshot(),
-                  ].join("|")
-                : "";
-        if (key === drawn) return;
-        drawn = key;
-        place.hidden = !key;
-        place.classList.toggle("tinv-good", run.state === "finished");
-        place.classList.toggle("tinv-card", run.state !== "failed");
-        place.replaceChildren(
-            ...(key ? [...parts(data), h("p.tinv-hint", { id: "tinv_use_note", role: "status" })] : []),
-        );
+        const { run } = tinv;
+        const { report } = run;
+        const content = run.submitting || !report ? null : { finished, stopped, failed }[run.state];
+        const key = content
+            ? [
+                  report.id,
+                  report.state,
+                  report.step,
+                  report.resumable,
+                  report.message,
+                  tinv.host && tinv.host.hidesPaths,
+                  latestSnapshot(),
+              ].join("|")
+            : "";
+        if (key === drawnKey) return;
+        drawnKey = key;
+        const card = byId("tinv_result");
+        tinv.setHidden(card, !content);
+        card.classList.toggle("tinv-good", run.state === "finished");
+        card.classList.toggle("tinv-card", run.state !== "failed");
+        const note = h("p.tinv-hint", { id: "tinv_use_note", role: "status" });
+        card.replaceChildren(...(content ? [...content(report), note] : []));
     }
 
-    /** The end, as the host announces the end of its own work. */
-    function ended(data) {
+    /** A stopped run can be tried, too, once one of its steps is in use. */
+    function offerToTry(id) {
+        const row = document.querySelector("#tinv_result .tinv-row");
+        if (row && tinv.run.report && tinv.run.id === id && !byId("tinv_use_in_txt2img"))
+            row.prepend(tryButton(tinv.run.report));
+    }
+
+    /** The sound with which the host announces the end of its own work. */
+    function playSound() {
         const audio = document.querySelector("#audio_notification audio");
-        if (audio) {
-            if (window.opts && Number.isFinite(window.opts.notification_volume))
-                audio.volume = window.opts.notification_volume / 100;
-            Promise.resolve(audio.play()).catch(() => {});
-        }
-        if (data.state === "finished") tinv.txt2img.refreshHost();
-        tinv.runs.refresh();
+        if (!audio) return;
+        if (window.opts && Number.isFinite(window.opts.notification_volume))
+            audio.volume = window.opts.notification_volume / 100;
+        Promise.resolve(audio.play()).catch(() => {}); // browsers refuse it on pages that nobody has clicked
     }
 
-    tinv.starters = tinv.starters || [];
-    tinv.starters.push(() => {
-        tinv.on("run", draw);
-        tinv.on("ready", draw);
-        tinv.on("ended", ended);
-        tinv.on("used", (id) => {
-            // a stopped run whose step is now a word can be tried too
-            const row = document.querySelector("#tinv_result .tinv-row");
-            if (row && tinv.run.data && tinv.run.id === id && !tinv.byId("tinv_use_in_txt2img"))
-                row.prepend(tryIn(tinv.run.data));
+    tinv.ready(() => {
+        tinv.on("run-updated", draw);
+        tinv.on("form-ready", draw);
+        tinv.on("run-ended", (report) => {
+            playSound();
+            if (report.state === "finished") tinv.txt2img.refreshHost();
+            tinv.runs.refresh();
+        });
+        tinv.on("step-used", (id) => {
+            offerToTry(id);
             tinv.txt2img.refreshHost();
         });
     });

@@ -1,78 +1,76 @@
-// The way to Python: one address, JSON both ways, no toast when the WebUI is away.
+// Calls to Python: JSON in both directions through one address, without gradio's toasts while the WebUI is away.
 (() => {
     "use strict";
-    const tinv = (window.tinv = window.tinv || {});
-    const lanes = {};
+    const { tinv } = window;
+    const queues = {}; // by name, the promise of the queue's last call
 
-    /** Why a request came to nothing. `offline`: nobody answered; `problems`: [{option, message}]; `details` for a report. */
-    class Failure extends Error {
+    /** Why a request failed. `offline`: nobody answered; `problems`: [{option, message}]; `details`: for a report. */
+    class RequestError extends Error {
         constructor(message, { offline = false, problems = [], details = "" } = {}) {
             super(message);
             Object.assign(this, { offline, problems, details });
         }
     }
-    tinv.Failure = Failure;
 
-    const base = () => location.origin + location.pathname.replace(/[^/]*$/, "");
+    const baseUrl = () => location.origin + location.pathname.replace(/[^/]*$/, "");
 
-    async function send(path, options, seconds) {
-        const giveUp = new AbortController();
-        const timer = setTimeout(() => giveUp.abort(), seconds * 1000);
+    async function post(path, options, timeoutS) {
+        const abort = new AbortController();
+        const timer = setTimeout(() => abort.abort(), timeoutS * 1000);
         try {
-            const response = await fetch(base() + path, {
+            const response = await fetch(baseUrl() + path, {
                 method: "POST",
                 credentials: "same-origin",
-                signal: giveUp.signal,
+                signal: abort.signal,
                 ...options,
             });
-            if (response.status === 401) throw new Failure("You are logged out: reload the page.");
-            if (!response.ok) throw new Failure(`The WebUI answered with error ${response.status}`, { offline: true });
+            if (response.status === 401) throw new RequestError("You are logged out: reload the page.");
+            if (!response.ok)
+                throw new RequestError(`The WebUI answered with error ${response.status}`, { offline: true });
             return await response.json();
         } catch (error) {
-            throw error instanceof Failure
-                ? error
-                : new Failure("The WebUI does not answer", { offline: true, details: String(error) });
+            if (error instanceof RequestError) throw error;
+            throw new RequestError("The WebUI does not answer", { offline: true, details: String(error) });
         } finally {
             clearTimeout(timer);
         }
     }
 
-    async function ask(action, args, seconds) {
+    async function request(action, args, timeoutS) {
         const body = JSON.stringify({ data: [JSON.stringify({ do: action, ...args })] });
-        const reply = JSON.parse(
-            (await send("run/tinv", { headers: { "Content-Type": "application/json" }, body }, seconds)).data[0],
-        );
-        if (reply && reply.error) throw new Failure(reply.error, { details: reply.details });
+        const response = await post("run/tinv", { headers: { "Content-Type": "application/json" }, body }, timeoutS);
+        const reply = JSON.parse(response.data[0]);
+        if (reply && reply.error) throw new RequestError(reply.error, { details: reply.details });
         if (reply && reply.problems && action !== "check") {
-            throw new Failure(reply.problems.map((p) => p.message).join("; "), { problems: reply.problems });
+            throw new RequestError(reply.problems.map((p) => p.message).join("; "), { problems: reply.problems });
         }
         return reply;
     }
 
-    /** Carry out an action. Those of one lane wait for each other; the others do not. Throws Failure. */
-    tinv.call = (action, args = {}, { lane = null, seconds = 60 } = {}) => {
-        if (!lane) return ask(action, args, seconds);
-        const turn = (lanes[lane] || Promise.resolve()).catch(() => {}).then(() => ask(action, args, seconds));
-        lanes[lane] = turn;
-        return turn;
+    /** Calls an action of Python. Calls in the same `queue` wait for each other. Throws RequestError. */
+    tinv.call = (action, args = {}, { queue = null, timeoutS = 60 } = {}) => {
+        if (!queue) return request(action, args, timeoutS);
+        const previous = queues[queue] || Promise.resolve();
+        queues[queue] = previous.catch(() => {}).then(() => request(action, args, timeoutS));
+        return queues[queue];
     };
 
-    /** Put a file on the server; gives the path that `add` takes. */
-    tinv.upload = async (file) => {
+    /** Uploads a file; returns the path that the action `add` takes. */
+    tinv.uploadFile = async (file) => {
         const body = new FormData();
         body.append("files", file, file.name);
-        return (await send("upload", { body }, 600))[0];
+        return (await post("upload", { body }, 600))[0];
     };
 
-    /** Try again while nobody answers, ever more seldom; `onWait` hears of each failure. */
-    tinv.insist = async (attempt, onWait = () => {}) => {
-        for (let pause = 1; ; pause = Math.min(15, pause * 2)) {
+    /** Repeats a request while nobody answers, with growing pauses. `onOffline` is called after each such attempt. */
+    tinv.retryWhileOffline = async (send, onOffline = () => {}) => {
+        for (let pauseS = 1; ; pauseS = Math.min(15, pauseS * 2)) {
             try {
-                return await attempt();
+                return await send();
             } catch (error) {
                 if (!error.offline) throw error;
-                onWait(error);
-                await new Promise((resolve) => setTimeout(resolve, pause * 1000));
+                onOffline(error);
+                await new Promise((resolve) => setTimeout(resolve, pauseS * 1000));
             }
         }
     };

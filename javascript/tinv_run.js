@@ -1,138 +1,149 @@
-// The training this page follows: polled from its run folder's events, so that a reload finds it as it is.
+// The training that the page follows: polled from its run folder's events, so that a reload shows it as it is.
 (() => {
     "use strict";
-    const tinv = (window.tinv = window.tinv || {});
-    const ACTIVE = new Set(["queued", "loading", "encoding", "training", "saving"]);
-    const SOON = 1000,
-        SELDOM = 5000,
-        HIDDEN = 30000,
-        LONGEST = 15000;
-    let timer = null,
-        polling = false,
-        again = false,
-        failures = 0,
-        generation = 0;
+    const { tinv } = window;
+    const ACTIVE_STATES = new Set(["queued", "loading", "encoding", "training", "saving"]);
+    const ACTIVE_POLL_MS = 1000;
+    const IDLE_POLL_MS = 5000;
+    const HIDDEN_POLL_MS = 30000; // in a background tab, for the title and the sound at the end
+    const LONGEST_PAUSE_MS = 15000; // between attempts while the WebUI does not answer
 
-    const blank = () => ({
-        steps: new Map(),
-        previews: new Map(),
-        snapshots: new Set(),
-        validation: new Map(),
+    let timer = null;
+    let polling = false;
+    let pollAgain = false; // somebody asked for a poll while one was under way
+    let failures = 0;
+    let followCount = 0; // a reply belongs to the run that was followed when it was asked for
+
+    const emptyHistory = () => ({
+        steps: new Map(), // by step, its event
+        previews: new Map(), // by previewKey, its event
+        snapshots: new Set(), // steps whose vectors were kept
+        validation: new Map(), // by step, the loss on pictures that are not learned from
         warnings: [],
-        encoding: null,
+        encoding: null, // the last event of reading the pictures
     });
 
     const run = (tinv.run = {
         id: null,
-        data: null, // the last that was heard of it
-        line: blank(),
-        world: {}, // active, queue, lending, ...: what is true of the WebUI whatever is followed
-        asking: false, // Train was clicked and Python has not said yes or no
+        report: null, // the last reply about this run, without its events
+        history: emptyHistory(),
+        serverStatus: {}, // the last reply to a poll: what holds for the WebUI, whichever run is followed
+        submitting: false, // Train or Resume was clicked, and Python has not answered yet
         stopping: false,
         offline: false,
-        after: 0,
+        eventsOffset: 0, // in bytes: the events before it are in the history
 
         get state() {
-            if (run.asking) return "loading";
-            const state = run.data ? run.data.state : run.id ? "loading" : "idle";
-            return state === "interrupted" ? "stopped" : state === "running" ? "training" : state;
+            if (run.submitting) return "loading";
+            return run.report ? run.report.state : run.id ? "loading" : "idle";
         },
         get active() {
-            return !run.asking && ACTIVE.has(run.state);
+            return !run.submitting && ACTIVE_STATES.has(run.state);
+        },
+        /** Ended without having been stopped: the WebUI or the computer went down. */
+        get interrupted() {
+            return run.state === "stopped" && Boolean(run.report && run.report.message);
         },
 
-        /** Show another run, or none. */
+        previewKey: ({ step, prompt_index, seed_index }) => `${step}-${prompt_index}-${seed_index}`,
+
+        /** Shows another run, or none. */
         follow(id) {
-            generation += 1;
-            Object.assign(run, { id, data: null, line: blank(), after: 0, stopping: false });
-            tinv.emit("follow", id);
-            tinv.emit("run");
+            followCount += 1;
+            Object.assign(run, { id, report: null, history: emptyHistory(), eventsOffset: 0, stopping: false });
+            tinv.emit("run-followed", id);
+            tinv.emit("run-updated");
             run.poll();
         },
+
+        /** Polls now. */
         poll() {
             clearTimeout(timer);
-            if (polling) again = true;
+            if (polling) pollAgain = true;
             else poll();
         },
-        isActive: (state) => ACTIVE.has(state),
     });
-
-    const page = () =>
-        tinv.isShown(tinv.byId("tab_textual_inversion") || tinv.byId("tinv_status")) ? "tab" : "txt2img";
 
     async function poll() {
         polling = true;
-        again = false;
-        const mine = generation;
-        let more = false;
+        pollAgain = false;
+        const followedAtStart = followCount;
+        let hasMore = false;
         try {
-            const reply = await tinv.call("poll", { run: run.id, after: run.after, page: page() }, { seconds: 30 });
+            const reply = await tinv.call("poll", { run: run.id, after: run.eventsOffset }, { timeoutS: 30 });
             failures = 0;
             run.offline = false;
-            if (mine === generation) more = take(reply);
+            if (followedAtStart === followCount) hasMore = processReply(reply);
         } catch (error) {
             failures += 1;
             run.offline = true;
-            tinv.emit("run");
-            if (!error.offline && run.id && !run.data) run.follow(null); // the run is gone
+            tinv.emit("run-updated");
+            if (!error.offline && run.id && !run.report) run.follow(null); // the run is gone
         }
         polling = false;
-        schedule(more || again || mine !== generation);
+        schedule(hasMore || pollAgain || followedAtStart !== followCount);
     }
 
-    function schedule(atOnce) {
+    function schedule(immediately) {
         clearTimeout(timer);
-        const busy = run.asking || run.active || Boolean(run.world.active);
-        if (document.hidden && !busy) return; // the page hears of it when it is looked at again
-        const calm = document.hidden ? HIDDEN : run.active ? SOON : SELDOM; // hidden: for the title and the sound at the end
-        const pause = failures ? Math.min(LONGEST, 1000 * 2 ** (failures - 1)) : atOnce ? 0 : calm;
-        timer = setTimeout(poll, pause);
+        const isTraining = run.submitting || run.active || Boolean(run.serverStatus.active);
+        if (document.hidden && !isTraining) return; // polled again once the page is visible
+        const interval = document.hidden ? HIDDEN_POLL_MS : run.active ? ACTIVE_POLL_MS : IDLE_POLL_MS;
+        const backoff = Math.min(LONGEST_PAUSE_MS, 1000 * 2 ** (failures - 1));
+        timer = setTimeout(poll, failures ? backoff : immediately ? 0 : interval);
     }
 
-    function take(reply) {
-        const before = run.world;
-        run.world = reply;
-        if (tinv.libraryChanged) tinv.libraryChanged(reply.library);
-        if (before.library !== undefined && reply.library !== before.library) {
-            const files = (version) => version.split("-")[0]; // the rest is the checkpoint
-            tinv.emit("library", files(reply.library) !== files(before.library));
-        }
-        if (reply.runs !== before.runs) tinv.emit("runs changed");
-        const was = run.data && run.data.state;
-        if (run.id && reply.run) {
-            if (reply.run.reset) run.line = blank();
-            run.data = reply.run;
-            run.after = reply.run.after;
-            for (const event of reply.run.events) add(event);
-            for (const step of reply.run.snapshots || []) run.line.snapshots.add(step);
-            if (!ACTIVE.has(reply.run.state)) run.stopping = false;
-            else if (reply.run.stopping) run.stopping = true;
-            if (was && ACTIVE.has(was) && !ACTIVE.has(reply.run.state)) tinv.emit("ended", reply.run);
-        } else if (run.id) {
-            // it was deleted
-            run.follow(null);
+    /** Returns whether there are more events to fetch. */
+    function processReply(reply) {
+        updateServerStatus(reply);
+        if (run.id && !reply.run) {
+            run.follow(null); // it was deleted
             return true;
-        } else if (!run.id && reply.active && !run.asking) {
+        }
+        if (!run.id && reply.active && !run.submitting) {
             run.follow(reply.active);
             return true;
         }
-        tinv.emit("run");
+        if (run.id) updateRun(reply.run);
+        tinv.emit("run-updated");
         return Boolean(reply.run && reply.run.more);
     }
 
-    function add(event) {
-        const { line } = run;
-        if (event.kind === "step") line.steps.set(event.step, event);
-        else if (event.kind === "preview")
-            line.previews.set(`${event.step}-${event.prompt_index}-${event.seed_index}`, event);
-        else if (event.kind === "snapshot") line.snapshots.add(event.step);
-        else if (event.kind === "validation") line.validation.set(event.step, event.loss);
-        else if (event.kind === "warning") line.warnings.push(event);
-        else if (event.kind === "encoding") line.encoding = event;
+    function updateServerStatus(status) {
+        const previous = run.serverStatus;
+        run.serverStatus = status;
+        tinv.picker.onLibraryVersion(status.library);
+        if (previous.library !== undefined && status.library !== previous.library) {
+            const filesVersion = (version) => version.split("-")[0]; // what follows is the checkpoint
+            const filesChanged = filesVersion(status.library) !== filesVersion(previous.library);
+            tinv.emit("embeddings-changed", filesChanged); // false: the same files, with another checkpoint
+        }
+        if (status.runs !== previous.runs) tinv.emit("runs-changed");
     }
 
-    tinv.starters = tinv.starters || [];
-    tinv.starters.push(() => {
+    function updateRun(report) {
+        const wasActive = run.report && ACTIVE_STATES.has(run.report.state);
+        const isActive = ACTIVE_STATES.has(report.state);
+        run.report = report;
+        run.eventsOffset = report.after;
+        for (const event of report.events) addEvent(event);
+        for (const step of report.snapshots || []) run.history.snapshots.add(step);
+        if (!isActive) run.stopping = false;
+        else if (report.stopping) run.stopping = true;
+        if (wasActive && !isActive) tinv.emit("run-ended", report);
+    }
+
+    function addEvent(event) {
+        const { history } = run;
+        if (event.kind === "step") history.steps.set(event.step, event);
+        else if (event.kind === "preview") history.previews.set(run.previewKey(event), event);
+        else if (event.kind === "snapshot") history.snapshots.add(event.step);
+        else if (event.kind === "validation") history.validation.set(event.step, event.loss);
+        else if (event.kind === "warning") history.warnings.push(event);
+        else if (event.kind === "encoding") history.encoding = event;
+    }
+
+    tinv.ready(() => {
         document.addEventListener("visibilitychange", () => {
             if (!document.hidden) run.poll();
         });

@@ -1,10 +1,10 @@
-// Earlier runs: looked at again, gone on with, taken as a pattern, thrown away.
+// Earlier runs: opened, resumed, taken as a template for the form, deleted.
 (() => {
     "use strict";
-    const tinv = (window.tinv = window.tinv || {});
-    const h = (...all) => tinv.h(...all);
-    const FIRST = 6;
-    const WORDS = {
+    const { tinv } = window;
+    const { byId, h } = tinv;
+    const COLLAPSED_COUNT = 6;
+    const STATE_LABELS = {
         finished: "Finished",
         stopped: "Stopped",
         failed: "Failed",
@@ -12,127 +12,113 @@
         running: "Learning",
         queued: "Waiting",
     };
-    let showAll = false,
-        drawn = "";
+    let showAll = false;
+    let drawnKey = "";
 
     const runs = (tinv.runs = {
-        all: [],
+        all: [], // the newest first
         refresh,
         useSettings,
     });
 
     async function refresh() {
         try {
-            runs.all = (await tinv.call("runs", {}, { lane: "runs", seconds: 120 })).runs.sort(
-                (a, b) => b.time - a.time,
-            );
+            const reply = await tinv.call("runs", {}, { queue: "runs", timeoutS: 120 });
+            runs.all = reply.runs.sort((a, b) => b.time - a.time);
         } catch (error) {
-            if (!error.offline) tinv.fill(tinv.byId("tinv_runs"), h("p.tinv-hint", {}, tinv.sentence(error.message)));
+            if (!error.offline)
+                tinv.setContent(byId("tinv_runs"), h("p.tinv-hint", {}, tinv.format.sentence(error.message)));
             return;
         }
         draw();
-        tinv.emit("runs");
+        tinv.emit("runs-listed");
     }
 
-    /** An earlier run's settings, and its pictures where there are none in the form. */
+    /** Fills in an earlier run's settings, and its pictures if the form has none. */
     async function useSettings(id) {
         try {
             const { form } = await tinv.call("settings", { run: id });
             tinv.form.apply({ ...form, overwrite: false });
-            const one = runs.all.find((run) => run.id === id);
-            if (one && one.pictures && !tinv.pictures.count) await tinv.pictures.reuse(id);
+            const run = runs.all.find((other) => other.id === id);
+            if (run && run.pictures && !tinv.pictures.count) await tinv.pictures.reuse(id);
             tinv.announce("The settings are filled in");
-            const top = tinv.byId("tinv_images");
-            tinv.scrollTo(top, "start");
+            tinv.scrollTo(byId("tinv_images"), "start");
         } catch (error) {
-            tinv.problems.error(error);
+            tinv.problems.showError(error);
         }
     }
 
     function open(id) {
         tinv.run.follow(id);
-        tinv.scrollTo(tinv.byId("tinv_run"), "start");
+        tinv.scrollTo(byId("tinv_run"), "start");
     }
 
-    const when = (seconds) =>
-        new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+    function expand() {
+        showAll = true;
+        draw();
+    }
 
     function draw() {
-        const place = tinv.byId("tinv_runs");
-        const now = JSON.stringify([runs.all, showAll, tinv.run.id]);
-        if (now === drawn) return;
-        drawn = now;
-        const shown = showAll ? runs.all : runs.all.slice(0, FIRST);
-        const rest = runs.all.length - shown.length;
-        const more =
-            rest > 0 &&
-            h(
-                "button.tinv-link",
-                {
-                    onclick: () => {
-                        showAll = true;
-                        draw();
-                    },
-                },
-                `Show ${rest} more`,
-            );
-        place.replaceChildren(
-            ...(shown.length
-                ? [h("ul.tinv-runs", {}, ...shown.map(item)), more || ""]
-                : [h("p.tinv-hint", {}, "Every training is kept here, with its pictures, previews and settings.")]),
-        );
+        const key = JSON.stringify([runs.all, showAll, tinv.run.id]);
+        if (key === drawnKey) return;
+        drawnKey = key;
+        const listed = showAll ? runs.all : runs.all.slice(0, COLLAPSED_COUNT);
+        const restCount = runs.all.length - listed.length;
+        const content = listed.length
+            ? h("ul.tinv-runs", {}, ...listed.map(runItem))
+            : h("p.tinv-hint", {}, "Every training is kept here, with its pictures, previews and settings.");
+        const more = restCount > 0 ? h("button.tinv-link", { onclick: expand }, `Show ${restCount} more`) : "";
+        byId("tinv_runs").replaceChildren(content, more);
     }
 
-    function item(one) {
-        const thumb = one.thumb
-            ? h("img", { src: one.thumb, alt: "", loading: "lazy" })
+    function runItem(run) {
+        const thumbnail = run.thumb
+            ? h("img", { src: run.thumb, alt: "", loading: "lazy" })
             : h("div.tinv-no-thumb", { "aria-hidden": "true" });
-        const active = ["running", "queued"].includes(one.state);
-        const about = [
-            ...tinv.words("{} of {} steps", one.step, one.steps),
+        const facts = [
+            ...tinv.phrase("{} of {} steps", run.step, run.steps),
             " · ",
-            tinv.bytes(one.bytes || 0),
+            tinv.format.bytes(run.bytes || 0),
             " · ",
-            when(one.time),
+            tinv.format.date(run.time),
         ];
-        const actions = [
-            h("button.tinv-button", { onclick: () => open(one.id) }, "Open"),
-            h("button.tinv-button", { onclick: () => useSettings(one.id) }, "Use these settings"),
-        ];
-        if (one.resumable && !active && one.state !== "finished")
-            actions.push(h("button.tinv-button", { onclick: () => tinv.actions.resume(one.id) }, "Resume"));
-        if (!active)
-            actions.push(
-                tinv.confirmButton("Delete", `Delete this run of ${one.name}? The word itself stays.`, "Delete", () =>
-                    tinv.actions.remove(one.id),
-                ),
-            );
-        const current = one.id === tinv.run.id;
+        const state = h(`span.tinv-pill.tinv-state-${run.state}`, {}, STATE_LABELS[run.state] || run.state);
+        const attributes = { "data-run": run.id, "data-state": run.state };
+        if (run.id === tinv.run.id) attributes["aria-current"] = "true";
         return h(
             "li.tinv-run",
-            { "data-run": one.id, "data-state": one.state, ...(current ? { "aria-current": "true" } : {}) },
-            thumb,
+            attributes,
+            thumbnail,
             h(
-                "div.tinv-run-words",
+                "div.tinv-run-text",
                 {},
-                h(
-                    "div",
-                    {},
-                    h("b", {}, one.name),
-                    " ",
-                    h(`span.tinv-pill.tinv-is-${one.state}`, {}, WORDS[one.state] || one.state),
-                ),
-                h("div.tinv-hint", {}, ...about),
-                one.checkpoint ? h("div.tinv-hint.tinv-clip", { title: one.checkpoint }, one.checkpoint) : null,
+                h("div", {}, h("b", {}, run.name), " ", state),
+                h("div.tinv-hint", {}, ...facts),
+                run.checkpoint ? h("div.tinv-hint.tinv-ellipsis", { title: run.checkpoint }, run.checkpoint) : null,
             ),
-            h("div.tinv-row", {}, ...actions),
+            h("div.tinv-row", {}, ...runButtons(run)),
         );
     }
 
-    tinv.starters = tinv.starters || [];
-    tinv.starters.push(() => {
-        tinv.on("runs changed", refresh);
-        tinv.on("follow", draw);
-        tinv.byId("tinv_runs").textContent = "";
+    function runButtons(run) {
+        const button = (label, onclick) => h("button.tinv-button", { onclick }, label);
+        const isActive = ["running", "queued"].includes(run.state);
+        const buttons = [
+            button("Open", () => open(run.id)),
+            button("Use these settings", () => useSettings(run.id)),
+        ];
+        if (run.resumable && !isActive && run.state !== "finished")
+            buttons.push(button("Resume", () => tinv.actions.resume(run.id)));
+        if (!isActive) {
+            const question = `Delete this run of ${run.name}? The word itself stays.`;
+            buttons.push(tinv.confirmButton("Delete", question, "Delete", () => tinv.actions.deleteRun(run.id)));
+        }
+        return buttons;
+    }
+
+    tinv.ready(() => {
+        tinv.on("runs-changed", refresh);
+        tinv.on("run-followed", draw);
+        byId("tinv_runs").textContent = "";
     });
 })();

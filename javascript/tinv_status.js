@@ -1,147 +1,135 @@
-// How the followed training goes: the status line, the bar, the tab's title, and what a screen reader hears.
+// How the followed training goes: the status line, the progress bar, the page's title, and what a screen reader says.
 (() => {
     "use strict";
-    const tinv = (window.tinv = window.tinv || {});
-    const h = (...all) => tinv.h(...all);
-    let announced = "",
-        titled = false,
-        shownShare = 0;
+    const { tinv } = window;
+    const { byId, h, phrase, setContent } = tinv;
+    let announcedKey = "";
+    let titleHasProgress = false;
+    let drawnProgress = 0; // 0 to 1
 
-    const box = () => tinv.byId("tinv_status").querySelector(".tinv-status");
-    const lastStep = () => {
-        const all = [...tinv.run.line.steps.values()];
-        return all[all.length - 1];
-    };
+    function lastStep() {
+        const steps = [...tinv.run.history.steps.values()];
+        return steps[steps.length - 1];
+    }
 
-    function sentence(run, state) {
-        const data = run.data || {},
-            now = lastStep();
-        if (run.asking) return ["Checking…"];
-        if (run.stopping) return data.step ? tinv.words("Saving step {}…", data.step) : ["Stopping…"];
-        switch (state) {
+    function statusLine(run) {
+        const report = run.report || {};
+        const { encoding } = run.history;
+        if (run.submitting) return ["Checking…"];
+        if (run.stopping) return report.step ? phrase("Saving step {}…", report.step) : ["Stopping…"];
+        switch (run.state) {
             case "idle":
                 return [tinv.pictures.count ? "Ready. Press Train when all is set." : "Ready. Add pictures to begin."];
             case "queued":
-                return data.place > 0
-                    ? tinv.words(
-                          data.place === 1 ? "Waiting: {} training goes first" : "Waiting: {} trainings go first",
-                          data.place,
-                      )
-                    : ["Waiting for the WebUI to finish what it is doing"];
+                if (!(report.place > 0)) return ["Waiting for the WebUI to finish what it is doing"];
+                if (report.place === 1) return phrase("Waiting: {} training goes first", report.place);
+                return phrase("Waiting: {} trainings go first", report.place);
             case "loading":
                 return ["Loading the checkpoint…"];
             case "encoding":
-                return run.line.encoding
-                    ? tinv.words("Reading the pictures: {} of {}", run.line.encoding.done, run.line.encoding.images)
+                return encoding
+                    ? phrase("Reading the pictures: {} of {}", encoding.done, encoding.images)
                     : ["Reading the pictures…"];
-            case "training": {
-                const left = now && now.seconds_left;
-                const time = Number.isFinite(left) && left > 0 ? tinv.words(" · {} left", tinv.duration(left)) : [];
-                return [...tinv.words("Learning: step {} of {}", data.step, data.steps), ...time];
-            }
+            case "training":
+                return [...phrase("Learning: step {} of {}", report.step, report.steps), ...timeLeft()];
             case "saving":
-                return tinv.words("Saving step {}…", data.step);
+                return phrase("Saving step {}…", report.step);
             case "finished":
-                return tinv.words("Finished: {} is ready after {} steps", data.out_name || data.name, data.step);
+                return phrase("Finished: {} is ready after {} steps", report.out_name || report.name, report.step);
             case "stopped":
-                return data.state === "interrupted"
-                    ? tinv.words("Interrupted at step {} of {}", data.step, data.steps)
-                    : tinv.words("Stopped at step {} of {}", data.step, data.steps);
+                return run.interrupted
+                    ? phrase("Interrupted at step {} of {}", report.step, report.steps)
+                    : phrase("Stopped at step {} of {}", report.step, report.steps);
             case "failed":
-                return data.step ? tinv.words("Failed at step {} of {}", data.step, data.steps) : ["Failed"];
+                return report.step ? phrase("Failed at step {} of {}", report.step, report.steps) : ["Failed"];
             default:
-                return [state];
+                return [run.state];
         }
     }
 
-    function facts(run, state) {
-        const now = lastStep();
-        if (!now || ["idle", "queued"].includes(state)) return [];
-        const parts = [];
-        const fact = (name, value) =>
-            parts.push(h("span.tinv-fact", {}, h("span", {}, name), " ", h("b.tinv-value", {}, value)));
-        if (now.images_per_s && run.active)
-            fact(
-                "Speed",
-                `${now.images_per_s >= 10 ? Math.round(now.images_per_s) : now.images_per_s.toPrecision(2)} pictures/s`,
-            );
-        if (Number.isFinite(now.smoothed_loss ?? now.loss)) fact("Loss", (now.smoothed_loss ?? now.loss).toFixed(4));
-        if (now.memory_mb) fact("Memory", tinv.memorySize(now.memory_mb));
-        const memory = run.data && run.data.memory;
-        if (memory && memory.mode !== "fast") fact("Memory mode", memory.mode);
-        return parts;
+    function timeLeft() {
+        const seconds = (lastStep() || {}).seconds_left;
+        return Number.isFinite(seconds) && seconds > 0 ? phrase(" · {} left", tinv.format.duration(seconds)) : [];
     }
 
-    function note(run, state) {
+    function metrics(run) {
+        const step = lastStep();
+        if (!step || ["idle", "queued"].includes(run.state)) return [];
+        const metric = (name, value) =>
+            h("span.tinv-metric", {}, h("span", {}, name), " ", h("b.tinv-value", {}, value));
+        const elements = [];
+        if (step.images_per_s && run.active)
+            elements.push(metric("Speed", tinv.format.imagesPerSecond(step.images_per_s)));
+        const loss = step.smoothed_loss ?? step.loss;
+        if (Number.isFinite(loss)) elements.push(metric("Loss", tinv.format.loss(loss)));
+        if (step.memory_mb) elements.push(metric("Memory", tinv.format.memory(step.memory_mb)));
+        const memory = run.report && run.report.memory;
+        if (memory && memory.mode !== "fast") elements.push(metric("Memory mode", memory.mode));
+        return elements;
+    }
+
+    function note(run) {
         if (run.offline) return ["The WebUI does not answer; trying again"];
         if (run.active) {
-            const name = run.data ? h("b", {}, run.data.name) : null;
-            return [name, name ? " · " : null, "You can close this page; training goes on."];
+            const name = run.report ? [h("b", {}, run.report.name), " · "] : [];
+            return [...name, "You can close this page; training goes on."];
         }
-        const other = run.world.active;
-        if (other && other !== run.id && !run.asking) {
-            return [
-                "Another word is being trained: ",
-                h("button.tinv-link", { onclick: () => tinv.run.follow(other) }, other.split("/")[0]),
-            ];
-        }
-        return state === "idle" && !run.asking ? tinv.status.idleNote() : [];
+        const otherRun = run.serverStatus.active;
+        if (!otherRun || otherRun === run.id || run.submitting) return [];
+        const follow = () => tinv.run.follow(otherRun);
+        return ["Another word is being trained: ", h("button.tinv-link", { onclick: follow }, otherRun.split("/")[0])];
     }
 
-    function progress(run, state) {
-        const { step = 0, steps = 0 } = run.data || {};
-        const share = steps ? Math.min(1, step / steps) : 0;
-        const bar = tinv.byId("tinv_progress");
-        const unsure = run.asking || state === "loading" || state === "encoding";
-        bar.classList.toggle("tinv-unsure", unsure);
-        bar.classList.toggle("tinv-moving", run.active && share >= shownShare); // it grows smoothly, and never runs back
-        shownShare = share;
-        bar.firstElementChild.style.width = `${unsure ? 100 : share * 100}%`;
-        if (unsure) bar.removeAttribute("aria-valuenow");
-        else bar.setAttribute("aria-valuenow", Math.round(share * 100));
-        title(run.active && state !== "queued" ? share : null);
-        speak(run, state, share);
+    function drawProgress(run, progress) {
+        const bar = byId("tinv_progress");
+        const isIndeterminate = run.submitting || run.state === "loading" || run.state === "encoding";
+        bar.classList.toggle("tinv-indeterminate", isIndeterminate);
+        bar.classList.toggle("tinv-animated", run.active && progress >= drawnProgress); // it never glides backwards
+        drawnProgress = progress;
+        bar.firstElementChild.style.width = `${isIndeterminate ? 100 : progress * 100}%`;
+        if (isIndeterminate) bar.removeAttribute("aria-valuenow");
+        else bar.setAttribute("aria-valuenow", Math.round(progress * 100));
     }
 
-    /** "[23%]" before the page's title, as the host does for its own work, and only if it does. */
-    function title(share) {
-        const wanted = !window.opts || window.opts.show_progress_in_title !== false;
-        if (share === null && !titled) return;
-        const plain = document.title.replace(/^\[[^\]]*\] /, "");
-        document.title = share === null || !wanted ? plain : `[${Math.floor(share * 100)}%] ${plain}`;
-        titled = share !== null;
+    /** "[23%]" before the page's title, where the host writes it for its own work, too. `null`: no progress. */
+    function setTitleProgress(progress) {
+        const isEnabled = !window.opts || window.opts.show_progress_in_title !== false;
+        if (progress === null && !titleHasProgress) return;
+        const title = document.title.replace(/^\[[^\]]*\] /, "");
+        document.title = progress === null || !isEnabled ? title : `[${Math.floor(progress * 100)}%] ${title}`;
+        titleHasProgress = progress !== null;
     }
 
-    function speak(run, state, share) {
-        const key = `${run.id} ${state} ${state === "training" ? Math.floor(share * 10) : ""}`;
-        if (key === announced) return;
-        announced = key;
-        if (state !== "idle")
-            tinv.announce(
-                state === "training"
-                    ? `Learning: ${Math.floor(share * 10) * 10} percent`
-                    : box().querySelector("#tinv_status_text").textContent,
-            );
+    /** Says each new state, and each tenth of the training. */
+    function announce(run, progress) {
+        const isTraining = run.state === "training";
+        const tenths = Math.floor(progress * 10);
+        const key = `${run.id} ${run.state} ${isTraining ? tenths : ""}`;
+        if (key === announcedKey) return;
+        announcedKey = key;
+        if (isTraining) tinv.announce(`Learning: ${tenths * 10} percent`);
+        else if (run.state !== "idle") tinv.announce(byId("tinv_status_text").textContent);
     }
 
     function draw() {
-        const run = tinv.run,
-            state = run.state,
-            place = box();
-        place.dataset.state = state;
-        place.dataset.step = (run.data && run.data.step) || 0;
-        tinv.fill(tinv.byId("tinv_status_text"), ...sentence(run, state));
-        tinv.fill(tinv.byId("tinv_facts"), ...facts(run, state));
-        tinv.fill(tinv.byId("tinv_status_note"), ...note(run, state));
-        place.classList.toggle("tinv-offline", run.offline);
-        progress(run, state);
+        const { run } = tinv;
+        const { step = 0, steps = 0 } = run.report || {};
+        const progress = steps ? Math.min(1, step / steps) : 0;
+        const status = byId("tinv_status").querySelector(".tinv-status");
+        status.dataset.state = run.state;
+        status.dataset.step = step || 0;
+        status.classList.toggle("tinv-offline", run.offline);
+        setContent(byId("tinv_status_text"), ...statusLine(run));
+        setContent(byId("tinv_facts"), ...metrics(run));
+        setContent(byId("tinv_status_note"), ...note(run));
+        drawProgress(run, progress);
+        setTitleProgress(run.active && run.state !== "queued" ? progress : null);
+        announce(run, progress);
     }
 
-    tinv.status = { draw, idleNote: () => [] };
-    tinv.starters = tinv.starters || [];
-    tinv.starters.push(() => {
-        tinv.on("run", draw);
-        tinv.on("pictures", draw);
+    tinv.ready(() => {
+        tinv.on("run-updated", draw);
+        tinv.on("pictures-changed", draw);
         draw();
     });
 })();

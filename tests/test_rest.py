@@ -29,8 +29,8 @@ class TrainingService:
     def runs(self):
         return {"runs": [{"id": RUN, "name": "my-mug", "state": "running", "thumb": "data:image/png;base64,AAAA"}]}
 
-    def poll(self, run, after, page):
-        self.polls.append((after, page))
+    def poll(self, run, after):
+        self.polls.append(after)
         if after == 0:
             return {"run": {"id": run, "state": "training", "events": [{"kind": "loading"}], "after": 7, "more": True}}
         return {"run": {"id": run, "state": "finished", "events": [{"kind": "step"}], "after": 9, "more": False}}
@@ -104,7 +104,7 @@ def test_a_run_with_all_its_events(client, trainer):
     shown = client.get(AT).json()
     assert shown["state"] == "finished"
     assert [event["kind"] for event in shown["events"]] == ["loading", "step"]
-    assert trainer.polls == [(0, "api"), (7, "api")]
+    assert trainer.polls == [0, 7]
 
 
 @pytest.mark.parametrize(("method", "end"), [("get", ""), ("post", "/stop"), ("post", "/resume")])

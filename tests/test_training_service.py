@@ -51,7 +51,7 @@ class Page:
         return found
 
     def poll(self, run: str | None = None, after: int = 0):
-        return self.ask("poll", run=run, after=after, page="tab")
+        return self.ask("poll", run=run, after=after)
 
     def state(self, run: str) -> dict:
         """A run but for its events, which are many."""

@@ -100,7 +100,7 @@ class TrainingService:
 
     # runs
 
-    def poll(self, run: str | None, after: int, page: str = "tab") -> dict[str, Any]:
+    def poll(self, run: str | None, after: int) -> dict[str, Any]:
         jobs = self._queue.jobs()
         borrower = self._lending.borrower
         answer: dict[str, Any] = {

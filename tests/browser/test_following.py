@@ -139,7 +139,7 @@ def test_embeddings_to_start_from_are_explained(open_tab, families):
     assert choices["y"] >= field["y"] + field["height"]  # below what is typed, and not over it
     tab.page.locator("#tinv_starts li").filter(has_text="old-mug").click()
     tab.until(lambda: tab.field("init_embedding").input_value() == "old-mug")
-    note = tab.page.locator("#tinv_init_embedding .tinv-start")
+    note = tab.page.locator("#tinv_init_embedding .tinv-init-note")
     tab.until(lambda: "'old-mug' starts CLIP-L; CLIP-G starts from 'object'." in note.inner_text())
     tab.fill(init_embedding="bird")
     error = tab.page.locator("#tinv_init_embedding .tinv-field-error")

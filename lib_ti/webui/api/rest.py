@@ -116,7 +116,7 @@ class Runs:
         events: list[Any] = []
         shown: dict[str, Any] = {"after": 0}
         for _ in range(MOST_POLLS):
-            shown = self._do("poll", run=run, after=shown["after"], page="api")["run"] or _unknown(run)
+            shown = self._do("poll", run=run, after=shown["after"])["run"] or _unknown(run)
             events += shown["events"]
             if not shown.get("more"):
                 break

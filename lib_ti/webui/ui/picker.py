@@ -37,10 +37,10 @@ def picker(tab: str) -> None:
         kept = gr.Textbox(visible=False)
     for component in (chosen, strength, again, insert, negative, shown, kept):
         component.do_not_save_to_config = True  # the hosts would write them into their ui-config.json
-    bridge.on(chosen.change, f"(v) => {{ window.tinv?.picked?.('{tab}', v); return [v]; }}", [chosen], [kept])
+    bridge.on(chosen.change, f"(v) => {{ window.tinv?.picker?.choose('{tab}', v); return [v]; }}", [chosen], [kept])
     again.click(_choices, [kept], [chosen], queue=False, show_progress="hidden", api_name=False)
     for button, field in ((insert, "prompt"), (negative, "neg_prompt")):
-        put = f"(...v) => {{ window.tinv?.insert?.('{tab}', '{field}', ...v); return []; }}"
+        put = f"(...v) => {{ window.tinv?.picker?.insert('{tab}', '{field}', ...v); return []; }}"
         bridge.on(button.click, put, [chosen, strength])
 
 

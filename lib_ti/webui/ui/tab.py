@@ -26,7 +26,7 @@ HEADER = """
 """
 
 PICTURES = """
-<div class="tinv-box" id="tinv_images">
+<div class="tinv-panel" id="tinv_images">
 <h3><span class="tinv-number">1</span><span>Pictures</span></h3>
 <label class="tinv-drop" id="tinv_drop">
   <input type="file" multiple accept="image/*,.txt" aria-describedby="tinv_drop_hint">
@@ -36,9 +36,9 @@ change background, light and angle.</span>
 </label>
 <div class="tinv-note" id="tinv_pictures_note"></div>
 <ul class="tinv-pictures" id="tinv_pictures_list" aria-label="Your pictures"></ul>
-<div class="tinv-row tinv-small">
+<div class="tinv-row tinv-pictures-footer">
   {folder}
-  <button type="button" class="tinv-link" id="tinv_clear" hidden>Remove all pictures</button>
+  <button type="button" class="tinv-link tinv-hidden" id="tinv_clear" data-hidden-by="unavailable">Remove all pictures</button>
 </div>
 </div>
 """
@@ -54,20 +54,20 @@ FOLDER = """
 """
 
 RUN = """
-<div class="tinv-box" id="tinv_run">
+<div class="tinv-panel" id="tinv_run">
 <div id="tinv_status">
   <div class="tinv-status" data-state="idle" data-step="0">
     <div class="tinv-status-line">
       <span class="tinv-state-mark" aria-hidden="true"></span><span id="tinv_status_text">Ready</span>
     </div>
-    <div class="tinv-facts" id="tinv_facts"></div>
+    <div class="tinv-metrics" id="tinv_facts"></div>
     <div class="tinv-note" id="tinv_status_note"></div>
   </div>
 </div>
 <div id="tinv_progress" class="tinv-progress" role="progressbar" aria-label="Training" aria-valuemin="0"
   aria-valuemax="100" aria-valuenow="0"><div class="tinv-progress-bar"></div></div>
-<div class="tinv-unseen" id="tinv_announce" aria-live="polite"></div>
-<div id="tinv_result" class="tinv-card" hidden></div>
+<div class="tinv-visually-hidden" id="tinv_announce" aria-live="polite"></div>
+<div id="tinv_result" class="tinv-card tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_previews_gallery" class="tinv-previews"></div>
 <details class="tinv-details" id="tinv_details">
   <summary>Details</summary>
@@ -123,13 +123,13 @@ def build(trainer: TrainingService) -> Any:
 
 def _left(form: Form, hides_paths: bool) -> Any:
     _html(PICTURES.format(folder="" if hides_paths else FOLDER))
-    with gr.Column(elem_id="tinv_word", elem_classes=["tinv-part"]):
+    with gr.Column(elem_id="tinv_word", elem_classes=["tinv-panel"]):
         _html('<h3><span class="tinv-number">2</span><span>Word</span></h3>')
         form.add("name")
         _html('<div id="tinv_name_note" class="tinv-note" role="status"></div>')
         form.add("kind", "init_text")
         _html('<div id="tinv_checkpoint" class="tinv-note" role="status"></div>')
-    with gr.Column(elem_id="tinv_length", elem_classes=["tinv-part"]):
+    with gr.Column(elem_id="tinv_length", elem_classes=["tinv-panel"]):
         _html('<h3><span class="tinv-number">3</span><span>How long</span></h3>')
         preset = gr.Radio(
             choices=list(PRESETS.values()), value=PRESETS["balanced"], label="How long", show_label=False,
@@ -164,13 +164,13 @@ def _left(form: Form, hides_paths: bool) -> Any:
 
 def _html(content: str) -> None:
     """HTML whose ids are its own: gradio 3.41 gives an `elem_id` to two elements."""
-    gr.HTML(content, elem_classes=["tinv-plain"])
+    gr.HTML(content, elem_classes=["tinv-html"])
 
 
 def _connect(fields: list[Any]) -> None:
     """Let the page read the fields, hear of changes to them, and set them."""
     read, write = (gr.Button(visible=False, elem_id=f"tinv_{what}_fields") for what in ("read", "write"))
-    bridge.on(read.click, "(...values) => window.tinv.form.read(values)", fields)
-    bridge.on(write.click, "(...values) => window.tinv.form.write(values)", fields, fields)
+    bridge.on(read.click, "(...values) => window.tinv.form.receiveValues(values)", fields)
+    bridge.on(write.click, "(...values) => window.tinv.form.valuesToWrite(values)", fields, fields)
     for field in fields:
-        bridge.on(field.change, "() => window.tinv.form.changed()", [])
+        bridge.on(field.change, "() => window.tinv.form.onChange()", [])
