@@ -1,4 +1,4 @@
-"""The standalone host, in a process of its own."""
+"""The standalone host in a process of its own."""
 
 import os
 import re
@@ -13,7 +13,7 @@ COIN = ROOT / "lib_ti" / "practice" / "concepts" / "coin"
 
 
 class Server:
-    """`python -m lib_ti ui` on a folder of its own."""
+    """`python -m lib_ti ui` with a data folder of its own."""
 
     def __init__(self, data: Path, *flags: str) -> None:
         self.data, self.flags = data, flags
@@ -21,22 +21,22 @@ class Server:
         self.start()
 
     def start(self) -> None:
+        """Start the process, at the port of the last time if there was one, and wait for its URL."""
         port = self.url.rstrip("/").rpartition(":")[2] or "0"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lib_ti", "ui", "--no-browser", "--port", port, "--data-dir", str(self.data), *self.flags],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, "GRADIO_TEMP_DIR": str(self.data / "uploads"), "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-        told = []
+        self.output: list[str] = []
         for line in self._process.stdout:
-            told.append(line)
-            if found := re.search(r"http://\S+", line):
-                self.url = found[0]
+            self.output.append(line)
+            if url := re.search(r"http://\S+", line):
+                self.url = url[0]
                 break
-        assert self.url, "".join(told)
-        self.told = told
-        threading.Thread(target=lambda: told.extend(self._process.stdout), daemon=True).start()
+        assert self.url, "".join(self.output)
+        threading.Thread(target=self.output.extend, args=(self._process.stdout,), daemon=True).start()
 
-    def stop(self, number: int = signal.SIGINT) -> None:
-        self._process.send_signal(number)
+    def stop(self, signal_number: int = signal.SIGINT) -> None:
+        self._process.send_signal(signal_number)
         self._process.wait(60)

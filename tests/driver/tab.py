@@ -1,17 +1,16 @@
-"""The page as a user meets it: what can be clicked and typed, by the ids that are a contract."""
+"""Drives the page as a user does: clicks and types, finding elements by the ids that scripts may rely on."""
 
 import json
 import re
 from pathlib import Path
 
-from driver.browser import shots
+from driver.browser import screenshot_folder
 
-WORKING = ("queued", "loading", "encoding", "training", "saving")
-ENDED = ("finished", "stopped", "failed")
+ACTIVE_STATES = ("queued", "loading", "encoding", "training", "saving")
 
 
 class Tab:
-    """The Textual Inversion tab of an open page, and txt2img beside it."""
+    """The Textual Inversion tab of an open page, with the tabs of the host."""
 
     def __init__(self, page, url: str) -> None:
         self.page, self.url = page, url
@@ -26,16 +25,17 @@ class Tab:
         return self
 
     def show(self, title: str) -> None:
-        """Choose one of the page's tabs."""
+        """Open one of the page's tabs."""
         self.page.locator("#tabs > .tab-nav button, #tabs > div button[role=tab]").filter(
             has_text=re.compile(f"^\\s*{re.escape(title)}\\s*$", re.IGNORECASE)
         ).first.click()
 
     def field(self, name: str):
+        """The input of a field, by the name of its setting."""
         return self.page.locator(f"#tinv_{name}").locator("input, textarea").first
 
     def fill(self, **values) -> "Tab":
-        """Type into fields, wherever they are; `preset` and `kind` are chosen by their words."""
+        """Fill in fields, also under Advanced; `preset` and `kind` are chosen by their labels."""
         for name, value in values.items():
             if name in ("preset", "kind"):
                 self.page.locator(f"#tinv_{name}").get_by_text(str(value), exact=False).first.click()
@@ -49,11 +49,11 @@ class Tab:
     def open_advanced(self) -> None:
         self.page.locator("#tinv_advanced > button, #tinv_advanced > .label-wrap").first.click()
 
-    def add(self, *paths: Path, wait: bool = True) -> "Tab":
+    def add_pictures(self, *paths: Path, wait: bool = True) -> "Tab":
         before = self.thumbnails().count()
         self.page.locator("#tinv_images input[type=file]").set_input_files([str(path) for path in paths])
         if wait:
-            self.until(lambda: self.thumbnails().count() >= before + len(paths))
+            self.wait_until(lambda: self.thumbnails().count() >= before + len(paths))
         return self
 
     def thumbnails(self):
@@ -64,9 +64,9 @@ class Tab:
         return self
 
     def click(self, name: str) -> None:
-        """Press a button, once it can be pressed."""
+        """Click a button once it is enabled."""
         button = self.page.locator(f"button#tinv_{name}, #tinv_{name} button").first
-        self.until(lambda: button.is_enabled(), what=f"{name} to be enabled")
+        self.wait_until(lambda: button.is_enabled(), awaited=f"{name} to be enabled")
         button.click()
 
     @property
@@ -84,49 +84,51 @@ class Tab:
     def previews(self):
         return self.page.locator("#tinv_previews_gallery img[data-step]")
 
-    def until(self, true, timeout_s: float = 60, what: str = "") -> "Tab":
-        """Wait for what a user would wait for."""
+    def wait_until(self, condition, timeout_s: float = 60, awaited: str = "") -> "Tab":
+        """Wait for a condition; `awaited` describes it in the error message."""
         for _ in range(int(timeout_s * 10)):
-            if true():
+            if condition():
                 return self
             self.page.wait_for_timeout(100)
         raise AssertionError(
-            f"waited {timeout_s} s for {what or true}; the page is {self.state} at {self.step}: {self.problems}"
+            f"waited {timeout_s} s for {awaited or condition}; the page is {self.state} at {self.step}: {self.problems}"
         )
 
-    def until_state(self, *states: str, timeout_s: float = 120) -> "Tab":
-        return self.until(lambda: self.state in states, timeout_s, f"the state {' or '.join(states)}")
+    def wait_for_state(self, *states: str, timeout_s: float = 120) -> "Tab":
+        return self.wait_until(lambda: self.state in states, timeout_s, f"the state {' or '.join(states)}")
 
-    def picture(self, name: str, full: bool = True) -> None:
-        """A screenshot, where they are wanted."""
-        if folder := shots():
+    def screenshot(self, name: str, full: bool = True) -> None:
+        """Save a screenshot if SCREENSHOTS names a folder for them."""
+        if folder := screenshot_folder():
             self.page.screenshot(path=str(folder / f"{name}.png"), full_page=full)
 
-    def ask(self, do: str, **more):
-        """Call the trainer as the page does."""
-        answer = self.page.request.post(f"{self.url}run/tinv", data={"data": [json.dumps({"do": do, **more})]})
-        return json.loads(answer.json()["data"][0])
+    def call(self, action: str, **args):
+        """Call an action as the page does."""
+        response = self.page.request.post(f"{self.url}run/tinv", data={"data": [json.dumps({"do": action, **args})]})
+        return json.loads(response.json()["data"][0])
 
-    def choices(self, tab: str = "txt2img") -> list[str]:
-        """What the picker offers."""
-        self.show(tab)
-        box = self.page.locator(f"#{tab}_tinv_picker input").first
-        if not box.is_visible():
-            self.page.locator(f"#{tab}_tinv_accordion > button, #{tab}_tinv_accordion > .label-wrap").first.click()
+    def picker_choices(self, tab: str = "txt2img") -> list[str]:
+        """The labels that the picker of embeddings offers."""
+        box = self._open_picker(tab)
         box.click()
         self.page.wait_for_timeout(300)
-        offered = self.page.locator(f"#{tab}_tinv_picker ul li, ul.options li").all_inner_texts()
+        labels = self.page.locator(f"#{tab}_tinv_picker ul li, ul.options li").all_inner_texts()
         box.press("Escape")
-        return [text.strip().lstrip("✓").strip() for text in offered]
+        return [text.strip().lstrip("✓").strip() for text in labels]
 
-    def choose(self, word: str, tab: str = "txt2img") -> None:
+    def choose_embedding(self, name: str, tab: str = "txt2img") -> None:
+        box = self._open_picker(tab)
+        box.fill(name)
+        self.page.wait_for_timeout(200)
+        box.press("Enter")
+
+    def _open_picker(self, tab: str):
+        """Unfold the picker; gives its input."""
         self.show(tab)
         box = self.page.locator(f"#{tab}_tinv_picker input").first
         if not box.is_visible():
             self.page.locator(f"#{tab}_tinv_accordion > button, #{tab}_tinv_accordion > .label-wrap").first.click()
-        box.fill(word)
-        self.page.wait_for_timeout(200)
-        box.press("Enter")
+        return box
 
     def prompt(self, tab: str = "txt2img", negative: bool = False):
         return self.page.locator(f"#{tab}_{'neg_' if negative else ''}prompt textarea").first

@@ -43,8 +43,8 @@ def tab(webui, browser):
     context = browser.new_context(viewport={"width": 1380, "height": 1000})
     opened = Tab(context.new_page(), webui.url).open()
     yield opened
-    if active := opened.ask("poll", run=None, after=0)["active"]:  # a test that failed leaves nobody waiting
-        opened.ask("stop", run=active)
+    if active := opened.call("poll", run=None, after=0)["active"]:  # a test that failed leaves nobody waiting
+        opened.call("stop", run=active)
     context.close()
     assert [error for error in opened.errors if "tinv" in error] == []
 

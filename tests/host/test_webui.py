@@ -6,7 +6,7 @@ They take whatever checkpoint is selected, at 64 pixels and few steps, so that a
 import json
 
 import pytest
-from driver.tab import WORKING
+from driver.tab import ACTIVE_STATES
 
 pytestmark = pytest.mark.browser
 
@@ -23,51 +23,51 @@ def generate(tab, prompt: str) -> str:
     told = tab.page.locator("#html_info_txt2img").first
     before = told.inner_text()
     tab.page.locator("#txt2img_generate").click()
-    tab.until(lambda: told.inner_text().strip() not in ("", before), 600, "the picture")
+    tab.wait_until(lambda: told.inner_text().strip() not in ("", before), 600, "the picture")
     return told.inner_text()
 
 
 def test_a_word_is_learned_and_used_without_a_restart(tab, webui, coins, word):
-    tab.picture("host-idle", full=False)
+    tab.screenshot("host-idle", full=False)
     generate(tab, "a photo of a cat")
     tab.show("Textual Inversion")
-    tab.add(*coins).fill(name=word, **SMALL)
-    tab.picture("host-filled", full=False)
+    tab.add_pictures(*coins).fill(name=word, **SMALL)
+    tab.screenshot("host-filled", full=False)
     tab.train()
-    assert tab.state in WORKING
+    assert tab.state in ACTIVE_STATES
     seen = set()
-    tab.until(lambda: seen.add(tab.state) or tab.state in ("finished", "failed"), 900, "the end")
-    tab.picture("host-finished", full=False)
+    tab.wait_until(lambda: seen.add(tab.state) or tab.state in ("finished", "failed"), 900, "the end")
+    tab.screenshot("host-finished", full=False)
     assert tab.state == "finished", tab.problems
-    tab.until(lambda: tab.previews().count() == 3, what="previews of steps 0, 6 and 12")
+    tab.wait_until(lambda: tab.previews().count() == 3, awaited="previews of steps 0, 6 and 12")
     assert (webui.embeddings / f"{word}.safetensors").exists()
     assert (webui.embeddings / f"{word}.preview.png").exists()
-    tab.until(lambda: word in tab.choices(), what="the word in the picker")
-    tab.choose(word)
+    tab.wait_until(lambda: word in tab.picker_choices(), awaited="the word in the picker")
+    tab.choose_embedding(word)
     tab.prompt().fill("a photo of ")
     tab.page.locator("button#txt2img_tinv_insert, #txt2img_tinv_insert button").first.click()
-    tab.until(lambda: word in tab.prompt().input_value())
-    tab.picture("host-picker", full=False)
+    tab.wait_until(lambda: word in tab.prompt().input_value())
+    tab.screenshot("host-picker", full=False)
     told = generate(tab, tab.prompt().input_value())
     assert f"TI: {word}" in told or f'TI hashes: "{word}' in told  # what Forge and AUTOMATIC1111 say of embeddings used
 
 
 def test_generating_waits_for_a_training_and_comes_back(tab, webui, coins, word):
-    tab.add(*coins).fill(name=word, **{**SMALL, "steps": 5000, "preview_every": 0}).train()
-    tab.until(lambda: tab.state == "training" and tab.step >= 1, 900)
-    tab.picture("host-training", full=False)
+    tab.add_pictures(*coins).fill(name=word, **{**SMALL, "steps": 5000, "preview_every": 0}).train()
+    tab.wait_until(lambda: tab.state == "training" and tab.step >= 1, 900)
+    tab.screenshot("host-training", full=False)
     tab.show("txt2img")
     tab.page.get_by_text("Generate waits").first.wait_for(state="visible", timeout=20_000)
-    tab.picture("host-waiting", full=False)
+    tab.screenshot("host-waiting", full=False)
     tab.page.get_by_role("button", name="Stop training").first.click()
     tab.show("Textual Inversion")
-    tab.until_state("stopped")
-    tab.picture("host-stopped", full=False)
+    tab.wait_for_state("stopped")
+    tab.screenshot("host-stopped", full=False)
     assert generate(tab, "a photo of a dog")
 
 
 def test_pictures_of_runs_have_no_address(tab, webui, coins):
-    tab.add(*coins)
+    tab.add_pictures(*coins)
     kept = next((webui.runs / ".drafts").rglob("*.png"))
     assert tab.page.request.get(f"{tab.url}file={kept}").status in (403, 404)
 

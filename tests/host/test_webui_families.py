@@ -57,7 +57,7 @@ def choose(tab, name):
         box.click()
         box.fill(name)
     option.click()
-    tab.until(lambda: name in selected(tab), 300, f"{name} to be selected")
+    tab.wait_until(lambda: name in selected(tab), 300, f"{name} to be selected")
 
 
 def select(tab, name):
@@ -65,7 +65,9 @@ def select(tab, name):
     choose(tab, name)
     tab.show("Textual Inversion")
     note = tab.page.locator("#tinv_checkpoint")
-    tab.until(lambda: name in note.inner_text() and TITLES[name] in note.inner_text(), 180, f"{name} beside the word")
+    tab.wait_until(
+        lambda: name in note.inner_text() and TITLES[name] in note.inner_text(), 180, f"{name} beside the word"
+    )
 
 
 @pytest.fixture
@@ -84,18 +86,18 @@ def test_settings_follow_the_checkpoint_without_a_reload(tab_on_first, checkpoin
     for name, rate in {"tiny-sd1": "0.003", "tiny-sdxl": "0.0015", "tiny-sd2": "0.003"}.items():
         select(tab, name)
         tab.fill(preset="Thorough")
-        tab.until(lambda rate=rate: tab.field("learning_rate").input_value() == rate, what=f"{name}'s rate")
+        tab.wait_until(lambda rate=rate: tab.field("learning_rate").input_value() == rate, awaited=f"{name}'s rate")
         for field in ("learning_rate_2", "train_encoders"):
             assert tab.page.locator(f"#tinv_{field}").is_visible() == (name == "tiny-sdxl")
         skip = "1" if name == "tiny-sd1" else "2, and 1 is the same"
         told = tab.page.locator("#tinv_clip_skip .tinv-auto")
-        tab.until(lambda told=told, skip=skip: f"Here: {skip}." in told.inner_text(), what="clip skip's auto")
+        tab.wait_until(lambda told=told, skip=skip: f"Here: {skip}." in told.inner_text(), awaited="clip skip's auto")
         tab.field("init_embedding").focus()
         misfit = tab.page.locator("#tinv_starts li").filter(has_text="test-misfit")
         misfit.wait_for(state="visible")
         assert misfit.get_attribute("aria-disabled") == "true"
         assert "made for models of width 640" in misfit.inner_text()
-        tab.picture(f"host-{name}", full=False)
+        tab.screenshot(f"host-{name}", full=False)
         tab.field("init_embedding").blur()
 
 
@@ -105,10 +107,10 @@ def test_a_word_of_each_family_is_learned_and_used(tab_on_first, webui, checkpoi
         pytest.skip("Forge loads checkpoints of real sizes alone")
     tab = tab_on_first
     select(tab, name)
-    tab.add(*coins).fill(name=word, **SMALL)
+    tab.add_pictures(*coins).fill(name=word, **SMALL)
     tab.train()
-    tab.until(lambda: tab.state in ("finished", "failed"), 600, "the end")
-    tab.picture(f"host-{name}-finished", full=False)
+    tab.wait_until(lambda: tab.state in ("finished", "failed"), 600, "the end")
+    tab.screenshot(f"host-{name}-finished", full=False)
     assert tab.state == "finished", tab.problems
     known = tab.page.request.get(f"{tab.url}sdapi/v1/embeddings").json()
     assert known["loaded"][word]["vectors"] == 2
