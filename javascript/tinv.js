@@ -33,7 +33,18 @@
         }
     }
 
-    // Events between the scripts. Each is documented where it is emitted.
+    // Events between the scripts
+    //     run-followed (id)                  another run is shown, or none (null)
+    //     run-updated ()                     something is new about the followed run or the server
+    //     run-ended (report)                 the followed run has finished, stopped or failed
+    //     step-used (id, step)               a step of a run has been made the embedding
+    //     runs-changed ()                    the server's list of runs is another
+    //     runs-listed ()                     that list has been loaded
+    //     embeddings-changed (filesChanged)  other embeddings, or (false) the same with another checkpoint
+    //     form-ready ()                      the form holds what this browser remembers
+    //     form-changed (values)              fields have changed
+    //     form-checked (reply)               Python has checked the fields
+    //     pictures-changed ()                pictures or captions have changed
 
     const listeners = {};
     tinv.on = (event, listener) => (listeners[event] = listeners[event] || []).push(listener);

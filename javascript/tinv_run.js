@@ -116,7 +116,7 @@
         if (previous.library !== undefined && status.library !== previous.library) {
             const filesVersion = (version) => version.split("-")[0]; // what follows is the checkpoint
             const filesChanged = filesVersion(status.library) !== filesVersion(previous.library);
-            tinv.emit("embeddings-changed", filesChanged); // false: the same files, with another checkpoint
+            tinv.emit("embeddings-changed", filesChanged);
         }
         if (status.runs !== previous.runs) tinv.emit("runs-changed");
     }
