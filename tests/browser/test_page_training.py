@@ -10,7 +10,7 @@ pytestmark = pytest.mark.browser
 SHORT = {"steps": 40, "batch_size": 2}
 
 
-def train_word(tab, coins, name, **values):
+def start_training(tab, coins, name, **values):
     tab.add_pictures(*coins).fill(name=name, **{**SHORT, **values})
     return tab.train()
 
@@ -67,7 +67,7 @@ def test_all_problems_are_reported_and_no_run_is_created(tab, server):
 
 
 def test_stop_and_resume(tab, coins):
-    train_word(tab, coins, "halted-coin", steps=2000, preview_every=0)
+    start_training(tab, coins, "halted-coin", steps=2000, preview_every=0)
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 3)
     assert "has no previews" in tab.page.locator("#tinv_previews_gallery").inner_text()
     tab.screenshot("training")
@@ -83,7 +83,7 @@ def test_stop_and_resume(tab, coins):
 
 
 def test_reload_shows_the_running_training(tab, coins):
-    train_word(tab, coins, "lasting-coin", steps=3000, preview_every=0)
+    start_training(tab, coins, "lasting-coin", steps=3000, preview_every=0)
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 2)
     tab.open()
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 2, awaited="the training after the reload")
@@ -96,9 +96,9 @@ def test_reload_shows_the_running_training(tab, coins):
 
 def test_second_training_is_queued_and_can_be_cancelled(open_tab, server, coins):
     first, second = open_tab(server), open_tab(server)
-    train_word(first, coins, "first-coin", steps=3000, preview_every=0)
+    start_training(first, coins, "first-coin", steps=3000, preview_every=0)
     first.wait_for_state("training")
-    train_word(second, coins, "second-coin", steps=30, preview_every=0)
+    start_training(second, coins, "second-coin", steps=30, preview_every=0)
     second.wait_for_state("queued")
     second.screenshot("queued")
     second.click("stop")
@@ -116,7 +116,7 @@ def test_double_click_starts_one_training(tab, server, coins):
 
 
 def test_sample_now_makes_previews(tab, coins):
-    train_word(tab, coins, "sampled-coin", steps=3000, preview_every=2900)
+    start_training(tab, coins, "sampled-coin", steps=3000, preview_every=2900)
     tab.wait_until(lambda: "first previews appear" in tab.page.locator("#tinv_previews_gallery").inner_text())
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 5)
     tab.click("sample_now")
@@ -130,7 +130,7 @@ def test_sample_now_makes_previews(tab, coins):
 
 
 def test_txt2img_says_that_it_waits_for_the_training(tab, coins):
-    train_word(tab, coins, "greedy-coin", steps=3000, preview_every=0)
+    start_training(tab, coins, "greedy-coin", steps=3000, preview_every=0)
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 2)
     tab.show("txt2img")
     notice = tab.page.get_by_text("Generate waits").first
@@ -144,7 +144,7 @@ def test_txt2img_says_that_it_waits_for_the_training(tab, coins):
 
 
 def test_earlier_run_settings_are_reused_and_run_is_deleted(tab, server, coins):
-    train_word(tab, coins, "old-coin", steps=30, preview_every=0, seed=7)
+    start_training(tab, coins, "old-coin", steps=30, preview_every=0, seed=7)
     tab.wait_for_state("finished")
     tab.open()
     runs = tab.page.locator("#tinv_runs")
@@ -210,7 +210,7 @@ def test_token_counting_is_postponed_while_training(tab, coins):
     click_count = "document.getElementById('txt2img_token_button').click()"
     tab.page.evaluate(click_count)
     assert tab.page.evaluate("window.countClicks") == 1
-    train_word(tab, coins, "counted-coin", steps=3000, preview_every=0)
+    start_training(tab, coins, "counted-coin", steps=3000, preview_every=0)
     tab.wait_until(lambda: tab.state == "training")
     tab.page.evaluate(click_count)
     assert tab.page.evaluate("window.countClicks") == 1
