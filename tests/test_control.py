@@ -23,7 +23,7 @@ def until(condition, patience_s: float = 5.0) -> bool:
 def exits(monkeypatch):
     """The codes with which a process would have been ended: at the end of its input, without the patience for saving."""
     codes = []
-    monkeypatch.setattr(control, "LAST_CHANCE_S", 0.0)
+    monkeypatch.setattr(control, "EXIT_DELAY_S", 0.0)
     monkeypatch.setattr(control, "os", SimpleNamespace(read=os.read, _exit=codes.append))
     return codes
 
@@ -52,7 +52,7 @@ def pipe(exits):
 def test_lines_torn_across_reads_are_whole(pipe):
     control, write = pipe
     found = []
-    reader = threading.Thread(target=lambda: found.append(control.request()))
+    reader = threading.Thread(target=lambda: found.append(control.read_request()))
     reader.start()
     for part in (b'{"settings": {"na', b'me": "gr', "ü".encode()[:1], "ü".encode()[1:], b'n"}}\ng'):
         write(part)
@@ -61,31 +61,31 @@ def test_lines_torn_across_reads_are_whole(pipe):
     assert json.loads(found[0]) == {"settings": {"name": "grün"}}
     control.listen()
     time.sleep(0.05)
-    assert not control._going.is_set()
+    assert not control._started.is_set()
     write(b"o\nsam")
-    assert control.goes()
-    assert not control.sample()
+    assert control.wait_for_go()
+    assert not control.preview_requested()
     write(b"ple\n")
-    assert until(control.sample)
-    assert not control.sample(), "asked for once, made once"
+    assert until(control.preview_requested)
+    assert not control.preview_requested(), "asked for once, made once"
     assert not control.stopped()
 
 
 def test_lines_that_come_together_are_each_obeyed(pipe):
     control, write = pipe
     write(b'{"run": "x"}\ngo\nsample\nstop\n')
-    assert control.request() == '{"run": "x"}'
+    assert control.read_request() == '{"run": "x"}'
     control.listen()
     assert until(control.stopped)
-    assert control.sample()
+    assert control.preview_requested()
 
 
 def test_a_stop_right_behind_the_request_forestalls_the_start(pipe):
     control, write = pipe
     write(b"{}\nstop\n")
-    assert control.request() == "{}"
+    assert control.read_request() == "{}"
     control.listen()
-    assert not control.goes()
+    assert not control.wait_for_go()
 
 
 def test_a_long_request_arrives_whole(pipe):
@@ -93,16 +93,16 @@ def test_a_long_request_arrives_whole(pipe):
     text = json.dumps({"settings": {"preview_prompt": ["[name] " * 100] * 1000}})
     writer = threading.Thread(target=lambda: write(text.encode() + b"\n"))
     writer.start()
-    assert control.request() == text
+    assert control.read_request() == text
     writer.join(5)
 
 
 def test_the_end_of_the_input_is_a_stop_and_the_last_chance_to_save(pipe, exits):
     control, write = pipe
     write(b"{}\ngo\n")
-    control.request()
+    control.read_request()
     control.listen()
-    assert control.goes()
+    assert control.wait_for_go()
     write(None)
     assert until(control.stopped)
     assert until(lambda: exits == [1])
@@ -111,25 +111,25 @@ def test_the_end_of_the_input_is_a_stop_and_the_last_chance_to_save(pipe, exits)
 def test_the_end_of_the_input_before_the_start_is_a_stop(pipe):
     control, write = pipe
     write(b"{}\n")
-    control.request()
+    control.read_request()
     control.listen()
     write(None)
-    assert not control.goes()
+    assert not control.wait_for_go()
 
 
 def test_no_request_at_all_is_an_empty_one(pipe):
     control, write = pipe
     write(None)
-    assert control.request() == ""
+    assert control.read_request() == ""
 
 
 def test_half_a_line_at_the_end_is_not_obeyed(pipe):
     control, write = pipe
     write(b"{}\ngo")
-    control.request()
+    control.read_request()
     control.listen()
     write(None)
-    assert not control.goes()
+    assert not control.wait_for_go()
 
 
 @pytest.mark.parametrize(
@@ -138,19 +138,19 @@ def test_half_a_line_at_the_end_is_not_obeyed(pipe):
 def test_unknown_lines_change_nothing(pipe, line):
     control, write = pipe
     write(b"{}\n")
-    control.request()
+    control.read_request()
     control.listen()
     write(line + b"\n")
     time.sleep(0.05)
-    assert not control._going.is_set()
+    assert not control._started.is_set()
     assert not control.stopped()
-    assert not control.sample()
+    assert not control.preview_requested()
     write(b" go\r\n")  # as Windows ends lines
-    assert control.goes()
+    assert control.wait_for_go()
 
 
 def test_a_descriptor_that_cannot_be_read_is_at_its_end(exits):
     reading, writing = os.pipe()
     os.close(reading)
     os.close(writing)
-    assert Control(reading).request() == ""
+    assert Control(reading).read_request() == ""

@@ -8,7 +8,7 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
-from lib_ti.cli.arguments import explain  # noqa: E402
+from lib_ti.cli.arguments import option_help  # noqa: E402
 from lib_ti.model.checkpoint.families import FAMILIES  # noqa: E402
 from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, parse  # noqa: E402
 from lib_ti.webui.ui import form, tab  # noqa: E402
@@ -134,7 +134,7 @@ def test_options_of_some_families_say_so_wherever_they_are_offered():
     for name in some:
         assert set(OPTIONS[name].families) < {family.name for family in FAMILIES}
         assert form.explain(name).endswith("SDXL only.")
-        assert explain(name, OPTIONS[name]).startswith("SDXL only: ")
+        assert option_help(name, OPTIONS[name]).startswith("SDXL only: ")
         assert [OPTIONS[name].applies_to(family) for family in ("sd1", "sd2", "sdxl", None)] == [
             False,
             False,

@@ -7,39 +7,39 @@ import sys
 from collections.abc import Callable, Sequence
 
 from lib_ti import __version__
-from lib_ti.cli import tools, train, ui, work
-from lib_ti.cli.arguments import suggestion
+from lib_ti.cli import commands, train, ui, work
+from lib_ti.cli.arguments import did_you_mean
+from lib_ti.cli.exit_codes import BAD_INPUT, FAILED, OK, STOPPED
 from lib_ti.errors import BadInput, RunBusy, TextualInversionError, UnusableFile
 from lib_ti.text import printable
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (train.train, "learn a new word from pictures"),
     "resume": (train.resume, "go on with a run"),
-    "runs": (tools.runs, "list runs"),
-    "generate": (tools.generate, "make pictures with embeddings"),
-    "inspect": (tools.inspect, "describe an embedding file"),
-    "convert": (tools.convert, "write an embedding in another format"),
+    "runs": (commands.runs, "list runs"),
+    "generate": (commands.generate, "make pictures with embeddings"),
+    "inspect": (commands.inspect, "describe an embedding file"),
+    "convert": (commands.convert, "write an embedding in another format"),
     "work": (work.work, ""),
     "ui": (ui.ui, "open a web page for all of it"),
-    "doctor": (tools.doctor, "look at what this machine has"),
+    "doctor": (commands.doctor, "look at what this machine has"),
 }
-
-DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+"""Function and description of each command; those without a description are not in the usage."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Carry out a command line; the exit code is DONE, FAILED, BAD_INPUT or STOPPED."""
+    """Run a command line and return its exit code. Errors become messages on stderr, without control characters."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a path or a console may hold what the other cannot show
+        if isinstance(stream, io.TextIOWrapper):  # a path or a message may contain what the console's encoding lacks
             stream.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
-        return DONE if arguments else BAD_INPUT
+        return OK if arguments else BAD_INPUT
     if arguments[0] == "--version":
         print(__version__)
-        return DONE
+        return OK
     if arguments[0] not in COMMANDS:
-        print(f"unknown command {arguments[0]}{suggestion(arguments[0], list(COMMANDS))}", file=sys.stderr)
+        print(f"unknown command {arguments[0]}{did_you_mean(arguments[0], list(COMMANDS))}", file=sys.stderr)
         return BAD_INPUT
     try:
         return COMMANDS[arguments[0]][0](arguments[1:])

@@ -1,4 +1,4 @@
-"""Command lines read so that everything wrong with them is known at once."""
+"""Parse command lines with argparse, but collect all problems of one instead of stopping at the first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lib_ti.text import option_flag
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that raises BadInput, and hands back options it does not know together with the rest."""
+    """An ArgumentParser that raises BadInput instead of exiting, and can return unknown arguments as problems."""
 
     def __init__(self, command: str, description: str) -> None:
         super().__init__(prog=f"python -m lib_ti {command}", description=description, allow_abbrev=False)
@@ -24,73 +24,74 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise BadInput([Problem("", message)])
 
-    def read(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Problem]]:
-        """The options, and a problem for each argument that is none of them."""
-        values, left = self.parse_known_args(arguments)
-        return values, self._unknown(left)
+    def parse_collecting(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Problem]]:
+        """The options, and a problem for each unknown argument."""
+        values, unknown = self.parse_known_args(arguments)
+        return values, self._unknown_argument_problems(unknown)
 
-    def read_strictly(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """The options. Raises BadInput for whatever is none."""
-        values, problems = self.read(arguments)
+    def parse_strict(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The options. Raises BadInput if there is any unknown argument."""
+        values, problems = self.parse_collecting(arguments)
         if problems:
             raise BadInput(problems)
         return values
 
-    def _unknown(self, left: Sequence[str]) -> list[Problem]:
-        known = [name for action in self._actions for name in action.option_strings]
-        problems, after_unknown = [], False
-        for argument in left:
+    def _unknown_argument_problems(self, unknown: Sequence[str]) -> list[Problem]:
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        problems, follows_option = [], False
+        for argument in unknown:
             if argument.startswith("-"):
-                problems.append(
-                    Problem("", f"unknown option {argument}{suggestion(argument.partition('=')[0], known)}")
-                )
-            elif not after_unknown:  # else it is the unknown option's value
+                hint = did_you_mean(argument.partition("=")[0], flags)
+                problems.append(Problem("", f"unknown option {argument}{hint}"))
+            elif not follows_option:  # else it is the unknown option's value
                 problems.append(Problem("", f"unexpected argument {argument!r}"))
-            after_unknown = argument.startswith("-")
+            follows_option = argument.startswith("-")
         return problems
 
 
-def suggestion(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+def did_you_mean(text: str, valid: Sequence[str]) -> str:
+    """A hint at the valid word that is most similar to `text`; empty if none is."""
+    matches = difflib.get_close_matches(text, valid, n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """A flag for each setting, under the heading of its section. Values stay text: `settings.parse` reads them."""
+    """Add a flag for each setting, grouped by section. Values stay text; `train_settings.parse` converts them."""
     groups: dict[str, Any] = {}
     for name, option in OPTIONS.items():
         group = groups.setdefault(option.section, parser.add_argument_group(option.section))
-        shared: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": explain(name, option)}
+        common: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": option_help(name, option)}
         if TYPES[name] is bool:
-            group.add_argument(option_flag(name), action=argparse.BooleanOptionalAction, **shared)
+            group.add_argument(option_flag(name), action=argparse.BooleanOptionalAction, **common)
         else:
-            many = TYPES[name] in (tuple[str, ...], tuple[int, ...])
+            is_list = TYPES[name] in (tuple[str, ...], tuple[int, ...])
             metavar = "{" + ",".join(option.choices) + "}" if option.choices else option.metavar or _metavar(name)
-            # a missing value is reported with all other problems instead of ending the parsing
-            counted: dict[str, Any] = {"action": "extend", "nargs": "*"} if many else {"nargs": "?", "const": ""}
-            group.add_argument(option_flag(name), metavar=metavar, **counted, **shared)
+            # a missing value must not end the parsing: it is reported together with all other problems
+            arity: dict[str, Any] = {"action": "extend", "nargs": "*"} if is_list else {"nargs": "?", "const": ""}
+            group.add_argument(option_flag(name), metavar=metavar, **arity, **common)
 
 
 def raw_settings(values: argparse.Namespace) -> dict[str, RawValue]:
+    """The settings among parsed options, as `train_settings.parse` takes them."""
     return {name: [""] if value == [] else value for name, value in vars(values).items() if name in TYPES}
 
 
-def explain(name: str, option: Option) -> str:
-    """An option's help: the families it is for, what it is, its unit and its default."""
+def option_help(name: str, option: Option) -> str:
+    """An option's help: the families it applies to, its meaning, its default and unit."""
     if option.families:
-        return f"{titles(option.families)} only: {explain(name, replace(option, families=()))}"
+        return f"{titles(option.families)} only: {option_help(name, replace(option, families=()))}"
     if name in REQUIRED:
         return option.help
     default = DEFAULTS[name]
-    shown = "auto" if default is None and int in get_args(TYPES[name]) else default
-    if isinstance(shown, bool) or shown in (None, "", ()):
+    if default is None and int in get_args(TYPES[name]):
+        default = "auto"
+    if isinstance(default, bool) or default in (None, "", ()):
         return option.help + (f" [{option.unit}]" if option.unit else "")
-    if isinstance(shown, tuple):
-        shown = " ".join(map(str, shown))
-    return f"{option.help} [{shown}{' ' + option.unit if option.unit and shown != 'auto' else ''}]"
+    if isinstance(default, tuple):
+        default = " ".join(map(str, default))
+    return f"{option.help} [{default}{' ' + option.unit if option.unit and default != 'auto' else ''}]"
 
 
 def _metavar(name: str) -> str:
-    kind = TYPES[name]
-    kinds = (kind, *get_args(kind))
-    return "N" if int in kinds else "X" if float in kinds else "TEXT"
+    types = (TYPES[name], *get_args(TYPES[name]))
+    return "N" if int in types else "X" if float in types else "TEXT"

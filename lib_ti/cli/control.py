@@ -1,4 +1,4 @@
-"""What stops a training: signals on a terminal, lines on standard input where another program started it."""
+"""Stop a training from outside: by signals in a terminal, by lines on standard input where another program started it."""
 
 from __future__ import annotations
 
@@ -9,78 +9,77 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event as Flag
 
-LAST_CHANCE_S = (
-    90.0  # from the end of the input to the end of the process: the host is gone, and nobody else can end it
-)
+EXIT_DELAY_S = 90.0
+"""From the end of the input to the end of the process, in which the training can save. The parent is gone by then."""
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Flag]:
-    """Ctrl-C and a request to terminate set the flag, so that the training saves and ends; a second one ends it at once."""
+    """Yield a flag that Ctrl-C and SIGTERM set, so that the training saves and ends; a second one interrupts it at once."""
     stop = Flag()
 
-    def ask(number: int, frame: object) -> None:
+    def handle(number: int, frame: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
     names = ("SIGINT", "SIGTERM", "SIGBREAK")
-    earlier = {getattr(signal, n): signal.signal(getattr(signal, n), ask) for n in names if hasattr(signal, n)}
+    previous = {getattr(signal, n): signal.signal(getattr(signal, n), handle) for n in names if hasattr(signal, n)}
     try:
         yield stop
     finally:
-        for number, handler in earlier.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 class Control:
-    """The lines that come in: a request, then `go`, `sample` and `stop`; the end of them is a stop too."""
+    """The parent's lines on standard input: a request, then `go`, `sample` and `stop`; the end of the input stops too."""
 
     def __init__(self, descriptor: int = 0) -> None:
-        self._lines = _lines(descriptor)
-        self._going, self._stopped, self._sample = Flag(), Flag(), Flag()
+        self._lines = _read_lines(descriptor)
+        self._started, self._stopped, self._preview_requested = Flag(), Flag(), Flag()
 
-    def request(self) -> str:
+    def read_request(self) -> str:
         """The first line; empty if there is none."""
         return next(self._lines, "")
 
     def listen(self) -> None:
-        """Take the other lines as they come, in a thread."""
+        """Read the other lines in a thread."""
         threading.Thread(target=self._listen, name="control", daemon=True).start()
 
-    def goes(self) -> bool:
-        """Wait for `go`; False if it is stopped instead."""
-        self._going.wait()
+    def wait_for_go(self) -> bool:
+        """Wait for `go`; False if the training is stopped before."""
+        self._started.wait()
         return not self._stopped.is_set()
 
     def stopped(self) -> bool:
         return self._stopped.is_set()
 
-    def sample(self) -> bool:
-        """Whether previews were asked for since the last time."""
-        asked = self._sample.is_set()
-        self._sample.clear()
-        return asked
+    def preview_requested(self) -> bool:
+        """Whether previews were requested since the last call."""
+        requested = self._preview_requested.is_set()
+        self._preview_requested.clear()
+        return requested
 
     def _listen(self) -> None:
         for line in self._lines:
             if line == "go":
-                self._going.set()
+                self._started.set()
             elif line == "sample":
-                self._sample.set()
+                self._preview_requested.set()
             elif line == "stop":
                 self._stop()
         self._stop()
-        threading.Event().wait(LAST_CHANCE_S)  # a daemon: a training that ends well takes this thread along
+        threading.Event().wait(EXIT_DELAY_S)  # this daemon thread does not outlive a training that ends in time
         os._exit(1)
 
     def _stop(self) -> None:
         self._stopped.set()
-        self._going.set()
+        self._started.set()
 
 
-def _lines(descriptor: int) -> Iterator[str]:
-    """Lines as they come. Not through `sys.stdin`, whose lock a waiting thread would hold when the program ends."""
+def _read_lines(descriptor: int) -> Iterator[str]:
+    """Yield complete lines. Not through `sys.stdin`, whose lock the waiting thread would hold at the interpreter's exit."""
     rest = b""
     while True:
         try:
@@ -89,6 +88,6 @@ def _lines(descriptor: int) -> Iterator[str]:
             data = b""
         if not data:
             return
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
             yield line.decode("utf-8", "replace").strip()

@@ -1,4 +1,4 @@
-"""What `inspect` and `convert` do."""
+"""The work of the commands `inspect` and `convert`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lib_ti.cli.exit_codes import OK
 from lib_ti.embedding import write
 from lib_ti.embedding.compatibility import unfit
 from lib_ti.embedding.inspect import Report
@@ -23,7 +24,7 @@ from lib_ti.text import printable
 
 
 def inspect(file: Path, model: Path | None, name: str | None, as_json: bool) -> int:
-    """Print what is known of an embedding, with a checkpoint also its nearest words."""
+    """Print a report on an embedding; with a checkpoint also the vocabulary's nearest tokens. Raises BadInput, UnusableFile."""
     embedding = _read([file], name)
     checkpoint = open_checkpoint(model) if model else None
     if checkpoint and (reason := unfit(embedding, checkpoint)):
@@ -32,26 +33,26 @@ def inspect(file: Path, model: Path | None, name: str | None, as_json: bool) -> 
     if as_json:
         print(json.dumps(report.to_json(), ensure_ascii=False))
     else:
-        _print(report)
-    return 0
+        _print_report(report)
+    return OK
 
 
-def _print(report: Report) -> None:
+def _print_report(report: Report) -> None:
     embedding = report.embedding
     widths = " + ".join(map(str, embedding.widths))
     vectors = "1 vector" if embedding.num_vectors == 1 else f"{embedding.num_vectors} vectors"
     name = printable(embedding.name)
     print(f"{name}: {vectors} of width {widths}, family {embedding.family}, for {made_for(embedding.widths)}")
-    for encoder, found in report.encoders.items():
-        mean = found.vocabulary_norm
-        known = f" (the vocabulary's mean is {mean:.3f}), and nearest words with their cosines" if mean else ""
-        print((f"{encoder}: " if len(report.encoders) > 1 else "") + f"norms{known}")
-        for i, vector in enumerate(found.vectors):
-            share = f" ({vector.norm / mean:.2f} ×)" if mean else ""
+    for encoder, encoder_report in report.encoders.items():
+        mean = encoder_report.vocabulary_norm
+        note = f" (the vocabulary's mean is {mean:.3f}), and nearest words with their cosines" if mean else ""
+        print((f"{encoder}: " if len(report.encoders) > 1 else "") + f"norms{note}")
+        for i, vector in enumerate(encoder_report.vectors):
+            ratio = f" ({vector.norm / mean:.2f} ×)" if mean else ""
             words = ", ".join(f"{word} {cosine:.2f}" for word, cosine in vector.nearest)
             if not vector.norm:
                 words = "nothing but zeros, as no training leaves them"
-            print(f"  {i}: norm {vector.norm:.3f}{share}  {words}".rstrip())
+            print(f"  {i}: norm {vector.norm:.3f}{ratio}  {words}".rstrip())
     if embedding.metadata:
         print("metadata")
     for key, value in sorted(embedding.metadata.items()):
@@ -59,8 +60,15 @@ def _print(report: Report) -> None:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is to be written, and how. `token`: the word in diffusers' files, where it is not the embedding's name."""
+class ConversionOutput:
+    """Where a converted embedding goes.
+
+    Attributes:
+        target: the file, or a folder for it.
+        to: the format, a key of `write.WRITERS`.
+        token: the placeholder token in diffusers' files; None: the embedding's name.
+        overwrite: replace existing files.
+    """
 
     target: Path
     to: str
@@ -68,60 +76,64 @@ class Wish:
     overwrite: bool
 
 
-def convert(sources: Sequence[Path], name: str | None, wish: Wish) -> list[Path]:
-    """Write an embedding in another format; gives the files. Raises BadInput, UnusableFile."""
+def convert(sources: Sequence[Path], name: str | None, output: ConversionOutput) -> list[Path]:
+    """Write an embedding in another format, and return the paths written. Raises BadInput, UnusableFile."""
     if len(sources) > 2:
         raise BadInput([Problem("", f"one embedding is in one file, or in two, but these are {len(sources)}")])
     embedding = _read(sources, name)
-    suffix = write.WRITERS[wish.to].suffix
+    suffix = write.WRITERS[output.to].suffix
     stem = sources[0].stem if names.name_problem(embedding.name) else embedding.name
-    target = wish.target / f"{stem}{suffix}" if wish.target.is_dir() else wish.target
-    embedding = _renamed(embedding, _name(embedding, target, wish))
+    target = output.target / f"{stem}{suffix}" if output.target.is_dir() else output.target
+    embedding = _rename(embedding, _output_name(embedding, target, output))
     problems = []
     if not target.name.isprintable():
         problems.append(Problem("", f"the name {target.name!r} holds what cannot be shown; name the file to write"))
-    if wish.to == "diffusers" and (zeros := [e for e, vectors in embedding.vectors.items() if not vectors.any()]):
+    if output.to == "diffusers" and (zeros := [e for e, vectors in embedding.vectors.items() if not vectors.any()]):
         problems.append(
             Problem("", f"all vectors for {encoder_title(zeros[0])} are zero, and would fill a file of their own")
         )
     if target.suffix.lower() != suffix:
-        own = target.with_suffix(suffix).name
-        problems.append(Problem("", f"a file for {wish.to} ends in {suffix}; write to {own}"))
+        correct_name = target.with_suffix(suffix).name
+        problems.append(Problem("", f"a file for {output.to} ends in {suffix}; write to {correct_name}"))
     if not target.absolute().parent.is_dir():
         problems.append(Problem("", f"there is no folder {target.absolute().parent}"))
-    if wish.token is not None and wish.to != "diffusers":
+    if output.token is not None and output.to != "diffusers":
         problems.append(Problem("token", "only diffusers' files hold the word; elsewhere it is the file's name"))
-    if wish.to == "diffusers" and (embedding.name == "__metadata__" or not embedding.name.strip()):
+    if output.to == "diffusers" and (embedding.name == "__metadata__" or not embedding.name.strip()):
         problems.append(Problem("token", f"{embedding.name!r} cannot be the word in such a file; choose another"))
-    taken = [path for path in write.targets(embedding, wish.to, target) if path.exists()]
-    if taken and not wish.overwrite:
-        problems.append(Problem("", f"{taken[0]} exists already; choose another name, or replace it with --overwrite"))
+    existing = [path for path in write.targets(embedding, output.to, target) if path.exists()]
+    if existing and not output.overwrite:
+        problems.append(
+            Problem("", f"{existing[0]} exists already; choose another name, or replace it with --overwrite")
+        )
     if problems:
         raise BadInput(problems)
     try:
-        return write.save(embedding, wish.to, target)
+        return write.save(embedding, output.to, target)
     except OSError as error:
         raise BadInput([Problem("", f"{target} cannot be written ({error.strerror})")]) from error
 
 
-def _name(embedding: Embedding, target: Path, wish: Wish) -> str:
-    """What an embedding is called in its new file: as the file is; `learned_embeds`, diffusers' name for all, is no name."""
-    if wish.to == "diffusers":
-        if wish.token is not None:
-            return wish.token
+def _output_name(embedding: Embedding, target: Path, output: ConversionOutput) -> str:
+    """The embedding's name in its new file: that of the file, except diffusers' `learned_embeds`, which all are called."""
+    if output.to == "diffusers":
+        if output.token is not None:
+            return output.token
         if target.stem.startswith("learned_embeds"):
             return embedding.metadata.get("token") or embedding.name
     return target.stem
 
 
-def _renamed(embedding: Embedding, name: str) -> Embedding:
-    """The embedding by another name, also where its metadata tells the one it had."""
-    had = embedding.metadata.get("name")
-    return replace(embedding, name=name, metadata={k: name if v == had else v for k, v in embedding.metadata.items()})
+def _rename(embedding: Embedding, name: str) -> Embedding:
+    """The embedding with another name, also in its metadata where that has the old one."""
+    old_name = embedding.metadata.get("name")
+    return replace(
+        embedding, name=name, metadata={k: name if v == old_name else v for k, v in embedding.metadata.items()}
+    )
 
 
 def _read(sources: Sequence[Path], name: str | None) -> Embedding:
-    """The embedding in a file, in two, or in one and the other that lies beside it."""
+    """Read an embedding from one file, from two, or from one and its other half beside it."""
     if len(sources) > 1:
         return joined(sources[0], sources[1], name)
     embedding, other = read_whole(sources[0], name)

@@ -1,4 +1,4 @@
-"""`generate`: what was asked for, checked, and carried out."""
+"""The work of the command `generate`: validate the request, then sample."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from lib_ti.training.preflight.output_paths import unwritable
 
 
 @dataclass(frozen=True)
-class Request:
-    """Pictures to be made; everything has been checked."""
+class GenerationRequest:
+    """A validated request for `count` images, with seeds counted up from `seed`."""
 
     checkpoint: Checkpoint
     embeddings: Sequence[Embedding]
@@ -39,67 +39,73 @@ class Request:
     out: Path
     count: int
     seed: int
-    how: Sampling
+    sampling: Sampling
     device: torch.device
     precision: str
 
     @classmethod
-    def of(cls, values: argparse.Namespace, problems: list[Problem]) -> Request:
-        """The request of a command line. Raises BadInput with all that is wrong with it."""
-        check = _Check(problems)
-        count = check.number("count", values.count, int, 1, 100_000)
-        seed = check.number("seed", values.seed, int, 0, 2**32 - 1)
-        steps = check.number("sampling_steps", values.sampling_steps, int, 1, 1000)
-        guidance = check.number("guidance", values.guidance, float, 0, 100)
-        skip = None if values.clip_skip == "auto" else int(check.number("clip_skip", values.clip_skip, int, 1, 12))
+    def from_arguments(cls, values: argparse.Namespace, problems: list[Problem]) -> GenerationRequest:
+        """Validate parsed options. Raises BadInput with all problems, those given included."""
+        validator = _Validator(problems)
+        count = validator.number("count", values.count, int, 1, 100_000)
+        seed = validator.number("seed", values.seed, int, 0, 2**32 - 1)
+        steps = validator.number("sampling_steps", values.sampling_steps, int, 1, 1000)
+        guidance = validator.number("guidance", values.guidance, float, 0, 100)
+        clip_skip = (
+            None if values.clip_skip == "auto" else int(validator.number("clip_skip", values.clip_skip, int, 1, 12))
+        )
         for option in ("prompt", "negative_prompt"):
             if not is_encodable(getattr(values, option)):
                 problems.append(Problem(option, "is not readable text"))
-        checkpoint = check.checkpoint(values.model, values.vae)
+        checkpoint = validator.checkpoint(values.model, values.vae)
         if checkpoint:
-            checkpoint = checkpoint.adjusted(values.prediction, values.zero_terminal_snr, skip)
-            if skip and skip > checkpoint.layers:
+            checkpoint = checkpoint.adjusted(values.prediction, values.zero_terminal_snr, clip_skip)
+            if clip_skip and clip_skip > checkpoint.layers:
                 problems.append(
                     Problem("clip_skip", f"the text encoder of this checkpoint has {checkpoint.layers} layers")
                 )
-        side = checkpoint.resolution if checkpoint else 512
-        width = check.pixels("width", values.width, side)
-        height = check.pixels("height", values.height, side)
-        embeddings = check.embeddings(values.embedding, checkpoint)
-        device, precision = check.device(values.device, values.precision, checkpoint)
+        resolution = checkpoint.resolution if checkpoint else 512
+        width = validator.pixels("width", values.width, resolution)
+        height = validator.pixels("height", values.height, resolution)
+        embeddings = validator.embeddings(values.embedding, checkpoint)
+        device, precision = validator.device(values.device, values.precision, checkpoint)
         if reason := unwritable(values.out, parents=False):
             problems.append(Problem("out", reason))
         if problems or checkpoint is None:
             raise BadInput(problems)
-        how = Sampling(values.sampler, int(steps), guidance, width, height)
+        sampling = Sampling(values.sampler, int(steps), guidance, width, height)
         return cls(
-            checkpoint, embeddings, values.prompt, values.negative_prompt, values.out, int(count), int(seed), how, device,
+            checkpoint, embeddings, values.prompt, values.negative_prompt, values.out, int(count), int(seed), sampling, device,
             precision,
         )  # fmt: skip
 
 
-def generate_pictures(request: Request) -> None:
-    """Make the pictures as OUT/SEED.png, with what made them in the PNG's "parameters" as the WebUIs write it.
+def generate_images(request: GenerationRequest) -> None:
+    """Write OUT/SEED.png for each seed, with the infotext of AUTOMATIC1111 in the PNG's "parameters".
 
-    Raises TextualInversionError where the model computes no numbers.
+    Raises TextualInversionError if the model computes NaN.
     """
     model = StableDiffusion.load(request.checkpoint, DTYPES[request.precision], request.device)
-    words, vectors = combine(request.embeddings, request.checkpoint.widths_by_encoder, model.device)
-    conditioner = Conditioner(model, words, vectors)
-    guidance = guide(conditioner, request.prompt, request.negative_prompt, request.how.steps)
+    placeholders, vectors = combine(request.embeddings, request.checkpoint.widths_by_encoder, model.device)
+    conditioner = Conditioner(model, placeholders, vectors)
+    guidance = guide(conditioner, request.prompt, request.negative_prompt, request.sampling.steps)
     request.out.mkdir(exist_ok=True)
     for i in tqdm(range(request.count), unit="picture"):
         seed = request.seed + i
-        image = sample(guidance, seed, request.how)
+        image = sample(guidance, seed, request.sampling)
         path = request.out / f"{seed}.png"
         info = PngInfo()
-        told = request.how.infotext(request.prompt, request.negative_prompt, seed, request.checkpoint.path.stem)
-        info.add_text("parameters", told)
-        with files.atomic_write(path) as part:
-            image.save(part, "PNG", pnginfo=info)
+        infotext = request.sampling.infotext(
+            request.prompt, request.negative_prompt, seed, request.checkpoint.path.stem
+        )
+        info.add_text("parameters", infotext)
+        with files.atomic_write(path) as temporary:
+            image.save(temporary, "PNG", pnginfo=info)
 
 
-class _Check:
+class _Validator:
+    """Validates options one by one; each method reports its problems and returns a value to go on with."""
+
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
 
@@ -114,9 +120,9 @@ class _Check:
             return low
         return value
 
-    def pixels(self, option: str, text: str | None, otherwise: int) -> int:
+    def pixels(self, option: str, text: str | None, default: int) -> int:
         if text is None:
-            return otherwise
+            return default
         value = int(self.number(option, text, int, 64, 4096))
         if value % 8:
             self.problems.append(Problem(option, f"{value} is not a multiple of 8"))
@@ -136,7 +142,7 @@ class _Check:
         return checkpoint
 
     def embeddings(self, paths: Sequence[Path], checkpoint: Checkpoint | None) -> list[Embedding]:
-        found = []
+        embeddings = []
         for path in paths:
             try:
                 embedding, _ = read_for(path, len(checkpoint.widths_by_encoder) if checkpoint else 1)
@@ -145,13 +151,13 @@ class _Check:
                 continue
             if checkpoint and (reason := unfit(embedding, checkpoint)):
                 self.problems.append(Problem("embedding", reason))
-            found.append(embedding)
-        return found
+            embeddings.append(embedding)
+        return embeddings
 
-    def device(self, asked: str, precision: str, checkpoint: Checkpoint | None) -> tuple[torch.device, str]:
+    def device(self, name: str, precision: str, checkpoint: Checkpoint | None) -> tuple[torch.device, str]:
         option, device = "device", torch.device("cpu")
         try:
-            device = choose_device(asked)
+            device = choose_device(name)
             option = "precision"
             return device, choose_precision(precision, device, checkpoint.parameters if checkpoint else 0)
         except (ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""`train` and `resume`."""
+"""The commands `train` and `resume`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from pathlib import Path
 
 from lib_ti.cli.arguments import Parser, add_settings, raw_settings
 from lib_ti.cli.control import stop_on_signals
+from lib_ti.cli.exit_codes import OK, STOPPED
 from lib_ti.cli.progress import Progress
 from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.option import RawValue
 from lib_ti.settings.train_settings import parse
 
-STOPPED = 130
-
 
 def train(arguments: Sequence[str]) -> int:
     parser = Parser("train", "Learn a new word from pictures.")
     add_settings(parser)
     _add_json(parser)
-    values, problems = parser.read(arguments)
-    settings, found = parse(raw_settings(values))
+    values, argument_problems = parser.parse_collecting(arguments)
+    settings, problems = parse(raw_settings(values))
     from lib_ti.runs.execute import create
     from lib_ti.training.preflight.preflight import preflight
 
-    plan = preflight(settings, problems + found)
+    plan = preflight(settings, argument_problems + problems)
     return _run(create(plan).path, values.json, plan.warnings)
 
 
@@ -36,17 +35,18 @@ def resume(arguments: Sequence[str]) -> int:
     parser.add_argument("--steps", metavar="N", help="the new total of steps")
     parser.add_argument("--device", metavar="DEVICE", help="another device than the one it began on")
     _add_json(parser)
-    values = parser.read_strictly(arguments)
+    values = parser.parse_strict(arguments)
     from lib_ti.runs.resume import resume
 
     folder = RunFolder.open(values.run)
-    given: dict[str, RawValue] = {
-        name: getattr(values, name) for name in ("steps", "device") if getattr(values, name) is not None
+    options = ("steps", "device")
+    changes: dict[str, RawValue] = {
+        name: getattr(values, name) for name in options if getattr(values, name) is not None
     }
-    if not resume(folder, given):
-        done = folder.saved_step
-        print(f"This run was finished at step {done}; --steps with a larger total trains it further.", file=sys.stderr)
-        return 0
+    if not resume(folder, changes):
+        step = folder.saved_step
+        print(f"This run was finished at step {step}; --steps with a larger total trains it further.", file=sys.stderr)
+        return OK
     return _run(folder.path, values.json, ())
 
 
@@ -62,10 +62,10 @@ def _run(path: Path, as_json: bool, warnings: Sequence[str]) -> int:
         print(f"Run folder: {folder.path}", flush=True)
     try:
         with stop_on_signals() as stop:
-            finished = execute(folder, _print_json if as_json else progress.watch, stop.is_set, warnings)
+            finished = execute(folder, _print_json if as_json else progress.handle, stop.is_set, warnings)
     finally:
         progress.close()
-    return 0 if finished else STOPPED
+    return OK if finished else STOPPED
 
 
 def _print_json(event: Event) -> None:

@@ -1,4 +1,4 @@
-"""`ui`: the web page of the standalone host."""
+"""The command `ui`: serve the web page of the standalone host."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.cli.arguments import Parser
+from lib_ti.cli.exit_codes import OK
 from lib_ti.errors import BadInput, Problem
 
 PORT = 7870
@@ -35,61 +36,62 @@ def ui(arguments: Sequence[str]) -> int:
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for these before showing anything")
     parser.add_argument("--hide-paths", action="store_true", help="keep this computer's folders from the page")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
-    values = parser.read_strictly(arguments)
+    values = parser.parse_strict(arguments)
     if importlib.util.find_spec("gradio") is None:
         raise BadInput([Problem("", 'the page needs gradio: pip install "gradio>=3.41.2,<5"')])
-    auth = _auth(values.auth)
+    auth = _parse_auth(values.auth)
     if not values.data_dir.is_dir():
         raise BadInput([Problem("data_dir", f"there is no folder {values.data_dir}")])
     from lib_ti.webui.standalone.host import PRACTICE, Standalone
 
     host = Standalone(values.data_dir, values.model or PRACTICE, values.hide_paths)
     address = "0.0.0.0" if values.listen else "127.0.0.1"
-    with _listen(address, values.port) as door:
-        _serve(host, door, auth, opens_browser=not values.no_browser)
-    return 0
+    with _bind(address, values.port) as listener:
+        _serve(host, listener, auth, opens_browser=not values.no_browser)
+    return OK
 
 
-def _serve(host: Any, door: socket.socket, auth: tuple[str, str] | None, opens_browser: bool) -> None:
-    """Show the page until Ctrl-C."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # in time: gradio reads it when it is imported
+def _serve(host: Any, listener: socket.socket, auth: tuple[str, str] | None, opens_browser: bool) -> None:
+    """Serve the page until Ctrl-C."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     import uvicorn
 
     from lib_ti.webui import service
     from lib_ti.webui.standalone import page
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: trainings end saved
-    ours = service.start(host)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: trainings are saved
+    training_service = service.start(host)
     try:
-        app = page.serve(ours, page.build(host, ours), auth)
+        app = page.serve(training_service, page.build(host, training_service), auth)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-        serving = threading.Thread(target=server.run, kwargs={"sockets": [door]})  # there it leaves signals to us
-        serving.start()
+        # in a thread uvicorn leaves the signals to us
+        server_thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        server_thread.start()
         try:
-            _announce(server, f"http://127.0.0.1:{door.getsockname()[1]}/", opens_browser)
-            while serving.is_alive():
-                serving.join(0.5)  # Windows hears Ctrl-C between two waits only
+            _print_address(server, f"http://127.0.0.1:{listener.getsockname()[1]}/", opens_browser)
+            while server_thread.is_alive():
+                server_thread.join(0.5)  # with a timeout: on Windows Ctrl-C does not interrupt a wait
         finally:
             server.should_exit = True
-            serving.join()
+            server_thread.join()
     except KeyboardInterrupt:
         pass
     finally:
         print("Ending. A running training is saved.", flush=True)
-        ours.close()
+        training_service.close()
 
 
-def _announce(server: Any, url: str, opens_browser: bool) -> None:
+def _print_address(server: Any, url: str, opens_browser: bool) -> None:
     while not server.started:
         if server.should_exit:
             return
         time.sleep(0.05)
     print(f"Open {url} in a browser. Ctrl-C ends it.", flush=True)
     if opens_browser and (sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
-        webbrowser.open(url)  # not on a console: a browser for text would take it over
+        webbrowser.open(url)  # not without a desktop: a text browser would take over the terminal
 
 
-def _auth(text: str | None) -> tuple[str, str] | None:
+def _parse_auth(text: str | None) -> tuple[str, str] | None:
     if text is None:
         return None
     user, colon, password = text.partition(":")
@@ -98,19 +100,19 @@ def _auth(text: str | None) -> tuple[str, str] | None:
     return user, password
 
 
-def _listen(address: str, port: str) -> socket.socket:
-    """A socket that is this program's before anything else is loaded. Raises BadInput."""
+def _bind(address: str, port: str) -> socket.socket:
+    """Bind the port first, so that a port in use is reported before anything is loaded. Raises BadInput."""
     if not port.isdecimal() or not int(port) < 65536:
         raise BadInput([Problem("port", f"{port!r} is no port; choose a number up to 65535")])
-    door = socket.socket()
-    if os.name != "nt":  # there it would let two programs have the same port
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket()
+    if os.name != "nt":  # on Windows it would let two programs bind the same port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        door.bind((address, int(port)))
+        listener.bind((address, int(port)))
     except OSError as error:
-        door.close()
+        listener.close()
         reason = f"port {port} is in use, perhaps by another such page; choose another with --port"
         if isinstance(error, PermissionError):
             reason = f"port {port} is not open to you; choose another with --port"
         raise BadInput([Problem("port", reason)]) from error
-    return door
+    return listener

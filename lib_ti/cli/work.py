@@ -1,4 +1,4 @@
-"""`work`: one training for a program that started this one, as `runs.child` describes."""
+"""The command `work`: one training for a parent process, over the protocol of `runs.worker`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from typing import Any
 
 from lib_ti.cli.arguments import Parser
 from lib_ti.cli.control import Control, stop_on_signals
+from lib_ti.cli.exit_codes import FAILED, OK, STOPPED
 from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import parse
 
-DONE, FAILED, STOPPED = 0, 1, 130
-
 
 def work(arguments: Sequence[str]) -> int:
-    Parser("work", "Train as told on standard input; for programs that start this one.").read_strictly(arguments)
+    Parser("work", "Train as told on standard input; for programs that start this one.").parse_strict(arguments)
     control = Control()
-    with stop_on_signals() as signalled:
+    with stop_on_signals() as stop_flag:
         try:
-            folder, warnings = _prepare(json.loads(control.request()))
+            folder, warnings = _prepare(json.loads(control.read_request()))
         except BadInput as error:
             return _answer({"problems": [{"option": p.option, "message": p.message} for p in error.problems]})
         except TextualInversionError as error:
@@ -31,25 +30,25 @@ def work(arguments: Sequence[str]) -> int:
         except OSError as error:
             return _answer({"error": f"{error.strerror or error}: {error.filename or ''}"})
         control.listen()
-        # whoever asked records the warnings: this process may be let go before it trains
+        # the parent records the warnings: this process may be stopped before it trains
         _answer({"run": str(folder.path), "warnings": list(warnings)})
-        if not control.goes():
+        if not control.wait_for_go():
             return STOPPED
-        _speak_into(folder)
+        _redirect_output(folder)
         from lib_ti.runs.execute import execute
 
         def stopped() -> bool:
-            return control.stopped() or signalled.is_set()
+            return control.stopped() or stop_flag.is_set()
 
         try:
-            finished = execute(folder, stopped=stopped, sample=control.sample)
+            finished = execute(folder, stopped=stopped, sample=control.preview_requested)
         except TextualInversionError:
-            return FAILED  # the run's last event has the reason
-    return DONE if finished else STOPPED
+            return FAILED  # the reason is the run's last event
+    return OK if finished else STOPPED
 
 
 def _prepare(request: dict[str, Any]) -> tuple[RunFolder, Sequence[str]]:
-    """The run that is asked for: a new one from settings, or one that goes on."""
+    """Create the requested run from its settings, or open one to resume; its folder and warnings."""
     from lib_ti.runs.execute import create
     from lib_ti.runs.resume import resume
     from lib_ti.training.preflight.preflight import preflight
@@ -65,11 +64,11 @@ def _prepare(request: dict[str, Any]) -> tuple[RunFolder, Sequence[str]]:
 
 def _answer(answer: dict[str, Any]) -> int:
     print(json.dumps(answer), flush=True)
-    return DONE
+    return OK
 
 
-def _speak_into(folder: RunFolder) -> None:
-    """Send whatever libraries print to the run's log: nobody reads the pipes any more, and full ones would block."""
+def _redirect_output(folder: RunFolder) -> None:
+    """Send what libraries print to the run's log: the parent no longer reads the pipes, and full ones would block."""
     with folder.log.open("ab") as log:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

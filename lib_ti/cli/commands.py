@@ -1,4 +1,7 @@
-"""The commands beside training: runs, generate, inspect, convert, doctor."""
+"""The commands `runs`, `generate`, `inspect`, `convert` and `doctor`.
+
+They import what needs torch only after their options are parsed, so that mistakes and --help are answered at once.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 
 from lib_ti import __version__
 from lib_ti.cli.arguments import Parser
+from lib_ti.cli.exit_codes import FAILED, OK
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.settings.train_settings import OPTIONS
 from lib_ti.text import option_flag
@@ -20,25 +24,24 @@ def runs(arguments: Sequence[str]) -> int:
     parser = Parser("runs", "List the runs in a folder, the newest first.")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("textual_inversion"), metavar="DIR")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    values = parser.read_strictly(arguments)
+    values = parser.parse_strict(arguments)
     from lib_ti.runs.folder import find_runs
 
     if not values.folder.is_dir():
         raise BadInput([Problem("", f"there is no folder {values.folder}")])
     for run in find_runs(values.folder):
         try:
-            found = run.summary()
+            summary = run.summary()
         except UnusableFile as error:
             print(error, file=sys.stderr)
             continue
         if values.json:
-            print(json.dumps(found, ensure_ascii=False))
+            print(json.dumps(summary, ensure_ascii=False))
         else:
-            loss = f"loss {found['loss']:.4f}" if found["loss"] is not None else ""
-            print(
-                f"{found['name']:<24} {found['state']:<12} step {found['step']}/{found['steps']:<7} {loss:<12} {found['folder']}"
-            )
-    return 0
+            loss = f"loss {summary['loss']:.4f}" if summary["loss"] is not None else ""
+            step = f"step {summary['step']}/{summary['steps']:<7}"
+            print(f"{summary['name']:<24} {summary['state']:<12} {step} {loss:<12} {summary['folder']}")
+    return OK
 
 
 def generate(arguments: Sequence[str]) -> int:
@@ -56,8 +59,8 @@ def generate(arguments: Sequence[str]) -> int:
         metavar="FILE",
         help="an embedding; give it again for more",
     )
-    syntax = "in the WebUIs' notation, as in (a:1.2), BREAK, [a:b:0.5], a AND b; of any length"
-    parser.add_argument("--prompt", required=True, metavar="P", help=syntax)
+    prompt_syntax = "in the WebUIs' notation, as in (a:1.2), BREAK, [a:b:0.5], a AND b; of any length"
+    parser.add_argument("--prompt", required=True, metavar="P", help=prompt_syntax)
     parser.add_argument("--negative-prompt", default="", metavar="N")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--count", default="4", metavar="N", help="how many pictures, of seeds one after another [4]")
@@ -73,11 +76,11 @@ def generate(arguments: Sequence[str]) -> int:
         parser.add_argument(option_flag(name), default="auto", choices=option.choices, help=option.help)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=OPTIONS["precision"].choices)
-    values, problems = parser.read(arguments)
-    from lib_ti.cli.generate import Request, generate_pictures
+    values, problems = parser.parse_collecting(arguments)
+    from lib_ti.cli.generate import GenerationRequest, generate_images
 
-    generate_pictures(Request.of(values, problems))
-    return 0
+    generate_images(GenerationRequest.from_arguments(values, problems))
+    return OK
 
 
 def inspect(arguments: Sequence[str]) -> int:
@@ -88,7 +91,7 @@ def inspect(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--name", metavar="NAME", help="which embedding, of a file that holds several")
     parser.add_argument("--json", action="store_true")
-    values = parser.read_strictly(arguments)
+    values = parser.parse_strict(arguments)
     from lib_ti.cli import embeddings
 
     return embeddings.inspect(values.file, values.model, values.name, values.json)
@@ -106,34 +109,34 @@ def convert(arguments: Sequence[str]) -> int:
     parser.add_argument("--name", metavar="NAME", help="which embedding, of a file that holds several")
     parser.add_argument("--token", metavar="WORD", help="the word in diffusers' files [the embedding's name]")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
-    values = parser.read_strictly(arguments)
+    values = parser.parse_strict(arguments)
     from lib_ti.cli import embeddings
 
-    wish = embeddings.Wish(values.target, values.to, values.token, values.overwrite)
-    for path in embeddings.convert(values.source, values.name, wish):
+    output = embeddings.ConversionOutput(values.target, values.to, values.token, values.overwrite)
+    for path in embeddings.convert(values.source, values.name, output):
         print(path)
-    return 0
+    return OK
 
 
 def doctor(arguments: Sequence[str]) -> int:
-    Parser("doctor", "Look at what this machine has, and say what is missing.").read_strictly(arguments)
+    Parser("doctor", "Look at what this machine has, and say what is missing.").parse_strict(arguments)
     healthy = True
     print(f"lib_ti {__version__}, Python {platform.python_version()} on {platform.platform()}")
     for package in ("torch", "diffusers", "transformers", "safetensors", "PIL", "numpy", "yaml", "tqdm", "ftfy"):
         try:
             module = __import__(package)
             print(f"  {package} {getattr(module, '__version__', '')}")
-        except Exception as error:  # a broken package fails to import in any way there is
+        except Exception as error:  # importing a broken package can raise anything
             healthy = False
             print(f"  {package}: missing or broken ({error}); run install.py again, or: pip install {package}")
     if healthy:
-        print(_devices())
+        print(_describe_device())
     print(f"  disk: {shutil.disk_usage(Path.cwd()).free >> 30} GB free in {Path.cwd()}")
     print("All is well." if healthy else "Something is missing; see above.")
-    return 0 if healthy else 1
+    return OK if healthy else FAILED
 
 
-def _devices() -> str:
+def _describe_device() -> str:
     import torch
 
     from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
