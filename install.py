@@ -1,11 +1,11 @@
-"""Puts what the trainer needs beyond the WebUI's own packages into a folder that only the trainer's process sees.
+"""Install the packages that the trainer needs and the WebUI lacks into a folder that only the trainer's process imports from.
 
-The WebUI runs this at each start; it can also be run by hand, with the Python of the WebUI's environment:
+The WebUI runs this at each start. It can also be run by hand, with the Python of the WebUI's environment:
 
     python install.py
 
-What the WebUI has installed is never changed. diffusers has to be one exact version, since other extensions and hosts
-bring all kinds; of everything else any version will do that a WebUI of today has.
+The WebUI's own packages are never changed. diffusers has to be one exact version, since hosts and other extensions install
+all kinds of it; of all other packages any version of a current WebUI will do.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from importlib import metadata, util
 from pathlib import Path
 
 FOLDER = "private"
-STAMP = "installed.json"
-EXACTLY = {"diffusers": "0.31.0"}
-IMPORTED_AS = {  # the package that has it, as pip is asked for it, by the module
+MANIFEST = "installed.json"
+EXACT_VERSIONS = {"diffusers": "0.31.0"}
+REQUIREMENTS = {  # pip's requirement by the module that it provides
     "transformers": "transformers>=4.30.2,<4.50",
     "safetensors": "safetensors>=0.4.2",
     "yaml": "PyYAML>=6.0",
@@ -43,38 +43,40 @@ ABANDONED_S = 3600.0
 Pip = Callable[[Sequence[str]], int]
 
 
-def version_of(distribution: str) -> str | None:
-    """The version that the WebUI has of a package."""
+def installed_version(distribution: str) -> str | None:
+    """The version of a package in the WebUI's environment; None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
 
 
-def is_there(module: str) -> bool:
-    """Whether the WebUI has a module, without importing it."""
+def has_module(module: str) -> bool:
+    """Whether the WebUI's environment has a module, without importing it."""
     try:
         return util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
 
 
-def lacking(version: Callable[[str], str | None], has: Callable[[str], bool]) -> list[str]:
-    """What has to be in the folder, as pip is asked for it."""
-    exact = [f"{name}=={wanted}" for name, wanted in EXACTLY.items() if version(name) != wanted or not has(name)]
-    return exact + [asked for module, asked in IMPORTED_AS.items() if not has(module)]
+def missing_requirements(version: Callable[[str], str | None], has: Callable[[str], bool]) -> list[str]:
+    """The requirements that the WebUI's environment does not satisfy."""
+    exact = [
+        f"{name}=={required}" for name, required in EXACT_VERSIONS.items() if version(name) != required or not has(name)
+    ]
+    return exact + [requirement for module, requirement in REQUIREMENTS.items() if not has(module)]
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether all files are there that pip has listed, each with its size."""
-    lists = list(folder.glob("*.dist-info/RECORD"))
-    for record in lists:
+def is_intact(folder: Path) -> bool:
+    """Whether all files that pip has recorded exist with their sizes."""
+    records = list(folder.glob("*.dist-info/RECORD"))
+    for record in records:
         with record.open(encoding="utf-8", newline="") as file:
             for name, _, size in csv.reader(file):
-                # the names of scripts lead out of the folder; compiled files come and go
+                # scripts lie outside the folder; compiled files come and go
                 if size and not name.startswith("..") and not _has_size(folder / name, int(size)):
                     return False
-    return bool(lists)
+    return bool(records)
 
 
 def _has_size(path: Path, size: int) -> bool:
@@ -84,32 +86,35 @@ def _has_size(path: Path, size: int) -> bool:
         return False
 
 
-def is_ready(folder: Path, wanted: Sequence[str]) -> bool:
-    """Whether the folder holds what is wanted and nothing beyond that the WebUI may meanwhile have itself."""
+def is_ready(folder: Path, requirements: Sequence[str]) -> bool:
+    """Whether the folder satisfies the requirements, intact, and contains no package that the WebUI has meanwhile itself.
+
+    Only the packages with exact versions may stay: they contain no compiled code, so they suit any Python.
+    """
     try:
-        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        holds, python = set(stamp["packages"]), stamp["python"]
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        installed, python = set(manifest["packages"]), manifest["python"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    pure = {f"{name}=={version}" for name, version in EXACTLY.items()}
+    pure_python = {f"{name}=={version}" for name, version in EXACT_VERSIONS.items()}
     return (
-        holds >= set(wanted)
-        and holds <= pure | set(wanted)
-        and (holds <= pure or python == sys.version)
-        and is_whole(folder)
+        installed >= set(requirements)
+        and installed <= pure_python | set(requirements)
+        and (installed <= pure_python or python == sys.version)
+        and is_intact(folder)
     )
 
 
-def fill(folder: Path, wanted: Sequence[str], pip: Pip) -> bool:
-    """Make the folder anew; it is there whole, or as it was before."""
+def install(folder: Path, requirements: Sequence[str], pip: Pip) -> bool:
+    """Install into a new folder that then replaces the old one; on a failure (False) the old one stays."""
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
     try:
-        if pip(["install", "--no-deps", "--target", str(part), *wanted]) != 0:
+        if pip(["install", "--no-deps", "--target", str(part), *requirements]) != 0:
             return False
-        stamp = {"packages": list(wanted), "python": sys.version}
-        (part / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
-        (part / ".gitignore").write_text("*\n", encoding="utf-8")  # an extension with changes could not be updated
+        manifest = {"packages": list(requirements), "python": sys.version}
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        (part / ".gitignore").write_text("*\n", encoding="utf-8")  # the WebUI does not update an extension with changes
         if folder.exists():
             folder.rename(old)
         part.rename(folder)
@@ -124,47 +129,47 @@ def fill(folder: Path, wanted: Sequence[str], pip: Pip) -> bool:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def clean(folder: Path) -> None:
-    """Delete what an installation that was cut off has left; another one may be under way just now."""
-    for left in [*folder.parent.glob(f"{folder.name}.*.part"), *folder.parent.glob(f"{folder.name}.*.old")]:
-        if time.time() - left.stat().st_mtime > ABANDONED_S:
-            shutil.rmtree(left, ignore_errors=True)
+def delete_abandoned(folder: Path) -> None:
+    """Delete the remains of interrupted installations; younger ones may belong to one that is running now."""
+    for path in [*folder.parent.glob(f"{folder.name}.*.part"), *folder.parent.glob(f"{folder.name}.*.old")]:
+        if time.time() - path.stat().st_mtime > ABANDONED_S:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def run_pip(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
-    """pip as the user has set it up, but that it shall not hold up the start of a WebUI that is offline."""
+    """Run pip with the user's configuration, but with short timeouts, so that a WebUI that is offline starts quickly."""
     env = {"PIP_RETRIES": "2", "PIP_DEFAULT_TIMEOUT": "15", **environment, "PIP_USER": "0"}
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments, "--quiet"]
-    if environment.get("INDEX_URL"):  # the hosts' own variable
+    if environment.get("INDEX_URL"):  # of the hosts
         command += ["--index-url", environment["INDEX_URL"]]
     return subprocess.run(command, env=env, check=False).returncode
 
 
 def main(
     folder: Path,
-    version: Callable[[str], str | None] = version_of,
-    has: Callable[[str], bool] = is_there,
+    version: Callable[[str], str | None] = installed_version,
+    has: Callable[[str], bool] = has_module,
     pip: Pip = run_pip,
 ) -> int:
-    """Do what is necessary; returns the exit code."""
+    """Install what is missing; returns the exit code."""
     if sys.version_info < (3, 10):  # noqa: UP036 - a WebUI may run on an older one
         print(f"Textual Inversion needs Python 3.10 or later, and this is {sys.version}.", file=sys.stderr)
         return 1
-    clean(folder)
-    wanted = lacking(version, has)
-    if is_ready(folder, wanted) or not (wanted or folder.exists()):
+    delete_abandoned(folder)
+    requirements = missing_requirements(version, has)
+    if is_ready(folder, requirements) or not (requirements or folder.exists()):
         return 0
-    if not wanted:  # what is in there would come before what the WebUI has
+    if not requirements:  # the folder's packages would shadow the WebUI's
         shutil.rmtree(folder, ignore_errors=True)
         return 0
-    print(f"Installing {', '.join(wanted)} for Textual Inversion into {folder}", flush=True)
-    if fill(folder, wanted, pip):
+    print(f"Installing {', '.join(requirements)} for Textual Inversion into {folder}", flush=True)
+    if install(folder, requirements, pip):
         return 0
-    by_hand = f'"{sys.executable}" "{Path(__file__).resolve()}"'
+    command = f'"{sys.executable}" "{Path(__file__).resolve()}"'
     print(
-        f"Textual Inversion cannot train yet: {', '.join(wanted)} could not be installed, for the reason above. "
+        f"Textual Inversion cannot train yet: {', '.join(requirements)} could not be installed, for the reason above. "
         "The WebUI and what it has installed are as they were. Most often there is no connection to the internet: "
-        f"restart the WebUI when there is one, or run {by_hand} by hand.",
+        f"restart the WebUI when there is one, or run {command} by hand.",
         file=sys.stderr,
     )
     return 1

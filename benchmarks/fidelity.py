@@ -1,13 +1,13 @@
-"""How well embeddings are learned: the practice model's concepts × seeds, one table.
+"""Measure how well embeddings are learned: a table of the practice model's concepts × seeds.
 
     python benchmarks/fidelity.py [--concepts coin bird robot knot] [--seeds 3] [any option of `python -m lib_ti train`]
 
-recovered   share of the loss gap between the start word and the model's own word for the concept that was closed,
-            on pictures not trained on; 100 % is as good as the model's own word
-recognised  samples of the plain prompt that the judge takes for the concept
-concept, colour, ground   of samples asked for in another colour and on another ground, the share right in each
+recovered   how much of the difference in loss on unseen images between the initial word and the model's own word for the
+            concept the embedding has closed; at 100 % it is as good as the model's own word
+recognised  samples of the plain prompt in which the classifier recognizes the concept
+concept, colour, ground   of samples with another colour and ground in the prompt, those in which each is right
 
-The first lines score the start word and the model's own word ("oracle") themselves.
+The first lines of each concept score the initial word and the model's own word ("oracle").
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lib_ti.embedding import write
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder
-from lib_ti.practice.concepts import FOLDER, KINDS, MODEL, Examiner, Score
+from lib_ti.practice.concepts import CONCEPTS_DIR, KINDS, PRACTICE_MODEL, Evaluator, Score
 from lib_ti.runs.execute import create, execute
 from lib_ti.settings.train_settings import parse
 from lib_ti.text import option_flag
@@ -40,25 +40,25 @@ COLUMNS = (
 
 
 def row(concept: str, word: str, score: Score, recovered: float | None, seconds: float | None) -> str:
-    shares = "".join(f"{score.edits[key]:>{width}.0%}" for key, width in (("concept", 9), ("colour", 8), ("ground", 8)))
+    edits = "".join(f"{score.edits[key]:>{width}.0%}" for key, width in (("concept", 9), ("colour", 8), ("ground", 8)))
     return (
         f"{concept:<10}{word:<10}{score.loss:>8.4f}{'' if recovered is None else f'{recovered:.0%}':>11}"
-        f"{score.recognised:>12.0%}{shares}{'' if seconds is None else f'{seconds:.0f}':>9}"
+        f"{score.recognised:>12.0%}{edits}{'' if seconds is None else f'{seconds:.0f}':>9}"
     )
 
 
 def train(concept: str, seed: int, options: dict[str, str]) -> tuple[torch.Tensor, float]:
-    """The vectors learned from a concept's pictures, and the seconds it took."""
+    """Train on a concept's images; the vectors, and the seconds it took."""
     with tempfile.TemporaryDirectory() as folder:
         settings, problems = parse({
-            "model": str(MODEL), "images": str(FOLDER / concept), "name": "learned-word", "kind": KINDS[concept],
+            "model": str(PRACTICE_MODEL), "images": str(CONCEPTS_DIR / concept), "name": "learned-word", "kind": KINDS[concept],
             "out": f"{folder}/out", "runs_dir": f"{folder}/runs", "preview_every": "0", "seed": str(seed), **options,
         })  # fmt: skip
         plan = preflight(settings, problems)
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         run = create(plan)
         execute(run)
-        return write.read(run.embedding).vectors["clip_l"], time.perf_counter() - began
+        return write.read(run.embedding).vectors["clip_l"], time.perf_counter() - start_time
 
 
 def main() -> None:
@@ -68,26 +68,26 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10)
     arguments, rest = parser.parse_known_args()
     options = dict(zip((name.lstrip("-").replace("-", "_") for name in rest[::2]), rest[1::2], strict=True))
-    model = StableDiffusion.load(open_checkpoint(MODEL), torch.float32, torch.device("cpu"))
+    model = StableDiffusion.load(open_checkpoint(PRACTICE_MODEL), torch.float32, torch.device("cpu"))
     print(" ".join(f"{option_flag(name)} {value}" for name, value in options.items()) or "default settings")
     print(COLUMNS)
-    shares = []
+    recovered_shares = []
     for concept in arguments.concepts:
-        examiner = Examiner(model, concept)
-        start_word = options.get("init_text", "object")
-        start = examiner.score(start_word, samples=arguments.samples)
-        oracle = examiner.score(examiner.oracle, samples=arguments.samples)
-        print(row(concept, start_word, start, 0.0, None), flush=True)
+        evaluator = Evaluator(model, concept)
+        initial_word = options.get("init_text", "object")
+        initial = evaluator.score(initial_word, num_samples=arguments.samples)
+        oracle = evaluator.score(evaluator.oracle, num_samples=arguments.samples)
+        print(row(concept, initial_word, initial, 0.0, None), flush=True)
         print(row(concept, "oracle", oracle, 1.0, None), flush=True)
         for seed in range(arguments.seeds):
             vectors, seconds = train(concept, seed, options)
-            score = examiner.score(
+            score = evaluator.score(
                 "learned-word", Placeholder("learned-word", 0, len(vectors)), vectors, arguments.samples
             )
-            recovered = (start.loss - score.loss) / (start.loss - oracle.loss)
-            shares.append(recovered)
+            recovered = (initial.loss - score.loss) / (initial.loss - oracle.loss)
+            recovered_shares.append(recovered)
             print(row(concept, f"seed {seed}", score, recovered, seconds), flush=True)
-    print(f"recovered: mean {statistics.mean(shares):.0%}, least {min(shares):.0%}")
+    print(f"recovered: mean {statistics.mean(recovered_shares):.0%}, least {min(recovered_shares):.0%}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.model.prompt.text_encoder import PromptEncoder, TextEncoder
 from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
-from lib_ti.practice.concepts import MODEL
+from lib_ti.practice.concepts import PRACTICE_MODEL
 from lib_ti.training import init_vectors
 from lib_ti.training.dataloader import BatchSource
 from lib_ti.training.state import LossScaler, TrainState
@@ -119,7 +119,7 @@ def main() -> None:
     )
     print(f"{'model':<16}{'pixels':>6}{'batch':>7}{'precision':>11}{'s/step':>11}{'min':>9}{'max':>9}"
           f"{'peak MB':>10}{'TFLOP/s':>10}{'matmul':>10}{'floor':>9}{'share':>8}")  # fmt: skip
-    for path in [arguments.model] if arguments.model else [MODEL, None]:
+    for path in [arguments.model] if arguments.model else [PRACTICE_MODEL, None]:
         checkpoint = open_checkpoint(path) if path else None
         precision = choose_precision(arguments.precision, device, checkpoint.parameters if checkpoint else 860_000_000)
         dtype = DTYPES[precision]

@@ -16,7 +16,7 @@ from lib_ti.model.speed import prepacked_conv
 from lib_ti.model.speed.cuda_graphs import MOST, Graphed
 from lib_ti.model.speed.device import choose_acceleration
 from lib_ti.model.speed.prepacked_conv import ArrangedConv2d, arrange, can_arrange, gain
-from lib_ti.practice.concepts import MODEL
+from lib_ti.practice.concepts import PRACTICE_MODEL
 from lib_ti.runs.events import read
 
 CPU = torch.device("cpu")
@@ -94,7 +94,7 @@ def test_a_training_learns_the_same(sizes, tmp_path, monkeypatch):
 
 @needs_onednn
 def test_pictures_pass_an_arranged_vae_the_same():
-    model = StableDiffusion.load(open_checkpoint(MODEL), torch.float32, CPU)
+    model = StableDiffusion.load(open_checkpoint(PRACTICE_MODEL), torch.float32, CPU)
     pixels = numbers(1, 3, 64, 64).clamp(-1, 1)
     before = model.encode_pictures(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
     model.arrange()

@@ -234,7 +234,10 @@ def test_started_by_itself_it_needs_no_host_and_imports_nothing_heavy(tmp_path):
 
 def test_it_asks_for_what_the_project_says():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for asked in [*(f"{name}=={version}" for name, version in install.EXACTLY.items()), *install.IMPORTED_AS.values()]:
+    for asked in [
+        *(f"{name}=={version}" for name, version in install.EXACT_VERSIONS.items()),
+        *install.REQUIREMENTS.values(),
+    ]:
         name = asked.partition("=")[0].partition(">")[0]
         if f'"{name}' in project:
             assert f'"{asked}"' in project

@@ -141,11 +141,11 @@ def test_reading_into_eight_bits_is_packing_what_was_read(checkpoint):
 
 
 def test_eight_bits_train_to_nearly_the_same_losses(tmp_path):
-    from lib_ti.practice.concepts import FOLDER, MODEL
+    from lib_ti.practice.concepts import CONCEPTS_DIR, PRACTICE_MODEL
 
     def losses(mode: str) -> list[float]:
         settings = settings_for(
-            MODEL, FOLDER / "coin", tmp_path, name=f"my-{mode}", steps="20", batch_size="2", memory=mode
+            PRACTICE_MODEL, CONCEPTS_DIR / "coin", tmp_path, name=f"my-{mode}", steps="20", batch_size="2", memory=mode
         )
         return [e.data["loss"] for e in run(settings).timeline().steps.values()]
 

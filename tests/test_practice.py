@@ -1,4 +1,4 @@
-"""The practice model and its judge: what the demo, the benchmarks and the golden losses stand on."""
+"""The practice model and its classifier, which the demo, the benchmarks and the golden losses rely on."""
 
 import random
 
@@ -12,10 +12,19 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.sampling import sample
-from lib_ti.practice import judge
-from lib_ti.practice.concepts import FOLDER, KINDS, MODEL, PICTURES, SAMPLING, Examiner, scenes
-from lib_ti.practice.export import original_layout
-from lib_ti.practice.pictures import STYLES, UNNAMED, caption, draw, random_scene
+from lib_ti.practice import classifier
+from lib_ti.practice.concepts import (
+    CONCEPTS_DIR,
+    IMAGES_PER_CONCEPT,
+    KINDS,
+    PRACTICE_MODEL,
+    SAMPLING,
+    Evaluator,
+    concept_scenes,
+)
+from lib_ti.practice.export import ldm_checkpoint
+from lib_ti.practice.scenes import STYLES, caption, random_scene, render
+from lib_ti.practice.things import UNNAMED
 from lib_ti.runs.execute import create, execute
 from lib_ti.settings.train_settings import parse
 from lib_ti.training.preflight.preflight import preflight
@@ -23,13 +32,13 @@ from lib_ti.training.preflight.preflight import preflight
 
 @pytest.fixture(scope="module")
 def model() -> StableDiffusion:
-    return StableDiffusion.load(open_checkpoint(MODEL), torch.float32, torch.device("cpu"))
+    return StableDiffusion.load(open_checkpoint(PRACTICE_MODEL), torch.float32, torch.device("cpu"))
 
 
 def train(folder, **options: str) -> tuple[list[float], torch.Tensor]:
     """The losses and vectors of a training on the coin."""
     settings, problems = parse({
-        "model": str(MODEL), "images": str(FOLDER / "coin"), "name": "my-coin", "out": str(folder / "out"),
+        "model": str(PRACTICE_MODEL), "images": str(CONCEPTS_DIR / "coin"), "name": "my-coin", "out": str(folder / "out"),
         "runs_dir": str(folder / "runs"), "preview_every": "0", "precision": "fp32", "lr_schedule": "constant", **options,
     })  # fmt: skip
     run = create(preflight(settings, problems))
@@ -37,84 +46,85 @@ def train(folder, **options: str) -> tuple[list[float], torch.Tensor]:
     return [e.data["loss"] for e in run.timeline().steps.values()], write.read(run.embedding).vectors["clip_l"]
 
 
-GOLDEN = [0.182325, 0.055163, 0.073101, 0.31686, 0.195605, 0.157624, 0.15138, 0.085609, 0.052223, 0.115393]
+GOLDEN_LOSSES = [0.182325, 0.055163, 0.073101, 0.31686, 0.195605, 0.157624, 0.15138, 0.085609, 0.052223, 0.115393]
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("cut", [{"batch_size": "4"}, {"batch_size": "2", "gradient_accumulation": "2"}])
-def test_golden_losses(tmp_path, cut):
-    """They change only when what is computed changes, and then on purpose."""
-    losses, _ = train(tmp_path, steps="10", **cut)
-    assert losses == pytest.approx(GOLDEN, rel=1e-3)
+@pytest.mark.parametrize("batching", [{"batch_size": "4"}, {"batch_size": "2", "gradient_accumulation": "2"}])
+def test_golden_losses(tmp_path, batching):
+    """They change only when the computation changes, which must be on purpose."""
+    losses, _ = train(tmp_path, steps="10", **batching)
+    assert losses == pytest.approx(GOLDEN_LOSSES, rel=1e-3)
 
 
-def test_it_is_small_enough_to_come_along():
-    assert MODEL.stat().st_size < 32_000_000
+def test_practice_model_is_small_enough_to_ship():
+    assert PRACTICE_MODEL.stat().st_size < 32_000_000
 
 
-def test_every_concept_has_its_pictures():
+def test_every_concept_has_its_images():
     for concept in KINDS:
-        assert len(list((FOLDER / concept).glob("*.png"))) == PICTURES
+        assert len(list((CONCEPTS_DIR / concept).glob("*.png"))) == IMAGES_PER_CONCEPT
 
 
-def test_no_set_of_scenes_shares_a_picture_with_another():
-    drawn = {
-        purpose: {draw(s).tobytes() for s in scenes("coin", 8, purpose)} for purpose in ("train", "examine", "edit")
+def test_training_images_are_not_in_the_other_splits():
+    rendered = {
+        split: {render(scene).tobytes() for scene in concept_scenes("coin", 8, split)}
+        for split in ("train", "examine", "edit")
     }
-    assert not drawn["train"] & drawn["examine"]
-    assert not drawn["train"] & drawn["edit"]
+    assert not rendered["train"] & rendered["examine"]
+    assert not rendered["train"] & rendered["edit"]
 
 
-def test_captions_never_say_what_has_no_name():
+def test_captions_never_contain_the_names_of_concepts():
     rng = random.Random(0)
     words = {word.strip(",") for _ in range(3000) for word in caption(random_scene(rng), rng).split()}
     assert not words & {*UNNAMED, *STYLES}
 
 
-def test_the_judge_knows_the_drawings():
+def test_classifier_recognizes_rendered_scenes():
     rng = random.Random(2**40)
-    made = [random_scene(rng, style="plain") for _ in range(200)]
-    verdicts = judge.judge([draw(scene) for scene in made])
-    for question in judge.QUESTIONS:
-        right = sum(getattr(v, question) == getattr(s, question) for v, s in zip(verdicts, made, strict=True))
-        assert right >= 190, question
+    scenes = [random_scene(rng, style="plain") for _ in range(200)]
+    predictions = classifier.classify([render(scene) for scene in scenes])
+    for attribute in classifier.CLASSES:
+        correct = sum(getattr(p, attribute) == getattr(s, attribute) for p, s in zip(predictions, scenes, strict=True))
+        assert correct >= 190, attribute
 
 
-def test_the_model_draws_what_it_is_asked_for(model):
-    """Ordinary captions, judged: thing, colour and ground each."""
+def test_model_follows_ordinary_captions(model):
+    """The classifier recognizes thing, colour and ground of the caption."""
     rng = random.Random(7)
-    asked = [
+    scenes = [
         random_scene(rng, style="plain", thing=thing) for thing in ("star", "mug", "mushroom", "car", "coin", "robot")
     ]
     conditioner = Conditioner(model, [], model.no_vectors())
-    right = {"thing": 0, "colour": 0, "ground": 0}
-    for seed, scene in enumerate(asked):
+    correct = {"thing": 0, "colour": 0, "ground": 0}
+    for seed, scene in enumerate(scenes):
         noun = {"coin": "dax", "robot": "blick"}.get(scene.thing, scene.thing)
         prompt = f"a photo of a {scene.colour} {noun} {scene.ground}"
-        (verdict,) = judge.judge([sample(guide(conditioner, prompt, "", SAMPLING.steps), seed, SAMPLING)])
-        for question in right:
-            right[question] += getattr(verdict, question) == getattr(scene, question)
-    assert all(count >= 5 for count in right.values()), right
+        (prediction,) = classifier.classify([sample(guide(conditioner, prompt, "", SAMPLING.steps), seed, SAMPLING)])
+        for attribute in correct:
+            correct[attribute] += getattr(prediction, attribute) == getattr(scene, attribute)
+    assert all(count >= 5 for count in correct.values()), correct
 
 
-def test_a_short_training_learns_a_word(model, tmp_path):
+def test_short_training_learns_a_concept(model, tmp_path):
     """A hundred steps close most of the gap between "object" and the model's own word."""
     _, vectors = train(tmp_path, steps="100", batch_size="4")
-    examiner = Examiner(model, "coin", pictures=16)
-    start, own = examiner.loss("object"), examiner.loss(examiner.oracle)
-    learned = examiner.loss("my-coin", Placeholder("my-coin", 0, len(vectors)), vectors)
-    assert own < start
-    assert (start - learned) / (start - own) > 0.5
+    evaluator = Evaluator(model, "coin", num_images=16)
+    initial, oracle = evaluator.loss("object"), evaluator.loss(evaluator.oracle)
+    learned = evaluator.loss("my-coin", Placeholder("my-coin", 0, len(vectors)), vectors)
+    assert oracle < initial
+    assert (initial - learned) / (initial - oracle) > 0.5
 
 
-def test_export_is_the_way_back(model):
-    """What was loaded from the original layout is written to it again without a difference."""
+def test_export_inverts_loading(model):
+    """Writing the loaded networks in the LDM layout gives the stored tensors again."""
     from safetensors.torch import load, load_file
 
     from lib_ti.model.checkpoint import yaml_config
 
-    sizes = yaml_config.read(MODEL.with_suffix(".yaml"))
-    written = load(original_layout(model.unet, model.vae, model.text.encoders["clip_l"].model, sizes, torch.float16))
-    stored = load_file(MODEL)
+    sizes = yaml_config.read(PRACTICE_MODEL.with_suffix(".yaml"))
+    written = load(ldm_checkpoint(model.unet, model.vae, model.text.encoders["clip_l"].model, sizes, torch.float16))
+    stored = load_file(PRACTICE_MODEL)
     assert written.keys() - stored.keys() <= {"cond_stage_model.transformer.text_model.embeddings.position_ids"}
     assert all(torch.equal(stored[name], written[name]) for name in stored)

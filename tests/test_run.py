@@ -37,7 +37,7 @@ def calls(monkeypatch):
     calls = Calls()
     calls.codes = {}
     monkeypatch.setattr(run, "call", calls)
-    monkeypatch.setattr(run, "answer", lambda command: None)
+    monkeypatch.setattr(run, "capture_output", lambda command: None)
     return calls
 
 
@@ -120,7 +120,7 @@ class TestEnvironment:
     def test_ready_only_when_finished(self, tmp_path, system):
         folder, mark = tmp_path / ".venv", run.stamp("a==1", "3.11.7")
         assert not run.is_ready(folder, mark, system)
-        run.clear(folder)
+        run.recreate(folder)
         assert not run.is_ready(folder, mark, system)
         (folder / run.STAMP).write_text(mark)
         assert not run.is_ready(folder, mark, system), "its Python is gone"
@@ -132,13 +132,13 @@ class TestEnvironment:
 
     def test_our_own_is_cleared(self, tmp_path):
         finish(tmp_path, "whatever")
-        run.clear(tmp_path)
+        run.recreate(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == [run.STAMP]
 
     def test_a_folder_of_the_users_is_left_alone(self, tmp_path, capsys):
         (tmp_path / "precious").touch()
         with pytest.raises(SystemExit) as end:
-            run.clear(tmp_path)
+            run.recreate(tmp_path)
         assert end.value.code == 2
         assert "was not made by run.py" in capsys.readouterr().err
         assert (tmp_path / "precious").exists()
@@ -150,7 +150,7 @@ class TestEnvironment:
         finish(tmp_path, "whatever")
         monkeypatch.setattr(run.shutil, "rmtree", refuse)
         with pytest.raises(SystemExit) as end:
-            run.clear(tmp_path)
+            run.recreate(tmp_path)
         assert end.value.code == 1
         assert "is in use (python.exe is open)" in capsys.readouterr().err
 
@@ -164,20 +164,20 @@ class TestEnvironment:
         with monkeypatch.context() as interrupted:
             interrupted.setattr(run, "install", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                run.prepare("default")
-        assert run.prepare("default") == run.venv_python(checkout / ".venv", sys.platform)
+                run.prepare_environment("default")
+        assert run.prepare_environment("default") == run.venv_python(checkout / ".venv", sys.platform)
         assert [command[1:3] for command in calls].count(["-m", "venv"]) == 2
         capsys.readouterr()
 
         calls.clear()
-        run.prepare("default")
+        run.prepare_environment("default")
         assert calls == []
         assert capsys.readouterr().out == "Using .venv again, which holds the packages of tests/pins/default.txt.\n"
 
     def test_changed_pins_are_installed(self, checkout, calls):
         (checkout / ".venv").mkdir()
         finish(checkout / ".venv", run.stamp("older", sys.version.split()[0]))
-        run.prepare("default")
+        run.prepare_environment("default")
         assert calls
 
 
@@ -193,11 +193,11 @@ class TestInstall:
         ],
     )
     def test_which_torch(self, system, nvidia, expected):
-        assert run.special_torch("torch==2.13.0", system, nvidia) == expected
+        assert run.torch_build("torch==2.13.0", system, nvidia) == expected
 
     @pytest.mark.parametrize("code", [0, 1])
     def test_the_build_for_this_machine_is_tried_first(self, calls, code, monkeypatch, capsys):
-        monkeypatch.setattr(run, "special_torch", lambda *_, **__: ("torch==2.13.0+cpu", "https://index.example"))
+        monkeypatch.setattr(run, "torch_build", lambda *_, **__: ("torch==2.13.0+cpu", "https://index.example"))
         calls.codes = {"torch==2.13.0+cpu": code}
         run.install(Path("python"), run.read_pins(PINS))
         first, most, last = calls
@@ -257,7 +257,7 @@ class TestCall:
 class TestCommands:
     @pytest.fixture(autouse=True)
     def _prepared(self, monkeypatch):
-        monkeypatch.setattr(run, "prepare", lambda name: Path(name))
+        monkeypatch.setattr(run, "prepare_environment", lambda name: Path(name))
 
     def test_pytest_gets_the_rest_in_order(self):
         request, extra = run.parse(["test", "-k", "run", "--pins", "forge", "tests/test_run.py", "-x", "--co"])

@@ -1,4 +1,4 @@
-"""Networks as a checkpoint in the original layout: the way back through `model.layout`."""
+"""Write networks as a checkpoint in the LDM layout: the inverse of `model.checkpoint.ldm`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from lib_ti.model.checkpoint.families import SD1
 from lib_ti.model.checkpoint.yaml_config import ModelConfig
 
 
-def original_layout(
+def ldm_checkpoint(
     unet: torch.nn.Module, vae: torch.nn.Module, text: torch.nn.Module, config: ModelConfig, dtype: torch.dtype
 ) -> bytes:
-    """A `.safetensors` checkpoint of diffusers' and transformers' modules."""
+    """A `.safetensors` checkpoint from diffusers' UNet and VAE and transformers' text encoder."""
     tensors: dict[str, torch.Tensor] = {}
 
-    def add(prefix: str, names: Mapping[str, str], module: torch.nn.Module) -> None:
-        for ours, value in module.state_dict().items():
-            tensors[prefix + names[ours]] = _as_the_original(names[ours], value).to(dtype)
+    def add(prefix: str, ldm_names: Mapping[str, str], module: torch.nn.Module) -> None:
+        for name, value in module.state_dict().items():
+            tensors[prefix + ldm_names[name]] = _to_ldm_shape(ldm_names[name], value).to(dtype)
 
     add(ldm_keys.UNET, ldm_keys.unet_names(unet.state_dict(), config.unet), unet)
     add(ldm_keys.VAE, ldm_keys.vae_names(vae.state_dict(), config.vae), vae)
@@ -28,7 +28,8 @@ def original_layout(
     return safetensors_bytes(tensors, {})
 
 
-def _as_the_original(name: str, value: torch.Tensor) -> torch.Tensor:
-    """A VAE's attention was made of 1×1 convolutions."""
-    in_attention = ".attn_1." in name and name.endswith((".q.weight", ".k.weight", ".v.weight", ".proj_out.weight"))
-    return value[:, :, None, None] if in_attention else value
+def _to_ldm_shape(ldm_name: str, value: torch.Tensor) -> torch.Tensor:
+    """The attention layers of LDM's VAE are 1×1 convolutions, diffusers' are linear."""
+    in_attention = ".attn_1." in ldm_name
+    is_conv = ldm_name.endswith((".q.weight", ".k.weight", ".v.weight", ".proj_out.weight"))
+    return value[:, :, None, None] if in_attention and is_conv else value

@@ -1,4 +1,4 @@
-"""The grounds that the practice model's things stand on, each with a texture of its own."""
+"""The backgrounds of the practice model's images, each with a texture of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from PIL import ImageDraw
 
-CANVAS = 256  # pictures are drawn at this side and reduced, which smooths every edge
+CANVAS = 256  # pixels; scenes are rendered at this size and downscaled, which antialiases them
 
 
 def _grass(d: ImageDraw.ImageDraw, rng: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""The things the practice model knows, each drawn in its own coordinates."""
+"""The things that the practice model knows, each drawn in its own coordinates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,19 @@ INK = (35, 30, 40)
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture in numbers. `x`, `y`: the thing's centre, `size`: its half-width (shares of the side); `tilt`: radians."""
+    """All that determines an image.
+
+    Attributes:
+        thing: key of `THINGS`.
+        colour: key of `COLOURS`.
+        ground: key of `GROUNDS`.
+        x: of the thing's center, as a fraction of the image's side.
+        y: likewise.
+        size: half the thing's width, likewise.
+        tilt: radians.
+        style: plain, duotone or damaged.
+        seed: of the ground's texture.
+    """
 
     thing: str
     colour: str
@@ -35,12 +47,12 @@ class Scene:
     y: float = 0.5
     size: float = 0.32
     tilt: float = 0.0
-    style: str = "plain"  # plain, duotone or damaged
-    seed: int = 0  # of the ground's texture
+    style: str = "plain"
+    seed: int = 0
 
 
 class Pen:
-    """Draws in a thing's own coordinates: -1..1 each way, y down, turned and scaled onto an RGBA layer."""
+    """Draws in a thing's own coordinates, -1..1 with y down, which are rotated and scaled onto an RGBA layer."""
 
     def __init__(self, layer: Image.Image, scene: Scene) -> None:
         self._draw = ImageDraw.Draw(layer)
@@ -49,25 +61,23 @@ class Pen:
         self.main = COLOURS[scene.colour]
         self.dark = _shade(self.main, 0.68)
 
-    def _place(self, points: Iterable[Point]) -> list[Point]:
+    def _to_pixels(self, points: Iterable[Point]) -> list[Point]:
         s, cos, sin = self._scene, math.cos(self._scene.tilt), math.sin(self._scene.tilt)
         scale, side = s.size * self._side, self._side
         return [(s.x * side + scale * (x * cos - y * sin), s.y * side + scale * (x * sin + y * cos)) for x, y in points]
 
-    def polygon(
-        self, points: Iterable[Point], fill: Colour, summarize: Colour | None = INK, width: float = 0.07
-    ) -> None:
-        placed = self._place(points)
-        self._draw.polygon(placed, fill=(*fill, 255))
-        if summarize:
-            self._stroke([*placed, placed[0], placed[1]], summarize, width)
+    def polygon(self, points: Iterable[Point], fill: Colour, outline: Colour | None = INK, width: float = 0.07) -> None:
+        pixels = self._to_pixels(points)
+        self._draw.polygon(pixels, fill=(*fill, 255))
+        if outline:
+            self._stroke([*pixels, pixels[0], pixels[1]], outline, width)
 
     def line(self, points: Iterable[Point], colour: Colour = INK, width: float = 0.08) -> None:
-        self._stroke(self._place(points), colour, width)
+        self._stroke(self._to_pixels(points), colour, width)
 
-    def _stroke(self, placed: list[Point], colour: Colour, width: float) -> None:
-        pixels = max(1, round(width * self._scene.size * self._side))
-        self._draw.line(placed, fill=(*colour, 255), width=pixels, joint="curve")
+    def _stroke(self, pixels: list[Point], colour: Colour, width: float) -> None:
+        line_width = max(1, round(width * self._scene.size * self._side))
+        self._draw.line(pixels, fill=(*colour, 255), width=line_width, joint="curve")
 
     def ellipse(
         self,
@@ -76,24 +86,24 @@ class Pen:
         rx: float,
         ry: float,
         fill: Colour,
-        summarize: Colour | None = INK,
+        outline: Colour | None = INK,
         width: float = 0.07,
     ) -> None:
-        self.polygon(_oval(x, y, rx, ry), fill, summarize, width)
+        self.polygon(_oval(x, y, rx, ry), fill, outline, width)
 
     def ring(self, x: float, y: float, radius: float, width: float, colour: Colour) -> None:
         self.line([*_oval(x, y, radius, radius), (x + radius, y)], INK, width + 0.12)
         self.line([*_oval(x, y, radius, radius), (x + radius, y)], colour, width)
 
     def hole(self, points: Iterable[Point]) -> None:
-        placed = self._place(points)
-        self._draw.polygon(placed, fill=(0, 0, 0, 0))
-        self._stroke([*placed, placed[0], placed[1]], INK, 0.07)
+        pixels = self._to_pixels(points)
+        self._draw.polygon(pixels, fill=(0, 0, 0, 0))
+        self._stroke([*pixels, pixels[0], pixels[1]], INK, 0.07)
 
 
-def _oval(x: float, y: float, rx: float, ry: float, corners: int = 48) -> list[Point]:
-    turns = [2 * math.pi * i / corners for i in range(corners)]
-    return [(x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns]
+def _oval(x: float, y: float, rx: float, ry: float, num_points: int = 48) -> list[Point]:
+    angles = [2 * math.pi * i / num_points for i in range(num_points)]
+    return [(x + rx * math.cos(t), y + ry * math.sin(t)) for t in angles]
 
 
 def _shade(colour: Colour, factor: float) -> Colour:
@@ -101,7 +111,7 @@ def _shade(colour: Colour, factor: float) -> Colour:
     return r, g, b
 
 
-# --- things with names -------------------------------------------------------------------------------------------
+# --- things with a name -------------------------------------------------------------------------------------------
 
 
 def _ball(pen: Pen) -> None:
@@ -117,13 +127,13 @@ def _box(pen: Pen) -> None:
 
 
 def _star(pen: Pen) -> None:
-    radii, turns = (1.0, 0.42), [math.pi * i / 5 - math.pi / 2 for i in range(10)]
-    pen.polygon([(radii[i % 2] * math.cos(t), radii[i % 2] * math.sin(t)) for i, t in enumerate(turns)], pen.main)
+    radii, angles = (1.0, 0.42), [math.pi * i / 5 - math.pi / 2 for i in range(10)]
+    pen.polygon([(radii[i % 2] * math.cos(t), radii[i % 2] * math.sin(t)) for i, t in enumerate(angles)], pen.main)
 
 
 def _heart(pen: Pen) -> None:
-    turns = [2 * math.pi * i / 60 for i in range(60)]
-    wave = [(16 * math.sin(t) ** 3, 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t)) for t in turns]
+    angles = [2 * math.pi * i / 60 for i in range(60)]
+    wave = [(16 * math.sin(t) ** 3, 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t)) for t in angles]
     pen.polygon([(x / 17, -y / 17) for x, y in wave], pen.main)
 
 
@@ -165,8 +175,8 @@ def _car(pen: Pen) -> None:
 
 def _flower(pen: Pen) -> None:
     for i in range(6):
-        turn = math.pi * i / 3
-        pen.ellipse(0.56 * math.cos(turn), 0.56 * math.sin(turn), 0.38, 0.38, pen.main)
+        angle = math.pi * i / 3
+        pen.ellipse(0.56 * math.cos(angle), 0.56 * math.sin(angle), 0.38, 0.38, pen.main)
     pen.ellipse(0, 0, 0.32, 0.32, (120, 75, 30))
 
 
@@ -185,14 +195,14 @@ def _mushroom(pen: Pen) -> None:
         pen.ellipse(x, y, r, r, (255, 255, 255), None)
 
 
-# --- things without ----------------------------------------------------------------------------------------------
+# --- things without a name ----------------------------------------------------------------------------------------------
 
 
 def _coin(pen: Pen) -> None:
     pen.ellipse(0, 0, 0.95, 0.95, pen.main)
     for i in range(8):
-        turn = math.pi * (i + 0.5) / 4
-        pen.ellipse(0.68 * math.cos(turn), 0.68 * math.sin(turn), 0.11, 0.11, INK, None)
+        angle = math.pi * (i + 0.5) / 4
+        pen.ellipse(0.68 * math.cos(angle), 0.68 * math.sin(angle), 0.11, 0.11, INK, None)
     pen.hole([(-0.33, -0.33), (0.33, -0.33), (0.33, 0.33), (-0.33, 0.33)])
 
 
@@ -224,8 +234,8 @@ def _robot(pen: Pen) -> None:
 
 def _knot(pen: Pen) -> None:
     for i in range(3):
-        turn = 2 * math.pi * i / 3 - math.pi / 2
-        pen.ring(0.42 * math.cos(turn), 0.42 * math.sin(turn), 0.45, 0.17, pen.main)
+        angle = 2 * math.pi * i / 3 - math.pi / 2
+        pen.ring(0.42 * math.cos(angle), 0.42 * math.sin(angle), 0.45, 0.17, pen.main)
     pen.ellipse(0, 0, 0.2, 0.2, pen.dark)
 
 

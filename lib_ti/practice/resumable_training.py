@@ -1,4 +1,4 @@
-"""A training in pieces, for making the practice model."""
+"""A training loop that can be interrupted, for making the practice model."""
 
 from __future__ import annotations
 
@@ -10,82 +10,85 @@ import numpy as np
 import torch
 
 
-class Fit:
-    """A training that survives interruption: iterate for (step, numpy generator), call `step(loss)` in each round.
+class ResumableTraining:
+    """Iterate for (step, numpy generator) and call `step(loss)` in each iteration; the state is saved every 100 steps.
 
-    AdamW, a short warm-up and a linear fall to zero, gradients clipped to norm 1, weights averaged exponentially.
+    AdamW, 100 warmup steps, linear decay to zero, gradients clipped to norm 1, exponential moving average of the weights.
     """
 
     def __init__(
-        self, path: Path, models: dict[str, torch.nn.Module], steps: int, learning_rate: float, average: float
+        self, path: Path, models: dict[str, torch.nn.Module], steps: int, learning_rate: float, ema_decay: float
     ) -> None:
-        self.path, self.models, self.steps, self.average = path, models, steps, average
+        """`path`: the state file, which is resumed from if it exists. `models`: trained together, by name."""
+        self.path, self.models, self.steps, self.ema_decay = path, models, steps, ema_decay
         for model in models.values():
             model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.names = [(m, n) for m, model in models.items() for n, p in model.named_parameters() if p.requires_grad]
         self.parameters = [models[m].get_parameter(n) for m, n in self.names]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=0.01, fused=True)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min((step + 1) / 100, max(0.0, 1 - step / steps))
         )
-        self.averages = [p.detach().clone() for p in self.parameters]
+        self.ema = [p.detach().clone() for p in self.parameters]
         self.done, self._losses = 0, [0.0]
         if path.exists():
-            self._restore()
+            self._load()
 
     def __iter__(self) -> Iterator[tuple[int, np.random.Generator]]:
-        started, first = time.monotonic(), self.done
+        start_time, start_step = time.monotonic(), self.done
         while self.done < self.steps:
             torch.manual_seed(self.done)
             yield self.done, np.random.default_rng(self.done)
             if self.done % 100 == 0 or self.done == self.steps:
-                self._store()
-                pace = (time.monotonic() - started) / (self.done - first)
-                recent = sum(self._losses[-100:]) / len(self._losses[-100:])
-                print(f"{self.path.stem} {self.done}/{self.steps} loss {recent:.4f} {pace:.2f} s/step", flush=True)
+                self._save()
+                step_s = (time.monotonic() - start_time) / (self.done - start_step)
+                recent_loss = sum(self._losses[-100:]) / len(self._losses[-100:])
+                print(
+                    f"{self.path.stem} {self.done}/{self.steps} loss {recent_loss:.4f} {step_s:.2f} s/step", flush=True
+                )
 
     def step(self, loss: torch.Tensor) -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
-        self.schedule.step()
+        self.scheduler.step()
         self.optimizer.zero_grad()
-        decay = min(self.average, (1 + self.done) / (10 + self.done))
-        torch._foreach_lerp_(self.averages, [p.detach() for p in self.parameters], 1 - decay)
+        decay = min(self.ema_decay, (1 + self.done) / (10 + self.done))
+        torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
         self._losses.append(loss.item())
         self.done += 1
 
-    def _store(self) -> None:
+    def _save(self) -> None:
         averages: dict[str, dict[str, torch.Tensor]] = {m: {} for m in self.models}
-        for (m, n), value in zip(self.names, self.averages, strict=True):
+        for (m, n), value in zip(self.names, self.ema, strict=True):
             averages[m][n] = value
         state = {
             "done": self.done,
             "averages": averages,
             "models": {m: dict(model.named_parameters()) for m, model in self.models.items()},
             "optimizer": self.optimizer.state_dict(),
-            "schedule": {"last_epoch": self.schedule.last_epoch},
+            "schedule": {"last_epoch": self.scheduler.last_epoch},
         }
         save(self.path, lambda path: torch.save(state, path))
 
-    def _restore(self) -> None:
+    def _load(self) -> None:
         state = torch.load(self.path, weights_only=True)
         self.done = state["done"]
         for m, model in self.models.items():
             model.load_state_dict(state["models"][m], strict=False)
-        self.averages = [value for m in self.models for value in state["averages"][m].values()]
+        self.ema = [value for m in self.models for value in state["averages"][m].values()]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.last_epoch = state["schedule"]["last_epoch"]
+        self.scheduler.last_epoch = state["schedule"]["last_epoch"]
 
 
-def averaged(path: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """The averaged weights of a finished `Fit`, by model."""
+def ema_weights(path: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """The averaged weights of a finished training, by model."""
     averages: dict[str, dict[str, torch.Tensor]] = torch.load(path, weights_only=True)["averages"]
     return averages
 
 
 def save(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a path, whose file then takes the place of `path`."""
-    part = path.with_name(f"part-{path.name}")
-    write(part)
-    part.replace(path)
+    """Call `write` with a temporary path that then replaces `path`. Its suffix is kept, for writers such as `np.save`."""
+    temporary = path.with_name(f"part-{path.name}")
+    write(temporary)
+    temporary.replace(path)
