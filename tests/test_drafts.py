@@ -591,7 +591,7 @@ def test_a_thousand_pictures_are_compared_in_no_time():
         f"{i:04d}": {"width": 512, "height": 512, "sharpness": 99.0, "print": draw.bytes(length).hex()}
         for i in range(1000)
     }
-    began = time.perf_counter()
+    began = time.process_time()
     for number in known:
         image_quality.warnings(number, known, 512)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
