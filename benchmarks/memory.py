@@ -24,9 +24,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import contestants
+import peer_programs
 import torch
-from trainer import Ours
+from own_program import OwnProgram
 
 from lib_ti.model.checkpoint.families import FAMILIES, Family
 from lib_ti.model.checkpoint.open import open_checkpoint
@@ -173,17 +173,17 @@ def train(arguments: argparse.Namespace) -> None:
 
 def whole_training(arguments: argparse.Namespace, mode: str, folder: Path) -> tuple[dict[str, Any], float]:
     """The settings of a training of three steps with previews, and the most memory that it had, in MiB."""
-    contestants.made_up_pictures(folder / "pictures", max(2, arguments.batch_size), arguments.resolution)
+    peer_programs.write_noise_images(folder / "pictures", max(2, arguments.batch_size), arguments.resolution)
     options = {
         "model": arguments.model, "images": folder / "pictures", "name": "my-mug", "init-text": "mug", "steps": 3,
         "preview-every": 3, "preview-steps": 1, "preview-prompt": "my-mug", "preview-seed": 1, "resolution": arguments.resolution,
         "batch-size": arguments.batch_size, "device": arguments.device, "precision": arguments.precision, "memory": mode,
         "out": folder / "embeddings", "runs-dir": folder / "runs",
     }  # fmt: skip
-    program = Ours(Path(sys.executable), {name: str(value) for name, value in options.items()})
+    program = OwnProgram(Path(sys.executable), {name: str(value) for name, value in options.items()})
     on_card = choose_device(arguments.device).type == "cuda"
     try:
-        events = program.to_the_end(on_card)
+        events = program.run_to_end(on_card)
     finally:
         program.stop()
     # the first previews come between the first two steps

@@ -1,9 +1,9 @@
-"""What the tab costs: the page's weight, a poll's time on the server, and a training's way from the click to its first step.
+"""Measure the tab: size of its scripts, time of a poll, and time from the click on Train to the first step.
 
     python benchmarks/page.py [--polls 50] [--steps 20000]
 
-Starts `python -m lib_ti ui` on a folder of its own, with a made-up run of so many steps in it. Times are medians over HTTP on
-this machine, gradio's own part included; an action of gradio's that does nothing is asked in turn with ours for comparison.
+Starts `python -m lib_ti ui` on a new folder that contains a synthetic run of `--steps` steps. Times are medians of local HTTP
+requests, gradio included; they alternate with calls of an unknown action, the baseline.
 """
 
 from __future__ import annotations
@@ -33,121 +33,130 @@ PRACTICE = ROOT / "lib_ti" / "practice"
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--polls", type=int, default=50)
-    options.add_argument("--steps", type=int, default=20_000)
-    chosen = options.parse_args()
-    weigh()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--polls", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=20_000)
+    arguments = parser.parse_args()
+    print_asset_sizes()
     with tempfile.TemporaryDirectory() as folder:
-        run = long_run(Path(folder), chosen.steps)
-        server, url = start(Path(folder))
+        run = write_long_run(Path(folder), arguments.steps)
+        server, url = start_server(Path(folder))
         try:
-            time_polls(url, run, chosen.polls, server.pid)
-            time_start(url, Path(folder))
+            time_polls(url, run, arguments.polls, server.pid)
+            time_first_step(url, Path(folder))
         finally:
             server.terminate()
             server.wait()
 
 
-def weigh() -> None:
-    """Bytes that the page loads for us, as they are and as a web server would compress them."""
+def print_asset_sizes() -> None:
+    """Print the bytes of scripts and style, uncompressed and gzipped."""
     data = [path.read_bytes() for path in (*(ROOT / "javascript").glob("*.js"), ROOT / "style.css")]
-    packed = sum(len(gzip.compress(blob)) for blob in data)
+    compressed = sum(len(gzip.compress(blob)) for blob in data)
     print(
-        f"scripts and style: {sum(map(len, data)) / 1024:.0f} kB in {len(data)} files, {packed / 1024:.0f} kB compressed"
+        f"scripts and style: {sum(map(len, data)) / 1024:.0f} kB in {len(data)} files, {compressed / 1024:.0f} kB compressed"
     )
 
 
-def long_run(folder: Path, steps: int) -> str:
-    """A run with that many steps in its events."""
+def write_long_run(folder: Path, steps: int) -> str:
+    """Write a run with that many step events; returns its id."""
     settings, _ = parse({
         "images": str(PRACTICE / "concepts" / "coin"), "name": "long", "model": str(PRACTICE / "model" / "practice.safetensors"),
         "out": str(folder / "embeddings"), "runs_dir": str(folder / "textual_inversion"), "steps": str(steps),
     })  # fmt: skip
-    made = RunFolder.create(settings, {})
-    log = EventLog(made.events)
+    run_folder = RunFolder.create(settings, {})
+    log = EventLog(run_folder.events)
     line = log.append(
         "step", step=1, steps=steps, loss=0.1, smoothed_loss=0.1, learning_rate=0.005, norm=0.5, similarity=0.9,
         images_per_s=5.0, seconds_left=10.0, memory_mb=500.0,
     ).to_json()  # fmt: skip
-    made.events.write_text("".join(line.replace('"step": 1,', f'"step": {i},') + "\n" for i in range(1, steps + 1)))
-    return f"{made.path.parent.name}/{made.path.name}"
+    run_folder.events.write_text(
+        "".join(line.replace('"step": 1,', f'"step": {i},') + "\n" for i in range(1, steps + 1))
+    )
+    return f"{run_folder.path.parent.name}/{run_folder.path.name}"
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
-    """The standalone host, and its address."""
+def start_server(folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """Start the standalone host; its process and URL."""
     server = subprocess.Popen(
         [sys.executable, "-m", "lib_ti", "ui", "--no-browser", "--port", "0", "--data-dir", str(folder)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     assert server.stdout
     for line in server.stdout:
-        if found := re.search(r"http://\S+", line):
-            return server, found[0]
+        if match := re.search(r"http://\S+", line):
+            return server, match[0]
     raise SystemExit("the standalone host did not start")
 
 
-def call(url: str, do: str, **more: Any) -> Any:
-    body = json.dumps({"data": [json.dumps({"do": do, **more})]}).encode()
+def call(url: str, action: str, **parameters: Any) -> Any:
+    """Call an action of the page."""
+    body = json.dumps({"data": [json.dumps({"do": action, **parameters})]}).encode()
     request = urllib.request.Request(f"{url}run/tinv", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as reply:
         return json.loads(json.load(reply)["data"][0])
 
 
 def time_polls(url: str, run: str, polls: int, server: int) -> None:
-    """The first look at a long run, polls of it once it is known, and an unknown action: what any call costs."""
-    began, after, calls = time.perf_counter(), 0, 0
+    """Time the first poll of a long run, later polls, and an unknown action."""
+    start, after, calls = time.perf_counter(), 0, 0
     while True:
-        answer = call(url, "poll", run=run, after=after)["run"]
-        after, calls = answer["after"], calls + 1
-        if not answer["more"]:
+        reply = call(url, "poll", run=run, after=after)["run"]
+        after, calls = reply["after"], calls + 1
+        if not reply["more"]:
             break
-    print(f"first look at {answer['step']} steps: {(time.perf_counter() - began) * 1000:.0f} ms in {calls} calls")
-    ours, nothing = [], []
+    print(f"first look at {reply['step']} steps: {(time.perf_counter() - start) * 1000:.0f} ms in {calls} calls")
+    poll_times, baseline_times = [], []
     for _ in range(polls):
-        for times, do, more in ((ours, "poll", {"run": run, "after": after}), (nothing, "nothing", {})):
-            began = time.perf_counter()
-            call(url, do, **more)
-            times.append(time.perf_counter() - began)
-    poll, floor = statistics.median(ours), statistics.median(nothing)
-    print(f"a poll: {poll * 1000:.1f} ms, {poll / floor:.2f} times a call that does nothing ({floor * 1000:.1f} ms)")
-    if (before := processor_s(server)) is not None:
+        for times, action, parameters in (
+            (poll_times, "poll", {"run": run, "after": after}),
+            (baseline_times, "nothing", {}),
+        ):
+            start = time.perf_counter()
+            call(url, action, **parameters)
+            times.append(time.perf_counter() - start)
+    poll, baseline = statistics.median(poll_times), statistics.median(baseline_times)
+    print(
+        f"a poll: {poll * 1000:.1f} ms, {poll / baseline:.2f} times a call that does nothing ({baseline * 1000:.1f} ms)"
+    )
+    if (before := cpu_seconds(server)) is not None:
         for _ in range(4 * polls):
             call(url, "poll", run=run, after=after)
-        spent = (processor_s(server) or before) - before
-        print(f"a poll: {spent / (4 * polls) * 1000:.1f} ms of the server's processor time (target ≤ 10 ms)")
+        used = (cpu_seconds(server) or before) - before
+        print(f"a poll: {used / (4 * polls) * 1000:.1f} ms of the server's processor time (target ≤ 10 ms)")
 
 
-def processor_s(process: int) -> float | None:
-    """Seconds of processor time that a process has used; None where the system does not tell it in Linux's way."""
+def cpu_seconds(process: int) -> float | None:
+    """CPU seconds that a process has used; None where there is no /proc."""
     try:
-        after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def time_start(url: str, folder: Path) -> None:
-    """From the click on Train to the first step, beside the same training on the command line."""
+def time_first_step(url: str, folder: Path) -> None:
+    """Time a training from the click on Train to the first step, and the same training on the command line."""
     form = {"name": "quick", "steps": "3", "preview_every": "0", "init_text": "object"}
     draft = "0" * 32
     call(url, "example", draft=draft)
-    began = time.perf_counter()
+    start = time.perf_counter()
     run = call(url, "train", form=form, draft=draft, token="1")["run"]
-    accepted = time.perf_counter() - began
+    accepted_s = time.perf_counter() - start
     while call(url, "poll", run=run, after=0)["run"]["step"] == 0:
         time.sleep(0.02)
-    click = time.perf_counter() - began
-    began = time.perf_counter()
+    first_step_s = time.perf_counter() - start
+    start = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "lib_ti", "train", "--model", PRACTICE / "model" / "practice.safetensors", "--images",
          PRACTICE / "concepts" / "coin", "--name", "direct", "--out", folder / "words", "--runs-dir", folder / "runs",
          "--steps", "1", "--preview-every", "0", "--json"],
         cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    direct = time.perf_counter() - began
+    command_line_s = time.perf_counter() - start
     print(
-        f"click to first step: {click:.1f} s ({accepted:.1f} s until accepted); command line, one step: {direct:.1f} s"
+        f"click to first step: {first_step_s:.1f} s ({accepted_s:.1f} s until accepted); "
+        f"command line, one step: {command_line_s:.1f} s"
     )
 
 

@@ -1,17 +1,17 @@
-"""What a step costs beside other trainers' own programs: seconds, memory, encoding, and how near that is to the floor.
+"""Compare a step with other trainers: seconds, memory, encoding, and how close they come to the lower bound.
 
     python benchmarks/peers.py --model CHECKPOINT [--resolution 256] [--batch-size 1] [--device cpu] [--turns 3] [--ours "..."]
 
-Found through the environment: PEER_A1111, the WebUI's folder; PEER_DIFFUSERS, the repository's (its examples/textual_inversion);
-PEER_KOHYA, that of sd-scripts; and PEER_A1111_PYTHON and so on, the Python of an environment in which each runs, offline too:
-A1111 and kohya look for CLIP's tokenizer in HF_HOME. What is not set or does not run is left out, and said. Linux only.
+Environment variables locate the peers: PEER_A1111, the WebUI's folder; PEER_DIFFUSERS, that of the repository (it uses
+examples/textual_inversion); PEER_KOHYA, that of sd-scripts; and PEER_A1111_PYTHON and so on, a Python in which each runs, also
+offline: A1111 and kohya load CLIP's tokenizer from HF_HOME. Peers that are not set or do not run are reported. Linux only.
 
-Each peer runs as it stands, in fp32 on a CPU and in bf16 (A1111: fp16) on a card, and ours, `python -m lib_ti train`, twice:
-in the peer's Python and numbers, and in this one with what it chooses by itself. The two load one after the other; then, in
-turn, each takes its steps while the other waits. Median (least–most) over the turns; the first steps are left out. A turn
-during which other processes used the processor is taken again, twice at most; "others" says how much of it they had at worst.
-The floor is the step's operations at the rate of the matrix product of the Python that ours ran in. Encoding is what a
-program reports of each picture but the first; of the peers A1111 alone does it once and reports it.
+The peers run unmodified, in fp32 on a CPU and in bf16 (A1111: fp16) on a GPU. Our trainer, `python -m lib_ti train`, runs
+twice: in the peer's Python and precision, and in this Python with its own defaults. Both programs load one after the other;
+then they take turns, each waiting while the other does its steps. The table has the median (min–max) over the turns, without
+the first steps. A turn during which other processes used the CPU is repeated up to twice; "others" is the largest fraction
+they had. The floor is the step's FLOPs at the matrix product's rate in the Python that our trainer ran in. Encoding times are
+those that a program reports for each image but the first; of the peers only A1111 encodes once and reports it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import contestants
-from contestants import PEERS, Task, Unavailable
-from programs import ROOT, Failed, Program
-from trainer import Ours, environment
+import peer_programs
+from own_program import OwnProgram, environment
+from peer_programs import PEERS, Task, Unavailable
+from program import ROOT, Program, ProgramFailed
 
 sys.path.insert(0, str(ROOT))
 
@@ -48,51 +48,51 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def target(peer: str, task: Task, numbers: str) -> float | None:
-    """The most that ours may take of a peer's time for a step."""
+def target(peer: str, task: Task, precision: str) -> float | None:
+    """The most that our step may take, as a fraction of the peer's."""
     if task.family == "sdxl":
-        return 0.6 if task.on_card and task.batch == 1 else None
-    if not task.on_card:
+        return 0.6 if task.on_gpu and task.batch_size == 1 else None
+    if not task.on_gpu:
         return {
             ("a1111", "fp32"): 0.27, ("diffusers", "fp32"): 0.6, ("a1111", "bf16"): 0.15, ("diffusers", "bf16"): 0.35,
             ("kohya", "fp32"): 1.0, ("kohya", "bf16"): 1.0,
-        }.get((peer, numbers))  # fmt: skip
-    return 0.5 if peer == "diffusers" and task.batch == 1 else 1.0
+        }.get((peer, precision))  # fmt: skip
+    return 0.5 if peer == "diffusers" and task.batch_size == 1 else 1.0
 
 
-def rates(python: Path, device: str, precisions: Sequence[str]) -> dict[str, Any]:
-    """The torch of a Python, and operations per second of its matrix product."""
-    told = subprocess.run(
+def flop_rates(python: Path, device: str, precisions: Sequence[str]) -> dict[str, Any]:
+    """The torch version of a Python, and the FLOP/s of its matrix product in each precision."""
+    result = subprocess.run(
         [python, Path(floor.__file__), device, *precisions],
         cwd=ROOT, env={**os.environ, **environment(python)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    found: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
-    return found
+    rates: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return rates
 
 
-def version(python: Path) -> str:
-    told = subprocess.run(
+def torch_version(python: Path) -> str:
+    result = subprocess.run(
         [python, "-c", "from importlib.metadata import version; print(version('torch'))"],
         capture_output=True, text=True, check=True, cwd=python.parent,
     )  # fmt: skip
-    return told.stdout.strip()
+    return result.stdout.strip()
 
 
 def compare(name: str, task: Task, work: Path, turns: int, steps: int, warm_up: int, extra: list[str]) -> None:
-    """One peer and ours, as rows of the table."""
-    here, programs = Path(sys.executable), list[Program]()
+    """Measure one peer and our trainer, and print the rows of the table."""
+    this_python, programs = Path(sys.executable), list[Program]()
     try:
-        peer = PEERS[name](task, folder(work))
+        peer = PEERS[name](task, new_folder(work))
         programs.append(peer)
-        begin(peer, task, warm_up)
+        start(peer, task, warm_up)
         variants = [(peer.python, task.precision)]
-        if here.parent.resolve() != peer.python.parent.resolve():  # the interpreter itself may be shared
-            variants.append((here, "auto"))
+        if this_python.parent.resolve() != peer.python.parent.resolve():  # the interpreter itself may be shared
+            variants.append((this_python, "auto"))
         for python, precision in variants:
-            own = contestants.ours(python, precision, task, folder(work), extra)
+            own = peer_programs.own(python, precision, task, new_folder(work), extra)
             programs.append(own)
-            begin(own, task, warm_up)
-            peer.forget()
+            start(own, task, warm_up)
+            peer.reset_times()
             for _ in range(turns):
                 peer.measure(steps)
                 own.measure(steps)
@@ -100,34 +100,35 @@ def compare(name: str, task: Task, work: Path, turns: int, steps: int, warm_up: 
             print(row(name, peer, own, task), flush=True)
     except Unavailable as error:
         print(f"| {name} | left out: {error} |", flush=True)
-    except Failed as error:
+    except ProgramFailed as error:
         print(f"| {name} | {programs[-1].title} did not run: {error} |", flush=True)
     finally:
         for program in programs:
             program.stop()
 
 
-def begin(program: Program, task: Task, warm_up: int) -> None:
-    program.start(task.on_card)
+def start(program: Program, task: Task, warm_up: int) -> None:
+    program.start(task.on_gpu)
     if warm_up > 1:
-        program.turn(warm_up - 1)
+        program.run_steps(warm_up - 1)
 
 
-def folder(work: Path) -> Path:
+def new_folder(work: Path) -> Path:
     return Path(tempfile.mkdtemp(dir=work))
 
 
-def row(name: str, peer: Program, own: Ours, task: Task) -> str:
-    numbers = own.settings["settings"]["precision"]
-    most = target(name, task, numbers)
-    found = rates(own.python, task.device, [numbers])
-    least = floor.operations(open_checkpoint(task.checkpoint), task.resolution, task.batch) / found["rates"][numbers]
+def row(name: str, peer: Program, own: OwnProgram, task: Task) -> str:
+    precision = own.settings["settings"]["precision"]
+    max_ratio = target(name, task, precision)
+    machine = flop_rates(own.python, task.device, [precision])
+    step_flops = floor.step_flops(open_checkpoint(task.checkpoint), task.resolution, task.batch_size)
+    lower_bound = step_flops / machine["rates"][precision]
     cells = [
-        peer.title, f"{version(peer.python)} {task.precision}", spread(peer.times),
-        f"{found['torch']} {numbers}", spread(own.times), ratio(own.times, peer.times),
-        "" if most is None else f"{most:.2f}", f"{least:.3g} s, {least / statistics.median(own.times):.0%}",
+        peer.title, f"{torch_version(peer.python)} {task.precision}", spread(peer.times),
+        f"{machine['torch']} {precision}", spread(own.times), ratio(own.times, peer.times),
+        "" if max_ratio is None else f"{max_ratio:.2f}", f"{lower_bound:.3g} s, {lower_bound / statistics.median(own.times):.0%}",
         spread(peer.encoding), spread(own.encoding), ratio(own.encoding, peer.encoding),
-        f"{peer.peak_mb:.0f}", f"{own.peak_mb:.0f}", f"{max(peer.disturbance + own.disturbance):.0%}",
+        f"{peer.peak_mb:.0f}", f"{own.peak_mb:.0f}", f"{max(peer.other_cpu + own.other_cpu):.0%}",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -140,9 +141,9 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
     return f"**{statistics.median(ours) / statistics.median(theirs):.2f}**" if ours and theirs else ""
 
 
-def processor() -> str:
-    about = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", about.read_text()) if about.exists() else []
+def cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
     return f"{len(names)} cores of {names[0]}" if names else platform.processor()
 
 
@@ -155,35 +156,35 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="of the peers")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="in each turn; 1 on a CPU, 20 on a card")
-    parser.add_argument("--warm-up", type=int, help="first steps that are left out; 1 on a CPU, 10 on a card")
+    parser.add_argument("--steps", type=int, help="in each turn; 1 on a CPU, 20 on a GPU")
+    parser.add_argument("--warm-up", type=int, help="first steps that are left out; 1 on a CPU, 10 on a GPU")
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--ours", default="", help="more options for ours, in quotes")
     parser.add_argument("--work", type=Path, help="folder in which the checkpoint as diffusers' folder is kept")
-    chosen = parser.parse_args()
-    on_card = chosen.device == "cuda"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the programs end with this one
-    checkpoint = open_checkpoint(chosen.model.absolute())
-    print(f"{checkpoint.family.title}, {processor()}; {chosen.ours or 'ours with its own defaults'}")
+    arguments = parser.parse_args()
+    on_gpu = arguments.device == "cuda"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the programs are stopped
+    checkpoint = open_checkpoint(arguments.model.absolute())
+    print(f"{checkpoint.family.title}, {cpu_name()}; {arguments.ours or 'ours with its own defaults'}")
     with tempfile.TemporaryDirectory() as temporary:
-        kept = (chosen.work or Path(temporary)).absolute() / f"{chosen.model.stem}-diffusers"
-        if "diffusers" in chosen.peers and not kept.exists():
-            contestants.as_diffusers(checkpoint.path, kept)
-        for resolution in chosen.resolution:
-            pictures = Path(temporary) / f"pictures-{resolution}"
-            contestants.made_up_pictures(pictures, chosen.pictures, resolution)
-            for batch in chosen.batch_size:
-                print(f"\n{resolution} pixels, batch {batch}, {chosen.device}\n")
+        diffusers_folder = (arguments.work or Path(temporary)).absolute() / f"{arguments.model.stem}-diffusers"
+        if "diffusers" in arguments.peers and not diffusers_folder.exists():
+            peer_programs.convert_to_diffusers(checkpoint.path, diffusers_folder)
+        for resolution in arguments.resolution:
+            images = Path(temporary) / f"pictures-{resolution}"
+            peer_programs.write_noise_images(images, arguments.pictures, resolution)
+            for batch_size in arguments.batch_size:
+                print(f"\n{resolution} pixels, batch {batch_size}, {arguments.device}\n")
                 print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
-                for name in chosen.peers:
-                    peers_own = ("fp16" if name == "a1111" else "bf16") if on_card else "fp32"
+                for name in arguments.peers:
+                    default_precision = ("fp16" if name == "a1111" else "bf16") if on_gpu else "fp32"
                     task = Task(
-                        checkpoint.path, kept, pictures, chosen.pictures, checkpoint.family.name, resolution, batch,
-                        chosen.precision or peers_own, chosen.device,
+                        checkpoint.path, diffusers_folder, images, arguments.pictures, checkpoint.family.name, resolution,
+                        batch_size, arguments.precision or default_precision, arguments.device,
                     )  # fmt: skip
                     compare(
-                        name, task, Path(temporary), chosen.turns, chosen.steps or (20 if on_card else 1),
-                        chosen.warm_up or (10 if on_card else 1), shlex.split(chosen.ours),
+                        name, task, Path(temporary), arguments.turns, arguments.steps or (20 if on_gpu else 1),
+                        arguments.warm_up or (10 if on_gpu else 1), shlex.split(arguments.ours),
                     )  # fmt: skip
 
 

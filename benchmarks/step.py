@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from floor import matrix_rate, seconds
+from floor import matmul_flops_per_s, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib_ti.data.captions import Captioner
@@ -94,7 +94,7 @@ def measure(
     with FlopCounterMode(display=False) as counter:
         step()
     middle = statistics.median(times)
-    operations, best = counter.get_total_flops(), matrix_rate(model.dtype, model.device)
+    operations, best = counter.get_total_flops(), matmul_flops_per_s(model.dtype, model.device)
     least = operations / best
     print(
         f"{title:<16}{resolution:>6}{batch:>7}{precision:>11}{middle:>11.3f}{min(times):>9.3f}{max(times):>9.3f}"

@@ -1,4 +1,4 @@
-"""The benchmarks' stopwatch, on a program whose steps are known."""
+"""The benchmarks time a program's steps, here of a program whose steps take a known time."""
 
 import sys
 import time
@@ -8,9 +8,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
-from programs import Failed, Stamped
+from program import GatedProgram, ProgramFailed
 
-STEPS = """
+TRAINING_SCRIPT = """
 import sys, time, torch
 optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
 while True:
@@ -24,22 +24,22 @@ while True:
 @pytest.fixture
 def program(tmp_path: Path):
     script = tmp_path / "train.py"
-    script.write_text(STEPS)
-    program = Stamped("toy", Path(sys.executable), [str(script)], tmp_path, {})
+    script.write_text(TRAINING_SCRIPT)
+    program = GatedProgram("toy", Path(sys.executable), [str(script)], tmp_path, {})
     yield program
     program.stop()
 
 
-def test_a_program_steps_in_its_turn_alone_and_is_timed(program: Stamped) -> None:
-    program.start(on_card=False)
+def test_gated_program_steps_only_when_permitted_and_is_timed(program: GatedProgram) -> None:
+    program.start(on_gpu=False)
     time.sleep(1)
-    assert 0.2 <= program.turn(3) < 1.0
+    assert 0.2 <= program.run_steps(3) < 1.0
     time.sleep(0.5)
-    assert program._said.split().count("step") == 3  # the fourth has ended, and waits inside the optimizer
+    assert program._output.split().count("step") == 3  # the fourth step has ended and waits in the optimizer's hook
     assert program.peak_mb > 10
 
 
-def test_one_that_fails_is_quoted(program: Stamped) -> None:
+def test_failed_program_is_quoted(program: GatedProgram) -> None:
     Path(program.command[0]).write_text("raise ValueError('no such picture')")
-    with pytest.raises(Failed, match="ValueError: no such picture"):
-        program.start(on_card=False)
+    with pytest.raises(ProgramFailed, match="ValueError: no such picture"):
+        program.start(on_gpu=False)

@@ -1,4 +1,4 @@
-"""This project's own trainer as one of the programs that are measured."""
+"""This project's trainer as one of the measured programs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from programs import ROOT, Program
+from program import ROOT, Program
 
 PRIVATE = ROOT / "private"
 
 
-class Ours(Program):
-    """`python -m lib_ti train`, by its own events. It is halted by a signal while others have their turn."""
+class OwnProgram(Program):
+    """`python -m lib_ti train`, timed by its own events; SIGSTOP pauses it while other programs have their turn."""
 
     def __init__(self, python: Path, options: Mapping[str, str], extra: Sequence[str] = ()) -> None:
         flags = [part for name, value in options.items() for part in (f"--{name}", value)]
@@ -29,77 +29,77 @@ class Ours(Program):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of the run, with nothing "auto" any more."""
+        """The run's settings, with "auto" resolved."""
         (path,) = self.runs.rglob("settings.json")
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
+        settings: dict[str, Any] = json.loads(path.read_text())
+        return settings
 
-    def _hear(self, line: str, moment: float) -> None:
+    def _handle_line(self, line: str, timestamp: float) -> None:
         if line.startswith('{"kind"'):
             event = json.loads(line)
-            self._moments.append((event["kind"], event["time"]))
+            self._timestamps.append((event["kind"], event["time"]))
             self.events.put(event)
 
-    def to_the_end(self, on_card: bool) -> list[dict[str, Any]]:
-        """Let it train to its end; what it reported. Raises Failed."""
-        self.on_card, events = on_card, list[dict[str, Any]]()
-        with self._memory():
+    def run_to_end(self, on_gpu: bool) -> list[dict[str, Any]]:
+        """Train to the end; all events. Raises ProgramFailed."""
+        self.on_gpu, events = on_gpu, list[dict[str, Any]]()
+        with self._measure_memory():
             self.launch()
             while not events or events[-1]["kind"] != "finished":
                 events.append(self.next_event())
         return events
 
     def launch(self) -> None:
-        """Start it and let it run on."""
+        """Start it without waiting or pausing."""
         self._spawn([str(self.python), *self.command])
 
-    def _launch(self) -> None:
+    def _start(self) -> None:
         self.launch()
         self.await_event("step")
-        self._halt()
+        self._pause()
 
-    def _turn(self, steps: int) -> float:
+    def _run_steps(self, steps: int) -> float:
         assert self._process
-        resumed = time.time()
+        resume_time = time.time()
         os.killpg(self._process.pid, signal.SIGCONT)
-        began = self.await_event("step", resumed)["time"]  # of the step that the halt fell into
+        start = self.await_event("step", resume_time)["time"]  # the end of the step that was interrupted
         for _ in range(steps):
-            ended = self.await_event("step", resumed)["time"]
-        self._halt()
-        return float(ended - began) / steps
+            end = self.await_event("step", resume_time)["time"]
+        self._pause()
+        return float(end - start) / steps
 
-    def _halt(self) -> None:
+    def _pause(self) -> None:
         assert self._process
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def await_event(self, kind: str, since: float = 0.0) -> dict[str, Any]:
-        """The next event of a kind, of those that have happened since. Raises Failed."""
+        """The next event of a kind after a time. Raises ProgramFailed."""
         while (event := self.next_event())["kind"] != kind or event["time"] < since:
             pass
         return event
 
     def next_event(self) -> dict[str, Any]:
-        """What it reports next. Raises Failed."""
-        found: list[dict[str, Any]] = []
+        """The next event. Raises ProgramFailed."""
+        received: list[dict[str, Any]] = []
 
-        def come() -> bool:
+        def event_received() -> bool:
             try:
-                found.append(self.events.get(timeout=0.05))
+                received.append(self.events.get(timeout=0.05))
             except queue.Empty:
                 return False
             return True
 
-        self._wait(come)
-        return found[0]
+        self._wait(event_received)
+        return received[0]
 
-    def _encoded(self) -> list[float]:
-        return [moment for kind, moment in self._moments if kind == "encoding"]
+    def _encoding_timestamps(self) -> list[float]:
+        return [timestamp for kind, timestamp in self._timestamps if kind == "encoding"]
 
 
 def environment(python: Path) -> dict[str, str]:
-    """What this project needs to run in a Python: where diffusers is not installed, as in A1111, its private copy."""
-    asked = [str(python), "-c", "import importlib.util as u, sys; sys.exit(u.find_spec('diffusers') is None)"]
-    if subprocess.run(asked, cwd=Path(python).parent, check=False).returncode == 0:
+    """Environment variables to run this project in a Python; where diffusers is missing, as in A1111's, with the private copy."""
+    command = [str(python), "-c", "import importlib.util as u, sys; sys.exit(u.find_spec('diffusers') is None)"]
+    if subprocess.run(command, cwd=Path(python).parent, check=False).returncode == 0:
         return {"PYTHONPATH": str(ROOT)}
     if not PRIVATE.is_dir():
         raise SystemExit(f"{python} has no diffusers; run `{python} install.py` first")
