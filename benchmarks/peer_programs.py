@@ -98,8 +98,8 @@ class A1111(GatedProgram):
         task = self.task
         return {
             "id_task": "benchmark", "embedding_name": TOKEN, "learn_rate": LEARNING_RATE, "batch_size": task.batch_size,
-            "gradient_step": 1, "data_root": str(task.images), "log_directory": str(self.work / "log"), "training_width": task.resolution,
-            "training_height": task.resolution, "varsize": False, "steps": MAX_STEPS, "clip_grad_mode": "disabled",
+            "gradient_step": 1, "data_root": str(task.images), "log_directory": str(self.work / "log"),
+            "training_width": task.resolution, "training_height": task.resolution, "varsize": False, "steps": MAX_STEPS, "clip_grad_mode": "disabled",
             "clip_grad_value": "0.1", "shuffle_tags": False, "tag_drop_out": 0, "latent_sampling_method": "once",
             "use_weight": False, "create_image_every": 0, "save_embedding_every": MAX_STEPS, "template_filename": "subject.txt",
             "save_image_with_stored_embedding": False, "preview_from_txt2img": False, "preview_prompt": "",
@@ -156,7 +156,8 @@ def kohya(task: Task, work: Path) -> Program:
         "pretrained_model_name_or_path": task.checkpoint, "train_data_dir": work / "pictures", "output_dir": work / "out",
         "token_string": TOKEN, "init_word": INIT_TEXT, "num_vectors_per_token": 1, "resolution": task.resolution,
         "train_batch_size": task.batch_size, "max_train_steps": MAX_STEPS, "learning_rate": LEARNING_RATE,
-        "optimizer_type": "AdamW", "max_data_loader_n_workers": 0, "mixed_precision": "no" if task.precision == "fp32" else task.precision,
+        "optimizer_type": "AdamW", "max_data_loader_n_workers": 0,
+        "mixed_precision": "no" if task.precision == "fp32" else task.precision,
     }  # fmt: skip
     switches = ["--use_object_template", "--cache_latents", "--sdpa"]
     if task.family == "sdxl":
