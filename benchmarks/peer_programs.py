@@ -99,7 +99,8 @@ class A1111(GatedProgram):
         return {
             "id_task": "benchmark", "embedding_name": TOKEN, "learn_rate": LEARNING_RATE, "batch_size": task.batch_size,
             "gradient_step": 1, "data_root": str(task.images), "log_directory": str(self.work / "log"),
-            "training_width": task.resolution, "training_height": task.resolution, "varsize": False, "steps": MAX_STEPS, "clip_grad_mode": "disabled",
+            "training_width": task.resolution, "training_height": task.resolution, "varsize": False, "steps": MAX_STEPS,
+            "clip_grad_mode": "disabled",
             "clip_grad_value": "0.1", "shuffle_tags": False, "tag_drop_out": 0, "latent_sampling_method": "once",
             "use_weight": False, "create_image_every": 0, "save_embedding_every": MAX_STEPS, "template_filename": "subject.txt",
             "save_image_with_stored_embedding": False, "preview_from_txt2img": False, "preview_prompt": "",
