@@ -1,4 +1,4 @@
-"""Prompts of the training: templates, captions, tags; and the word is in every one of them."""
+"""Training prompts from templates, captions and tags; the placeholder is in every one of them."""
 
 import random
 from collections import Counter
@@ -14,7 +14,7 @@ from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.training.dataloader import BatchSource
 
 
-def write(template: str, caption: str, mentions_name: bool = False, seed: int = 0, **options) -> str:
+def make_prompt(template: str, caption: str, mentions_name: bool = False, seed: int = 0, **options) -> str:
     return Captioner("my-mug", [template], **options).prompt(caption, mentions_name, random.Random(seed))
 
 
@@ -32,29 +32,29 @@ class TestTemplates:
             b"\n# a note\n  a [name] \n\n\t\nthe [name]\n",
         ],
     )
-    def test_one_a_line(self, tmp_path, data):
+    def test_one_template_per_line(self, tmp_path, data):
         assert self.read(tmp_path, data) == ("a [name]", "the [name]")
 
     @pytest.mark.parametrize(
         ("data", "reason"),
         [(b"", "no template"), (b" \n\n", "no template"), (b"# x\n#\n", "no template"), (b"caf\xe9", "cannot be read")],
     )
-    def test_unusable(self, tmp_path, data, reason):
+    def test_unusable_template_files(self, tmp_path, data, reason):
         with pytest.raises(UnusableFile, match=reason):
             self.read(tmp_path, data)
 
-    def test_not_there(self, tmp_path):
+    def test_missing_template_file(self, tmp_path):
         with pytest.raises(UnusableFile, match="cannot be read"):
             load_templates(tmp_path / "templates.txt")
         with pytest.raises(UnusableFile, match="cannot be read"):
             load_templates(tmp_path)
 
     @pytest.mark.parametrize("kind", TEMPLATES)
-    def test_built_in_ones_hold_the_word_once_and_differ(self, kind):
+    def test_default_templates_have_one_name_slot_and_differ(self, kind):
         assert len(set(TEMPLATES[kind])) == len(TEMPLATES[kind]) >= 5
         assert {template.count("[name]") for template in TEMPLATES[kind]} == {1}
 
-    def test_each_is_drawn_about_as_often(self):
+    def test_templates_are_chosen_uniformly(self):
         captioner, rng = Captioner("m", TEMPLATES["subject"]), random.Random(0)
         counts = Counter(captioner.prompt("", False, rng) for _ in range(4400))
         assert counts.keys() == {template.replace("[name]", "m") for template in TEMPLATES["subject"]}
@@ -68,61 +68,61 @@ class TestTemplates:
         ("a photo of [name]", "red, on a table", "a photo of my-mug"),
         ("[name]: [filewords]", "on a table", "my-mug: on a table"),
         ("[filewords], by [name] [name]", "a cat", "a cat, by my-mug my-mug"),
-        # without a caption nothing is left of its place
+        # without a caption nothing remains of its slot
         ("[name], [filewords]", "", "my-mug"),
         ("[filewords], [name]", "", "my-mug"),
         ("[filewords]", "", "my-mug"),
         ("[filewords]", "a cat", "a cat"),
-        # what looks like the WebUIs' syntax is text
+        # the WebUIs' prompt syntax is plain text
         ("a (photo:1.2) of [name], [filewords]", "a ((cat)) [with] {hats} <lora:x:1> | AND",
          "a (photo:1.2) of my-mug, a ((cat)) [with] {hats} <lora:x:1> | AND"),
-        # slots in a caption are text too
+        # slots in a caption are plain text too
         ("[name], [filewords]", "about [filewords] and [name]", "my-mug, about [filewords] and [name]"),
         ("a \\1 of [name], [filewords]", "\\g<0>", "a \\1 of my-mug, \\g<0>"),
     ],
 )  # fmt: skip
-def test_a_template_and_a_caption_make_a_prompt(template, caption, prompt):
-    assert write(template, caption) == prompt
+def test_prompt_from_template_and_caption(template, caption, prompt):
+    assert make_prompt(template, caption) == prompt
 
 
-def test_a_caption_that_mentions_the_word_stands_alone():
-    assert write("a photo of [name]", "my-mug on a table", mentions_name=True) == "my-mug on a table"
+def test_caption_that_mentions_the_name_is_used_alone():
+    assert make_prompt("a photo of [name]", "my-mug on a table", mentions_name=True) == "my-mug on a table"
 
 
 class TestTags:
     CAPTION = "red mug, on a table ,, (close-up:1.1), 2 cups"
     TAGS = ("red mug", "on a table", "(close-up:1.1)", "2 cups")
 
-    def many(self, **options) -> list[list[str]]:
+    def sample(self, **options) -> list[list[str]]:
         captioner, rng = Captioner("m", ["[filewords]"], **options), random.Random(0)
         return [captioner.prompt(self.CAPTION, False, rng).split(", ") for _ in range(1000)]
 
-    def test_are_left_alone_unless_asked(self):
-        assert write("[filewords]", self.CAPTION) == self.CAPTION
+    def test_caption_is_unchanged_by_default(self):
+        assert make_prompt("[filewords]", self.CAPTION) == self.CAPTION
 
-    def test_shuffled_into_every_order(self):
-        orders = Counter(map(tuple, self.many(shuffle_tags=True)))
+    def test_tags_are_shuffled_into_every_order(self):
+        orders = Counter(map(tuple, self.sample(shuffle_tags=True)))
         assert {tuple(sorted(order)) for order in orders} == {tuple(sorted(self.TAGS))}
         assert len(orders) == 24
 
-    def test_dropped_each_by_its_own_chance_and_in_order(self):
-        drawn = self.many(tag_dropout=0.3)
-        for tags in drawn:
+    def test_tags_are_dropped_independently_and_keep_their_order(self):
+        prompts = self.sample(tag_dropout=0.3)
+        for tags in prompts:
             assert tags == ["m"] or tags == [tag for tag in self.TAGS if tag in tags]
         for tag in self.TAGS:
-            assert sum(tag in tags for tags in drawn) == pytest.approx(700, abs=60)
+            assert sum(tag in tags for tags in prompts) == pytest.approx(700, abs=60)
 
-    def test_all_dropped_leaves_the_word(self):
-        assert {tuple(tags) for tags in self.many(tag_dropout=1.0)} == {("m",)}
+    def test_dropping_all_tags_leaves_the_name(self):
+        assert {tuple(tags) for tags in self.sample(tag_dropout=1.0)} == {("m",)}
 
-    def test_a_caption_is_dropped_whole(self):
-        drawn = self.many(caption_dropout=0.25)
-        assert sum(tags == ["m"] for tags in drawn) == pytest.approx(250, abs=60)
-        assert {len(tags) for tags in drawn} == {1, len(self.CAPTION.split(", "))}
+    def test_caption_dropout_drops_the_whole_caption(self):
+        prompts = self.sample(caption_dropout=0.25)
+        assert sum(tags == ["m"] for tags in prompts) == pytest.approx(250, abs=60)
+        assert {len(tags) for tags in prompts} == {1, len(self.CAPTION.split(", "))}
 
-    def test_the_same_dice_write_the_same_prompt(self):
+    def test_same_seed_gives_the_same_prompt(self):
         options = {"shuffle_tags": True, "tag_dropout": 0.3, "caption_dropout": 0.3}
-        first, second = (write("[filewords]", self.CAPTION, seed=5, **options) for _ in range(2))
+        first, second = (make_prompt("[filewords]", self.CAPTION, seed=5, **options) for _ in range(2))
         assert first == second
 
 
@@ -162,7 +162,7 @@ SHARES = st.sampled_from([0.0, 0.5, 1.0])
 @example(caption="a red my-mug", template="no slot", count=2, shuffle=False, tags=1.0, whole=0.0, seed=0)
 @example(caption="a <|EndOfText|> b", template="[name]", count=2, shuffle=False, tags=0.0, whole=0.0, seed=0)
 @example(caption="cat " * 74 + "my-mug", template="[name]", count=2, shuffle=False, tags=0.0, whole=0.0, seed=0)
-def test_the_word_is_in_every_prompt(tokenizer, caption, template, count, shuffle, tags, whole, seed):
+def test_placeholder_is_in_every_prompt(tokenizer, caption, template, count, shuffle, tags, whole, seed):
     """A prompt without it has no gradient: a whole step would teach nothing."""
     batches = source(tokenizer, [template], count=count, shuffle_tags=shuffle, tag_dropout=tags, caption_dropout=whole)
     prompt = batches.prompt(caption, random.Random(seed))
@@ -174,13 +174,13 @@ def test_the_word_is_in_every_prompt(tokenizer, caption, template, count, shuffl
     assert ends == [*range(ends[0], 77)], "nothing in a text ends the prompt before its end"
 
 
-def test_a_caption_with_the_word_is_not_told_it_twice(tokenizer):
+def test_caption_with_the_name_gets_no_second_one(tokenizer):
     prompt = source(tokenizer, ["a photo of [name]"]).prompt("a red My-Mug on a table", random.Random(0))
     assert learned(prompt) == [0, 1]
     assert prompt == tokenizer.encode("a red my-mug on a table", [Placeholder("my-mug", 0, 2)])
 
 
-def test_parts_of_other_words_are_not_the_word(tokenizer):
+def test_name_within_another_word_is_not_the_placeholder(tokenizer):
     """`cat` is a word of its own, not the front of `catalog`."""
     prompt = source(tokenizer, ["a photo of [name], [filewords]"], name="cat", count=1).prompt(
         "a catalog", random.Random(0)
@@ -203,5 +203,5 @@ def test_brackets_and_weights_are_ordinary_tokens(tokenizer):
     ["<|endoftext|>", "<|startoftext|>", "<|ENDOFTEXT|>", "<|StartOfText|>", "<|endof<|endoftext|>text|>",
      "<|endof\0text|>", "<|endof\u200btext|>"],  # the tokenizer lowers case and drops what is invisible
 )  # fmt: skip
-def test_special_tokens_written_out_are_text(tokenizer, text):
+def test_special_tokens_in_text_are_plain_text(tokenizer, text):
     assert not {49406, 49407} & set(tokenizer.token_ids(f"a {text} b"))

@@ -1,4 +1,4 @@
-"""The lines that another program writes to a training, however they arrive."""
+"""The parent's lines on a training's standard input, however they arrive."""
 
 import json
 import os

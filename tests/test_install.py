@@ -1,4 +1,4 @@
-"""What install.py puts beside a host's packages, and that it leaves everything else alone."""
+"""install.py installs the packages that a host lacks, and changes nothing else."""
 
 import csv
 import importlib.util
@@ -26,7 +26,7 @@ install = load()
 
 
 class FakePip:
-    """Installs packages of one file into the target folder, as pip lists them; `code`: how it ends."""
+    """Installs single-file packages with a RECORD, as pip does; `code`: its exit code."""
 
     def __init__(self, code=0):
         self.code, self.calls = code, []
@@ -52,8 +52,8 @@ class FakePip:
         return self.code
 
 
-class Web:
-    """A WebUI's environment: the version it has of diffusers, and the modules it lacks."""
+class HostEnvironment:
+    """A WebUI's environment: its version of diffusers, and the modules it lacks."""
 
     def __init__(self, diffusers=None, lacks=()):
         self.diffusers, self.lacks = diffusers, set(lacks)
@@ -65,11 +65,11 @@ class Web:
         return module not in self.lacks and (module != "diffusers" or self.diffusers is not None)
 
 
-def run(folder, web, pip):
-    return install.main(folder, web.version, web.has, pip)
+def run(folder, host, pip):
+    return install.main(folder, host.version, host.has, pip)
 
 
-def beside(folder):
+def siblings(folder):
     return sorted(path.name for path in folder.parent.iterdir())
 
 
@@ -80,44 +80,44 @@ def folder(tmp_path):
 
 @pytest.fixture
 def filled(folder):
-    assert run(folder, Web(), FakePip()) == 0
+    assert run(folder, HostEnvironment(), FakePip()) == 0
     return folder
 
 
-def test_diffusers_goes_into_the_folder_alone_and_once(folder):
+def test_diffusers_is_installed_alone_and_once(folder):
     pip = FakePip()
-    assert run(folder, Web(), pip) == 0
+    assert run(folder, HostEnvironment(), pip) == 0
     assert [call[4:] for call in pip.calls] == [[DIFFUSERS]]
     assert (folder / "diffusers" / "__init__.py").exists()
     assert (folder / ".gitignore").read_text() == "*\n"
-    assert run(folder, Web(), pip) == 0
+    assert run(folder, HostEnvironment(), pip) == 0
     assert len(pip.calls) == 1
-    assert beside(folder) == ["private"]
+    assert siblings(folder) == ["private"]
 
 
-def test_another_version_in_the_host_does_not_count(folder):
+def test_other_diffusers_version_of_the_host_is_not_used(folder):
     pip = FakePip()
-    assert run(folder, Web(diffusers="0.32.2"), pip) == 0
+    assert run(folder, HostEnvironment(diffusers="0.32.2"), pip) == 0
     assert pip.calls[0][4:] == [DIFFUSERS]
 
 
-def test_nothing_is_done_where_the_host_has_it_all(folder):
+def test_nothing_is_installed_if_the_host_has_everything(folder):
     pip = FakePip()
-    assert run(folder, Web(diffusers="0.31.0"), pip) == 0
+    assert run(folder, HostEnvironment(diffusers="0.31.0"), pip) == 0
     assert not pip.calls
     assert not folder.parent.exists()
 
 
-def test_the_version_without_the_package_does_not_count(folder):
+def test_dist_info_without_the_package_does_not_count(folder):
     """A deleted folder whose dist-info has stayed."""
     pip = FakePip()
-    assert run(folder, Web(diffusers="0.31.0", lacks=["diffusers"]), pip) == 0
+    assert run(folder, HostEnvironment(diffusers="0.31.0", lacks=["diffusers"]), pip) == 0
     assert pip.calls[0][4:] == [DIFFUSERS]
 
 
-def test_only_what_is_missing_is_installed_beside_it(folder):
+def test_only_missing_packages_are_installed(folder):
     pip = FakePip()
-    assert run(folder, Web(lacks=["yaml", "regex"]), pip) == 0
+    assert run(folder, HostEnvironment(lacks=["yaml", "regex"]), pip) == 0
     assert pip.calls[0][4:] == [DIFFUSERS, "PyYAML>=6.0", "regex"]
 
 
@@ -134,49 +134,57 @@ def test_only_what_is_missing_is_installed_beside_it(folder):
             json.dumps({"packages": ["diffusers==0.30.3"], "python": sys.version})
         ),
     ],
-    ids=["file gone", "file cut", "no stamp", "stamp cut", "stamp of another kind", "no list", "other version"],
+    ids=[
+        "file gone",
+        "file cut",
+        "no manifest",
+        "manifest cut",
+        "manifest of another type",
+        "no RECORD",
+        "other version",
+    ],
 )
-def test_a_damaged_folder_is_replaced(filled, damage):
+def test_damaged_folder_is_replaced(filled, damage):
     damage(filled)
     pip = FakePip()
-    assert run(filled, Web(), pip) == 0
+    assert run(filled, HostEnvironment(), pip) == 0
     assert len(pip.calls) == 1
     assert install.is_ready(filled, [DIFFUSERS])
-    assert beside(filled) == ["private"]
+    assert siblings(filled) == ["private"]
 
 
-def test_a_folder_of_another_python_counts_only_for_what_is_not_compiled(folder):
+def test_folder_of_another_python_is_reused_only_without_compiled_packages(folder):
     for lacks, calls in (([], 0), (["regex"], 1)):
-        run(folder, Web(lacks=lacks), FakePip())
-        stamp = json.loads((folder / "installed.json").read_text())
-        (folder / "installed.json").write_text(json.dumps({**stamp, "python": "3.9"}))
+        run(folder, HostEnvironment(lacks=lacks), FakePip())
+        manifest = json.loads((folder / "installed.json").read_text())
+        (folder / "installed.json").write_text(json.dumps({**manifest, "python": "3.9"}))
         pip = FakePip()
-        run(folder, Web(lacks=lacks), pip)
+        run(folder, HostEnvironment(lacks=lacks), pip)
         assert len(pip.calls) == calls
 
 
-def test_what_the_host_has_got_meanwhile_does_not_stay_in_front_of_it(folder):
-    run(folder, Web(lacks=["regex"]), FakePip())
-    run(folder, Web(), FakePip())
+def test_packages_that_the_host_has_by_now_are_removed(folder):
+    run(folder, HostEnvironment(lacks=["regex"]), FakePip())
+    run(folder, HostEnvironment(), FakePip())
     assert (folder / "diffusers").exists()
     assert not (folder / "regex").exists()
-    run(folder, Web(lacks=["regex"]), FakePip())
-    assert run(folder, Web(diffusers="0.31.0"), FakePip()) == 0
+    run(folder, HostEnvironment(lacks=["regex"]), FakePip())
+    assert run(folder, HostEnvironment(diffusers="0.31.0"), FakePip()) == 0
     assert not folder.exists()
 
 
-def test_offline_says_what_to_do_and_leaves_all_as_it_was(filled, capsys):
+def test_failed_installation_explains_itself_and_changes_nothing(filled, capsys):
     (filled / "diffusers" / "__init__.py").write_text("as it was")
-    assert run(filled, Web(), FakePip(code=1)) == 1
+    assert run(filled, HostEnvironment(), FakePip(code=1)) == 1
     assert (filled / "diffusers" / "__init__.py").read_text() == "as it was"
-    assert beside(filled) == ["private"]
-    said = capsys.readouterr().err
-    assert "diffusers==0.31.0 could not be installed" in said
-    assert "connection to the internet" in said
-    assert "install.py" in said
+    assert siblings(filled) == ["private"]
+    error_output = capsys.readouterr().err
+    assert "diffusers==0.31.0 could not be installed" in error_output
+    assert "connection to the internet" in error_output
+    assert "install.py" in error_output
 
 
-def test_a_folder_that_cannot_be_replaced_stays(filled, monkeypatch, capsys):
+def test_folder_that_cannot_be_replaced_stays(filled, monkeypatch, capsys):
     (filled / "installed.json").unlink()
     rename = Path.rename
 
@@ -186,22 +194,22 @@ def test_a_folder_that_cannot_be_replaced_stays(filled, monkeypatch, capsys):
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    assert run(filled, Web(), FakePip()) == 1
+    assert run(filled, HostEnvironment(), FakePip()) == 1
     assert (filled / "diffusers").exists()
-    assert beside(filled) == ["private"]
+    assert siblings(filled) == ["private"]
     assert "in use" in capsys.readouterr().err
 
 
-def test_what_a_cut_off_installation_left_is_deleted_an_hour_later(filled):
+def test_remains_of_interrupted_installations_are_deleted_after_an_hour(filled):
     old, new = filled.with_name("private.1.part"), filled.with_name("private.2.part")
-    for left in (old, new):
-        left.mkdir()
+    for path in (old, new):
+        path.mkdir()
     os.utime(old, (time.time() - 4000, time.time() - 4000))
-    assert run(filled, Web(), FakePip()) == 0
-    assert beside(filled) == ["private", "private.2.part"]
+    assert run(filled, HostEnvironment(), FakePip()) == 0
+    assert siblings(filled) == ["private", "private.2.part"]
 
 
-def test_pip_is_the_users_own_and_quick_to_give_up(tmp_path):
+def test_pip_has_the_users_configuration_and_short_timeouts(tmp_path):
     (tmp_path / "pip").mkdir()
     (tmp_path / "pip" / "__init__.py").touch()
     (tmp_path / "pip" / "__main__.py").write_text(
@@ -211,33 +219,39 @@ def test_pip_is_the_users_own_and_quick_to_give_up(tmp_path):
     )
     seen = tmp_path / "seen.json"
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-    mine = {**plain, "PYTHONPATH": str(tmp_path), "SEEN": str(seen), "PIP_USER": "1", "PIP_RETRIES": "7"}
-    assert install.run_pip(["install", "x"], {**mine, "INDEX_URL": "https://mirror"}) == 3
+    environment_variables = {
+        **plain,
+        "PYTHONPATH": str(tmp_path),
+        "SEEN": str(seen),
+        "PIP_USER": "1",
+        "PIP_RETRIES": "7",
+    }
+    assert install.run_pip(["install", "x"], {**environment_variables, "INDEX_URL": "https://mirror"}) == 3
     arguments, environment = json.loads(seen.read_text())
     assert arguments[-2:] == ["--index-url", "https://mirror"]
     assert environment == {"PIP_RETRIES": "7", "PIP_DEFAULT_TIMEOUT": "15", "PIP_USER": "0"}
-    install.run_pip(["install", "x"], mine)
+    install.run_pip(["install", "x"], environment_variables)
     assert "--index-url" not in json.loads(seen.read_text())[0]
 
 
-def test_started_by_itself_it_needs_no_host_and_imports_nothing_heavy(tmp_path):
-    """This environment has the exact diffusers: there is nothing to do."""
+def test_script_runs_without_a_host_and_imports_nothing_heavy(tmp_path):
+    """The tests' environment has everything, so that nothing is installed."""
     (tmp_path / "install.py").write_bytes((ROOT / "install.py").read_bytes())
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-X", "importtime", tmp_path / "install.py"], capture_output=True, text=True, cwd=tmp_path
     )
-    assert (done.returncode, done.stdout) == (0, "")
-    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert (result.returncode, result.stdout) == (0, "")
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.splitlines()}
     assert not imported & {"diffusers", "torch", "transformers", "numpy", "launch"}
     assert [path.name for path in tmp_path.iterdir()] == ["install.py"]
 
 
-def test_it_asks_for_what_the_project_says():
+def test_requirements_match_pyproject():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for asked in [
+    for requirement in [
         *(f"{name}=={version}" for name, version in install.EXACT_VERSIONS.items()),
         *install.REQUIREMENTS.values(),
     ]:
-        name = asked.partition("=")[0].partition(">")[0]
+        name = requirement.partition("=")[0].partition(">")[0]
         if f'"{name}' in project:
-            assert f'"{asked}"' in project
+            assert f'"{requirement}"' in project

@@ -1,4 +1,4 @@
-"""Learning rates: what is written, and what it is at each step."""
+"""Learning rates: parsing, and the rate at each step."""
 
 import math
 import re
@@ -21,7 +21,7 @@ from lib_ti.settings.lr_schedule import InvalidLearningRate, LrSchedule, Stage, 
         ("0.005 : 100 ,", [Stage(0.005, 100)]),
     ],
 )
-def test_readable(text, stages):
+def test_valid_learning_rates(text, stages):
     assert list(parse_learning_rate(text)) == stages
 
 
@@ -38,13 +38,13 @@ def test_readable(text, stages):
         ("0.1, 0.2", "0.1 holds to the end"), ("0.1:10, 0.2, 0.3:30", "0.2 holds to the end"),
     ],
 )  # fmt: skip
-def test_unreadable(text, reason):
+def test_invalid_learning_rates(text, reason):
     with pytest.raises(InvalidLearningRate, match=re.escape(reason)):
         parse_learning_rate(text)
 
 
 @given(st.text() | st.text("0123456789.:,eE-+ _naif"))
-def test_any_text_is_read_or_refused_in_one_line(text):
+def test_any_text_is_parsed_or_refused_in_one_line(text):
     stages, refusal = (), ""
     try:
         stages = parse_learning_rate(text)
@@ -62,29 +62,29 @@ RATES = st.floats(1e-12, 10)
 
 
 @given(st.dictionaries(st.integers(1, 10**9), RATES, min_size=1), RATES | st.none())
-def test_what_is_written_out_is_read_back(rates, last):
+def test_stages_round_trip_through_text(rates, last):
     stages = [Stage(rates[step], step) for step in sorted(rates)] + ([Stage(last, None)] if last else [])
     text = ", ".join(repr(s.rate) if s.end_step is None else f"{s.rate!r}:{s.end_step}" for s in stages)
     assert list(parse_learning_rate(text)) == stages
 
 
-def test_a_list_holds_each_rate_up_to_its_step():
+def test_piecewise_rates_apply_up_to_their_step():
     rate = LrSchedule(parse_learning_rate("0.005:100, 1e-3:1000, 5e-4"), steps=2000)
-    # `at(99)` is the hundredth update's
+    # `at(99)` is the rate of the 100th update
     assert [rate.at(step) for step in (0, 99, 100, 999, 1000, 1999)] == [0.005, 0.005, 0.001, 0.001, 0.0005, 0.0005]
 
 
-def test_the_last_rate_of_a_list_holds_to_the_end():
+def test_last_rate_applies_to_the_end():
     assert LrSchedule(parse_learning_rate("0.1:10, 0.2:20"), steps=100).at(99) == 0.2
 
 
-def test_one_rate_is_constant():
+def test_single_rate_is_constant():
     rate = LrSchedule(parse_learning_rate("0.01"), steps=100)
     assert {rate.at(step) for step in range(100)} == {0.01}
 
 
 @pytest.mark.parametrize(("decay", "quarter"), [("linear", 0.75), ("cosine", (1 + math.sqrt(0.5)) / 2)])
-def test_falls_from_the_whole_rate_to_zero(decay, quarter):
+def test_decay_from_the_full_rate_to_zero(decay, quarter):
     rate = LrSchedule(parse_learning_rate("0.01"), steps=100, decay=decay)
     rates = [rate.at(step) for step in range(101)]
     assert [rates[0], rates[25], rates[50]] == pytest.approx([0.01, 0.01 * quarter, 0.005])
@@ -92,7 +92,7 @@ def test_falls_from_the_whole_rate_to_zero(decay, quarter):
     assert rates == sorted(rates, reverse=True)
 
 
-def test_warms_up_in_even_steps_and_then_falls():
+def test_linear_warmup_then_decay():
     rate = LrSchedule(parse_learning_rate("0.01"), steps=14, decay="linear", warmup_steps=4)
     assert [rate.at(step) for step in range(4)] == pytest.approx([0.002, 0.004, 0.006, 0.008])
     assert [rate.at(step) for step in range(4, 14)] == pytest.approx([0.001 * n for n in range(10, 0, -1)])
@@ -101,7 +101,7 @@ def test_warms_up_in_even_steps_and_then_falls():
 @given(
     st.integers(1, 300), st.integers(0, 400), st.sampled_from(["constant", "linear", "cosine"]), st.floats(1e-6, 1.0)
 )
-def test_every_step_of_a_training_has_a_rate(steps, warmup_steps, decay, rate):
+def test_rate_is_positive_at_every_step(steps, warmup_steps, decay, rate):
     """Also where the warm-up is longer than the training: a step at rate 0 would be wasted."""
     schedule = LrSchedule((Stage(rate, None),), steps, decay, warmup_steps)
     assert all(0 < schedule.at(step) <= rate for step in range(steps))

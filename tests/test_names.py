@@ -1,4 +1,4 @@
-"""What a name may be: a file's stem, a folder of runs and a word in prompts, all at once and on every system."""
+"""Valid names of embeddings: they must work as file names, folder names and tokens in prompts, on every system."""
 
 import warnings
 from pathlib import PurePosixPath, PureWindowsPath
@@ -13,10 +13,10 @@ from lib_ti.settings.names import FORBIDDEN_CHARACTERS, MAX_BYTES, name_problem
 @pytest.mark.parametrize(
     "name",
     ["my-mug", "Mug 2", "v1.5-mug", "кружка", "杯子", "mug's", "-mug", "mug_", "x" * MAX_BYTES,
-     # what only looks like something forbidden
+     # similar to forbidden names
      "and", "break", "android", "BREAKFAST", "Anderson AND_co", "console", "com10", "nul-mug", "mug.nul", "bins"],
 )  # fmt: skip
-def test_can_be_used(name):
+def test_valid_names(name):
     assert name_problem(name) is None
 
 
@@ -34,22 +34,22 @@ def test_can_be_used(name):
         ("x" * (MAX_BYTES + 1), "longer"), ("杯" * (MAX_BYTES // 3 + 1), "longer"),
     ],
 )  # fmt: skip
-def test_cannot_be_used(name, reason):
+def test_invalid_names_and_their_reasons(name, reason):
     assert reason in name_problem(name)
 
 
-def test_every_forbidden_character_is_named_at_once():
+def test_all_forbidden_characters_are_reported_together():
     assert name_problem("a/b:c/d") == "the name cannot contain '/' ':'"
 
 
-WICKED = st.lists(
+TRICKY_NAMES = st.lists(
     st.sampled_from(["nul", "CON", "com", "1", "¹", ".", "..", " ", "/", "\\", ":", "AND", "BREAK", "\0", "mug", ".pt"])
 ).map("".join)
 
 
-@given(WICKED | st.text())
+@given(TRICKY_NAMES | st.text())
 @example("con")
-def test_what_can_be_used_is_one_part_of_a_path_everywhere(name):
+def test_valid_names_are_one_path_component_on_every_system(name):
     """Checked against pathlib, which knows what each system makes of a name."""
     problem = name_problem(name)
     if problem is not None:

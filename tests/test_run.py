@@ -1,4 +1,4 @@
-"""run.py without its network and its child processes: what it decides, in which order, and what it says."""
+"""run.py without network and child processes: its decisions, their order, and its messages."""
 
 import ast
 import importlib.util
@@ -25,14 +25,14 @@ def python(version: str, *command: str):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What run.py would have started; `calls.codes` answers for commands that contain a word."""
+    """The commands that run.py would have run; `calls.codes` has exit codes for commands that contain an argument."""
 
     class Calls(list):
         codes: dict[str, int]
 
         def __call__(self, command, **_):
             self.append([str(part) for part in command])
-            return next((code for word, code in self.codes.items() if word in self[-1]), 0)
+            return next((code for argument, code in self.codes.items() if argument in self[-1]), 0)
 
     calls = Calls()
     calls.codes = {}
@@ -43,7 +43,7 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """An empty checkout that has pins."""
+    """A checkout with nothing but pins."""
     (tmp_path / "tests" / "pins").mkdir(parents=True)
     (tmp_path / "tests" / "pins" / "default.txt").write_text(PINS)
     monkeypatch.setattr(run, "ROOT", tmp_path)
@@ -51,49 +51,49 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
-def finish(folder: Path, mark: str) -> None:
-    """What a complete set-up leaves behind."""
-    (folder / run.STAMP).write_text(mark)
-    inside = run.venv_python(folder, sys.platform)
-    inside.parent.mkdir(parents=True, exist_ok=True)
-    inside.touch()
+def complete_environment(folder: Path, stamp: str) -> None:
+    """Create what a complete installation leaves behind."""
+    (folder / run.STAMP).write_text(stamp)
+    interpreter = run.venv_python(folder, sys.platform)
+    interpreter.parent.mkdir(parents=True, exist_ok=True)
+    interpreter.touch()
 
 
 class TestPython:
-    def test_an_unsuitable_one_still_reads_the_file(self):
-        """So that it says which ones suit, where a syntax error would leave the user guessing."""
+    def test_old_python_can_parse_the_script(self):
+        """So that it can print which versions are suitable, instead of a syntax error."""
         ast.parse((ROOT / "run.py").read_text(), feature_version=(3, 8))
 
     @pytest.mark.parametrize("version", ["3.10.0", "3.11.7", "3.12.1", "3.12.0rc3"])
-    def test_the_running_one_is_taken_and_no_other_asked_for(self, version):
-        others = (pytest.fail("asked for another") for _ in range(1))
+    def test_suitable_running_python_is_used(self, version):
+        others = (pytest.fail("looked for another") for _ in range(1))
         assert run.choose_python(python(version), run.SUITABLE["default"], others) == python(version)
 
-    def test_the_first_suitable_other_is_taken(self):
+    def test_first_suitable_other_python_is_used(self):
         others = [python("3.9.2", "odd"), python("3.11.4", "python3.11"), python("3.10.1", "python3.10")]
         assert run.choose_python(python("3.12.1"), run.SUITABLE["a1111"], others).command == ("python3.11",)
 
     @pytest.mark.parametrize(
-        ("pins", "version", "wanted"),
+        ("pins", "version", "suitable"),
         [
             ("default", "3.13.0", "3.10, 3.11 or 3.12"),
             ("default", "3.1.5", "3.10, 3.11 or 3.12"),
             ("a1111", "3.12.1", "3.10 or 3.11"),
         ],
     )
-    def test_none_ends_with_one_sentence(self, pins, version, wanted, capsys):
+    def test_no_suitable_python_exits_with_a_message(self, pins, version, suitable, capsys):
         with pytest.raises(SystemExit) as end:
             run.choose_python(python(version), run.SUITABLE[pins])
         assert end.value.code == 2
         assert capsys.readouterr().err == (
-            f"This needs Python {wanted}, and only {version} is at hand: start run.py with one of those.\n"
+            f"This needs Python {suitable}, and only {version} is at hand: start run.py with one of those.\n"
         )
 
     def test_commands_by_system(self):
         assert run.python_commands(("3.10", "3.11"), "linux") == [("python3.10",), ("python3.11",)]
         assert run.python_commands(("3.10", "3.11"), "win32") == [("py", "-3.10"), ("py", "-3.11")]
 
-    def test_only_those_that_start_are_found(self):
+    def test_only_commands_that_start_a_python_are_found(self):
         missing, broken = ("no-such-python",), (sys.executable, "-c", "raise SystemExit(1)")
         (found,) = run.find_pythons([missing, broken, (sys.executable,)])
         assert found == ((sys.executable,), sys.version.split()[0])
@@ -101,41 +101,41 @@ class TestPython:
 
 class TestEnvironment:
     @pytest.mark.parametrize(
-        ("folder", "system", "inside"),
+        ("folder", "system", "interpreter"),
         [
             (PureWindowsPath("C:/ti/.venv"), "win32", r"C:\ti\.venv\Scripts\python.exe"),
             (PurePosixPath("/ti/.venv"), "linux", "/ti/.venv/bin/python"),
             (PurePosixPath("/ti/.venv"), "darwin", "/ti/.venv/bin/python"),
         ],
     )
-    def test_its_python(self, folder, system, inside):
-        assert str(run.venv_python(folder, system)) == inside
+    def test_interpreter_path(self, folder, system, interpreter):
+        assert str(run.venv_python(folder, system)) == interpreter
 
-    def test_the_stamp_tells_pins_and_pythons_apart(self):
+    def test_stamp_depends_on_pins_and_version(self):
         stamps = {run.stamp(pins, version) for pins in ("a==1", "a==2") for version in ("3.10.1", "3.10.2")}
         assert len(stamps) == 4
         assert run.stamp("a==1", "3.10.1") in stamps
 
     @pytest.mark.parametrize("system", ["win32", "linux"])
-    def test_ready_only_when_finished(self, tmp_path, system):
-        folder, mark = tmp_path / ".venv", run.stamp("a==1", "3.11.7")
-        assert not run.is_ready(folder, mark, system)
+    def test_environment_is_ready_only_when_complete(self, tmp_path, system):
+        folder, stamp = tmp_path / ".venv", run.stamp("a==1", "3.11.7")
+        assert not run.is_ready(folder, stamp, system)
         run.recreate(folder)
-        assert not run.is_ready(folder, mark, system)
-        (folder / run.STAMP).write_text(mark)
-        assert not run.is_ready(folder, mark, system), "its Python is gone"
-        inside = run.venv_python(folder, system)
-        inside.parent.mkdir()
-        inside.touch()
-        assert run.is_ready(folder, mark, system)
+        assert not run.is_ready(folder, stamp, system)
+        (folder / run.STAMP).write_text(stamp)
+        assert not run.is_ready(folder, stamp, system), "its Python is gone"
+        interpreter = run.venv_python(folder, system)
+        interpreter.parent.mkdir()
+        interpreter.touch()
+        assert run.is_ready(folder, stamp, system)
         assert not run.is_ready(folder, run.stamp("a==2", "3.11.7"), system)
 
-    def test_our_own_is_cleared(self, tmp_path):
-        finish(tmp_path, "whatever")
+    def test_own_environment_is_recreated(self, tmp_path):
+        complete_environment(tmp_path, "whatever")
         run.recreate(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == [run.STAMP]
 
-    def test_a_folder_of_the_users_is_left_alone(self, tmp_path, capsys):
+    def test_folder_of_the_user_is_not_deleted(self, tmp_path, capsys):
         (tmp_path / "precious").touch()
         with pytest.raises(SystemExit) as end:
             run.recreate(tmp_path)
@@ -143,21 +143,21 @@ class TestEnvironment:
         assert "was not made by run.py" in capsys.readouterr().err
         assert (tmp_path / "precious").exists()
 
-    def test_one_in_use_is_said_to_be(self, tmp_path, monkeypatch, capsys):
+    def test_environment_in_use_is_reported(self, tmp_path, monkeypatch, capsys):
         def refuse(folder):
             raise PermissionError("python.exe is open")
 
-        finish(tmp_path, "whatever")
+        complete_environment(tmp_path, "whatever")
         monkeypatch.setattr(run.shutil, "rmtree", refuse)
         with pytest.raises(SystemExit) as end:
             run.recreate(tmp_path)
         assert end.value.code == 1
         assert "is in use (python.exe is open)" in capsys.readouterr().err
 
-    def test_an_interrupted_setup_is_redone_and_a_finished_one_reused(self, checkout, calls, monkeypatch, capsys):
+    def test_interrupted_installation_is_repeated_and_complete_one_reused(self, checkout, calls, monkeypatch, capsys):
         def make(command, **_):
             calls.append(command)
-            finish(checkout / ".venv", "unfinished")
+            complete_environment(checkout / ".venv", "unfinished")
             return 0
 
         monkeypatch.setattr(run, "call", make)
@@ -176,7 +176,7 @@ class TestEnvironment:
 
     def test_changed_pins_are_installed(self, checkout, calls):
         (checkout / ".venv").mkdir()
-        finish(checkout / ".venv", run.stamp("older", sys.version.split()[0]))
+        complete_environment(checkout / ".venv", run.stamp("older", sys.version.split()[0]))
         run.prepare_environment("default")
         assert calls
 
@@ -192,11 +192,11 @@ class TestInstall:
             ("darwin", False, None),
         ],
     )
-    def test_which_torch(self, system, nvidia, expected):
+    def test_torch_build_by_system(self, system, nvidia, expected):
         assert run.torch_build("torch==2.13.0", system, nvidia) == expected
 
     @pytest.mark.parametrize("code", [0, 1])
-    def test_the_build_for_this_machine_is_tried_first(self, calls, code, monkeypatch, capsys):
+    def test_build_for_this_machine_is_tried_first(self, calls, code, monkeypatch, capsys):
         monkeypatch.setattr(run, "torch_build", lambda *_, **__: ("torch==2.13.0+cpu", "https://index.example"))
         calls.codes = {"torch==2.13.0+cpu": code}
         run.install(Path("python"), run.read_pins(PINS))
@@ -207,14 +207,14 @@ class TestInstall:
         assert last[-2:] == ["--no-deps", "diffusers==0.31.0"]
         assert ("No index at hand has it" in capsys.readouterr().out) == bool(code)
 
-    def test_a_failure_of_pip_ends_with_its_code(self, calls, capsys):
+    def test_failure_of_pip_exits_with_its_code(self, calls, capsys):
         calls.codes = {"numpy==1.26.4": 3}
         with pytest.raises(SystemExit) as end:
             run.install(Path("python"), run.read_pins(PINS))
         assert end.value.code == 3
         assert "pip could not install" in capsys.readouterr().err
 
-    def test_the_users_index_stays(self, calls):
+    def test_index_of_the_user_is_kept(self, calls):
         run.install(Path("python"), run.read_pins(PINS))
         assert not any("--index-url" in command for command in calls)
 
@@ -232,7 +232,7 @@ class TestCall:
         assert run.call([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to die of")
-    def test_a_signal_becomes_the_shells_code(self):
+    def test_signal_becomes_the_shells_exit_code(self):
         code = f"import os; os.kill(os.getpid(), {int(signal.SIGTERM)})"
         assert run.call([sys.executable, "-c", code]) == 128 + signal.SIGTERM
 
@@ -259,43 +259,43 @@ class TestCommands:
     def _prepared(self, monkeypatch):
         monkeypatch.setattr(run, "prepare_environment", lambda name: Path(name))
 
-    def test_pytest_gets_the_rest_in_order(self):
+    def test_other_arguments_go_to_pytest_in_order(self):
         request, extra = run.parse(["test", "-k", "run", "--pins", "forge", "tests/test_run.py", "-x", "--co"])
         assert (request.command, request.pins) == ("test", "forge")
         assert extra == ["-k", "run", "tests/test_run.py", "-x", "--co"]
 
     @pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--quick"], ["test", "--pins", "default"]])
-    def test_an_unknown_request_is_refused(self, arguments, capsys):
+    def test_invalid_request_is_refused(self, arguments, capsys):
         with pytest.raises(SystemExit) as end:
             run.main(arguments)
         assert end.value.code == 2
         assert "usage: run.py" in capsys.readouterr().err
 
-    def test_all_checks_run_and_the_first_failure_counts(self, calls, capsys):
+    def test_all_checks_run_and_the_first_failure_is_the_exit_code(self, calls, capsys):
         calls.codes = {"mypy": 4, "pytest": 5}
         assert run.main(["test", "-q"]) == 4
         assert [command[2] for command in calls] == ["ruff", "ruff", "mypy", "pytest"]
         assert calls[-1][2:] == ["pytest", "-q"]
         assert capsys.readouterr().out.endswith("Failed: mypy; pytest -q\n")
 
-    def test_a_hosts_pins_run_the_smoke_tests_only(self, calls):
+    def test_pins_of_a_host_run_only_smoke_and_browser_tests(self, calls):
         calls.codes = {"pytest": 5}
         assert run.main(["test", "--pins", "a1111", "-x"]) == 5, "no test at all is a failure"
         assert calls == [["a1111", "-m", "pytest", "-m", "smoke or browser", "-x"]]
 
     @pytest.mark.parametrize("arguments", [["demo"], ["demo", "--no-ui"]])
-    def test_the_demo_says_where_things_lie_and_opens_the_page(self, checkout, calls, arguments, capsys):
+    def test_demo_prints_paths_and_serves_the_page(self, checkout, calls, arguments, capsys):
         for date in ("2026-01-01_10-00-00", "2026-01-02_09-00-00"):
             (checkout / run.DEMO_RUNS / run.DEMO_WORD / date).mkdir(parents=True)
         assert run.main(arguments) == 0
         page = ["default", "-m", "lib_ti", "ui", "--data-dir", "demo"]
         training = ["default", "-m", "lib_ti", "train", *shlex.split(run.DEMO_TRAINING)]
         assert calls == ([training] if "--no-ui" in arguments else [training, page])
-        said = capsys.readouterr().out
-        assert "demo/embeddings/my-coin.safetensors" in said
-        assert str(Path("demo/textual_inversion/my-coin/2026-01-02_09-00-00/previews")) in said
+        output = capsys.readouterr().out
+        assert "demo/embeddings/my-coin.safetensors" in output
+        assert str(Path("demo/textual_inversion/my-coin/2026-01-02_09-00-00/previews")) in output
 
-    def test_ctrl_c_is_how_the_page_ends(self, checkout, monkeypatch):
+    def test_ctrl_c_ends_the_page_successfully(self, checkout, monkeypatch):
         def stop_at_the_page(command, **_):
             if "ui" in command:
                 raise KeyboardInterrupt
@@ -305,11 +305,11 @@ class TestCommands:
         monkeypatch.setattr(run, "call", stop_at_the_page)
         assert run.main(["demo"]) == 0
 
-    def test_a_failed_demo_claims_nothing(self, checkout, calls, capsys):
+    def test_failed_demo_prints_no_result(self, checkout, calls, capsys):
         calls.codes = {"lib_ti": 1}
         assert run.main(["demo"]) == 1
         assert "embedding is" not in capsys.readouterr().out
 
-    def test_ctrl_c(self, monkeypatch):
+    def test_ctrl_c_exits_with_130(self, monkeypatch):
         monkeypatch.setattr(run, "demo", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run.main(["demo"]) == 130

@@ -1,4 +1,4 @@
-"""The options: each is declared once, so each is tested through its declaration."""
+"""Settings: every option is tested through its declaration."""
 
 import dataclasses
 import json
@@ -13,15 +13,15 @@ from lib_ti.errors import BadInput, Problem
 from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, TrainSettings, parse
 from lib_ti.text import option_flag
 
-GIVEN = {"images": "pictures", "name": "my-mug", "model": "sd.safetensors", "out": "embeddings"}
+REQUIRED_VALUES = {"images": "pictures", "name": "my-mug", "model": "sd.safetensors", "out": "embeddings"}
 
 
 def problems_of(**raw):
-    return parse({**GIVEN, **raw})[1]
+    return parse({**REQUIRED_VALUES, **raw})[1]
 
 
-def as_text(value):
-    """A value as a person would give it."""
+def to_raw(value):
+    """A value as the user would enter it."""
     if value is None:
         return "auto"
     if isinstance(value, tuple):
@@ -29,23 +29,23 @@ def as_text(value):
     return value if isinstance(value, bool) else str(value)
 
 
-def test_only_what_cannot_be_guessed_is_required():
-    assert set(REQUIRED) == GIVEN.keys()
-    settings, problems = parse(GIVEN)
+def test_only_options_without_a_default_are_required():
+    assert set(REQUIRED) == REQUIRED_VALUES.keys()
+    settings, problems = parse(REQUIRED_VALUES)
     assert not problems
-    assert {name: str(getattr(settings, name)) for name in GIVEN} == GIVEN
+    assert {name: str(getattr(settings, name)) for name in REQUIRED_VALUES} == REQUIRED_VALUES
     assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_every_option_parses_its_own_default(name):
-    settings, problems = parse({**GIVEN, name: as_text(DEFAULTS[name])})
+    settings, problems = parse({**REQUIRED_VALUES, name: to_raw(DEFAULTS[name])})
     assert not problems
     assert getattr(settings, name) == DEFAULTS[name]
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_explains_itself(name):
+def test_every_option_has_help_and_bounds(name):
     option = OPTIONS[name]
     assert option.help
     assert option.section
@@ -56,7 +56,7 @@ def test_every_option_explains_itself(name):
 
 
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.low is not None])
-def test_bounds_belong_to_the_range(name):
+def test_bounds_are_inclusive(name):
     option, whole = OPTIONS[name], int in (TYPES[name], *get_args(TYPES[name]))
     for bound, step in ((option.low, -1), (option.high, 1)):
         exact = int(bound) if whole else bound
@@ -97,24 +97,24 @@ def test_bounds_belong_to_the_range(name):
         ("init_text", " ", "is empty"),
     ],
 )
-def test_refused(name, text, reason):
+def test_invalid_values_are_refused(name, text, reason):
     (problem,) = problems_of(**{name: text})
     assert problem.option == name
     assert reason in problem.message
 
 
-def test_names_and_rates_are_checked_by_their_own_modules():
+def test_names_and_learning_rates_are_validated():
     assert {p.option for p in problems_of(name="a/b", learning_rate="0.1:10:20")} == {"name", "learning_rate"}
 
 
-def test_all_problems_are_found_together():
+def test_all_problems_are_reported_together():
     raw = {"images": "", "name": "", "steps": "0", "kind": "x", "flip": "x", "learning_rate": "x", "resolution": "9",
            "preview_seed": ["x"], "device": "x", "vectors": "12"}  # fmt: skip
     settings, problems = parse(raw)
     assert sorted(p.option for p in problems) == sorted([*(raw.keys() - {"vectors"}), "model", "out"])
     assert {str(p) for p in problems if p.option in ("model", "out")} == {"--model: is missing", "--out: is missing"}
-    assert settings.vectors == 12, "what is right is kept, to be checked against files"
-    assert settings.steps == DEFAULTS["steps"], "what is wrong falls back"
+    assert settings.vectors == 12, "valid options are kept, to be checked against files"
+    assert settings.steps == DEFAULTS["steps"], "invalid options have their defaults"
 
 
 @pytest.mark.parametrize(
@@ -124,72 +124,72 @@ def test_all_problems_are_found_together():
         ({"learning_rate": "0.1:10,0.2", "lr_schedule": "cosine"}, "lr_schedule"),
     ],
 )
-def test_options_that_clash(raw, option):
+def test_conflicting_options_are_refused(raw, option):
     (problem,) = problems_of(**raw)
     assert problem.option == option
     for name in raw:
-        assert not problems_of(**{name: raw[name]}), "each alone is right"
+        assert not problems_of(**{name: raw[name]}), "each is valid by itself"
 
 
-def test_a_random_start_needs_no_words():
+def test_init_text_may_be_empty_with_another_initialization():
     assert not problems_of(init_text="", init_random=True)
     assert not problems_of(init_text="", init_embedding="mug.pt")
 
 
 @pytest.mark.parametrize("text", ["", " ", "auto", "AUTO"])
-def test_auto(text):
-    settings, problems = parse({**GIVEN, "resolution": text, "preview_width": text})
+def test_auto_and_empty_text_mean_none(text):
+    settings, problems = parse({**REQUIRED_VALUES, "resolution": text, "preview_width": text})
     assert not problems
     assert settings.resolution is None
     assert settings.preview_width is None
 
 
-def test_a_file_that_is_named_must_have_a_name():
+def test_empty_path_of_an_optional_file_is_refused():
     (problem,) = problems_of(vae="")
     assert (problem.option, problem.message) == ("vae", "needs a value")
 
 
-def test_the_home_folder_is_meant_by_a_tilde(monkeypatch, tmp_path):
+def test_tilde_expands_to_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert parse({**GIVEN, "out": "~/embeddings"})[0].out == tmp_path / "embeddings"
+    assert parse({**REQUIRED_VALUES, "out": "~/embeddings"})[0].out == tmp_path / "embeddings"
 
 
-def test_pictures_per_step():
-    assert parse({**GIVEN, "batch_size": "3", "gradient_accumulation": "4"})[0].effective_batch_size == 12
+def test_effective_batch_size():
+    assert parse({**REQUIRED_VALUES, "batch_size": "3", "gradient_accumulation": "4"})[0].effective_batch_size == 12
 
 
-def test_problems_read_as_flags():
+def test_problems_name_the_flag():
     assert option_flag("preview_every") == "--preview-every"
     assert str(Problem("preview_every", "is missing")) == "--preview-every: is missing"
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
 PATHS = st.text("abc /._-é", min_size=1).filter(str.strip).map(lambda text: Path("folder", text))
-ODD = {
+SPECIAL_VALUES = {
     "name": st.from_regex(r"[a-z]{2}-[a-z0-9]{1,20}", fullmatch=True),
     "learning_rate": st.sampled_from(["auto", "0.005", "0.005:100, 1e-3:1000"]),
     "learning_rate_2": st.sampled_from(["auto", "0.005", "0.005:100, 1e-3:1000"]),
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:1"]),
-    "lr_schedule": st.just("constant"),  # the others clash with a list of rates
-    "init_random": st.just(False),  # clashes with init_embedding
+    "lr_schedule": st.just("constant"),  # the others conflict with a piecewise schedule
+    "init_random": st.just(False),  # conflicts with init_embedding
     "init_text": TEXT.filter(str.strip),
 }
 
 
-def values(name):
-    """Any value that an option may have, from its declaration alone."""
+def valid_values(name):
+    """A strategy for the valid valid_values of an option, derived from its declaration."""
     kind, option = TYPES[name], OPTIONS[name]
     low, high = option.low, option.high
     inner = {k for k in (kind, *get_args(kind)) if k in (int, float, str, bool, Path)}.pop()
-    if name in ODD:
-        one = ODD[name]
+    if name in SPECIAL_VALUES:
+        strategy = SPECIAL_VALUES[name]
     elif option.choices:
-        one = st.sampled_from(option.choices)
+        strategy = st.sampled_from(option.choices)
     elif option.unit == "pixels":
-        one = st.integers(int(low) // 8, int(high) // 8).map(lambda n: 8 * n)
+        strategy = st.integers(int(low) // 8, int(high) // 8).map(lambda n: 8 * n)
     else:
-        one = {
+        strategy = {
             int: lambda: st.integers(int(low), int(high)),
             float: lambda: st.floats(low, high),
             str: lambda: TEXT,
@@ -197,13 +197,13 @@ def values(name):
             Path: lambda: PATHS,
         }[inner]()
     if kind in (tuple[str, ...], tuple[int, ...]):
-        return st.lists(one).map(tuple)
-    return st.none() | one if type(None) in get_args(kind) else one
+        return st.lists(strategy).map(tuple)
+    return st.none() | strategy if type(None) in get_args(kind) else strategy
 
 
-@given(st.fixed_dictionaries({name: values(name) for name in OPTIONS}))
-def test_any_settings_survive_text_and_json(chosen):
-    settings, problems = parse({name: as_text(value) for name, value in chosen.items()})
+@given(st.fixed_dictionaries({name: valid_values(name) for name in OPTIONS}))
+def test_settings_round_trip_through_text_and_json(chosen):
+    settings, problems = parse({name: to_raw(value) for name, value in chosen.items()})
     assert not problems
     assert settings == TrainSettings(**chosen)
     assert TrainSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
@@ -217,7 +217,7 @@ TEXTS = HOSTILE | st.text()
 
 @given(st.dictionaries(st.sampled_from([*OPTIONS]), TEXTS | st.lists(TEXTS) | st.booleans()))
 @example({"seed": "1" * 4000, "images": "~nobody/x"})
-def test_whatever_is_given_is_answered_with_problems(raw):
+def test_any_input_is_parsed_or_reported(raw):
     settings, problems = parse(raw)
     assert all(p.option in OPTIONS and p.message and len(p.message.splitlines()) == 1 for p in problems)
     assert {name for name in REQUIRED if name not in raw} <= {p.option for p in problems}
@@ -232,13 +232,13 @@ JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dict
 
 
 @given(st.dictionaries(st.sampled_from([*OPTIONS, "option of a later version"]), JSON))
-def test_a_spoilt_settings_file_is_bad_input_at_worst(record):
-    with pytest.raises(BadInput):  # the empty name stands for a file that someone has edited
+def test_damaged_settings_file_raises_bad_input(record):
+    with pytest.raises(BadInput):  # the empty name is always invalid
         TrainSettings.from_json({**record, "name": ""})
 
 
-def test_options_of_another_version_are_passed_over():
-    record = parse(GIVEN)[0].to_json()
-    assert TrainSettings.from_json({**record, "later": 1}) == parse(GIVEN)[0]
+def test_options_of_another_version_are_ignored():
+    record = parse(REQUIRED_VALUES)[0].to_json()
+    assert TrainSettings.from_json({**record, "later": 1}) == parse(REQUIRED_VALUES)[0]
     del record["clip_at"]
     assert TrainSettings.from_json(record).clip_at == DEFAULTS["clip_at"]
