@@ -12,8 +12,8 @@ from lib_ti.cli import control
 from lib_ti.cli.control import Control
 
 
-def until(condition, patience_s: float = 5.0) -> bool:
-    deadline = time.monotonic() + patience_s
+def wait_until(condition, timeout_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + timeout_s
     while not (found := condition()) and time.monotonic() < deadline:
         time.sleep(0.01)
     return bool(found)
@@ -21,7 +21,7 @@ def until(condition, patience_s: float = 5.0) -> bool:
 
 @pytest.fixture
 def exits(monkeypatch):
-    """The codes with which a process would have been ended: at the end of its input, without the patience for saving."""
+    """Exit codes of `os._exit`, which is faked; it is called without delay at the end of the input."""
     codes = []
     monkeypatch.setattr(control, "EXIT_DELAY_S", 0.0)
     monkeypatch.setattr(control, "os", SimpleNamespace(read=os.read, _exit=codes.append))
@@ -30,7 +30,7 @@ def exits(monkeypatch):
 
 @pytest.fixture
 def pipe(exits):
-    """A control and a way to write to it; None closes its input."""
+    """A `Control` and a function that writes to it; None closes its input."""
     reading, writing = os.pipe()
     still_open = [writing]
 
@@ -49,7 +49,7 @@ def pipe(exits):
     os.close(reading)
 
 
-def test_lines_torn_across_reads_are_whole(pipe):
+def test_lines_split_across_reads_are_joined(pipe):
     control, write = pipe
     found = []
     reader = threading.Thread(target=lambda: found.append(control.read_request()))
@@ -66,21 +66,21 @@ def test_lines_torn_across_reads_are_whole(pipe):
     assert control.wait_for_go()
     assert not control.preview_requested()
     write(b"ple\n")
-    assert until(control.preview_requested)
+    assert wait_until(control.preview_requested)
     assert not control.preview_requested(), "asked for once, made once"
     assert not control.stopped()
 
 
-def test_lines_that_come_together_are_each_obeyed(pipe):
+def test_lines_in_one_read_are_all_handled(pipe):
     control, write = pipe
     write(b'{"run": "x"}\ngo\nsample\nstop\n')
     assert control.read_request() == '{"run": "x"}'
     control.listen()
-    assert until(control.stopped)
+    assert wait_until(control.stopped)
     assert control.preview_requested()
 
 
-def test_a_stop_right_behind_the_request_forestalls_the_start(pipe):
+def test_stop_right_after_the_request_prevents_the_start(pipe):
     control, write = pipe
     write(b"{}\nstop\n")
     assert control.read_request() == "{}"
@@ -88,7 +88,7 @@ def test_a_stop_right_behind_the_request_forestalls_the_start(pipe):
     assert not control.wait_for_go()
 
 
-def test_a_long_request_arrives_whole(pipe):
+def test_long_request_is_read_completely(pipe):
     control, write = pipe
     text = json.dumps({"settings": {"preview_prompt": ["[name] " * 100] * 1000}})
     writer = threading.Thread(target=lambda: write(text.encode() + b"\n"))
@@ -97,18 +97,18 @@ def test_a_long_request_arrives_whole(pipe):
     writer.join(5)
 
 
-def test_the_end_of_the_input_is_a_stop_and_the_last_chance_to_save(pipe, exits):
+def test_end_of_input_stops_and_exits_after_a_delay(pipe, exits):
     control, write = pipe
     write(b"{}\ngo\n")
     control.read_request()
     control.listen()
     assert control.wait_for_go()
     write(None)
-    assert until(control.stopped)
-    assert until(lambda: exits == [1])
+    assert wait_until(control.stopped)
+    assert wait_until(lambda: exits == [1])
 
 
-def test_the_end_of_the_input_before_the_start_is_a_stop(pipe):
+def test_end_of_input_before_the_start_stops(pipe):
     control, write = pipe
     write(b"{}\n")
     control.read_request()
@@ -117,13 +117,13 @@ def test_the_end_of_the_input_before_the_start_is_a_stop(pipe):
     assert not control.wait_for_go()
 
 
-def test_no_request_at_all_is_an_empty_one(pipe):
+def test_missing_request_is_empty(pipe):
     control, write = pipe
     write(None)
     assert control.read_request() == ""
 
 
-def test_half_a_line_at_the_end_is_not_obeyed(pipe):
+def test_incomplete_last_line_is_ignored(pipe):
     control, write = pipe
     write(b"{}\ngo")
     control.read_request()
@@ -135,7 +135,7 @@ def test_half_a_line_at_the_end_is_not_obeyed(pipe):
 @pytest.mark.parametrize(
     "line", [b"", b"GO", b"go on", b"pause", b"\xff\xfe\0", b"stop!", b'{"do": "stop"}', b"s" * 70_000]
 )
-def test_unknown_lines_change_nothing(pipe, line):
+def test_unknown_lines_are_ignored(pipe, line):
     control, write = pipe
     write(b"{}\n")
     control.read_request()
@@ -149,7 +149,7 @@ def test_unknown_lines_change_nothing(pipe, line):
     assert control.wait_for_go()
 
 
-def test_a_descriptor_that_cannot_be_read_is_at_its_end(exits):
+def test_unreadable_descriptor_counts_as_end_of_input(exits):
     reading, writing = os.pipe()
     os.close(reading)
     os.close(writing)

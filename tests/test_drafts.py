@@ -1,4 +1,4 @@
-"""The pictures of a page: what is taken in, what is kept of it, and what is refused without a trace."""
+"""Drafts: what is added, what is kept of it, and what is refused without a trace."""
 
 import functools
 import io
@@ -14,21 +14,22 @@ from PIL import Image, ImageDraw, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 from test_images import png_header
 
-from lib_ti.data import images as reading
+from lib_ti import practice
+from lib_ti.data.images import decode
 from lib_ti.errors import TextualInversionError, UnusableFile
-from lib_ti.webui.images import drafts as module
+from lib_ti.webui.images import drafts as drafts_module
 from lib_ti.webui.images import image_quality
 from lib_ti.webui.images.drafts import Drafts
 from lib_ti.webui.images.thumbnails import ThumbnailCache
 from lib_ti.webui.images.uploads import resolve_upload
 
 DRAFT = "0123456789abcdef" * 2
-CONCEPTS = Path(reading.__file__).resolve().parents[1] / "practice" / "concepts"
+CONCEPTS = Path(practice.__file__).resolve().parent / "concepts"
 
 
 @pytest.fixture
 def gradio(tmp_path, monkeypatch) -> Path:
-    """Where gradio puts what a browser sends."""
+    """Gradio's upload folder."""
     folder = tmp_path / "gradio"
     folder.mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
@@ -42,10 +43,10 @@ def drafts(tmp_path) -> Drafts:
 
 @pytest.fixture
 def upload(gradio):
-    """A file as gradio has it after an upload: by a name of its own, in a folder of its own."""
+    """Store a file as gradio does after an upload: under a generic name, in a folder of its own."""
     count = iter(range(10_000))
 
-    def put(content: bytes | Image.Image) -> str:
+    def store(content: bytes | Image.Image) -> str:
         path = gradio / f"{next(count):040x}" / "image.png"
         path.parent.mkdir()
         if isinstance(content, bytes):
@@ -54,7 +55,7 @@ def upload(gradio):
             content.save(path)
         return str(path)
 
-    return put
+    return store
 
 
 @pytest.fixture
@@ -73,53 +74,53 @@ def picture(seed: int = 0, size: tuple[int, int] = (96, 80)) -> Image.Image:
 def photograph(
     seed: int, plain: int | None = None, size: tuple[int, int] = (640, 480), noise: float = 3.0
 ) -> Image.Image:
-    """Things on a ground, soft or of one brightness (`plain`), with a sensor's noise."""
-    draw, (w, h) = np.random.default_rng(seed), size
+    """Shapes on a smooth background or one of a single gray (`plain`), with sensor noise."""
+    rng, (w, h) = np.random.default_rng(seed), size
     y, x = np.mgrid[0:h, 0:w]
-    ground = np.full((h, w, 3), 128.0 if plain is None else plain)
+    background = np.full((h, w, 3), 128.0 if plain is None else plain)
     for _ in range(0 if plain is not None else 6):
-        fx, fy, phase = draw.uniform(0.5, 4), draw.uniform(0.5, 4), draw.uniform(0, 2 * np.pi)
-        ground += np.sin(2 * np.pi * (fx * x / w + fy * y / h) + phase)[..., None] * draw.uniform(5, 25, 3)
-    image = Image.fromarray(ground.clip(0, 255).astype(np.uint8))
-    pen = ImageDraw.Draw(image)
+        fx, fy, phase = rng.uniform(0.5, 4), rng.uniform(0.5, 4), rng.uniform(0, 2 * np.pi)
+        background += np.sin(2 * np.pi * (fx * x / w + fy * y / h) + phase)[..., None] * rng.uniform(5, 25, 3)
+    image = Image.fromarray(background.clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
     for _ in range(10 if plain is None else 1):
-        cx, cy, r = draw.uniform(0.3, 0.7) * w, draw.uniform(0.3, 0.7) * h, draw.uniform(0.08, 0.2) * w
-        shape = (pen.ellipse, pen.rectangle)[int(draw.integers(2))]
-        shape((cx - r, cy - r, cx + r, cy + r), fill=tuple(map(int, draw.integers(0, 255, 3))))
-        pen.line(
-            (cx - r, cy, cx + r, cy - r / 2), fill=tuple(map(int, draw.integers(0, 255, 3))), width=max(2, w // 90)
+        cx, cy, r = rng.uniform(0.3, 0.7) * w, rng.uniform(0.3, 0.7) * h, rng.uniform(0.08, 0.2) * w
+        shape = (draw.ellipse, draw.rectangle)[int(rng.integers(2))]
+        shape((cx - r, cy - r, cx + r, cy + r), fill=tuple(map(int, rng.integers(0, 255, 3))))
+        draw.line(
+            (cx - r, cy, cx + r, cy - r / 2), fill=tuple(map(int, rng.integers(0, 255, 3))), width=max(2, w // 90)
         )
-    pixels = np.asarray(image, dtype=float) + draw.normal(0, noise, (h, w, 1))
+    pixels = np.asarray(image, dtype=float) + rng.normal(0, noise, (h, w, 1))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def everything(folder: Path) -> list[str]:
+def all_paths(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
 
 # --- uploads -----------------------------------------------------------------------------------------------------
 
 
-def test_nothing_but_the_pixels_is_kept(add, drafts):
+def test_metadata_is_stripped(add, drafts):
     exif = Image.Exif()
     exif[0x010F], exif[0x0131] = "SecretCamera", "SecretProgram"
     exif.get_ifd(0x8825)[1] = "N"
     exif.get_ifd(0x8825)[2] = (48.0, 51.0, 29.6)
-    add(encoded(picture(1), "JPEG", exif=exif, comment=b"SecretComment"), "photo.jpg")
+    add(encode(picture(1), "JPEG", exif=exif, comment=b"SecretComment"), "photo.jpg")
     notes = PngInfo()
     notes.add_text("parameters", "SecretPrompt")
     notes.add_itxt("XML:com.adobe.xmp", "SecretXmp")
-    add(encoded(picture(2), pnginfo=notes, icc_profile=b"SecretProfile"), "drawn.png")
-    add(encoded(picture(3), "WEBP", exif=exif, xmp=b"SecretXmp"), "small.webp")
-    kept = sorted(drafts.folder(DRAFT).glob("*.png"))
-    assert len(kept) == 3
-    for path in kept:
+    add(encode(picture(2), pnginfo=notes, icc_profile=b"SecretProfile"), "drawn.png")
+    add(encode(picture(3), "WEBP", exif=exif, xmp=b"SecretXmp"), "small.webp")
+    paths = sorted(drafts.folder(DRAFT).glob("*.png"))
+    assert len(paths) == 3
+    for path in paths:
         data = path.read_bytes()
         assert b"Secret" not in data
         with Image.open(path) as image:
@@ -127,12 +128,12 @@ def test_nothing_but_the_pixels_is_kept(add, drafts):
             assert image.info.keys() <= {"transparency"}
 
 
-def test_pictures_are_upright_and_no_larger_than_a_training_needs(add):
+def test_images_are_upright_and_limited_in_size(add):
     exif = Image.Exif()
     exif[0x0112] = 6
-    (shown,) = add(encoded(picture(1, (96, 64)), "JPEG", exif=exif), "photo.jpg")
+    (shown,) = add(encode(picture(1, (96, 64)), "JPEG", exif=exif), "photo.jpg")
     assert (shown["width"], shown["height"]) == (64, 96)
-    (shown,) = add(encoded(Image.new("RGB", (2400, 1200), "teal"), "JPEG"), "large.jpg")
+    (shown,) = add(encode(Image.new("RGB", (2400, 1200), "teal"), "JPEG"), "large.jpg")
     assert (shown["width"], shown["height"]) == (2048, 1024)
 
 
@@ -144,37 +145,37 @@ def test_pictures_are_upright_and_no_larger_than_a_training_needs(add):
         (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "mug.svg", "not a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "mug.eps", "not a picture"),
         (b"\0" * 5000, "mug.jpg", "not a picture"),
-        (encoded(picture())[:-300], "mug.png", "truncated"),
-        (encoded(picture(), "JPEG")[:600], "mug.jpg", "truncated"),
+        (encode(picture())[:-300], "mug.png", "truncated"),
+        (encode(picture(), "JPEG")[:600], "mug.jpg", "truncated"),
         (png_header(60_000, 60_000), "bomb.png", "too large"),
         (png_header(2**31 - 1, 2**31 - 1), "bomb.png", "too large"),
         (png_header(1, 2**31 - 1), "bomb.png", "too large"),
         (b"not a mask", "mug.mask.png", "add the picture"),
     ],
 )
-def test_what_is_no_picture_leaves_no_trace(add, drafts, gradio, tmp_path, content, name, reason):
+def test_refused_upload_leaves_no_trace(add, drafts, gradio, tmp_path, content, name, reason):
     with pytest.raises(UnusableFile, match=reason) as raised:
         add(content, name)
     assert raised.value.path.name == name
-    assert str(tmp_path) not in str(raised.value), "the browser is told of its file, not of ours"
+    assert str(tmp_path) not in str(raised.value), "the message names the browser's file, not the server's"
     assert drafts.describe_images(DRAFT) == []
-    assert everything(gradio) == []
+    assert all_paths(gradio) == []
     assert not drafts.folder(DRAFT).exists()
 
 
-def test_the_upload_goes_when_it_is_taken_in(add, gradio):
+def test_upload_is_deleted_after_it_is_added(add, gradio):
     add(picture())
-    assert everything(gradio) == []
+    assert all_paths(gradio) == []
     add(b"a mug on a table", "mug.txt")
-    assert everything(gradio) == []
+    assert all_paths(gradio) == []
 
 
 @pytest.mark.parametrize(
     "draft", ["", "0" * 31, "0" * 33, "../" * 10 + "ab", "0" * 31 + "G", "0" * 32 + "\n", None, 5, [], {}]
 )
-def test_draft_names_are_checked_before_anything_is_touched(drafts, upload, tmp_path, draft):
+def test_draft_ids_are_validated_first(drafts, upload, tmp_path, draft):
     path = upload(picture())
-    before = everything(tmp_path / "runs")
+    before = all_paths(tmp_path / "runs")
     for action in (
         lambda: drafts.add_upload(draft, path, "mug.png"),
         lambda: drafts.describe_images(draft),
@@ -185,26 +186,26 @@ def test_draft_names_are_checked_before_anything_is_touched(drafts, upload, tmp_
     ):
         with pytest.raises(TextualInversionError):
             action()
-    assert everything(tmp_path / "runs") == before
+    assert all_paths(tmp_path / "runs") == before
 
 
-def test_the_largest_file(add, gradio, monkeypatch):
-    monkeypatch.setattr(module, "MAX_FILE_BYTES", 2 << 20)
-    good = encoded(picture())
+def test_file_size_limit(add, gradio, monkeypatch):
+    monkeypatch.setattr(drafts_module, "MAX_FILE_BYTES", 2 << 20)
+    good = encode(picture())
     with pytest.raises(UnusableFile, match="larger than 2 MB"):
         add(good + bytes((2 << 20) + 1 - len(good)))
-    assert everything(gradio) == []
+    assert all_paths(gradio) == []
     assert len(add(good + bytes((2 << 20) - len(good)))) == 1
 
 
-def test_a_hundred_megabytes_are_the_limit():
-    assert module.MAX_FILE_BYTES == 100 << 20
+def test_file_size_limit_is_100_mb():
+    assert drafts_module.MAX_FILE_BYTES == 100 << 20
 
 
-# --- files that are none of the page's business --------------------------------------------------------------------
+# --- files that the page must not read --------------------------------------------------------------------
 
 
-def test_only_fresh_uploads_are_opened(gradio, tmp_path, drafts):
+def test_only_files_in_gradios_upload_folder_are_opened(gradio, tmp_path, drafts):
     private = tmp_path / "private.png"
     picture().save(private)
     inside = gradio / "abc"
@@ -227,7 +228,7 @@ def test_only_fresh_uploads_are_opened(gradio, tmp_path, drafts):
     assert not drafts.folder(DRAFT).exists()
 
 
-def test_gradios_folder_may_itself_be_a_link(tmp_path, monkeypatch):
+def test_gradios_upload_folder_may_be_a_symlink(tmp_path, monkeypatch):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "mug.png").touch()
     (tmp_path / "linked").symlink_to(tmp_path / "real")
@@ -235,7 +236,7 @@ def test_gradios_folder_may_itself_be_a_link(tmp_path, monkeypatch):
     assert resolve_upload(str(tmp_path / "linked" / "mug.png")) == (tmp_path / "real" / "mug.png").resolve()
 
 
-def test_gradios_own_choice_of_a_folder(tmp_path, monkeypatch):
+def test_gradios_default_upload_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     (tmp_path / "gradio").mkdir()
@@ -267,16 +268,16 @@ def test_gradios_own_choice_of_a_folder(tmp_path, monkeypatch):
         ("-rf .png", "-rf .png"),
     ],
 )
-def test_names_are_shown_and_never_opened(add, drafts, tmp_path, name, shown):
+def test_names_are_displayed_but_never_used_as_paths(add, drafts, tmp_path, name, shown):
     (found,) = add(picture(), name)
     assert found["name"] == shown
     assert drafts.describe_images(DRAFT)[0]["name"] == shown
-    assert everything(tmp_path / "runs") == sorted(
+    assert all_paths(tmp_path / "runs") == sorted(
         [".drafts", f".drafts/{DRAFT}", f".drafts/{DRAFT}/0000.png", f".drafts/{DRAFT}/draft.json"]
     )
 
 
-def test_a_name_that_is_no_text_can_still_be_sent_to_the_page(add):
+def test_name_with_a_lone_surrogate_can_be_sent_to_the_page(add):
     (found,) = add(picture(), "mug\ud800.png")
     json.dumps(found).encode()
     with pytest.raises(UnusableFile) as raised:
@@ -287,7 +288,7 @@ def test_a_name_that_is_no_text_can_still_be_sent_to_the_page(add):
 # --- captions and masks ------------------------------------------------------------------------------------------
 
 
-def test_a_caption_finds_its_picture_whichever_comes_first(add, drafts):
+def test_caption_is_assigned_to_its_image_in_either_order(add, drafts):
     assert add(b"a red mug\non a table", "mug.txt") == []
     (shown,) = add(picture(1), "mug.jpg")
     assert shown["caption"] == "a red mug on a table"
@@ -298,23 +299,23 @@ def test_a_caption_finds_its_picture_whichever_comes_first(add, drafts):
     assert [p["caption"] for p in drafts.describe_images(DRAFT)] == ["a red mug on a table", "a cup"]
 
 
-def test_captions_of_old_windows_programs(add):
+def test_caption_in_cp1252(add):
     add(picture(), "mug.png")
     assert add("eine grüne Tasse".encode("cp1252"), "mug.txt")[0]["caption"] == "eine grüne Tasse"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_caption_that_is_no_text_or_endless(add, drafts, when):
+def test_binary_and_very_long_captions_are_limited(add, drafts, when):
     captions = [(b"\xff\xfe\0\x01" * 9999, "mug.txt"), (b"word " * 100_000, "cup.txt")]
     images = [(picture(1), "mug.png"), (picture(2), "cup.png")]
     for content, name in captions + images if when == "before" else images + captions:
         add(content, name)
     for shown in drafts.describe_images(DRAFT):
-        assert len(shown["caption"]) <= module.MAX_CAPTION_CHARACTERS
+        assert len(shown["caption"]) <= drafts_module.MAX_CAPTION_CHARACTERS
         shown["caption"].encode()
 
 
-def test_captions_are_changed_and_taken_away(add, drafts):
+def test_captions_are_changed_and_deleted(add, drafts):
     (shown,) = add(picture())
     drafts.set_caption(DRAFT, shown["id"], "  <b>a</b>\n mug ")
     assert drafts.describe_images(DRAFT)[0]["caption"] == "<b>a</b> mug"
@@ -328,31 +329,31 @@ def test_captions_are_changed_and_taken_away(add, drafts):
             drafts.set_caption(DRAFT, other, "x")
 
 
-def test_a_mask_belongs_to_its_picture(add, drafts, tmp_path):
+def test_mask_is_stored_with_its_image(add, drafts, tmp_path):
     (shown,) = add(picture(), "mug.jpg")
     assert not shown["mask"]
     half = Image.new("L", (96, 80))
     half.paste(255, (0, 0, 48, 80))
     exif = Image.Exif()
     exif[0x010F] = "SecretCamera"
-    (shown,) = add(encoded(half, exif=exif), "mug.mask.png")
+    (shown,) = add(encode(half, exif=exif), "mug.mask.png")
     assert shown["mask"]
     assert len(drafts.describe_images(DRAFT)) == 1
     data = (drafts.folder(DRAFT) / f"{shown['id']}.mask.png").read_bytes()
     assert b"SecretCamera" not in data
     drafts.copy_to_run(DRAFT, tmp_path / "images")
-    assert everything(tmp_path / "images") == ["0000.mask.png", "0000.png"]
+    assert all_paths(tmp_path / "images") == ["0000.mask.png", "0000.png"]
     with pytest.raises(UnusableFile, match="not a picture"):
         add(b"no picture", "mug.mask.png")
     drafts.remove(DRAFT, shown["id"])
-    assert everything(drafts.folder(DRAFT)) == ["draft.json"]
+    assert all_paths(drafts.folder(DRAFT)) == ["draft.json"]
 
 
-# --- many at once ------------------------------------------------------------------------------------------------
+# --- concurrency and limits ------------------------------------------------------------------------------------------------
 
 
-def test_many_at_once_lose_none(add, drafts):
-    images = [encoded(picture(i)) for i in range(24)]
+def test_concurrent_uploads_lose_none(add, drafts):
+    images = [encode(picture(i)) for i in range(24)]
     failed = []
 
     def work(numbers: range) -> None:
@@ -375,7 +376,7 @@ def test_many_at_once_lose_none(add, drafts):
     assert all(p["caption"] == f"number {p['name'][:-4]}" for p in found)
 
 
-def test_ids_are_not_used_twice(add, drafts):
+def test_ids_are_not_reused(add, drafts):
     first = add(picture(1))[0]["id"]
     drafts.remove(DRAFT, first)
     second = add(picture(2))[0]["id"]
@@ -384,7 +385,7 @@ def test_ids_are_not_used_twice(add, drafts):
     assert [p["id"] for p in drafts.describe_images(DRAFT)] == [second]
 
 
-def test_a_draft_that_sees_very_many_pictures(add, drafts):
+def test_ids_beyond_four_digits(add, drafts):
     add(picture(1))
     path = drafts.folder(DRAFT) / "draft.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "next": 10_000}))
@@ -393,8 +394,8 @@ def test_a_draft_that_sees_very_many_pictures(add, drafts):
     assert len(drafts.describe_images(DRAFT)) == 1
 
 
-def test_there_is_a_most(add, drafts, monkeypatch):
-    monkeypatch.setattr(module, "MAX_IMAGES", 2)
+def test_number_of_images_is_limited(add, drafts, monkeypatch):
+    monkeypatch.setattr(drafts_module, "MAX_IMAGES", 2)
     add(picture(1))
     add(picture(2))
     with pytest.raises(UnusableFile, match="2 pictures are the most"):
@@ -402,7 +403,7 @@ def test_there_is_a_most(add, drafts, monkeypatch):
     assert len(drafts.describe_images(DRAFT)) == 2
 
 
-def test_pages_do_not_see_each_others_pictures(add, drafts):
+def test_drafts_are_separate(add, drafts):
     add(picture(), draft=DRAFT)
     assert drafts.describe_images("f" * 32) == []
     drafts.clear("f" * 32)
@@ -412,23 +413,23 @@ def test_pages_do_not_see_each_others_pictures(add, drafts):
     assert not drafts.folder(DRAFT).exists()
 
 
-# --- on to a run -------------------------------------------------------------------------------------------------
+# --- copying to a run -------------------------------------------------------------------------------------------------
 
 
-def test_a_run_gets_copies_with_all_that_belongs_to_them(add, drafts, tmp_path):
+def test_images_captions_and_masks_are_copied_to_the_run(add, drafts, tmp_path):
     add(picture(1), "one.png")
     add(b"the first", "one.txt")
     gone = add(picture(2), "two.png")[0]["id"]
     add(picture(3), "three.png")
     drafts.remove(DRAFT, gone)
     drafts.copy_to_run(DRAFT, tmp_path / "images")
-    assert everything(tmp_path / "images") == ["0000.png", "0000.txt", "0002.png"]
+    assert all_paths(tmp_path / "images") == ["0000.png", "0000.txt", "0002.png"]
     for name in ("0000.png", "0002.png"):
         assert (tmp_path / "images" / name).read_bytes() == (drafts.folder(DRAFT) / name).read_bytes()
-    assert len(drafts.describe_images(DRAFT)) == 2, "the page keeps its own"
+    assert len(drafts.describe_images(DRAFT)) == 2, "the draft keeps its images"
 
 
-def test_the_copy_is_whole_or_not_there(add, drafts, tmp_path, monkeypatch):
+def test_failed_copy_leaves_nothing(add, drafts, tmp_path, monkeypatch):
     for i in range(3):
         add(picture(i))
     copied = []
@@ -439,7 +440,7 @@ def test_the_copy_is_whole_or_not_there(add, drafts, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         Path(target).write_bytes(Path(source).read_bytes())
 
-    monkeypatch.setattr(module.shutil, "copyfile", copy)
+    monkeypatch.setattr(drafts_module.shutil, "copyfile", copy)
     with pytest.raises(OSError, match="No space"):
         drafts.copy_to_run(DRAFT, tmp_path / "images")
     assert not (tmp_path / "images").exists()
@@ -458,11 +459,11 @@ def folder(tmp_path) -> Path:
     Image.new("L", (96, 80), 128).save(folder / "1.mask.png")
     (folder / "id_rsa").write_text("secret")
     (folder / "notes.pdf").write_text("secret")
-    (folder / ".hidden.png").write_bytes(encoded(picture(5)))
+    (folder / ".hidden.png").write_bytes(encode(picture(5)))
     return folder
 
 
-def test_a_folder_is_copied_with_captions_and_masks_and_left_as_it_is(drafts, folder):
+def test_folder_is_copied_with_captions_and_masks_and_not_changed(drafts, folder):
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     added, refused = drafts.add_folder(DRAFT, folder, 64)
     assert [(p["name"], p["caption"], p["mask"]) for p in added] == [("0.png", "a mug", False), ("1.png", "", True)]
@@ -470,14 +471,14 @@ def test_a_folder_is_copied_with_captions_and_masks_and_left_as_it_is(drafts, fo
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
-def test_of_a_folder_only_pictures_are_spoken_of(drafts, folder):
+def test_only_image_names_of_a_folder_are_reported(drafts, folder):
     (folder / "broken.jpg").write_bytes(b"no picture")
     added, refused = drafts.add_folder(DRAFT, folder, 64)
     assert len(added) == 2
     assert refused == [("broken.jpg", "not a picture that can be read")]
 
 
-def test_a_broken_mask_is_told_and_does_not_hide_its_picture(drafts, folder):
+def test_broken_mask_is_reported_and_its_image_kept(drafts, folder):
     (folder / "0.mask.png").write_bytes(b"no picture")
     added, refused = drafts.add_folder(DRAFT, folder, 64)
     assert len(refused) == 1
@@ -485,23 +486,23 @@ def test_a_broken_mask_is_told_and_does_not_hide_its_picture(drafts, folder):
 
 
 @pytest.mark.parametrize("name", ["missing", "0.png", "empty", "\0", "x" * 300])
-def test_folders_that_are_none(drafts, folder, name):
+def test_invalid_folders_are_refused(drafts, folder, name):
     (folder / "empty").mkdir()
     with pytest.raises(TextualInversionError):
         drafts.add_folder(DRAFT, folder / name)
 
 
-def test_old_drafts_go_and_others_stay(add, drafts):
+def test_stale_drafts_are_deleted(add, drafts):
     add(picture(), draft="a" * 32)
     add(picture(), draft="b" * 32)
-    long_ago = time.time() - module.MAX_AGE_S - 60
+    long_ago = time.time() - drafts_module.MAX_AGE_S - 60
     os.utime(drafts.folder("a" * 32), (long_ago, long_ago))
     drafts.delete_stale()
     assert not drafts.folder("a" * 32).exists()
     assert len(drafts.describe_images("b" * 32)) == 1
 
 
-def test_a_draft_that_was_damaged_starts_anew(add, drafts):
+def test_damaged_draft_starts_empty(add, drafts):
     add(picture(1))
     for text in ("", "[]", "null", '{"pictures": 5', '{"unknown": 1}', '"x"'):
         (drafts.folder(DRAFT) / "draft.json").write_text(text)
@@ -509,89 +510,92 @@ def test_a_draft_that_was_damaged_starts_anew(add, drafts):
     assert len(add(picture(2))) == 1
 
 
-# --- judging -----------------------------------------------------------------------------------------------------
+# --- image quality -----------------------------------------------------------------------------------------------------
 
 
-def judged(*images: Image.Image, side: int = 64) -> list[list[str]]:
-    measured = {f"{i:04d}": json.loads(json.dumps(image_quality.measure(image))) for i, image in enumerate(images)}
-    return [image_quality.warnings(number, measured, side) for number in measured]
+def image_warnings(*images: Image.Image, side: int = 64) -> list[list[str]]:
+    records = {f"{i:04d}": json.loads(json.dumps(image_quality.measure(image))) for i, image in enumerate(images)}
+    return [image_quality.warnings(image_id, records, side) for image_id in records]
 
 
-def saved_again(image: Image.Image, part: float = 1.0, quality: int = 75) -> Image.Image:
-    size = (round(image.width * part), round(image.height * part))
-    return Image.open(io.BytesIO(encoded(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=quality)))
+def recompressed(image: Image.Image, scale: float = 1.0, quality: int = 75) -> Image.Image:
+    size = (round(image.width * scale), round(image.height * scale))
+    return Image.open(io.BytesIO(encode(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=quality)))
 
 
 @pytest.mark.parametrize("concept", sorted(p.name for p in CONCEPTS.iterdir() if p.is_dir()))
-def test_nothing_is_wrong_with_the_practice_pictures(concept):
-    images = [reading.decode(path) for path in sorted((CONCEPTS / concept).glob("?.png"))]
+def test_practice_images_have_no_warnings(concept):
+    images = [decode(path) for path in sorted((CONCEPTS / concept).glob("?.png"))]
     assert len(images) == 6
-    assert judged(*images) == [[]] * 6
+    assert image_warnings(*images) == [[]] * 6
 
 
 @pytest.mark.parametrize("plain", [None, 0, 128, 245, 255])
 @pytest.mark.parametrize("noise", [0, 3])
-def test_the_same_photograph_is_known_again(plain, noise):
+def test_duplicates_are_recognized_after_scaling_and_compression(plain, noise):
     for seed in range(5):
         image = photograph(seed, plain, noise=noise)
-        found = judged(image, saved_again(image, 0.5), saved_again(image, 1.0, 40), saved_again(image, 0.37, 90))
-        assert ["Same as picture 1" in warnings for warnings in found] == [False, True, True, True], seed
+        result = image_warnings(
+            image, recompressed(image, 0.5), recompressed(image, 1.0, 40), recompressed(image, 0.37, 90)
+        )
+        assert ["Same as picture 1" in warnings for warnings in result] == [False, True, True, True], seed
 
 
 @pytest.mark.parametrize("plain", [None, 0, 128, 245, 255])
 @pytest.mark.parametrize("noise", [0, 3])
-def test_different_photographs_are_not_the_same_even_on_the_same_ground(plain, noise):
+def test_different_photos_on_the_same_background_are_not_duplicates(plain, noise):
     images = [photograph(seed, plain, noise=noise) for seed in range(10)]
-    assert not [w for warnings in judged(*images) for w in warnings if w.startswith("Same")]
+    assert not [w for warnings in image_warnings(*images) for w in warnings if w.startswith("Same")]
 
 
-def test_the_same_thing_a_little_further_on_is_another_picture():
+def test_moved_or_mirrored_object_is_not_a_duplicate():
     image = photograph(1, 245)
     moved = image.transform(image.size, Image.Transform.AFFINE, (1, 0, 30, 0, 1, 0))
-    assert judged(image, moved, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) == [[]] * 3
+    assert image_warnings(image, moved, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) == [[]] * 3
 
 
-def test_transparent_grounds_are_not_compared_by_what_lies_beneath():
-    clear = [photograph(seed, 245).convert("RGBA") for seed in (1, 2)]
-    for image in clear:
+def test_colours_of_transparent_pixels_are_not_compared():
+    transparent = [photograph(seed, 245).convert("RGBA") for seed in (1, 2)]
+    for image in transparent:
         image.putalpha(Image.fromarray((np.asarray(image.convert("L")) < 200).astype(np.uint8) * 255))
-    other = clear[0].copy()
+    other = transparent[0].copy()
     other.paste((9, 200, 9, 0), mask=Image.fromarray((np.asarray(other)[..., 3] == 0).astype(np.uint8) * 255))
-    found = judged(clear[0], clear[1], other)
-    assert ["Same as picture 1" in warnings for warnings in found] == [False, False, True]
+    result = image_warnings(transparent[0], transparent[1], other)
+    assert ["Same as picture 1" in warnings for warnings in result] == [False, False, True]
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1280, 960)])
-def test_blurred_pictures_are_told_at_any_size(size):
+def test_blurry_images_are_recognized_at_any_size(size):
     sharp = [photograph(seed, plain, size, noise) for seed, plain, noise in ((1, None, 3), (2, 245, 0), (3, 0, 1))]
-    assert all("Blurry" not in warnings for warnings in judged(*sharp))
+    assert all("Blurry" not in warnings for warnings in image_warnings(*sharp))
     radius = size[0] / 64
     assert all(
-        "Blurry" in warnings for warnings in judged(*(i.filter(ImageFilter.GaussianBlur(radius)) for i in sharp))
+        "Blurry" in warnings
+        for warnings in image_warnings(*(i.filter(ImageFilter.GaussianBlur(radius)) for i in sharp))
     )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2048), (2048, 1), (2, 300), (300, 2), (17, 16)])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_odd_shapes_are_judged_too(add, size, mode):
+def test_extreme_aspect_ratios_are_measured(add, size, mode):
     (shown,) = add(Image.new(mode, size, "red"), side=64)
     assert any(warning.startswith(f"Small: {size[0]}×{size[1]}") for warning in shown["warnings"])
     assert shown["thumb"].startswith("data:image/jpeg;base64,")
 
 
-def test_small_is_what_the_checkpoint_would_have_to_enlarge():
-    assert judged(picture(1, (96, 64)), side=64) == [[]]
-    assert judged(picture(1, (96, 63)), side=64) == [["Small: 96×63. 64 or more is better."]]
+def test_images_below_the_resolution_are_small():
+    assert image_warnings(picture(1, (96, 64)), side=64) == [[]]
+    assert image_warnings(picture(1, (96, 63)), side=64) == [["Small: 96×63. 64 or more is better."]]
 
 
-def test_a_thousand_pictures_are_compared_in_no_time():
-    draw = np.random.default_rng(0)
+def test_duplicate_search_is_fast_for_a_thousand_images():
+    rng = np.random.default_rng(0)
     length = len(image_quality.measure(picture())["print"]) // 2
-    known = {
-        f"{i:04d}": {"width": 512, "height": 512, "sharpness": 99.0, "print": draw.bytes(length).hex()}
+    records = {
+        f"{i:04d}": {"width": 512, "height": 512, "sharpness": 99.0, "print": rng.bytes(length).hex()}
         for i in range(1000)
     }
-    began = time.process_time()
-    for number in known:
-        image_quality.warnings(number, known, 512)
-    assert time.process_time() - began < 5
+    start = time.process_time()
+    for image_id in records:
+        image_quality.warnings(image_id, records, 512)
+    assert time.process_time() - start < 5

@@ -1,4 +1,4 @@
-"""Pictures of every kind people have become upright, 8-bit RGB or RGBA with the right colours; everything else is refused."""
+"""Images of any kind are decoded upright to 8-bit RGB or RGBA with the right colours; everything else is refused."""
 
 import contextlib
 import gc
@@ -25,31 +25,31 @@ RED, GREEN, BLUE, GOLD = (200, 30, 40), (20, 180, 60), (30, 50, 210), (220, 190,
 
 
 def quarters(width: int = 32, height: int = 16) -> Image.Image:
-    """A picture that shows which way up it is."""
-    picture = Image.new("RGB", (width, height), RED)
-    picture.paste(GREEN, (width // 2, 0, width, height // 2))
-    picture.paste(BLUE, (0, height // 2, width // 2, height))
-    picture.paste(GOLD, (width // 2, height // 2, width, height))
-    return picture
+    """An image with a different colour in each quarter, which shows its orientation."""
+    image = Image.new("RGB", (width, height), RED)
+    image.paste(GREEN, (width // 2, 0, width, height // 2))
+    image.paste(BLUE, (0, height // 2, width // 2, height))
+    image.paste(GOLD, (width // 2, height // 2, width, height))
+    return image
 
 
-def values(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture).astype(int)
+def values(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
 
 
-def assert_close(found: Image.Image, wanted: Image.Image, tolerance: float) -> None:
-    """Equal but for a lossy file's errors: small on average."""
-    assert (found.mode, found.size) == (wanted.mode, wanted.size)
-    assert np.abs(values(found) - values(wanted)).mean() <= tolerance
+def assert_close(actual: Image.Image, expected: Image.Image, tolerance: float) -> None:
+    """Equal but for the errors of lossy compression: small on average."""
+    assert (actual.mode, actual.size) == (expected.mode, expected.size)
+    assert np.abs(values(actual) - values(expected)).mean() <= tolerance
 
 
-def saved(path: Path, picture: Image.Image, **options) -> Path:
-    picture.save(path, **options)
+def saved(path: Path, image: Image.Image, **options) -> Path:
+    image.save(path, **options)
     return path
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size, and has hardly a pixel."""
+    """A PNG that claims a size, with hardly any pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -69,45 +69,45 @@ class TestDecode:
         decoded = images.decode(saved(tmp_path / f"a.{suffix}", quarters()))
         assert_close(decoded, quarters(), 8 if suffix in ("jpg", "webp") else 0)
 
-    def test_alpha_is_kept_with_the_colours_below_it(self, tmp_path):
-        picture = quarters().convert("RGBA")
-        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
-        assert_close(images.decode(saved(tmp_path / "a.png", picture)), picture, 0)
+    def test_alpha_and_the_colours_under_it(self, tmp_path):
+        image = quarters().convert("RGBA")
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+        assert_close(images.decode(saved(tmp_path / "a.png", image)), image, 0)
 
     def test_gray_with_alpha(self, tmp_path):
-        picture = Image.merge("LA", (Image.linear_gradient("L"), Image.linear_gradient("L").rotate(90)))
-        assert_close(images.decode(saved(tmp_path / "a.png", picture)), picture.convert("RGBA"), 0)
+        image = Image.merge("LA", (Image.linear_gradient("L"), Image.linear_gradient("L").rotate(90)))
+        assert_close(images.decode(saved(tmp_path / "a.png", image)), image.convert("RGBA"), 0)
 
     def test_gray(self, tmp_path):
         decoded = images.decode(saved(tmp_path / "a.png", Image.linear_gradient("L")))
         assert_close(decoded, Image.linear_gradient("L").convert("RGB"), 0)
 
     def test_black_and_white(self, tmp_path):
-        picture = Image.new("1", (16, 8))
-        picture.paste(1, (8, 0, 16, 8))
-        decoded = images.decode(saved(tmp_path / "a.png", picture))
+        image = Image.new("1", (16, 8))
+        image.paste(1, (8, 0, 16, 8))
+        decoded = images.decode(saved(tmp_path / "a.png", image))
         assert decoded.mode == "RGB"
         assert (decoded.getpixel((7, 4)), decoded.getpixel((8, 4))) == ((0, 0, 0), (255, 255, 255))
 
     def test_palette(self, tmp_path):
-        picture = quarters().quantize(4)
-        assert picture.mode == "P"
-        assert_close(images.decode(saved(tmp_path / "a.png", picture)), quarters(), 0)
+        image = quarters().quantize(4)
+        assert image.mode == "P"
+        assert_close(images.decode(saved(tmp_path / "a.png", image)), quarters(), 0)
 
     def test_palette_with_a_transparent_colour(self, tmp_path):
-        picture = quarters().quantize(4)
-        hole = picture.getpixel((0, 0))  # RED's
-        decoded = images.decode(saved(tmp_path / "a.png", picture, transparency=hole))
+        image = quarters().quantize(4)
+        hole = image.getpixel((0, 0))  # RED's
+        decoded = images.decode(saved(tmp_path / "a.png", image, transparency=hole))
         assert decoded.mode == "RGBA"
         assert decoded.convert("RGB").tobytes() == quarters().tobytes()
         assert [decoded.getchannel("A").getpixel(at) for at in ((0, 0), (31, 0), (0, 15))] == [0, 255, 255]
 
     def test_palette_with_half_transparent_colours(self, tmp_path):
-        picture = quarters().quantize(4)
-        colours = [picture.getpixel(at) for at in ((0, 0), (31, 0))]
+        image = quarters().quantize(4)
+        colours = [image.getpixel(at) for at in ((0, 0), (31, 0))]
         alpha = bytearray(b"\xff" * 4)
         alpha[colours[0]], alpha[colours[1]] = 0, 100
-        decoded = images.decode(saved(tmp_path / "a.png", picture, transparency=bytes(alpha)))
+        decoded = images.decode(saved(tmp_path / "a.png", image, transparency=bytes(alpha)))
         assert [decoded.getpixel(at) for at in ((0, 0), (31, 0), (0, 15))] == [(*RED, 0), (*GREEN, 100), (*BLUE, 255)]
 
     def test_one_transparent_colour_without_a_palette(self, tmp_path):
@@ -131,21 +131,21 @@ class TestDecode:
 
     @pytest.mark.parametrize("top", [1.0, 255.0, 1000.0])
     def test_32_bit_float_tiff(self, tmp_path, top):
-        """Its white is 1, 255, or else its own largest value; nothing below black."""
+        """White is 1, 255, or else the largest value; negative values are black."""
         shades = np.linspace(0, top, 256, dtype=np.float32).reshape(16, 16)
         shades[0, 0] = -top
         decoded = images.decode(saved(tmp_path / "a.tif", Image.fromarray(shades)))
         assert decoded.mode == "RGB"
         assert (values(decoded)[..., 0].ravel() == np.arange(256)).all()
 
-    def test_what_is_no_number_in_a_float_tiff_is_black(self, tmp_path):
+    def test_nan_and_inf_in_a_float_tiff_are_black(self, tmp_path):
         shades = np.full((4, 4), 0.5, np.float32)
         shades[0, 0], shades[0, 1] = np.nan, -np.inf
         decoded = values(images.decode(saved(tmp_path / "a.tif", Image.fromarray(shades))))
         assert decoded[0, :3, 0].tolist() == [0, 0, 128]
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_a_camera_held_any_way_gives_an_upright_picture(self, tmp_path, orientation):
+    def test_exif_orientation_is_applied(self, tmp_path, orientation):
         undone_by = {
             1: None,
             2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -164,17 +164,17 @@ class TestDecode:
         assert images.decoded_size(path) == (64, 32)
 
     @pytest.mark.parametrize(("suffix", "options"), [("gif", {}), ("webp", {"lossless": True}), ("png", {})])
-    def test_of_an_animation_the_first_frame(self, tmp_path, suffix, options):
+    def test_first_frame_of_an_animation(self, tmp_path, suffix, options):
         frames = [quarters(), Image.new("RGB", (32, 16), "black")]
         path = saved(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
         with Image.open(path) as animation:
             assert animation.n_frames == 2
         assert_close(images.decode(path).convert("RGB"), quarters(), 0)
 
-    def test_a_large_jpeg_is_decoded_no_larger_than_needed(self, tmp_path, monkeypatch):
+    def test_large_jpeg_is_downscaled_while_decoding(self, tmp_path, monkeypatch):
         monkeypatch.setattr(images, "LONGEST_SIDE", 200)
         decoded = images.decode(saved(tmp_path / "a.jpg", quarters(600, 420), quality=90))
-        assert_close(decoded, quarters(300, 210), 4)  # a half, which is still longer than any copy that is kept
+        assert_close(decoded, quarters(300, 210), 4)  # a half, which is still larger than any prepared image
 
 
 class TestRefusal:
@@ -188,7 +188,7 @@ class TestRefusal:
 
     @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp"])
     def test_truncated(self, tmp_path, suffix):
-        noise = Image.effect_noise((64, 64), 80).convert("RGB")  # nothing to compress, so a half lacks pixels
+        noise = Image.effect_noise((64, 64), 80).convert("RGB")  # incompressible, so that half of the file lacks pixels
         path = saved(tmp_path / f"a.{suffix}", noise)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         assert self.refusal(path) == "truncated"
@@ -196,29 +196,29 @@ class TestRefusal:
     @pytest.mark.parametrize(
         "data", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"a letter", b"%PDF-1.7", bytes(1000)]
     )
-    def test_not_a_picture(self, tmp_path, data):
+    def test_not_an_image(self, tmp_path, data):
         path = tmp_path / "a.png"
         path.write_bytes(data)
         assert self.refusal(path) == "not a picture that can be read"
 
-    def test_a_header_that_claims_gigapixels(self, tmp_path):
+    def test_decompression_bomb(self, tmp_path):
         path = tmp_path / "a.png"
         path.write_bytes(png_header(40_000, 40_000))
         assert path.stat().st_size < 200
         assert self.refusal(path) == "far too large; reduce the picture first"
 
-    def test_larger_than_any_camera(self, tmp_path):
+    def test_too_many_pixels(self, tmp_path):
         path = tmp_path / "a.png"
         path.write_bytes(png_header(12_000, 11_000))
         assert self.refusal(path) == "12000×11000 pixels is too large; reduce the picture first"
 
-    def test_not_there(self, tmp_path):
+    def test_missing_file(self, tmp_path):
         self.refusal(tmp_path / "a.png")
         self.refusal(tmp_path)
 
     @pytest.mark.parametrize("end", [None, 1000, 20], ids=["whole", "truncated", "not a picture"])
     def test_no_file_is_left_open(self, tmp_path, end):
-        """On Windows nobody could delete it."""
+        """On Windows it could not be deleted."""
         path = saved(tmp_path / "a.bmp", quarters())
         path.write_bytes(path.read_bytes()[:end])
         with warnings.catch_warnings(record=True) as caught:
@@ -230,7 +230,7 @@ class TestRefusal:
 
     @given(cut=st.integers(0, 10_000), at=st.integers(0, 10_000), junk=st.binary(max_size=8))
     @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tif"])
-    def test_damage_is_a_refusal_at_worst(self, tmp_path_factory, suffix, cut, at, junk):
+    def test_damaged_files_are_decoded_or_refused(self, tmp_path_factory, suffix, cut, at, junk):
         path = saved(tmp_path_factory.getbasetemp() / f"damaged.{suffix}", quarters())
         data = bytearray(path.read_bytes())
         at %= len(data)
@@ -240,54 +240,56 @@ class TestRefusal:
             assert images.decode(path).mode in ("RGB", "RGBA")
 
 
-def test_transparent_is_white_as_on_paper():
-    picture = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
-    picture.putpixel((1, 0), (200, 100, 0, 255))
-    picture.putpixel((2, 0), (0, 0, 0, 51))
-    assert [images.flatten(picture).getpixel((x, 0)) for x in range(3)] == [(255,) * 3, (200, 100, 0), (204,) * 3]
+def test_flatten_makes_transparent_pixels_white():
+    image = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (200, 100, 0, 255))
+    image.putpixel((2, 0), (0, 0, 0, 51))
+    assert [images.flatten(image).getpixel((x, 0)) for x in range(3)] == [(255,) * 3, (200, 100, 0), (204,) * 3]
     assert images.flatten(quarters()).tobytes() == quarters().tobytes()
 
 
-class TestFit:
-    def test_the_middle_of_a_wide_picture(self):
+class TestResizeAndCrop:
+    def test_center_of_a_wide_image(self):
         wide = Image.new("RGB", (90, 30), RED)
         wide.paste(GREEN, (30, 0, 60, 30))
         assert images.resize_and_crop(wide, 30, 30).getcolors() == [(900, GREEN)]
 
-    def test_the_middle_of_a_tall_picture(self):
+    def test_center_of_a_tall_image(self):
         tall = Image.new("RGB", (30, 90), RED)
         tall.paste(GREEN, (0, 30, 30, 60))
         assert images.resize_and_crop(tall, 30, 30).getcolors() == [(900, GREEN)]
 
-    def test_nothing_is_touched_that_fits_already(self):
+    def test_image_of_the_right_size_is_unchanged(self):
         noise = Image.effect_noise((64, 32), 80)
         assert images.resize_and_crop(noise, 64, 32).tobytes() == noise.tobytes()
 
     @given(*[st.integers(1, 300)] * 2, *[st.integers(1, 40).map(lambda n: 8 * n)] * 2)
-    def test_as_pillow_would(self, width, height, to_width, to_height):
-        """Pillow's own fit cuts at fractions of pixels, ours at whole ones: on a slope they hardly differ."""
-        slope = Image.merge("RGB", [Image.linear_gradient("L").rotate(a).resize((width, height)) for a in (0, 90, 180)])
-        ours = images.resize_and_crop(slope, to_width, to_height)
-        theirs = ImageOps.fit(slope, (to_width, to_height), Image.Resampling.LANCZOS)
-        assert ours.size == theirs.size == (to_width, to_height)
+    def test_agrees_with_pillow(self, width, height, to_width, to_height):
+        """`ImageOps.fit` rounds the crop differently; on a gradient that hardly matters."""
+        gradient_image = Image.merge(
+            "RGB", [Image.linear_gradient("L").rotate(a).resize((width, height)) for a in (0, 90, 180)]
+        )
+        result = images.resize_and_crop(gradient_image, to_width, to_height)
+        reference = ImageOps.fit(gradient_image, (to_width, to_height), Image.Resampling.LANCZOS)
+        assert result.size == reference.size == (to_width, to_height)
         step = 255 / min(width, height) * max(1, min(width / to_width, height / to_height))
-        assert np.abs(values(ours) - values(theirs)).mean() <= 2 + step
+        assert np.abs(values(result) - values(reference)).mean() <= 2 + step
 
-    def test_a_strip_is_not_blown_up_to_be_cut(self, monkeypatch):
-        """A scanned spine of a book, 2048×2, would take gigabytes at 1024 pixels."""
+    def test_strip_is_cropped_before_it_is_resized(self, monkeypatch):
+        """A strip of 2048×2 pixels would take gigabytes at 1024 pixels."""
         sizes = []
         resize = Image.Image.resize
 
-        def watched(self, size, *args, **kwargs):
+        def record_size(self, size, *args, **kwargs):
             sizes.append(size)
             return resize(self, size, *args, **kwargs)
 
-        monkeypatch.setattr(Image.Image, "resize", watched)
+        monkeypatch.setattr(Image.Image, "resize", record_size)
         assert images.resize_and_crop(Image.new("L", (2048, 16)), 256, 256).size == (256, 256)
         assert all(width * height <= 2048 * 2048 for width, height in sizes)
 
 
-def test_reduced_keeps_the_shape():
+def test_limit_size_keeps_the_aspect_ratio():
     assert images.limit_size(quarters(4000, 1000)).size == (2048, 512)
     assert images.limit_size(quarters(5000, 1)).size == (2048, 1)
     small = quarters()
@@ -296,7 +298,7 @@ def test_reduced_keeps_the_shape():
 
 class TestBuckets:
     @pytest.mark.parametrize("resolution", [64, 72, 256, 448, 512, 640, 768, 1024])
-    def test_sizes_fit_the_network_and_the_memory(self, resolution):
+    def test_bucket_sizes_suit_the_unet_and_the_memory(self, resolution):
         step = bucket_step(resolution)
         assert step % 8 == 0
         for width, height in buckets.aspect_buckets(resolution, step):
@@ -309,13 +311,13 @@ class TestBuckets:
         [((3000, 3000), (512, 512)), ((1200, 1000), (576, 448)), ((1500, 1000), (640, 384)), ((900, 100), (704, 384)),
          ((10, 9000), (384, 704))],
     )  # fmt: skip
-    def test_known_shapes(self, size, bucket):
+    def test_selected_buckets(self, size, bucket):
         assert buckets.select_bucket(size, 512, 64) == bucket
 
     @given(st.integers(50, 5000), st.integers(50, 5000), st.sampled_from([64, 256, 512, 1000, 1024]))
-    def test_no_other_bucket_is_nearer(self, width, height, resolution):
-        def cut(bucket: tuple[int, int]) -> float:
-            """How many times larger the picture is than what is kept of it."""
+    def test_selected_bucket_crops_least(self, width, height, resolution):
+        def crop_ratio(bucket: tuple[int, int]) -> float:
+            """How many times larger the image is than its crop."""
             across, down = bucket[0] * height, bucket[1] * width
             return max(across, down) / min(across, down)
 
@@ -323,10 +325,10 @@ class TestBuckets:
         sizes = {*buckets.aspect_buckets(resolution, step), (resolution, resolution)}
         chosen = buckets.select_bucket((width, height), resolution, step)
         assert chosen in sizes
-        assert cut(chosen) == pytest.approx(min(map(cut, sizes)))
+        assert crop_ratio(chosen) == pytest.approx(min(map(crop_ratio, sizes)))
 
     @pytest.mark.parametrize("resolution", [64, 512, 768])
-    def test_a_picture_turned_gets_its_bucket_turned(self, resolution):
+    def test_transposed_image_gets_the_transposed_bucket(self, resolution):
         step = bucket_step(resolution)
         for width in range(1000, 2200, 50):
             upright = buckets.select_bucket((width, 1000), resolution, step)
@@ -334,7 +336,7 @@ class TestBuckets:
 
 
 class TestFolder:
-    def test_only_what_is_meant_to_be_a_picture(self, tmp_path):
+    def test_find_images_skips_other_files(self, tmp_path):
         (tmp_path / "folder.png").mkdir()
         for name in ("b.png", "a.JPG", "c", "a.txt", "A.TXT", "b.mask.png", "B.MASK.PNG", ".hidden.png", "Thumbs.db",
                      "desktop.ini", "meta.json"):  # fmt: skip
@@ -358,7 +360,7 @@ class TestFolder:
         assert ImageFile(tmp_path / "mug.png").caption("txt") == caption
 
     @pytest.mark.parametrize("data", ["a café, red".encode("latin-1"), "a cafё, red".encode("cp1251"), b"a caf\0, red"])
-    def test_a_caption_in_another_encoding_keeps_its_plain_words(self, tmp_path, data):
+    def test_caption_in_another_encoding_keeps_ascii_text(self, tmp_path, data):
         (tmp_path / "mug.txt").write_bytes(data)
         caption = ImageFile(tmp_path / "mug.png").caption("txt")
         assert caption.startswith("a caf")
@@ -379,18 +381,20 @@ class TestFolder:
         assert ImageFile(tmp_path / "cup.png").caption("txt") == ""
 
     @pytest.mark.parametrize("mask", ["mug.mask.png", "mug.jpg.mask.png"])
-    def test_masks_lie_beside(self, tmp_path, mask):
+    def test_mask_beside_the_image(self, tmp_path, mask):
         assert ImageFile(tmp_path / "mug.jpg").mask is None
         (tmp_path / mask).touch()
         assert ImageFile(tmp_path / "mug.jpg").mask == tmp_path / mask
 
 
 class TestMasks:
-    """How much each latent counts; the VAE makes one of 8×8 pixels."""
+    """The loss weight of each latent, which the VAE makes from 8×8 pixels."""
 
-    def weight(self, path: Path, mask: Path | None = None, mirrored: bool = False, size: tuple[int, int] = (32, 16)):
-        view = dataset.load_image(Example(path, "", mask, size), 8)
-        return (view.mirrored if mirrored else view).loss_weight
+    def loss_weight(
+        self, path: Path, mask: Path | None = None, mirrored: bool = False, size: tuple[int, int] = (32, 16)
+    ):
+        image = dataset.load_image(Example(path, "", mask, size), 8)
+        return (image.mirrored if mirrored else image).loss_weight
 
     def left_half(self, size: tuple[int, int]) -> Image.Image:
         mask = Image.new("L", size)
@@ -398,173 +402,175 @@ class TestMasks:
         return mask
 
     def test_alpha(self, tmp_path):
-        picture = quarters().convert("RGBA")
-        picture.putalpha(self.left_half(picture.size))
-        path = saved(tmp_path / "a.png", picture)
-        assert self.weight(path).tolist() == [[[2, 2, 0, 0]] * 2]
-        assert self.weight(path, mirrored=True).tolist() == [[[0, 0, 2, 2]] * 2]
+        image = quarters().convert("RGBA")
+        image.putalpha(self.left_half(image.size))
+        path = saved(tmp_path / "a.png", image)
+        assert self.loss_weight(path).tolist() == [[[2, 2, 0, 0]] * 2]
+        assert self.loss_weight(path, mirrored=True).tolist() == [[[0, 0, 2, 2]] * 2]
 
-    def test_a_mask_file_of_another_size_goes_before_alpha(self, tmp_path):
-        picture = quarters().convert("RGBA")
-        picture.putalpha(self.left_half(picture.size).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    def test_mask_file_of_another_size_takes_precedence_over_alpha(self, tmp_path):
+        image = quarters().convert("RGBA")
+        image.putalpha(self.left_half(image.size).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
         mask = saved(tmp_path / "a.mask.png", self.left_half((320, 160)))
-        weight = self.weight(saved(tmp_path / "a.png", picture), mask)
+        weight = self.loss_weight(saved(tmp_path / "a.png", image), mask)
         assert weight.numpy() == pytest.approx(np.array([[[2, 2, 0, 0]] * 2]), abs=0.05)
 
-    def test_shades_count_in_proportion(self, tmp_path):
+    def test_loss_weight_is_proportional_to_brightness(self, tmp_path):
         shades = np.tile(np.array([50, 100, 150, 200], np.uint8).repeat(8), (16, 1))
         mask = saved(tmp_path / "a.mask.png", Image.fromarray(shades))
-        weight = self.weight(saved(tmp_path / "a.png", quarters()), mask)
+        weight = self.loss_weight(saved(tmp_path / "a.png", quarters()), mask)
         assert weight[0].tolist() == [pytest.approx([0.4, 0.8, 1.2, 1.6])] * 2
         assert float(weight.mean()) == pytest.approx(1), "so that a mask does not change the learning rate"
 
-    def test_a_mask_is_cut_like_its_picture(self, tmp_path):
-        picture = saved(tmp_path / "a.png", quarters(96, 16))
+    def test_mask_is_cropped_like_its_image(self, tmp_path):
+        image = saved(tmp_path / "a.png", quarters(96, 16))
         mask = Image.new("L", (96, 16), 255)
         mask.paste(0, (48, 0, 96, 16))
-        weight = self.weight(picture, saved(tmp_path / "a.mask.png", mask))
+        weight = self.loss_weight(image, saved(tmp_path / "a.mask.png", mask))
         assert weight.tolist() == [[[2, 2, 0, 0]] * 2]
 
-    def test_a_photographed_mask_is_upright_too(self, tmp_path):
+    def test_exif_orientation_of_a_mask_is_applied(self, tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 3
         turned = self.left_half((32, 16)).rotate(180)
-        weight = self.weight(saved(tmp_path / "a.png", quarters()), saved(tmp_path / "a.mask.png", turned, exif=exif))
+        weight = self.loss_weight(
+            saved(tmp_path / "a.png", quarters()), saved(tmp_path / "a.mask.png", turned, exif=exif)
+        )
         assert weight.tolist() == [[[2, 2, 0, 0]] * 2]
 
     @pytest.mark.parametrize("shade", [0, 128, 255])
-    def test_a_mask_of_one_shade_says_nothing(self, tmp_path, shade):
-        picture = quarters().convert("RGBA")
-        picture.putalpha(shade)
-        assert self.weight(saved(tmp_path / "a.png", picture)) is None
+    def test_uniform_mask_has_no_effect(self, tmp_path, shade):
+        image = quarters().convert("RGBA")
+        image.putalpha(shade)
+        assert self.loss_weight(saved(tmp_path / "a.png", image)) is None
 
-    def test_a_mask_whose_light_is_cut_off_says_nothing(self, tmp_path):
+    def test_mask_that_is_black_after_cropping_has_no_effect(self, tmp_path):
         mask = Image.new("L", (96, 16))
         mask.paste(255, (0, 0, 8, 16))
-        picture = saved(tmp_path / "a.png", quarters(96, 16))
-        assert self.weight(picture, saved(tmp_path / "a.mask.png", mask), size=(16, 16)) is None
+        image = saved(tmp_path / "a.png", quarters(96, 16))
+        assert self.loss_weight(image, saved(tmp_path / "a.mask.png", mask), size=(16, 16)) is None
 
-    def test_masks_can_be_left_alone(self, tmp_path):
-        picture = quarters().convert("RGBA")
-        picture.putalpha(self.left_half(picture.size))
-        path = saved(tmp_path / "a.png", picture)
+    def test_masks_can_be_disabled(self, tmp_path):
+        image = quarters().convert("RGBA")
+        image.putalpha(self.left_half(image.size))
+        path = saved(tmp_path / "a.png", image)
         assert dataset.load_image(Example(path, "", None, (32, 16), use_masks=False), 8).loss_weight is None
 
 
-def test_pixels_are_what_the_vae_wants(tmp_path):
-    picture = Image.new("RGB", (16, 8), (0, 255, 51))
-    picture.paste((255, 0, 0), (0, 0, 8, 8))
-    example = Example(saved(tmp_path / "a.png", picture), "", None, (16, 8))
-    view = dataset.load_image(example, 8)
-    tensor = view.pixels
+def test_pixels_are_in_the_vaes_range_and_layout(tmp_path):
+    image = Image.new("RGB", (16, 8), (0, 255, 51))
+    image.paste((255, 0, 0), (0, 0, 8, 8))
+    example = Example(saved(tmp_path / "a.png", image), "", None, (16, 8))
+    image = dataset.load_image(example, 8)
+    tensor = image.pixels
     assert tensor.shape == (1, 3, 8, 16)
     assert tensor[0, :, 0, 0].tolist() == [1, -1, -1]
     assert tensor[0, :, 7, 15].tolist() == pytest.approx([-1, 1, -0.6])
-    assert view.mirrored.pixels[0, :, 0, 15].tolist() == [1, -1, -1]
+    assert image.mirrored.pixels[0, :, 0, 15].tolist() == [1, -1, -1]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
-def test_pictures_come_in_their_order(tmp_path, count):
+def test_images_are_loaded_in_order(tmp_path, count):
     paths = [saved(tmp_path / f"{i}.png", Image.new("RGB", (8, 8), (51 * i, 0, 0))) for i in range(count)]
-    views = dataset.load_images([Example(path, "", None, (8, 8)) for path in paths], 8)
-    assert [round(float(view.pixels[0, 0, 0, 0] + 1) * 2.5) for view in views] == [*range(count)]
+    loaded = dataset.load_images([Example(path, "", None, (8, 8)) for path in paths], 8)
+    assert [round(float(image.pixels[0, 0, 0, 0] + 1) * 2.5) for image in loaded] == [*range(count)]
 
 
-def test_one_that_has_become_unreadable_is_told_when_its_turn_comes(tmp_path):
+def test_unreadable_image_raises_at_its_turn(tmp_path):
     whole, damaged = saved(tmp_path / "0.png", Image.new("RGB", (8, 8))), tmp_path / "1.png"
     damaged.write_bytes(b"no picture")
-    views = dataset.load_images([Example(path, "", None, (8, 8)) for path in (whole, damaged, whole)], 8)
-    next(views)
+    loaded = dataset.load_images([Example(path, "", None, (8, 8)) for path in (whole, damaged, whole)], 8)
+    next(loaded)
     with pytest.raises(UnusableFile, match=r"1\.png"):
-        next(views)
+        next(loaded)
 
 
-class TestIntake:
+class TestImportImages:
     """The run's own copies."""
 
     def settings(self, **more):
         return parse({"images": "x", "name": "x-y", "model": "x", "out": "x", "resolution": "64", **more})[0]
 
     def import_images(self, tmp_path, captions="none"):
-        import_images(tmp_path / "given", captions, tmp_path / "images", lambda: False)
+        import_images(tmp_path / "source", captions, tmp_path / "images", lambda: False)
         return tmp_path / "images"
 
     @pytest.fixture
-    def given_folder(self, tmp_path):
-        (tmp_path / "given").mkdir()
-        return tmp_path / "given"
+    def source_folder(self, tmp_path):
+        (tmp_path / "source").mkdir()
+        return tmp_path / "source"
 
-    def test_carry_nothing_but_pixels(self, given_folder, tmp_path):
-        """Where and by whom a photograph was taken is nobody's business who gets to see a run."""
+    def test_copies_contain_only_pixels(self, source_folder, tmp_path):
+        """EXIF and comments would tell everyone who gets the run where and by whom a photo was taken."""
         exif = Image.Exif()
         exif[0x0112], exif[0x010F], exif[0x8825] = 6, "Camera of Jane Doe", {1: "N", 2: (52.0, 31.0, 12.0)}
         text = PngImagePlugin.PngInfo()
         text.add_text("Author", "Jane Doe")
-        told = {"exif": exif, "icc_profile": b"Jane Doe's screen" * 10, "dpi": (300, 300)}
-        saved(given_folder / "a.jpg", quarters(64, 32), comment="Jane Doe", **told)
-        saved(given_folder / "a.mask.png", quarters(64, 32).convert("L"), pnginfo=text, **told)
-        saved(given_folder / "b.png", quarters().convert("RGBA"), pnginfo=text, **told)
+        metadata = {"exif": exif, "icc_profile": b"Jane Doe's screen" * 10, "dpi": (300, 300)}
+        saved(source_folder / "a.jpg", quarters(64, 32), comment="Jane Doe", **metadata)
+        saved(source_folder / "a.mask.png", quarters(64, 32).convert("L"), pnginfo=text, **metadata)
+        saved(source_folder / "b.png", quarters().convert("RGBA"), pnginfo=text, **metadata)
         folder = self.import_images(tmp_path)
         assert sorted(p.name for p in folder.iterdir()) == ["0000.mask.png", "0000.png", "0001.png"]
         for path in folder.iterdir():
             data = path.read_bytes()
-            kinds, at = set(), 8
-            while at < len(data):
-                (length,) = struct.unpack(">I", data[at : at + 4])
-                kinds.add(data[at + 4 : at + 8])
-                at += length + 12
-            assert kinds == {b"IHDR", b"IDAT", b"IEND"}, path.name
+            chunk_types, offset = set(), 8
+            while offset < len(data):
+                (length,) = struct.unpack(">I", data[offset : offset + 4])
+                chunk_types.add(data[offset + 4 : offset + 8])
+                offset += length + 12
+            assert chunk_types == {b"IHDR", b"IDAT", b"IEND"}, path.name
 
-    def test_have_the_same_pixels(self, given_folder, tmp_path):
-        picture = quarters().convert("RGBA")
-        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
-        saved(given_folder / "a.png", picture)
-        assert_close(Image.open(self.import_images(tmp_path) / "0000.png"), picture, 0)
+    def test_copies_have_the_same_pixels(self, source_folder, tmp_path):
+        image = quarters().convert("RGBA")
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+        saved(source_folder / "a.png", image)
+        assert_close(Image.open(self.import_images(tmp_path) / "0000.png"), image, 0)
 
-    def test_are_at_most_2048_long_and_their_masks_as_large(self, given_folder, tmp_path):
-        saved(given_folder / "a.png", quarters(2500, 1250))
-        saved(given_folder / "a.mask.png", Image.linear_gradient("L"))
-        saved(given_folder / "b.jpg", quarters(20, 4100))
+    def test_copies_and_masks_are_limited_to_2048_pixels(self, source_folder, tmp_path):
+        saved(source_folder / "a.png", quarters(2500, 1250))
+        saved(source_folder / "a.mask.png", Image.linear_gradient("L"))
+        saved(source_folder / "b.jpg", quarters(20, 4100))
         folder = self.import_images(tmp_path)
         sizes = {path.name: Image.open(path).size for path in folder.iterdir()}
         assert sizes == {"0000.png": (2048, 1024), "0000.mask.png": (2048, 1024), "0001.png": (10, 2048)}
 
-    def test_keep_captions_and_leave_out_what_cannot_be_read(self, given_folder, tmp_path):
-        saved(given_folder / "a.png", quarters())
-        (given_folder / "a.txt").write_text("a café", encoding="utf-8")
-        (given_folder / "b.png").write_bytes(b"broken")
-        saved(given_folder / "c.png", quarters())
-        (given_folder / "c.mask.png").write_bytes(b"broken")
-        saved(given_folder / "d.png", quarters())
-        found = load_examples(self.import_images(tmp_path, "txt"), self.settings())
-        assert [(e.path.name, e.caption) for e in found] == [("0000.png", "a café"), ("0003.png", "")]
+    def test_captions_are_copied_and_unreadable_images_skipped(self, source_folder, tmp_path):
+        saved(source_folder / "a.png", quarters())
+        (source_folder / "a.txt").write_text("a café", encoding="utf-8")
+        (source_folder / "b.png").write_bytes(b"broken")
+        saved(source_folder / "c.png", quarters())
+        (source_folder / "c.mask.png").write_bytes(b"broken")
+        saved(source_folder / "d.png", quarters())
+        run_examples = load_examples(self.import_images(tmp_path, "txt"), self.settings())
+        assert [(e.path.name, e.caption) for e in run_examples] == [("0000.png", "a café"), ("0003.png", "")]
 
-    def test_are_made_once(self, given_folder, tmp_path):
-        saved(given_folder / "a.png", quarters())
+    def test_copies_are_made_once(self, source_folder, tmp_path):
+        saved(source_folder / "a.png", quarters())
         copy = self.import_images(tmp_path) / "0000.png"
         before = copy.read_bytes()
-        (given_folder / "a.png").unlink()
+        (source_folder / "a.png").unlink()
         self.import_images(tmp_path)
         assert copy.read_bytes() == before
 
-    def test_are_whole_or_not_there(self, given_folder, tmp_path):
+    def test_interrupted_import_leaves_nothing(self, source_folder, tmp_path):
         for name in "abc":
-            saved(given_folder / f"{name}.png", quarters())
+            saved(source_folder / f"{name}.png", quarters())
         answers = iter([False, False, True])
-        import_images(given_folder, "none", tmp_path / "images", lambda: next(answers))
+        import_images(source_folder, "none", tmp_path / "images", lambda: next(answers))
         assert not (tmp_path / "images").exists()
         assert len([*self.import_images(tmp_path).iterdir()]) == 3
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["given", "images"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["source", "images"]
 
-    def test_become_examples(self, given_folder, tmp_path):
-        saved(given_folder / "a.png", quarters(600, 300))
-        saved(given_folder / "a.mask.png", quarters(600, 300).convert("L"))
+    def test_examples_follow_the_settings(self, source_folder, tmp_path):
+        saved(source_folder / "a.png", quarters(600, 300))
+        saved(source_folder / "a.mask.png", quarters(600, 300).convert("L"))
         folder = self.import_images(tmp_path)
-        (plain,) = load_examples(folder, self.settings())
-        assert (plain.size, plain.mask_path, plain.use_masks) == ((64, 64), folder / "0000.mask.png", True)
-        (shaped,) = load_examples(folder, self.settings(buckets=True, masks=False))
-        assert (shaped.size, shaped.mask_path, shaped.use_masks) == ((88, 48), None, False)
+        (example,) = load_examples(folder, self.settings())
+        assert (example.size, example.mask_path, example.use_masks) == ((64, 64), folder / "0000.mask.png", True)
+        (bucketed,) = load_examples(folder, self.settings(buckets=True, masks=False))
+        assert (bucketed.size, bucketed.mask_path, bucketed.use_masks) == ((88, 48), None, False)
 
-    def test_that_are_gone_are_missed(self, tmp_path):
+    def test_missing_images_are_an_error(self, tmp_path):
         with pytest.raises(UnusableFile, match="pictures are gone"):
             load_examples(tmp_path / "images", self.settings())
