@@ -16,23 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
-import numpy as np
-from PIL import Image
+from peer_programs import write_noise_images
+from program import ROOT
 from reference.checkpoints import SIZES, write_checkpoint
 
-ROOT = Path(__file__).parent.parent
-
-
-def write_noise_images(folder: Path, count: int) -> Path:
-    """Write `count` noise images; returns the folder."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(count):
-        Image.fromarray(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(folder / f"{i:04d}.png")
-    return folder
+SIDE = 96  # pixels of the images
 
 
 def train(model: Path, images: Path, steps: int, folder: Path) -> list[dict[str, Any]]:
@@ -71,13 +61,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = write_checkpoint(folder / "tiny.safetensors", SIZES["small"])
-        ten_images = write_noise_images(folder / "few", 10)
+        ten_images = folder / "ten-images"
+        write_noise_images(ten_images, 10, SIDE)
         print(f"{'steps':>9}{'ms/step':>14}{'MB at step 1':>16}{'peak MB':>12}")
         for steps in arguments.steps:
             print(row(steps, train(model, ten_images, steps, folder / f"steps-{steps}"), "step"), flush=True)
         print(f"\n{'pictures':>9}{'ms/picture':>14}{'MB at step 1':>16}{'peak MB':>12}")
         for count in arguments.pictures:
-            images = write_noise_images(folder / f"pictures-{count}", count)
+            images = folder / f"pictures-{count}"
+            write_noise_images(images, count, SIDE)
             print(row(count, train(model, images, 20, folder / f"run-{count}"), "encoding"), flush=True)
 
 

@@ -22,13 +22,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from program import ROOT
+
+sys.path.insert(0, str(ROOT))
 
 from lib_ti.runs.events import EventLog
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import parse
 
-ROOT = Path(__file__).resolve().parent.parent
 PRACTICE = ROOT / "lib_ti" / "practice"
 
 

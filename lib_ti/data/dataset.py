@@ -1,4 +1,4 @@
-"""The training images of a run: where each lies, and its pixels and loss weights at the size it is trained at."""
+"""The training images of a run: their files and captions, and their pixels and loss weights at the training size."""
 
 from __future__ import annotations
 
