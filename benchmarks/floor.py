@@ -31,7 +31,7 @@ def step_flops(checkpoint: Checkpoint, resolution: int, batch_size: int) -> int:
     latent_side = resolution // 2 ** (len(vae.block_out_channels) - 1)
     unet: Any = checkpoint.unet.module.requires_grad_(False)
     total = 0
-    for network in checkpoint.text.values():
+    for network in checkpoint.text_encoders.values():
         text: Any = network.module.requires_grad_(False)
         text.get_input_embeddings().weight.requires_grad_(True)
         prompts = torch.zeros(batch_size, checkpoint.prompt_length, dtype=torch.long, device="meta")
@@ -40,8 +40,8 @@ def step_flops(checkpoint: Checkpoint, resolution: int, batch_size: int) -> int:
         noisy, t = torch.empty(batch_size, vae.latent_channels, latent_side, latent_side), torch.zeros(batch_size)
         context = torch.empty(batch_size, checkpoint.prompt_length, sum(checkpoint.widths), requires_grad=True)
         added_cond = {}
-        if checkpoint.family.pooled:
-            pooled_config: Any = checkpoint.text[checkpoint.family.pooled].module.config
+        if checkpoint.family.pooled_encoder:
+            pooled_config: Any = checkpoint.text_encoders[checkpoint.family.pooled_encoder].module.config
             width = pooled_config.projection_dim
             added_cond = {"text_embeds": torch.empty(batch_size, width), "time_ids": torch.empty(batch_size, 6)}
     return total + _count_flops(

@@ -1,6 +1,6 @@
 """What memory a training needs: counted without weights for the table of estimates, and measured.
 
-    python benchmarks/memory.py table [--write]    every family, precision and mode; --write renews lib_ti/model/memory/estimate.json
+    python benchmarks/memory.py table [--write]    every family, precision and mode; --write renews the estimates
     python benchmarks/memory.py measure [--family sd1] [--resolution 256] [--batch-size 1] [--precision auto] [--memory fast]
     python benchmarks/memory.py train --model CHECKPOINT [--resolution 512] [--batch-size 1] [--precision auto] [--memory ...]
 
@@ -33,9 +33,9 @@ from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory import estimate as needs
 from lib_ti.model.memory import meta_memory
-from lib_ti.model.memory.modes import economise
+from lib_ti.model.memory import modes as memory_modes
 from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
-from lib_ti.model.speed.prepacked_conv import arrangeable
+from lib_ti.model.speed.prepacked_conv import prepackable
 from lib_ti.settings.train_settings import MEMORY_MODES
 
 KINDS = ("step", "sampling", "decoding", "encoding")
@@ -60,8 +60,8 @@ def of_family(family: Family) -> dict[str, Any]:
         weights[name] = {
             "unet": meta_memory.size(model.unet), "text": meta_memory.size(*texts(model)), "vae": meta_memory.size(model.vae),
             "packed_unet": meta_memory.size(packed.unet), "packed_text": meta_memory.size(*texts(packed)),
-            "vocabulary": sum(table.nbytes for table in model.token_tables().values()),
-            "arranged": sum(layer.weight.nbytes for layer in arrangeable(model.unet)),
+            "vocabulary": sum(table.nbytes for table in model.token_embeddings().values()),
+            "arranged": sum(model.unet.get_parameter(f"{name}.weight").nbytes for name in prepackable(model.unet)),
         }  # fmt: skip
     work = {}
     for mode in (needs.PLAIN, *MEMORY_MODES):
@@ -72,7 +72,7 @@ def of_family(family: Family) -> dict[str, Any]:
 
 
 def texts(model: StableDiffusion) -> list[torch.nn.Module]:
-    return [encoder.model for encoder in model.text.encoders.values()]
+    return [encoder.model for encoder in model.prompt_encoder.encoders.values()]
 
 
 def show(known: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def random_weights(model: StableDiffusion, device: torch.device, mode: str) -> S
             if "position_ids" in name:
                 buffer.copy_(torch.arange(buffer.numel()).view(buffer.shape))
     model.device = device
-    economise(model, mode)
+    memory_modes.apply(model, mode)
     return model
 
 

@@ -209,7 +209,7 @@ def convert_to_diffusers(checkpoint: Path, folder: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     texts = dict(zip(("text_encoder", "text_encoder_2"), source.text.values(), strict=False))
     for name, network in {**texts, "unet": source.unet, "vae": source.vae}.items():
-        dtype = network.weights.read(next(iter(network.wanted))).dtype
+        dtype = network.weights.read(next(iter(network.expected_shapes))).dtype
         loaded: Any = network.load(dtype, torch.device("cpu"))
         loaded.save_pretrained(part / name)
     for name in texts:
@@ -218,8 +218,8 @@ def convert_to_diffusers(checkpoint: Path, folder: Path) -> None:
         )
     noise = source.noise
     DDPMScheduler(
-        num_train_timesteps=noise.steps, beta_start=noise.beta_start, beta_end=noise.last_beta, clip_sample=False,
-        beta_schedule="scaled_linear", prediction_type="v_prediction" if noise.prediction == "v" else "epsilon",
+        num_train_timesteps=noise.num_train_timesteps, beta_start=noise.beta_start, beta_end=noise.beta_end, clip_sample=False,
+        beta_schedule="scaled_linear", prediction_type="v_prediction" if noise.prediction_type == "v" else "epsilon",
         rescale_betas_zero_snr=noise.zero_terminal_snr, steps_offset=1,
     ).save_pretrained(part / "scheduler")  # fmt: skip
     part.rename(folder)

@@ -25,7 +25,7 @@ from lib_ti.data.captions import Captioner
 from lib_ti.data.dataset import Example
 from lib_ti.data.latent_cache import LatentCache, LatentDistribution
 from lib_ti.model.checkpoint import yaml_config
-from lib_ti.model.checkpoint.checkpoint import text_encoder
+from lib_ti.model.checkpoint.checkpoint import build_text_encoder
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory.peak import peak_mb
@@ -44,11 +44,11 @@ def random_sd15(dtype: torch.dtype, device: torch.device) -> StableDiffusion:
     """SD1.5's UNet and text encoder with random weights; a step needs no VAE."""
     from diffusers import UNet2DConditionModel
 
-    sizes = yaml_config.shipped("sd1")
+    sizes = yaml_config.default_config("sd1")
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**sizes.unet.for_diffusers())
+        unet = UNet2DConditionModel(**sizes.unet.diffusers_kwargs())
     clip = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    text = text_encoder({**clip, "vocab_size": 49408, "hidden_act": "quick_gelu"}, Path("random SD1.5"))
+    text = build_text_encoder({**clip, "vocab_size": 49408, "hidden_act": "quick_gelu"}, Path("random SD1.5"))
     generator = torch.Generator().manual_seed(0)
     for module in (unet, text):
         values = {}
@@ -64,7 +64,7 @@ def random_sd15(dtype: torch.dtype, device: torch.device) -> StableDiffusion:
         module.requires_grad_(False).eval()
     text.text_model.embeddings.position_ids = torch.arange(77, device=device).unsqueeze(0)
     return StableDiffusion(
-        unet, None, PromptEncoder({"clip_l": TextEncoder(text)}), PromptTokenizer(), sizes.noise, device, dtype
+        unet, None, PromptEncoder({"clip_l": TextEncoder(text)}), PromptTokenizer(), sizes.noise_schedule, device, dtype
     )
 
 
@@ -75,7 +75,14 @@ def source(model: StableDiffusion, resolution: int, factor: int) -> BatchSource:
     examples = [Example(Path("made-up.png"), "", None, (resolution, resolution))]
     captioner = Captioner("my-mug", ["a photo of [name]"])
     return BatchSource(
-        examples, cache, captioner, model.tokenizer, Placeholder("my-mug", 0, 2), 0, False, model.noise.steps
+        examples,
+        cache,
+        captioner,
+        model.tokenizer,
+        Placeholder("my-mug", 0, 2),
+        0,
+        False,
+        model.noise_schedule.num_train_timesteps,
     )
 
 
@@ -83,7 +90,7 @@ def measure(
     title: str, model: StableDiffusion, resolution: int, factor: int, batch: int, steps: int, precision: str
 ) -> None:
     drawn = source(model, resolution, factor)
-    vectors = init_vectors.from_text(model.token_tables()["clip_l"], model.tokenizer, "object", 2)
+    vectors = init_vectors.from_text(model.token_embeddings()["clip_l"], model.tokenizer, "object", 2)
     state = TrainState.begin({"clip_l": vectors.to(model.device)}, 0.0, LossScaler(active=precision == "fp16"))
 
     def step() -> None:
@@ -121,13 +128,15 @@ def main() -> None:
           f"{'peak MB':>10}{'TFLOP/s':>10}{'matmul':>10}{'floor':>9}{'share':>8}")  # fmt: skip
     for path in [arguments.model] if arguments.model else [PRACTICE_MODEL, None]:
         checkpoint = open_checkpoint(path) if path else None
-        precision = choose_precision(arguments.precision, device, checkpoint.parameters if checkpoint else 860_000_000)
+        precision = choose_precision(
+            arguments.precision, device, checkpoint.unet_parameters if checkpoint else 860_000_000
+        )
         dtype = DTYPES[precision]
         if checkpoint is None:
             model, resolution, factor = random_sd15(dtype, device), arguments.resolution, 8
         else:
             model = StableDiffusion.load(checkpoint, dtype, device)
-            resolution, factor = min(arguments.resolution, checkpoint.resolution), model.factor
+            resolution, factor = min(arguments.resolution, checkpoint.resolution), model.vae_scale_factor
         title = path.stem if path else "random SD1.5"
         measure(title, model, resolution, factor, arguments.batch_size, arguments.steps, precision)
 

@@ -12,15 +12,16 @@ from safetensors.torch import load_file
 
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.memory import modes as memory_modes
 from lib_ti.model.speed import prepacked_conv
-from lib_ti.model.speed.cuda_graphs import MOST, Graphed
+from lib_ti.model.speed.cuda_graphs import MAX_GRAPHS, GraphedCallable
 from lib_ti.model.speed.device import choose_acceleration
-from lib_ti.model.speed.prepacked_conv import ArrangedConv2d, arrange, can_arrange, gain
+from lib_ti.model.speed.prepacked_conv import PrepackedConv2d, can_prepack, prepack, prepacked_speedup
 from lib_ti.practice.concepts import PRACTICE_MODEL
 from lib_ti.runs.events import read
 
 CPU = torch.device("cpu")
-needs_onednn = pytest.mark.skipif(not can_arrange(torch.float32), reason="this torch has no oneDNN")
+needs_onednn = pytest.mark.skipif(not can_prepack(torch.float32), reason="this torch has no oneDNN")
 
 
 def numbers(*shape, seed=0):
@@ -34,9 +35,9 @@ def test_an_arranged_convolution_and_its_gradient_are_those_of_torch(inner, oute
     plain = torch.nn.Conv2d(inner, outer, 3, padding=padding).requires_grad_(False)
     network = torch.nn.Sequential(torch.nn.Conv2d(inner, outer, 3, padding=padding).requires_grad_(False))
     network.load_state_dict({"0.weight": plain.weight, "0.bias": plain.bias})
-    arrange(network, backward=True)
-    assert isinstance(network[0], ArrangedConv2d)
-    assert network[0].weight is None
+    prepack(network, backward=True)
+    assert isinstance(network[0], PrepackedConv2d)
+    assert [name for name, _ in network.named_parameters()] == ["0.bias"]
     x = numbers(2, inner, 9, 7).requires_grad_()
     found, wanted = network(x), plain(x)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
@@ -50,8 +51,8 @@ def test_without_gradients_strides_are_taken_too():
     plain = torch.nn.Conv2d(3, 8, 3, stride=2).requires_grad_(False)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2).requires_grad_(False))
     network.load_state_dict({"0.weight": plain.weight, "0.bias": plain.bias})
-    arrange(network, backward=False)
-    assert isinstance(network[0], ArrangedConv2d)
+    prepack(network, backward=False)
+    assert isinstance(network[0], PrepackedConv2d)
     torch.testing.assert_close(network(numbers(1, 3, 9, 9)), plain(numbers(1, 3, 9, 9)), atol=1e-5, rtol=1e-5)
 
 
@@ -64,7 +65,7 @@ def test_what_gains_nothing_stays():
         torch.nn.Conv2d(32, 32, 3, padding="same"),
         torch.nn.Conv2d(32, 32, 3, padding=1, padding_mode="reflect"),
     )
-    arrange(network, backward=True)
+    prepack(network, backward=True)
     assert all(type(layer) is torch.nn.Conv2d for layer in network)
 
 
@@ -72,7 +73,7 @@ def test_what_gains_nothing_stays():
 @pytest.mark.parametrize("sizes", ["small", "sd2", "sdxl"])
 def test_a_training_learns_the_same(sizes, tmp_path, monkeypatch):
     """The losses, and the vectors learned, are the same but for fp32's rounding."""
-    monkeypatch.setattr(prepacked_conv, "LEAST", 4)  # these models' widths
+    monkeypatch.setattr(prepacked_conv, "MIN_CHANNELS", 4)  # these models' widths
     checkpoint = write_checkpoint(tmp_path / "model.safetensors", SIZES[sizes])
     (tmp_path / "pictures").mkdir()
     for i in range(2):  # not plain ones, whose norms would divide rounding by next to nothing
@@ -96,9 +97,9 @@ def test_a_training_learns_the_same(sizes, tmp_path, monkeypatch):
 def test_pictures_pass_an_arranged_vae_the_same():
     model = StableDiffusion.load(open_checkpoint(PRACTICE_MODEL), torch.float32, CPU)
     pixels = numbers(1, 3, 64, 64).clamp(-1, 1)
-    before = model.encode_pictures(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
-    model.arrange()
-    after = model.encode_pictures(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
+    before = model.encode_images(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
+    memory_modes.apply(model, "fast", "arranged")
+    after = model.encode_images(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
     for found, wanted in zip(after, before, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
@@ -114,7 +115,7 @@ def test_a_graph_is_made_once_for_each_shape_that_comes_again():
         made.append([tuple(s.shape) for s in samples])
         return way
 
-    graphed = Graphed(compute, lambda: capture)
+    graphed = GraphedCallable(compute, lambda: capture)
     for size in (2, 3, 4, 2, 3, 2, 3):
         x, y = numbers(size, 4), numbers(size, 4).requires_grad_()
         torch.testing.assert_close(graphed(x, y), compute(x, y))
@@ -138,14 +139,14 @@ def test_graphs_rest_while_others_want_their_memory():
 
         return capture
 
-    graphed = Graphed(compute, capturing)
+    graphed = GraphedCallable(compute, capturing)
     x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
-    assert not graphed.rest()
+    assert not graphed.release()
     for _ in range(3):
         graphed(x, y)
     assert len(launched) == 3, "once tried out, twice in use"
-    assert graphed.rest()
-    assert not graphed.rest()
+    assert graphed.release()
+    assert not graphed.release()
     torch.testing.assert_close(graphed(x, y), compute(x, y))
     assert sets == [[[(2, 4), (2, 4)]]] * 2
     assert len(launched) == 4, "what is proven is not tried out again"
@@ -153,10 +154,10 @@ def test_graphs_rest_while_others_want_their_memory():
 
 def test_there_are_no_more_graphs_than_memory_is_good_for():
     made = []
-    graphed = Graphed(compute, lambda: lambda way, _: made.append(1) or way)
-    for size in [*range(1, MOST + 3)] * 3:
+    graphed = GraphedCallable(compute, lambda: lambda way, _: made.append(1) or way)
+    for size in [*range(1, MAX_GRAPHS + 3)] * 3:
         graphed(numbers(size, 4), numbers(size, 4).requires_grad_())
-    assert len(made) == MOST
+    assert len(made) == MAX_GRAPHS
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_there_are_no_more_graphs_than_memory_is_good_for():
     ids=["prediction", "gradient"],
 )
 def test_a_graph_with_other_numbers_is_not_used(capture):
-    graphed = Graphed(compute, lambda: capture)
+    graphed = GraphedCallable(compute, lambda: capture)
     x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
     for _ in range(2):
         torch.testing.assert_close(graphed(x, y), compute(x, y))
@@ -179,7 +180,7 @@ def test_where_no_graph_can_be_made_it_goes_on_without(caplog):
     def capture(way, _):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    graphed = Graphed(compute, lambda: capture)
+    graphed = GraphedCallable(compute, lambda: capture)
     x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -193,7 +194,7 @@ def test_a_shortage_of_memory_is_the_trainings_business():
     def capture(way, _):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
-    graphed = Graphed(compute, lambda: capture)
+    graphed = GraphedCallable(compute, lambda: capture)
     graphed(numbers(2, 4), numbers(2, 4).requires_grad_())
     with pytest.raises(torch.cuda.OutOfMemoryError):
         graphed(numbers(2, 4), numbers(2, 4).requires_grad_())
@@ -218,4 +219,4 @@ def test_auto_is_what_the_device_gains_by():
 
 @needs_onednn
 def test_the_gain_is_measured():
-    assert gain(torch.float32) > 0
+    assert prepacked_speedup(torch.float32) > 0

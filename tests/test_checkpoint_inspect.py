@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from test_refusals import OTHER_KINDS
 
 from lib_ti.errors import UnusableFile
-from lib_ti.model.checkpoint.inspect import describe
+from lib_ti.model.checkpoint.inspect import inspect_checkpoint
 from lib_ti.model.checkpoint.open import open_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +24,7 @@ FEW = replace(SIZES["small"], vocabulary=500)
 
 
 def assert_alike(path: Path) -> None:
-    described, opened = describe(path), open_checkpoint(path)
+    described, opened = inspect_checkpoint(path), open_checkpoint(path)
     assert described.family is opened.family
     assert described.resolution == opened.resolution
 
@@ -33,7 +33,7 @@ def assert_both_refuse(path: Path) -> None:
     with pytest.raises(UnusableFile) as opened:
         open_checkpoint(path)
     with pytest.raises(UnusableFile) as described:
-        describe(path)
+        inspect_checkpoint(path)
     assert str(described.value) == str(opened.value)
 
 
@@ -66,9 +66,9 @@ def test_a_pickle(tmp_path):
 
 
 def test_a_resolution_of_its_own(checkpoint):
-    assert describe(checkpoint).resolution == 64
+    assert inspect_checkpoint(checkpoint).resolution == 64
     checkpoint.with_suffix(".yaml").write_text(yaml.safe_dump(config(replace(FEW, image_size=24))))
-    assert describe(checkpoint).resolution == 192
+    assert inspect_checkpoint(checkpoint).resolution == 192
     assert_alike(checkpoint)
 
 
@@ -89,7 +89,7 @@ def test_truncated_files_are_refused_in_the_same_words(checkpoint, part):
 def test_unusual_sizes_without_a_configuration_are_refused(checkpoint):
     checkpoint.with_suffix(".yaml").unlink()
     with pytest.raises(UnusableFile, match=r"model\.yaml"):
-        describe(checkpoint)
+        inspect_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize("text", ["", "model: 5", "\0", "model: {params: {}}", "- " * 500])
@@ -100,10 +100,10 @@ def test_configurations_that_are_none(checkpoint, text):
 
 def test_what_is_not_there(tmp_path):
     with pytest.raises(UnusableFile, match="no such file"):
-        describe(tmp_path / "model.safetensors")
+        inspect_checkpoint(tmp_path / "model.safetensors")
     (tmp_path / "folder").mkdir()
     with pytest.raises(UnusableFile, match="diffusers folder"):
-        describe(tmp_path / "folder")
+        inspect_checkpoint(tmp_path / "folder")
 
 
 FOLDERS = {

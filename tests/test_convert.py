@@ -124,7 +124,7 @@ def test_overwriting_when_asked(desk, capsys):
 
 def test_inspect_names_the_nearest_words(desk, capsys, tiny_checkpoint):
     checkpoint = open_checkpoint(tiny_checkpoint)
-    (table,) = checkpoint.token_tables().values()
+    (table,) = checkpoint.token_embeddings().values()
     rows = table[[320, 1125]] * torch.tensor([[2.0], [0.5]])
     write.save(Embedding("mug", {"clip_l": rows}), "safetensors", desk / "mug.safetensors")
     assert main(["inspect", "mug.safetensors", "--model", str(tiny_checkpoint), "--json"]) == 0
@@ -140,7 +140,7 @@ def test_inspect_names_the_nearest_words(desk, capsys, tiny_checkpoint):
 
 def test_inspect_names_the_nearest_words_of_both_vocabularies(desk, capsys):
     path = write_checkpoint(desk / "xl.safetensors", SIZES["sdxl"])
-    rows = {name: table[[320, 1125]] for name, table in open_checkpoint(path).token_tables().items()}
+    rows = {name: table[[320, 1125]] for name, table in open_checkpoint(path).token_embeddings().items()}
     write.save(Embedding("mug", rows), "safetensors", desk / "mug.safetensors")
     assert main(["inspect", "mug.safetensors", "--model", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["encoders"]

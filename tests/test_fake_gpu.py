@@ -65,8 +65,8 @@ def test_a_training_keeps_together_what_meets(sizes, mode, pictures, tmp_path, m
 
     def load(cls, *args, **kwargs):
         model = loaded(cls, *args, **kwargs)
-        for encoder in model.text.encoders.values():
-            encoder.keep_token_table_on_cpu()  # as `economise` does on a card
+        for encoder in model.prompt_encoder.encoders.values():
+            encoder.keep_token_table_on_cpu()  # as `memory_modes.apply` does on a GPU
         return model
 
     monkeypatch.setattr(StableDiffusion, "load", classmethod(load))

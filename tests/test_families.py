@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.weights import Weights
 from lib_ti.model.checkpoint import ldm
-from lib_ti.model.checkpoint.checkpoint import TOKEN_TABLE
-from lib_ti.model.checkpoint.inspect import describe
+from lib_ti.model.checkpoint.checkpoint import TOKEN_EMBEDDING
+from lib_ti.model.checkpoint.inspect import inspect_checkpoint
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
@@ -55,7 +55,7 @@ def load(path: Path, dtype: torch.dtype = torch.float32) -> StableDiffusion:
 
 
 def context_of(model: StableDiffusion, text: str = TEXT) -> Context:
-    return model.encode_prompts([model.tokenizer.encode(text)], model.no_vectors())
+    return model.encode_prompts([model.tokenizer.encode(text)], model.empty_vectors())
 
 
 def padded(padding: int, text: str = TEXT) -> torch.Tensor:
@@ -89,10 +89,10 @@ def test_sdxl_uses_both_encoders_and_what_the_second_pools(files, networks):
 
 @pytest.mark.parametrize(("family", "skip"), [("sd2", 3), ("sdxl", 2), ("sdxl", 3)])
 def test_clip_skip_takes_an_earlier_layer_but_never_a_later_one(files, networks, family, skip):
-    checkpoint = open_checkpoint(files[family]).adjusted(clip_skip=skip)
+    checkpoint = open_checkpoint(files[family]).with_overrides(clip_skip=skip)
     found = context_of(StableDiffusion.load(checkpoint, torch.float32, CPU)).features
     for too_late in (1, 2):
-        asked = open_checkpoint(files[family]).adjusted(clip_skip=too_late)
+        asked = open_checkpoint(files[family]).with_overrides(clip_skip=too_late)
         usual = context_of(StableDiffusion.load(asked, torch.float32, CPU)).features
         assert torch.equal(usual, found) == (skip == 2)
     if family == "sd2":
@@ -104,7 +104,7 @@ def test_clip_skip_takes_an_earlier_layer_but_never_a_later_one(files, networks,
 
 
 def test_clip_skip_of_sd1_is_normed(tiny_checkpoint):
-    model = StableDiffusion.load(open_checkpoint(tiny_checkpoint).adjusted(clip_skip=2), torch.float32, CPU)
+    model = StableDiffusion.load(open_checkpoint(tiny_checkpoint).with_overrides(clip_skip=2), torch.float32, CPU)
     text = build(SIZES["small"]).rounded(torch.float16).text
     assert_close(context_of(model).features, text.text_model["final_layer_norm"](text.hidden(padded(END))[-2]))
 
@@ -119,7 +119,7 @@ def test_unet_and_vae_compute_what_the_file_says(files, networks, family):
     told = None if pooled is None else torch.cat([pooled, beside], dim=-1)
     found = model.predict(noise(2, 4, 16, 8), t, Context(features, pooled), frames)
     assert_close(found, unet(noise(2, 4, 16, 8), t, features, told))
-    mean, deviation = model.encode_pictures(noise(1, 3, 32, 64))
+    mean, deviation = model.encode_images(noise(1, 3, 32, 64))
     wanted_mean, log_variance = vae.encode(noise(1, 3, 32, 64))
     assert_close(mean, wanted_mean * sizes.scale_factor)
     assert_close(deviation, (log_variance / 2).exp() * sizes.scale_factor)
@@ -159,7 +159,7 @@ def test_features_of_a_folder_are_those_of_diffusers_sd2(tmp_path):
 @pytest.mark.parametrize("skip", [None, 1])
 def test_features_of_a_folder_are_those_of_diffusers_sdxl(tmp_path, skip):
     folder = write_sdxl_folder(tmp_path / "model")
-    checkpoint = open_checkpoint(folder.path).adjusted(clip_skip=skip and skip + 2)
+    checkpoint = open_checkpoint(folder.path).with_overrides(clip_skip=skip and skip + 2)
     model = StableDiffusion.load(checkpoint, torch.float32, CPU)
     pipeline = folder.pipeline()
     wanted, nothing, pooled, nothing_pooled = pipeline.encode_prompt(TEXT, device=CPU, clip_skip=skip)
@@ -217,15 +217,15 @@ def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch, fami
     listing = "\n".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
     assert hashlib.sha256(listing.encode()).hexdigest() == OF_REAL[family], "these are not the real one's names"
 
-    for module in (ldm, __import__("lib_ti.model.checkpoint.inspect", fromlist=["describe"])):
+    for module in (ldm, __import__("lib_ti.model.checkpoint.inspect", fromlist=["inspect_checkpoint"])):
         monkeypatch.setattr(module, "open_weights", lambda path: Weights(path, shapes, pytest.fail))
     checkpoint = open_checkpoint(Path("model.safetensors"))
-    parts = checkpoint.unet, checkpoint.vae, *checkpoint.text.values()
+    parts = checkpoint.unet, checkpoint.vae, *checkpoint.text_encoders.values()
     assert [len(part.weights.shapes) for part in parts] == counts
     assert (checkpoint.widths, checkpoint.resolution) == (widths, resolution)
-    assert checkpoint.noise == NoiseSchedule()
-    assert checkpoint.told == (family == "sdxl")
-    assert describe(Path("model.safetensors")).resolution == resolution
+    assert checkpoint.noise_schedule == NoiseSchedule()
+    assert checkpoint.prediction_known == (family == "sdxl")
+    assert inspect_checkpoint(Path("model.safetensors")).resolution == resolution
     wide = open_checkpoint(Path("model-768-ema.safetensors"))
     assert wide.resolution == (768 if family == "sd2" else 1024)
 
@@ -236,9 +236,9 @@ def test_a_yaml_tells_what_is_predicted(tmp_path, family, parameterization):
     sizes = replace(BOTH[family], vocabulary=500, parameterization=parameterization)
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", sizes))
     assert checkpoint.family.name == family
-    assert checkpoint.noise == NoiseSchedule(prediction={"eps": "epsilon", "v": "v"}[parameterization])
-    assert checkpoint.told
-    assert checkpoint.resolution == describe(tmp_path / "model.safetensors").resolution == 64
+    assert checkpoint.noise_schedule == NoiseSchedule(prediction_type={"eps": "epsilon", "v": "v"}[parameterization])
+    assert checkpoint.prediction_known
+    assert checkpoint.resolution == inspect_checkpoint(tmp_path / "model.safetensors").resolution == 64
 
 
 MARKS = {
@@ -262,8 +262,8 @@ def test_keys_and_metadata_tell_it_too(tmp_path, family, mark):
         params["model"]["params"] |= {"linear_start": 0.00085, "linear_end": 0.012}
     path.with_suffix(".yaml").write_text(yaml.safe_dump(params))
     save_file(load_file(path) | keys, path, metadata)
-    assert open_checkpoint(path).noise == NoiseSchedule(prediction=prediction, zero_terminal_snr=ends)
-    by_hand = open_checkpoint(path).adjusted("epsilon", "no").noise
+    assert open_checkpoint(path).noise_schedule == NoiseSchedule(prediction_type=prediction, zero_terminal_snr=ends)
+    by_hand = open_checkpoint(path).with_overrides("epsilon", "no").noise_schedule
     assert by_hand == NoiseSchedule()
 
 
@@ -271,15 +271,15 @@ def test_a_folder_tells_what_is_predicted(tmp_path):
     told = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     folder = write_sdxl_folder(tmp_path, scheduler=told)
     checkpoint = open_checkpoint(folder.path)
-    assert checkpoint.noise == NoiseSchedule(prediction="v", zero_terminal_snr=True)
+    assert checkpoint.noise_schedule == NoiseSchedule(prediction_type="v", zero_terminal_snr=True)
     assert (checkpoint.family.name, checkpoint.resolution) == ("sdxl", 64)
-    assert describe(folder.path).family is checkpoint.family
+    assert inspect_checkpoint(folder.path).family is checkpoint.family
 
 
 @pytest.mark.parametrize("predicts_v", [False, True])
 def test_where_nothing_tells_sd2_is_looked_at(files, predicts_v):
     """A UNet that returns its input predicts the noise, one that returns the opposite of a picture v."""
-    checkpoint = replace(open_checkpoint(files["sd2"]), told=False)
+    checkpoint = replace(open_checkpoint(files["sd2"]), prediction_known=False)
     entry = checkpoint.unet.module.conv_out
 
     def read(name: str) -> torch.Tensor:
@@ -292,22 +292,22 @@ def test_where_nothing_tells_sd2_is_looked_at(files, predicts_v):
     files_weights = checkpoint.unet.weights
     unet = replace(checkpoint.unet, weights=replace(files_weights, read=read))
     model = StableDiffusion.load(replace(checkpoint, unet=unet), torch.float32, CPU)
-    assert model.noise.prediction == ("v" if predicts_v else "epsilon")
+    assert model.noise_schedule.prediction_type == ("v" if predicts_v else "epsilon")
 
 
 def test_zero_terminal_snr_ends_in_pure_noise():
     plain, stretched = NoiseSchedule(), NoiseSchedule(zero_terminal_snr=True)
-    assert float(stretched.alphas[-1]) == 0
-    assert float(stretched.alphas[0]) == pytest.approx(float(plain.alphas[0]))
+    assert float(stretched.alphas_cumprod[-1]) == 0
+    assert float(stretched.alphas_cumprod[0]) == pytest.approx(float(plain.alphas_cumprod[0]))
     picture, dots = noise(1, 4, 8, 8), noise(1, 4, 8, 9)[..., :8]
     last = torch.tensor([999])
-    assert torch.equal(stretched.add(picture, dots, last), dots)
-    v = replace(stretched, prediction="v").target(picture, dots, last)
+    assert torch.equal(stretched.add_noise(picture, dots, last), dots)
+    v = replace(stretched, prediction_type="v").target(picture, dots, last)
     assert torch.equal(v, -picture)
     diffusers = __import__("diffusers").DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True
     )
-    torch.testing.assert_close(stretched.alphas.float(), diffusers.alphas_cumprod, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(stretched.alphas_cumprod.float(), diffusers.alphas_cumprod, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", BOTH)
@@ -345,12 +345,12 @@ def test_the_vae_that_overflows_in_fp16_works_in_fp32(files):
     except ValueError as error:
         pytest.skip(str(error))
     model = load(files["sdxl"], torch.float16)
-    model.encode_pictures(noise(1, 3, 32, 32))
+    model.encode_images(noise(1, 3, 32, 32))
     assert model.vae.dtype == torch.float16  # nothing overflowed
-    wanted, _ = load(files["sdxl"]).encode_pictures(noise(1, 3, 32, 32))
+    wanted, _ = load(files["sdxl"]).encode_images(noise(1, 3, 32, 32))
     blown = model.vae.encoder.down_blocks[0].resnets[0]
     blown.conv1.weight.data *= 1e5
-    mean, _ = model.encode_pictures(noise(1, 3, 32, 32))
+    mean, _ = model.encode_images(noise(1, 3, 32, 32))
     assert torch.isfinite(mean).all()
     assert model.vae.dtype == torch.float32
     assert torch.isfinite(model.decode_latents(mean)).all()
@@ -359,10 +359,10 @@ def test_the_vae_that_overflows_in_fp16_works_in_fp32(files):
 
 def test_each_encoder_has_its_own_table(files):
     checkpoint = open_checkpoint(files["sdxl"])
-    tables = checkpoint.token_tables()
+    tables = checkpoint.token_embeddings()
     assert {name: tuple(table.shape) for name, table in tables.items()} == {
         "clip_l": (49408, 64),
         "clip_g": (49408, 96),
     }
-    assert torch.equal(tables["clip_g"], checkpoint.text["clip_g"].weights.read(TOKEN_TABLE).float())
+    assert torch.equal(tables["clip_g"], checkpoint.text_encoders["clip_g"].weights.read(TOKEN_EMBEDDING).float())
     assert json.loads(json.dumps(checkpoint.widths)) == [64, 96]

@@ -21,12 +21,13 @@ from lib_ti.model.checkpoint.families import FAMILIES, SD1
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory import estimate, fp8, malloc, meta_memory, vae_tiling
+from lib_ti.model.memory import modes as memory_modes
 from lib_ti.model.memory import peak as memory
 from lib_ti.model.memory.estimate import Work
-from lib_ti.model.memory.modes import _lighten, economise, make_room
+from lib_ti.model.memory.lean_layers import use_lean_layers
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import DTYPES
-from lib_ti.model.speed.prepacked_conv import can_arrange
+from lib_ti.model.speed.prepacked_conv import can_prepack
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.resume import resume
@@ -44,12 +45,12 @@ def checkpoint(request, tmp_path_factory):
     return open_checkpoint(path)
 
 
-def load(checkpoint, mode: str | None = None, packed: bool = False) -> StableDiffusion:
-    model = StableDiffusion.load(checkpoint, torch.float32, CPU, packed)
+def load(checkpoint, mode: str | None = None, fp8: bool = False) -> StableDiffusion:
+    model = StableDiffusion.load(checkpoint, torch.float32, CPU, fp8)
     if mode == "fast":
-        _lighten(model.unet)  # which a CPU would not be asked to do
+        use_lean_layers(model.unet)  # which a CPU would not be asked to do
     elif mode:
-        economise(model, mode)
+        memory_modes.apply(model, mode)
     return model
 
 
@@ -58,7 +59,7 @@ def gradients(model: StableDiffusion) -> list[torch.Tensor]:
     dice = torch.Generator().manual_seed(3)
     word = Placeholder("my-mug", 0, 2)
     tables = {
-        name: torch.randn(2, table.shape[1], generator=dice) * 0.05 for name, table in model.token_tables().items()
+        name: torch.randn(2, table.shape[1], generator=dice) * 0.05 for name, table in model.token_embeddings().items()
     }
     vectors = {name: value.requires_grad_() for name, value in tables.items()}
     prompts = [model.tokenizer.encode(text, [word]) for text in ("a photo of my-mug", "my-mug on a table")]
@@ -77,8 +78,8 @@ def test_eight_bits_hold_each_row_to_a_sixteenth():
         * torch.logspace(-6, 2, 40)[:, None, None, None]
     )
     weight[7] = 0
-    packed, scale = fp8.stored(weight)
-    back = fp8.restored(packed, scale, torch.float32)
+    packed, scale = fp8.quantize(weight)
+    back = fp8.dequantize(packed, scale, torch.float32)
     assert packed.dtype == torch.float8_e4m3fn
     assert packed.element_size() == 1
     largest = weight.abs().amax((1, 2, 3), keepdim=True)
@@ -98,10 +99,10 @@ def test_packed_layers_compute_with_what_their_weights_come_back_to(layer, dtype
     shape = (2, 24) if isinstance(layer, torch.nn.Linear) else (2, 24, 6, 8)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
     plain = network.mid_block[0]
-    fp8.pack(network)
+    fp8.quantize_network(network)
     packed = network.mid_block[0]
     assert packed.weight.dtype == torch.float8_e4m3fn
-    back = fp8.restored(packed.weight, packed.scale, dtype)
+    back = fp8.dequantize(packed.weight, packed.scale, dtype)
     found = packed(x)
     (gradient,) = torch.autograd.grad(found.square().sum(), x)
     how = (plain.stride, plain.padding) if isinstance(layer, torch.nn.Conv2d) else ()
@@ -130,11 +131,11 @@ def test_nothing_keeps_the_weights_that_were_brought_back(checkpoint):
 
 
 def test_reading_into_eight_bits_is_packing_what_was_read(checkpoint):
-    at_once, afterwards = load(checkpoint, "low", packed=True), load(checkpoint, "low")
+    at_once, afterwards = load(checkpoint, "low", fp8=True), load(checkpoint, "low")
     for a, b in zip(gradients(at_once), gradients(afterwards), strict=True):
         assert torch.equal(a, b)
     exact = load(checkpoint)
-    for one, other in zip(at_once.token_tables().values(), exact.token_tables().values(), strict=True):
+    for one, other in zip(at_once.token_embeddings().values(), exact.token_embeddings().values(), strict=True):
         assert torch.equal(one, other)  # what embeddings begin as
     packed = sum(p.numel() for n in (at_once.unet,) for p in n.parameters() if p.dtype == fp8.FP8)
     assert packed > 0.8 * sum(p.numel() for p in at_once.unet.parameters())
@@ -168,7 +169,7 @@ def test_each_mode_keeps_less(checkpoint):
     model = load(checkpoint)
     kept = [meta_memory.training_step(model, 128, 128, 1)]
     for mode in ("fast", "balanced"):
-        _lighten(model.unet) if mode == "fast" else economise(model, mode)
+        use_lean_layers(model.unet) if mode == "fast" else memory_modes.apply(model, mode)
         kept.append(meta_memory.training_step(model, 128, 128, 1))
     for (peak, between), (less, less_between) in pairwise(kept):
         assert less < peak
@@ -178,14 +179,14 @@ def test_each_mode_keeps_less(checkpoint):
 def test_a_vocabulary_can_stay_behind(checkpoint):
     model = load(checkpoint)
     expected = gradients(load(checkpoint))
-    for encoder in model.text.encoders.values():
+    for encoder in model.prompt_encoder.encoders.values():
         encoder.keep_token_table_on_cpu()
         encoder.keep_token_table_on_cpu()
         encoder.model.to(torch.float64).to("meta")
         assert encoder.token_table.device == CPU
         assert encoder.token_table.dtype == torch.float32
     model = load(checkpoint)
-    for encoder in model.text.encoders.values():
+    for encoder in model.prompt_encoder.encoders.values():
         encoder.keep_token_table_on_cpu()
     assert all(map(torch.equal, gradients(model), expected))
 
@@ -193,8 +194,8 @@ def test_a_vocabulary_can_stay_behind(checkpoint):
 def test_a_mode_can_be_asked_for_twice(checkpoint):
     model = load(checkpoint, "balanced")
     expected = gradients(model)
-    economise(model, "balanced")
-    economise(model, "fast")
+    memory_modes.apply(model, "balanced")
+    memory_modes.apply(model, "fast")
     assert all(map(torch.equal, gradients(model), expected))
 
 
@@ -203,14 +204,14 @@ def test_a_mode_can_be_asked_for_twice(checkpoint):
 
 @pytest.mark.parametrize("numbers", [1, 1 << 11, 1 << 14, 1 << 24])
 def test_the_vae_in_bands_gives_the_same_pictures(checkpoint, numbers, monkeypatch):
-    monkeypatch.setattr(vae_tiling, "NUMBERS", numbers)
+    monkeypatch.setattr(vae_tiling, "TILE_NUMEL", numbers)
     whole, banded = load(checkpoint), load(checkpoint)
-    make_room(banded)
+    memory_modes.reduce_vae_memory(banded)
     dice = torch.Generator().manual_seed(1)
     latents = torch.randn(2, whole.latent_channels, 9, 12, generator=dice)
     torch.testing.assert_close(banded.decode_latents(latents), whole.decode_latents(latents), rtol=0, atol=1e-4)
-    pixels = torch.rand(1, 3, 8 * whole.factor, 6 * whole.factor, generator=dice) * 2 - 1
-    for found, expected in zip(banded.encode_pictures(pixels), whole.encode_pictures(pixels), strict=True):
+    pixels = torch.rand(1, 3, 8 * whole.vae_scale_factor, 6 * whole.vae_scale_factor, generator=dice) * 2 - 1
+    for found, expected in zip(banded.encode_images(pixels), whole.encode_images(pixels), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -248,7 +249,7 @@ def test_the_table_says_what_the_networks_hold(mode, precision):
         known = estimate.Known("sd1", mode, precision, on_card)
         model = meta_memory.bare(SD1, DTYPES[precision], mode if on_card else None)
         assert known.unet == meta_memory.size(model.unet)
-        (text,) = model.text.encoders.values()
+        (text,) = model.prompt_encoder.encoders.values()
         assert known.text == meta_memory.size(text.model) - (text.token_table.nbytes if on_card else 0)
         assert known.vae == meta_memory.size(model.vae)
         counted = meta_memory.training_step(model, side, side, batch)[0]
@@ -268,7 +269,7 @@ def test_counting_without_weights_is_counting_with_them(checkpoint):
     for network in bare.networks:
         network.to("meta")
     bare.device = meta_memory.META
-    economise(bare, "balanced")
+    memory_modes.apply(bare, "balanced")
     assert meta_memory.count(bare, 128, 96, 2).kept == pytest.approx(meta_memory.count(real, 128, 96, 2).kept, rel=0.03)
 
 
@@ -436,7 +437,7 @@ def test_then_come_eight_bits_and_then_a_sentence(tiny_checkpoint, pictures, tmp
     assert len(warnings(folder)) == 3
 
 
-@pytest.mark.skipif(not can_arrange(torch.float32), reason="this torch has no oneDNN")
+@pytest.mark.skipif(not can_prepack(torch.float32), reason="this torch has no oneDNN")
 def test_what_cannot_be_had_is_not_kept_in_the_settings(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     """Leaner modes have no second copy of weights, and another torch may not have any."""
     plan = preflight(settings_for(tiny_checkpoint, pictures, tmp_path, acceleration="arranged", memory="balanced"))
@@ -446,7 +447,7 @@ def test_what_cannot_be_had_is_not_kept_in_the_settings(tiny_checkpoint, picture
     assert folder.settings.acceleration == folder.timeline().memory.data["acceleration"] == "none"
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, acceleration="arranged", name="my-cup")
     other = create(preflight(settings))
-    monkeypatch.setattr("lib_ti.model.speed.device.can_arrange", lambda dtype: False)
+    monkeypatch.setattr("lib_ti.model.memory.modes.can_prepack", lambda dtype: False)
     assert execute(other)
     assert other.settings.acceleration == "none"
 
@@ -454,10 +455,10 @@ def test_what_cannot_be_had_is_not_kept_in_the_settings(tiny_checkpoint, picture
 def test_reading_that_does_not_fit_is_done_in_eight_bits(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     load = StableDiffusion.load.__func__
 
-    def scarce(cls, checkpoint, dtype, device, packed=False):
-        if not packed:
+    def scarce(cls, checkpoint, dtype, device, fp8=False):
+        if not fp8:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return load(cls, checkpoint, dtype, device, packed)
+        return load(cls, checkpoint, dtype, device, fp8)
 
     monkeypatch.setattr(StableDiffusion, "load", classmethod(scarce))
     folder = run(settings_for(tiny_checkpoint, pictures, tmp_path))
@@ -537,7 +538,7 @@ def test_what_is_freed_is_given_back_some_at_a_time(monkeypatch):
     monkeypatch.setattr(malloc, "trim", lambda: given.append(1))
     sweep = malloc.TrimAfter()
     for _ in range(8):
-        sweep.freed(malloc.AT_A_TIME // 4)
+        sweep.freed(malloc.TRIM_EVERY // 4)
     assert len(given) == 2
 
 
@@ -547,14 +548,14 @@ def test_another_c_library_keeps_what_it_keeps(monkeypatch, reason):
         raise reason
 
     monkeypatch.setattr(malloc.ctypes, "CDLL", none)
-    assert malloc._function("malloc_trim")(0) is None
+    assert malloc._glibc_function("malloc_trim")(0) is None
 
 
 def test_memory_is_kept_for_a_while_and_given_back_then(monkeypatch):
     asked = []
     monkeypatch.setattr(malloc, "_mallopt", lambda option, value: asked.append(option))
     monkeypatch.setattr(malloc, "_malloc_trim", lambda _: asked.append("trim"))
-    with suppress(KeyError), malloc.keeping():
+    with suppress(KeyError), malloc.keep_freed_memory():
         assert asked == [malloc.MMAP_MAX, malloc.TRIM_THRESHOLD]
         raise KeyError
-    assert asked[2:] == [*malloc.ADAPTED, "trim"]
+    assert asked[2:] == [*malloc.RESTORED, "trim"]

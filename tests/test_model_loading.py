@@ -44,15 +44,15 @@ def load(checkpoint: Checkpoint) -> StableDiffusion:
 
 def computed(model: StableDiffusion) -> dict[str, torch.Tensor]:
     """What every part of a loaded model makes of some inputs, their sides unequal."""
-    (width,) = (table.shape[1] for table in model.token_tables().values())
+    (width,) = (table.shape[1] for table in model.token_embeddings().values())
     prompt = TokenizedPrompt(tuple(range(77)), (NO_VECTOR,) * 77)
-    mean, deviation = model.encode_pictures(noise(1, 3, 32, 64))
+    mean, deviation = model.encode_images(noise(1, 3, 32, 64))
     return {
         "prediction": model.predict(noise(2, 4, 16, 8), TIMES, Context(noise(2, 77, width).to(model.dtype))),
         "mean": mean,
         "deviation": deviation,
         "pixels": model.decode_latents(noise(1, 4, 6, 4)),
-        "features": model.encode_prompts([prompt], model.no_vectors()).features,
+        "features": model.encode_prompts([prompt], model.empty_vectors()).features,
     }
 
 
@@ -156,9 +156,9 @@ def test_what_the_yaml_tells(tmp_path):
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", sizes))
     assert (checkpoint.family.name, checkpoint.widths, checkpoint.prompt_length) == ("sd1", (64,), 77)
     assert checkpoint.resolution == 8 * 16
-    assert checkpoint.noise == NoiseSchedule(1000, 0.00085, 0.012, "v")
-    assert checkpoint.adjusted().noise.prediction == "v"
-    assert checkpoint.adjusted("epsilon").noise.prediction == "epsilon"
+    assert checkpoint.noise_schedule == NoiseSchedule(1000, 0.00085, 0.012, "v")
+    assert checkpoint.with_overrides().noise_schedule.prediction_type == "v"
+    assert checkpoint.with_overrides("epsilon").noise_schedule.prediction_type == "epsilon"
 
 
 def test_loaded_networks_are_frozen_and_in_the_precision_asked_for(tiny_checkpoint):
@@ -191,9 +191,9 @@ def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch):
 
     monkeypatch.setattr(ldm, "open_weights", lambda path: Weights(path, shapes, pytest.fail))
     checkpoint = open_checkpoint(Path("v1-5-pruned-emaonly.safetensors"))
-    parts = checkpoint.unet, checkpoint.vae, checkpoint.text["clip_l"]
+    parts = checkpoint.unet, checkpoint.vae, checkpoint.text_encoders["clip_l"]
     assert [len(part.weights.shapes) for part in parts] == [686, 248, 196]
-    assert (checkpoint.widths, checkpoint.resolution, checkpoint.noise) == ((768,), 512, NoiseSchedule())
+    assert (checkpoint.widths, checkpoint.resolution, checkpoint.noise_schedule) == ((768,), 512, NoiseSchedule())
 
 
 # --- another VAE ---------------------------------------------------------------------------------------------------
@@ -260,7 +260,9 @@ def test_another_vae_takes_the_place_of_a_checkpoint_s_own(other_vae, tmp_path):
 
 def assert_folder_loads(folder: Folder) -> None:
     model = load(open_checkpoint(folder.path))
-    wanted = replace(model, unet=folder.unet, vae=folder.vae, text=PromptEncoder({"clip_l": TextEncoder(folder.text)}))
+    wanted = replace(
+        model, unet=folder.unet, vae=folder.vae, prompt_encoder=PromptEncoder({"clip_l": TextEncoder(folder.text)})
+    )
     assert_close(computed(model), computed(wanted))
 
 
@@ -286,7 +288,7 @@ def test_a_folder_computes_what_diffusers_saved(tmp_path, saving):
 def test_a_folder_tells_what_it_predicts(tmp_path):
     folder = write_folder(tmp_path, vocabulary=500, scheduler={"prediction_type": "v_prediction"})
     checkpoint = open_checkpoint(folder.path)
-    assert checkpoint.noise == NoiseSchedule(prediction="v")
+    assert checkpoint.noise_schedule == NoiseSchedule(prediction_type="v")
     assert (checkpoint.widths, checkpoint.resolution) == ((64,), 64)
 
 

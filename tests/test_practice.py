@@ -96,7 +96,7 @@ def test_model_follows_ordinary_captions(model):
     scenes = [
         random_scene(rng, style="plain", thing=thing) for thing in ("star", "mug", "mushroom", "car", "coin", "robot")
     ]
-    conditioner = Conditioner(model, [], model.no_vectors())
+    conditioner = Conditioner(model, [], model.empty_vectors())
     correct = {"thing": 0, "colour": 0, "ground": 0}
     for seed, scene in enumerate(scenes):
         noun = {"coin": "dax", "robot": "blick"}.get(scene.thing, scene.thing)
@@ -123,8 +123,10 @@ def test_export_inverts_loading(model):
 
     from lib_ti.model.checkpoint import yaml_config
 
-    sizes = yaml_config.read(PRACTICE_MODEL.with_suffix(".yaml"))
-    written = load(ldm_checkpoint(model.unet, model.vae, model.text.encoders["clip_l"].model, sizes, torch.float16))
+    sizes = yaml_config.read_config(PRACTICE_MODEL.with_suffix(".yaml"))
+    written = load(
+        ldm_checkpoint(model.unet, model.vae, model.prompt_encoder.encoders["clip_l"].model, sizes, torch.float16)
+    )
     stored = load_file(PRACTICE_MODEL)
     assert written.keys() - stored.keys() <= {"cond_stage_model.transformer.text_model.embeddings.position_ids"}
     assert all(torch.equal(stored[name], written[name]) for name in stored)

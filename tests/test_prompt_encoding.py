@@ -16,9 +16,9 @@ from reference.conditioning import ASKED, FAMILIES, sketch
 from test_loaders import loader
 
 from lib_ti.model.checkpoint.open import open_checkpoint
-from lib_ti.model.conditioning import Conditioner, weighted
+from lib_ti.model.conditioning import Conditioner, apply_weights
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.guidance import Guidance, ScheduledPrompt, guide, said
+from lib_ti.model.guidance import Guidance, ScheduledPrompt, encoded_texts, guide
 from lib_ti.model.prompt.attention import parse_attention
 from lib_ti.model.prompt.chunks import COMMA_BACKTRACK, COMMA_TOKEN, empty_chunk, mentioned_names, split_into_chunks
 from lib_ti.model.prompt.placeholder import NO_VECTOR, Placeholder, PlaceholderMatcher
@@ -127,7 +127,7 @@ def test_prompts_joined_by_and():
 
 def test_comments():
     assert strip_comments("a # b\n# c\nd#e") == "a \nd\n"
-    assert said("a AND [b:c:2] # d", "e", 9) == {"a", " b", " c", "e"}
+    assert encoded_texts("a AND [b:c:2] # d", "e", 9) == {"a", " b", " c", "e"}
 
 
 # --- tokens and chunks -------------------------------------------------------------------------------------------
@@ -258,10 +258,10 @@ def test_tensors_are_those_that_the_program_makes(family, found):
 
 def test_weights_keep_the_mean_of_all():
     features = torch.rand(2, 3, 4) + 1
-    found = weighted(features, [(1, 2, 1), (0.5, 1, -1)])
+    found = apply_weights(features, [(1, 2, 1), (0.5, 1, -1)])
     assert torch.isclose(found.mean(), features.mean())
     assert torch.allclose(found[0, 1] / features[0, 1], 2 * found[0, 0] / features[0, 0])
-    assert weighted(features, [(1, 1, 1), (1, 1, 1)]) is features
+    assert apply_weights(features, [(1, 1, 1), (1, 1, 1)]) is features
 
 
 @pytest.fixture(scope="module")
@@ -272,14 +272,14 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def conditioner(model):
-    return Conditioner(model, [], model.no_vectors())
+    return Conditioner(model, [], model.empty_vectors())
 
 
 def test_nothing_unwanted_is_zeros(model, conditioner):
     for negative, blank in (("", True), (" ", False), ("# a comment", False)):
-        unwanted = guide(conditioner, "a mug", negative, 5).unwanted.at(0)
+        unwanted = guide(conditioner, "a mug", negative, 5).negative.at(0)
         assert (not unwanted.features.any(), not unwanted.pooled.any()) == (blank, blank)
-    assert guide(conditioner, "", "", 5).wanted[0].at(0).features.any()
+    assert guide(conditioner, "", "", 5).prompts[0].at(0).features.any()
 
 
 def test_prompts_guide_together(model, conditioner):
@@ -324,6 +324,6 @@ def test_an_end_that_has_passed_holds_no_more():
 
 def test_contexts_are_in_the_networks_precision(model):
     half = StableDiffusion(**{**model.__dict__, "dtype": torch.bfloat16})
-    found = guide(Conditioner(half, [], half.no_vectors()), "a (mug:1.2)", "", 5)
+    found = guide(Conditioner(half, [], half.empty_vectors()), "a (mug:1.2)", "", 5)
     assert isinstance(found, Guidance)
-    assert {found.unwanted.context.features.dtype, found.wanted[0].context.pooled.dtype} == {torch.bfloat16}
+    assert {found.negative.context.features.dtype, found.prompts[0].context.pooled.dtype} == {torch.bfloat16}

@@ -274,7 +274,7 @@ def test_configurations_that_are_not_understood(tmp_path, good, kind):
 def test_a_configuration_that_is_no_text(tmp_path):
     (tmp_path / "model.yaml").write_bytes(b"\xff\xfe\0\0")
     with pytest.raises(UnusableFile):
-        configs.read(tmp_path / "model.yaml")
+        configs.read_config(tmp_path / "model.yaml")
 
 
 # --- another VAE ---------------------------------------------------------------------------------------------------

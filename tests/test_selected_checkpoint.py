@@ -89,8 +89,8 @@ def test_what_nothing_tells_is_found_out(checkpoints, tmp_path, monkeypatch):
 
     from lib_ti.model.checkpoint import inspect
 
-    found = inspect.describe(checkpoints["sd2"])
-    monkeypatch.setattr(inspect, "describe", lambda path: dataclasses.replace(found, told=False))
+    found = inspect.inspect_checkpoint(checkpoints["sd2"])
+    monkeypatch.setattr(inspect, "inspect_checkpoint", lambda path: dataclasses.replace(found, prediction_known=False))
     assert selected(checkpoints["sd2"]).auto(settings())["prediction"] == FOUND_OUT
 
 

@@ -53,7 +53,7 @@ def source(model, tmp_path) -> BatchSource:
 
 
 def begin(model: StableDiffusion, scaler: LossScaler | None = None) -> TrainState:
-    vectors = init_vectors.from_text(model.token_tables()["clip_l"], model.tokenizer, "object", 2)
+    vectors = init_vectors.from_text(model.token_embeddings()["clip_l"], model.tokenizer, "object", 2)
     return TrainState.begin({"clip_l": vectors}, 0.0, scaler or LossScaler(active=False))
 
 
@@ -112,7 +112,7 @@ def test_a_mask_hides_what_it_covers(model, source):
     assert error != pytest.approx(plain)
     # the prediction stays, only the target changes where the mask is zero
     other_noise[..., 4:] += 10
-    noisy = model.noise.add(batch.latents, batch.noise, batch.t)
+    noisy = model.noise_schedule.add_noise(batch.latents, batch.noise, batch.t)
     predicted = model.predict(noisy, batch.t, model.encode_prompts(batch.prompts, vectors))
     shifted = ((predicted - other_noise).square() * weight).mean()
     assert shifted.item() == pytest.approx(error, rel=1e-5)
@@ -120,9 +120,9 @@ def test_a_mask_hides_what_it_covers(model, source):
 
 def test_v_prediction_aims_at_v(model, source):
     batch = source.draw(0, [0], 0, model.device)
-    noise = dataclasses.replace(model.noise, prediction="v")
-    alpha = noise.alphas[batch.t].float().view(-1, 1, 1, 1)
-    noisy = noise.add(batch.latents, batch.noise, batch.t)
+    noise = dataclasses.replace(model.noise_schedule, prediction_type="v")
+    alpha = noise.alphas_cumprod[batch.t].float().view(-1, 1, 1, 1)
+    noisy = noise.add_noise(batch.latents, batch.noise, batch.t)
     v = noise.target(batch.latents, batch.noise, batch.t)
     # Salimans & Ho 2022: x = √ᾱ x_t - √(1-ᾱ) v and ε = √(1-ᾱ) x_t + √ᾱ v
     torch.testing.assert_close(alpha.sqrt() * noisy - (1 - alpha).sqrt() * v, batch.latents, rtol=1e-4, atol=1e-4)
@@ -197,14 +197,14 @@ def test_draws_are_named_by_seed_step_and_place(source):
 
 
 def test_words_are_spread_over_the_vectors(model):
-    table, tokenizer = model.token_tables()["clip_l"], model.tokenizer
+    table, tokenizer = model.token_embeddings()["clip_l"], model.tokenizer
     blue, mug = (table[tokenizer.token_ids(word)[0]].float() for word in ("blue", "mug"))
     assert torch.equal(init_vectors.from_text(table, tokenizer, "blue mug", 4), torch.stack([blue, blue, mug, mug]))
     assert torch.equal(init_vectors.from_text(table, tokenizer, "blue mug", 1), blue.unsqueeze(0))
 
 
 def test_random_vectors_have_the_vocabularys_scale(model):
-    table = model.token_tables()["clip_l"].float()
+    table = model.token_embeddings()["clip_l"].float()
     vectors = init_vectors.at_random(table, 75, seed=1)
     assert float(vectors.norm(dim=1).mean()) == pytest.approx(float(table.norm(dim=1).mean()), rel=0.1)
     assert torch.equal(vectors, init_vectors.at_random(table, 75, seed=1))

@@ -70,7 +70,7 @@ def source_for(model: StableDiffusion, folder: Path) -> BatchSource:
 
 
 def begin(model: StableDiffusion, settings: TrainSettings, trained: tuple[str, ...] | None = None) -> TrainState:
-    first = init_vectors.begin(settings, model.token_tables(), model.tokenizer, None)
+    first = init_vectors.begin(settings, model.token_embeddings(), model.tokenizer, None)
     return TrainState.begin(first, 0.0, LossScaler(active=False), trained)
 
 
@@ -87,7 +87,7 @@ def problems_of(settings: TrainSettings) -> dict[str, str]:
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_golden_losses(files, pictures, tmp_path, family, prediction):
-    checkpoint = open_checkpoint(files[family]).adjusted(prediction)
+    checkpoint = open_checkpoint(files[family]).with_overrides(prediction)
     model = StableDiffusion.load(checkpoint, torch.float32, CPU)
     state, source = begin(model, settings_for(files[family], pictures, tmp_path)), source_for(model, tmp_path)
     order = source.steps(0, 2)
@@ -125,7 +125,7 @@ def test_each_encoder_has_its_rate(sdxl, files, pictures, tmp_path):
 def test_one_encoder_alone_leaves_the_other_s_vectors(files, pictures, tmp_path, encoder):
     run(settings_for(files["sdxl"], pictures, tmp_path, train_encoders=encoder))
     found = write.read(tmp_path / "out" / "my-mug.safetensors")
-    tables = open_checkpoint(files["sdxl"]).token_tables()
+    tables = open_checkpoint(files["sdxl"]).token_embeddings()
     (word,) = StableDiffusion.load(open_checkpoint(files["sdxl"]), torch.float32, CPU).tokenizer.token_ids("object")
     for name, vectors in found.vectors.items():
         assert torch.equal(vectors, tables[name][[word, word]]) == (name != encoder)
@@ -335,10 +335,10 @@ class _Ideal:
     """A UNet that knows the picture, and predicts of it what it is told to."""
 
     def __init__(self, model: StableDiffusion, picture: torch.Tensor, prediction: str) -> None:
-        self._noise, self._picture = dataclasses.replace(model.noise, prediction=prediction), picture
+        self._noise, self._picture = dataclasses.replace(model.noise_schedule, prediction_type=prediction), picture
 
     def __call__(self, noisy: torch.Tensor, t: torch.Tensor, **_: object) -> object:
-        alpha = self._noise.alphas[t].float().view(-1, 1, 1, 1)
+        alpha = self._noise.alphas_cumprod[t].float().view(-1, 1, 1, 1)
         noise = (noisy - alpha.sqrt() * self._picture) / (1 - alpha).sqrt()
         return type("Answer", (), {"sample": self._noise.target(self._picture, noise, t)})()
 
@@ -350,7 +350,7 @@ def test_a_model_trained_as_what_it_is_not_is_noticed(sdxl, files, pictures, tmp
     still = source.cache.get(0, False)
     mean = still.mean * (0.01 if meant == "nothing" else 1)  # a VAE of random weights
     source.cache.put(0, False, dataclasses.replace(still, mean=mean, deviation=torch.zeros(4, 8, 8)))
-    model = dataclasses.replace(sdxl, noise=dataclasses.replace(sdxl.noise, prediction=used))
+    model = dataclasses.replace(sdxl, noise_schedule=dataclasses.replace(sdxl.noise_schedule, prediction_type=used))
     if meant in ("epsilon", "v"):
         model.unet = _Ideal(model, source.cache.get(0, False).mean[None], meant)
     vectors = begin(sdxl, settings_for(files["sdxl"], pictures, tmp_path)).vectors
@@ -422,9 +422,9 @@ def test_the_vectors_decide_what_is_seen(sdxl):
 
 def test_prompts_that_occur_twice_are_encoded_once(sdxl):
     prompts = [sdxl.tokenizer.encode(text) for text in ("a mug", "a cup", "a mug")]
-    found = sdxl.encode_prompts(prompts, sdxl.no_vectors())
+    found = sdxl.encode_prompts(prompts, sdxl.empty_vectors())
     assert torch.equal(found.features[0], found.features[2])
-    alone = sdxl.encode_prompts(prompts[1:2], sdxl.no_vectors())
+    alone = sdxl.encode_prompts(prompts[1:2], sdxl.empty_vectors())
     torch.testing.assert_close(found.pooled[1:2], alone.pooled)
     torch.testing.assert_close(found.features[1:2], alone.features)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, NoReturn, get_args
 
 from lib_ti.errors import BadInput, Problem
-from lib_ti.model.checkpoint.families import titles
+from lib_ti.model.checkpoint.families import family_titles
 from lib_ti.settings.option import Option, RawValue
 from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES
 from lib_ti.text import option_flag
@@ -79,7 +79,7 @@ def raw_settings(values: argparse.Namespace) -> dict[str, RawValue]:
 def option_help(name: str, option: Option) -> str:
     """An option's help: the families it applies to, its meaning, its default and unit."""
     if option.families:
-        return f"{titles(option.families)} only: {option_help(name, replace(option, families=()))}"
+        return f"{family_titles(option.families)} only: {option_help(name, replace(option, families=()))}"
     if name in REQUIRED:
         return option.help
     default = DEFAULTS[name]

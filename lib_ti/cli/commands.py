@@ -140,10 +140,10 @@ def _describe_device() -> str:
     import torch
 
     from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
-    from lib_ti.model.speed.device import LARGE, choose_device, choose_precision
+    from lib_ti.model.speed.device import LARGE_UNET, choose_device, choose_precision
 
     device = choose_device("auto")
-    precision = choose_precision("auto", device, LARGE)
+    precision = choose_precision("auto", device, LARGE_UNET)
     words = len(PromptTokenizer().token_ids("a photo of a mug"))
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)

@@ -29,7 +29,7 @@ def inspect(file: Path, model: Path | None, name: str | None, as_json: bool) -> 
     checkpoint = open_checkpoint(model) if model else None
     if checkpoint and (reason := unfit(embedding, checkpoint)):
         raise BadInput([Problem("model", reason)])
-    report = describe(embedding, checkpoint.token_tables() if checkpoint else {})
+    report = describe(embedding, checkpoint.token_embeddings() if checkpoint else {})
     if as_json:
         print(json.dumps(report.to_json(), ensure_ascii=False))
     else:

@@ -22,7 +22,7 @@ from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
-from lib_ti.model.sampling import Sampling, sample
+from lib_ti.model.sampling import SamplingParams, sample
 from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
 from lib_ti.text import is_encodable
 from lib_ti.training.preflight.output_paths import unwritable
@@ -39,7 +39,7 @@ class GenerationRequest:
     out: Path
     count: int
     seed: int
-    sampling: Sampling
+    sampling: SamplingParams
     device: torch.device
     precision: str
 
@@ -59,10 +59,12 @@ class GenerationRequest:
                 problems.append(Problem(option, "is not readable text"))
         checkpoint = validator.checkpoint(values.model, values.vae)
         if checkpoint:
-            checkpoint = checkpoint.adjusted(values.prediction, values.zero_terminal_snr, clip_skip)
-            if clip_skip and clip_skip > checkpoint.layers:
+            checkpoint = checkpoint.with_overrides(values.prediction, values.zero_terminal_snr, clip_skip)
+            if clip_skip and clip_skip > checkpoint.num_hidden_layers:
                 problems.append(
-                    Problem("clip_skip", f"the text encoder of this checkpoint has {checkpoint.layers} layers")
+                    Problem(
+                        "clip_skip", f"the text encoder of this checkpoint has {checkpoint.num_hidden_layers} layers"
+                    )
                 )
         resolution = checkpoint.resolution if checkpoint else 512
         width = validator.pixels("width", values.width, resolution)
@@ -73,7 +75,7 @@ class GenerationRequest:
             problems.append(Problem("out", reason))
         if problems or checkpoint is None:
             raise BadInput(problems)
-        sampling = Sampling(values.sampler, int(steps), guidance, width, height)
+        sampling = SamplingParams(values.sampler, int(steps), guidance, width, height)
         return cls(
             checkpoint, embeddings, values.prompt, values.negative_prompt, values.out, int(count), int(seed), sampling, device,
             precision,
@@ -131,7 +133,7 @@ class _Validator:
     def checkpoint(self, model: Path, vae: Path | None) -> Checkpoint | None:
         option = "model"
         try:
-            checkpoint = open_checkpoint(model).knows_all_words()
+            checkpoint = open_checkpoint(model).require_full_vocabulary()
             option = "vae"
             checkpoint = with_vae(checkpoint, vae) if vae else checkpoint
         except UnusableFile as error:
@@ -159,7 +161,7 @@ class _Validator:
         try:
             device = choose_device(name)
             option = "precision"
-            return device, choose_precision(precision, device, checkpoint.parameters if checkpoint else 0)
+            return device, choose_precision(precision, device, checkpoint.unet_parameters if checkpoint else 0)
         except (ValueError, RuntimeError) as error:
             self.problems.append(Problem(option, str(error)))
             return device, "fp32"

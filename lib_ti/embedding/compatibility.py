@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from lib_ti.errors import Problem
-from lib_ti.model.checkpoint.families import Family, encoder_title, title_of
+from lib_ti.model.checkpoint.families import Family, encoder_title, family_title
 from lib_ti.settings.train_settings import TrainSettings
 
 _SECOND_HALF = (1280,)
@@ -24,7 +24,7 @@ class Vectors(Protocol):
 
 
 class Model(Protocol):
-    """A `Checkpoint`, or the `Description` of one."""
+    """A `Checkpoint`, or the `CheckpointInfo` of one."""
 
     @property
     def family(self) -> Family: ...
@@ -42,7 +42,7 @@ def unfit(embedding: Vectors, checkpoint: Model) -> str | None:
             f"{embedding.name!r} holds only half of an embedding for SDXL, the vectors for CLIP-G (of width 1280); put the file "
             "with the other half beside it, or join the two with: python -m lib_ti convert FIRST SECOND OUT --to safetensors"
         )
-    title = title_of(has)
+    title = family_title(has)
     known = not title.endswith(_joined(has))
     made_for = f"{title} (vectors of width {_joined(has)})" if known else title
     return (

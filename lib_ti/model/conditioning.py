@@ -1,7 +1,8 @@
-"""What a UNet is told of prompts, computed as AUTOMATIC1111 does with its default settings.
+"""Prompts with placeholders and attention weights to the UNet's context, as AUTOMATIC1111 does with its default settings.
 
-A prompt goes through each text encoder in chunks, whose features stand one behind the other. A token's features are multiplied
-by its weight; then all features are scaled so that their mean is what it was before. What is pooled is the first chunk's.
+A prompt goes through each text encoder in chunks, whose hidden states are concatenated along the token axis. Each token's
+hidden state is multiplied by its weight, and the result is scaled so that its mean is what it was before. The pooled embedding
+is the first chunk's.
 """
 
 from __future__ import annotations
@@ -17,58 +18,61 @@ from lib_ti.model.prompt.text_encoder import Context
 
 
 class Conditioner:
-    """Encodes prompts that name learned words. Their rows are those of `vectors`, for each text encoder (n, width)."""
+    """Encodes prompts with placeholders, which index `vectors`: for each text encoder a matrix (n, width)."""
 
     def __init__(
-        self, model: StableDiffusion, words: Sequence[Placeholder], vectors: Mapping[str, torch.Tensor]
+        self, model: StableDiffusion, placeholders: Sequence[Placeholder], vectors: Mapping[str, torch.Tensor]
     ) -> None:
         self.model = model
-        self._encoders, self._vectors, self._room = model.text.encoders, vectors, model.tokenizer.max_tokens
-        self._named = PlaceholderMatcher(words, model.text.tokenizer)
-        self._known: dict[tuple[str, ...], Context] = {}
+        self._encoders, self._vectors = model.prompt_encoder.encoders, vectors
+        self._max_tokens = model.tokenizer.max_tokens
+        self._matcher = PlaceholderMatcher(placeholders, model.prompt_encoder.tokenizer)
+        self._cache: dict[tuple[str, ...], Context] = {}
 
     def encode(self, texts: Sequence[str]) -> Context:
-        """The context of prompts, features (b, chunks · tokens, width) and what is pooled, fp32; as long as the longest.
+        """The prompts' context in fp32: hidden states (b, chunks · tokens, width) as long as the longest prompt's, and pooled.
 
-        One mean is kept for all of them, so a prompt has other features in other company where any has weights.
+        The mean is restored over the whole batch, so with attention weights a prompt's result depends on the other prompts.
         """
-        asked = tuple(texts)
-        if asked not in self._known:
-            self._known[asked] = self._encode(asked)
-        return self._known[asked]
+        key = tuple(texts)
+        if key not in self._cache:
+            self._cache[key] = self._encode(key)
+        return self._cache[key]
 
     @torch.no_grad()
     def _encode(self, texts: Sequence[str]) -> Context:
-        divided = {
-            name: [split_into_chunks(text, self._named, encoder.tokenizer, self._room) for text in texts]
+        chunked = {
+            name: [split_into_chunks(text, self._matcher, encoder.tokenizer, self._max_tokens) for text in texts]
             for name, encoder in self._encoders.items()
         }
-        count = max(len(parts) for prompts in divided.values() for parts in prompts)
-        features, pooled = [], None
+        count = max(len(prompt) for prompts in chunked.values() for prompt in prompts)
+        hidden_states, pooled = [], None
         for i in range(count):
-            side_by_side = []
-            for name, prompts in divided.items():
-                batch = [parts[i] if i < len(parts) else empty_chunk(self._room) for parts in prompts]
-                found, summary = self._features(name, batch)
-                side_by_side.append(found)
-                if i == 0 and summary is not None:
-                    pooled = summary
-            features.append(torch.cat(side_by_side, dim=-1))
-        return Context(torch.cat(features, dim=1), pooled)
+            by_encoder = []
+            for name, prompts in chunked.items():
+                batch = [prompt[i] if i < len(prompt) else empty_chunk(self._max_tokens) for prompt in prompts]
+                states, pooled_output = self._encode_chunks(name, batch)
+                by_encoder.append(states)
+                if i == 0 and pooled_output is not None:
+                    pooled = pooled_output
+            hidden_states.append(torch.cat(by_encoder, dim=-1))
+        return Context(torch.cat(hidden_states, dim=1), pooled)
 
-    def _features(self, name: str, batch: Sequence[Chunk]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """One chunk of each prompt: features (b, tokens, width) with the weights in them, and what is pooled."""
-        distinct = list(dict.fromkeys(batch))
-        features, pooled = self._encoders[name].encode(distinct, self._vectors[name])
-        places = torch.tensor([distinct.index(chunk) for chunk in batch], device=features.device)
-        features = weighted(features[places].float(), [chunk.weights for chunk in batch])
-        return features, None if pooled is None else pooled[places].float()
+    def _encode_chunks(self, name: str, batch: Sequence[Chunk]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """One chunk per prompt: hidden states (b, tokens, width) with the attention weights applied, and the pooled output."""
+        unique = list(dict.fromkeys(batch))
+        states, pooled = self._encoders[name].encode(unique, self._vectors[name])
+        indices = torch.tensor([unique.index(chunk) for chunk in batch], device=states.device)
+        states = apply_weights(states[indices].float(), [chunk.weights for chunk in batch])
+        return states, None if pooled is None else pooled[indices].float()
 
 
-def weighted(features: torch.Tensor, weights: Sequence[Sequence[float]]) -> torch.Tensor:
-    """Features (b, tokens, width) times a weight for each token, of the same mean over all as before."""
-    factors = torch.tensor(weights, dtype=features.dtype, device=features.device).unsqueeze(-1)  # (b, tokens, 1)
+def apply_weights(hidden_states: torch.Tensor, weights: Sequence[Sequence[float]]) -> torch.Tensor:
+    """Hidden states (b, tokens, width) times a weight for each token, scaled back to their mean over the whole batch."""
+    factors = torch.tensor(weights, dtype=hidden_states.dtype, device=hidden_states.device).unsqueeze(
+        -1
+    )  # (b, tokens, 1)
     if bool((factors == 1).all()):
-        return features
-    product = features * factors
-    return product * (features.mean() / product.mean())
+        return hidden_states
+    product = hidden_states * factors
+    return product * (hidden_states.mean() / product.mean())

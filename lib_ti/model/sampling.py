@@ -1,7 +1,4 @@
-"""Pictures from prompts.
-
-The samplers are diffusers'.
-"""
+"""Sample images with diffusers' schedulers."""
 
 from __future__ import annotations
 
@@ -25,8 +22,8 @@ from lib_ti.model.guidance import Guidance
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How a picture is sampled. `width`, `height` in pixels."""
+class SamplingParams:
+    """How an image is sampled. `guidance`: the scale of classifier-free guidance. `width`, `height`: in pixels."""
 
     sampler: str
     steps: int
@@ -35,7 +32,7 @@ class Sampling:
     height: int
 
     def infotext(self, prompt: str, negative: str, seed: int, model: str) -> str:
-        """What made a picture, as the WebUIs write it into PNG files under "parameters" and read it back."""
+        """The image's parameters in the WebUIs' format, which they store in PNG files under "parameters"."""
         return (
             f"{prompt}\nNegative prompt: {negative}\nSteps: {self.steps}, Sampler: {self.sampler}, "
             f"CFG scale: {self.guidance:g}, Seed: {seed}, Size: {self.width}x{self.height}, Model: {model}"
@@ -43,22 +40,20 @@ class Sampling:
 
 
 class Interrupted(Exception):
-    """The sampling was asked to stop."""
+    """Sampling was stopped by the caller."""
 
 
-class NotNumbers(TextualInversionError):
-    """What was computed is no picture, and a black one would hide that."""
+class NonFiniteImage(TextualInversionError):
+    """The decoded image contains NaN or infinity; saved, it would be a black image."""
 
 
-def _scheduler(name: str, noise: NoiseSchedule) -> Any:
+def _build_scheduler(name: str, schedule: NoiseSchedule) -> Any:
     common = {
-        "num_train_timesteps": noise.steps,
-        "trained_betas": noise.betas.numpy(),
-        "prediction_type": {"epsilon": "epsilon", "v": "v_prediction"}[noise.prediction],
+        "num_train_timesteps": schedule.num_train_timesteps,
+        "trained_betas": schedule.betas.numpy(),
+        "prediction_type": {"epsilon": "epsilon", "v": "v_prediction"}[schedule.prediction_type],
     }
-    if (
-        noise.zero_terminal_snr and noise.prediction == "v"
-    ):  # it knows pure noise, and has to be given it: the last time
+    if schedule.zero_terminal_snr and schedule.prediction_type == "v":  # must start at the last timestep: pure noise
         common |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     if name == "euler":
         return EulerDiscreteScheduler(**common)
@@ -70,28 +65,31 @@ def _scheduler(name: str, noise: NoiseSchedule) -> Any:
 
 
 @torch.no_grad()
-def sample(guidance: Guidance, seed: int, how: Sampling, stopped: Callable[[], bool] = lambda: False) -> Image.Image:
-    """One picture. The noise comes from the CPU's generator, so a seed means the same on every device.
+def sample(
+    guidance: Guidance, seed: int, params: SamplingParams, stopped: Callable[[], bool] = lambda: False
+) -> Image.Image:
+    """One image. The noise comes from the CPU's generator, so that a seed gives the same image on every device.
 
-    Raises Interrupted when `stopped` says so, asked at each step; NotNumbers.
+    `stopped` is polled at each step. Raises Interrupted if it returns true, and NonFiniteImage.
     """
     model = guidance.model
     generator = torch.Generator().manual_seed(seed)
-    scheduler = _scheduler(how.sampler, model.noise)
-    scheduler.set_timesteps(how.steps)
-    shape = (1, model.latent_channels, how.height // model.factor, how.width // model.factor)
-    latents = torch.randn(shape, generator=generator).to(model.device) * scheduler.init_noise_sigma
+    scheduler = _build_scheduler(params.sampler, model.noise_schedule)
+    scheduler.set_timesteps(params.steps)
+    height, width = params.height // model.vae_scale_factor, params.width // model.vae_scale_factor
+    noise = torch.randn((1, model.latent_channels, height, width), generator=generator)
+    latents = noise.to(model.device) * scheduler.init_noise_sigma
     for step, t in enumerate(scheduler.timesteps):
         if stopped():
             raise Interrupted
         noisy = scheduler.scale_model_input(latents, t)
-        predicted = guidance.predict(noisy, t, step, how.guidance)
-        extra = {} if how.sampler == "ddim" else {"generator": generator}
-        latents = scheduler.step(predicted, t, latents, **extra).prev_sample
+        prediction = guidance.predict(noisy, t, step, params.guidance)
+        extra = {} if params.sampler == "ddim" else {"generator": generator}
+        latents = scheduler.step(prediction, t, latents, **extra).prev_sample
     with model.vae_on_device():
         pixels = model.decode_latents(latents)[0]
     if not bool(torch.isfinite(pixels).all()):
-        raise NotNumbers(
+        raise NonFiniteImage(
             "the picture is not made of numbers: try --precision fp32 and weights nearer to 1 in the prompt; if that does not "
             "help, the checkpoint's or an embedding's file is damaged"
         )

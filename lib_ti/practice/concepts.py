@@ -16,7 +16,7 @@ from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
 from lib_ti.model.prompt.placeholder import Placeholder
-from lib_ti.model.sampling import Sampling, sample
+from lib_ti.model.sampling import SamplingParams, sample
 from lib_ti.practice.classifier import Prediction, classify, load_classifier
 from lib_ti.practice.grounds import GROUNDS
 from lib_ti.practice.scenes import SECRET_WORDS, random_scene, render
@@ -29,7 +29,7 @@ IMAGES_PER_CONCEPT = 6
 KINDS = {**dict.fromkeys(UNNAMED, "subject"), "duotone": "style", "damaged": "negative"}
 """Each concept, and the kind of embedding it needs."""
 
-SAMPLING = Sampling("dpm++ 2m", 20, 5.0, 64, 64)
+SAMPLING = SamplingParams("dpm++ 2m", 20, 5.0, 64, 64)
 
 _TEMPLATES = {"subject": "a photo of a {}", "style": "a picture in the style of {}", "negative": "a photo, {}"}
 
@@ -96,7 +96,7 @@ class Evaluator:
     def _batches(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """(latents, noise, timesteps) of each image."""
         generator = torch.Generator().manual_seed(derive_seed("bank", self.concept))
-        count, train_timesteps = self._timesteps_per_image, self.model.noise.steps
+        count, train_timesteps = self._timesteps_per_image, self.model.noise_schedule.num_train_timesteps
         batches = []
         for scene in concept_scenes(self.concept, self._num_images, "examine"):
             distribution = self._encode(render(scene, 64))
@@ -109,19 +109,21 @@ class Evaluator:
 
     def _encode(self, image: Image.Image) -> LatentDistribution:
         pixels = torch.tensor(list(image.tobytes()), dtype=torch.float32).view(image.height, image.width, 3)
-        mean, std = self.model.encode_pictures((pixels / 127.5 - 1).permute(2, 0, 1).unsqueeze(0))
+        mean, std = self.model.encode_images((pixels / 127.5 - 1).permute(2, 0, 1).unsqueeze(0))
         return LatentDistribution(mean[0], std[0], None)
 
     @torch.no_grad()
     def loss(self, text: str, placeholder: Placeholder | None = None, vectors: torch.Tensor | None = None) -> float:
         """The mean squared error on unseen images with `text`, a plain word or the placeholder's name, in the prompt."""
         prompt = self.model.tokenizer.encode(self._prompt(text), [placeholder] if placeholder else [])
-        embeddings = self.model.no_vectors() if vectors is None else {"clip_l": vectors}
+        embeddings = self.model.empty_vectors() if vectors is None else {"clip_l": vectors}
         context = self.model.encode_prompts([prompt], embeddings)
         total = 0.0
         for latents, noise, t in self._batches:
-            predicted = self.model.predict(self.model.noise.add(latents, noise, t), t, context.select([0] * len(t)))
-            total += float((predicted - self.model.noise.target(latents, noise, t)).square().mean())
+            predicted = self.model.predict(
+                self.model.noise_schedule.add_noise(latents, noise, t), t, context.select([0] * len(t))
+            )
+            total += float((predicted - self.model.noise_schedule.target(latents, noise, t)).square().mean())
         return total / len(self._batches)
 
     def score(
@@ -132,7 +134,7 @@ class Evaluator:
         num_samples: int = 10,
     ) -> Score:
         """All measures of `text`, a plain word or the placeholder's name."""
-        embeddings = self.model.no_vectors() if vectors is None else {"clip_l": vectors}
+        embeddings = self.model.empty_vectors() if vectors is None else {"clip_l": vectors}
         classifier = load_classifier()
         conditioner = Conditioner(self.model, [placeholder] if placeholder else [], embeddings)
 

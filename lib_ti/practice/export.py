@@ -22,8 +22,8 @@ def ldm_checkpoint(
         for name, value in module.state_dict().items():
             tensors[prefix + ldm_names[name]] = _to_ldm_shape(ldm_names[name], value).to(dtype)
 
-    add(ldm_keys.UNET, ldm_keys.unet_names(unet.state_dict(), config.unet), unet)
-    add(ldm_keys.VAE, ldm_keys.vae_names(vae.state_dict(), config.vae), vae)
+    add(ldm_keys.UNET, ldm_keys.unet_keys(unet.state_dict(), config.unet), unet)
+    add(ldm_keys.VAE, ldm_keys.vae_keys(vae.state_dict(), config.vae), vae)
     add(SD1.encoders[0].prefix, {name: name for name in text.state_dict()}, text)
     return safetensors_bytes(tensors, {})
 

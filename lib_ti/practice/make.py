@@ -42,16 +42,16 @@ from lib_ti.practice.things import Scene
 
 NUM_IMAGES = 30_000
 SIDE = 64
-CONFIG = yaml_config.read(Path(__file__).parent / "model" / "practice.yaml")
+CONFIG = yaml_config.read_config(Path(__file__).parent / "model" / "practice.yaml")
 
 
 def build_text_encoder() -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
-            hidden_size=CONFIG.unet.context,
-            intermediate_size=4 * CONFIG.unet.context,
+            hidden_size=CONFIG.unet.cross_attention_dim,
+            intermediate_size=4 * CONFIG.unet.cross_attention_dim,
             num_hidden_layers=4,
-            num_attention_heads=CONFIG.unet.context // 64,
+            num_attention_heads=CONFIG.unet.cross_attention_dim // 64,
             hidden_act="quick_gelu",
             attn_implementation="eager",
         )
@@ -78,7 +78,7 @@ def render_images(work: Path) -> None:
 
 def train_vae(work: Path, steps: int) -> None:
     images = np.load(work / "pictures.npy", mmap_mode="r")
-    vae = AutoencoderKL(**CONFIG.vae.for_diffusers())
+    vae = AutoencoderKL(**CONFIG.vae.diffusers_kwargs())
     training = ResumableTraining(work / "vae.pt", {"vae": vae}, steps, learning_rate=1e-3, ema_decay=0.998)
     for step, rng in training:
         full_size = step >= steps * 0.85
@@ -126,7 +126,7 @@ def train_decoder(work: Path, steps: int) -> None:
 
 def _trained_vae(work: Path) -> Any:
     """The autoencoder's EMA weights, with those of `train_decoder` if it has run."""
-    vae = AutoencoderKL(**CONFIG.vae.for_diffusers())
+    vae = AutoencoderKL(**CONFIG.vae.diffusers_kwargs())
     vae.load_state_dict(ema_weights(work / "vae.pt")["vae"])
     if (work / "decoder.pt").exists():
         vae.load_state_dict(ema_weights(work / "decoder.pt")["vae"], strict=False)
@@ -138,7 +138,7 @@ def train_diffusion(work: Path, steps: int) -> None:
     latents, latent_std = stored["latents"], stored["deviation"]
     scenes = [make_scene(i) for i in range(NUM_IMAGES)]
     tokenizer = CLIPTokenizer.from_pretrained(str(VOCAB_DIR))
-    unet, text = UNet2DConditionModel(**CONFIG.unet.for_diffusers()), build_text_encoder()
+    unet, text = UNet2DConditionModel(**CONFIG.unet.diffusers_kwargs()), build_text_encoder()
     unet.set_attn_processor(AttnProcessor())  # with such small heads twice as fast on a CPU as torch's fused attention
     training = ResumableTraining(
         work / "diffusion.pt", {"unet": unet, "text": text}, steps, learning_rate=7e-4, ema_decay=0.999
@@ -151,7 +151,7 @@ def train_diffusion(work: Path, steps: int) -> None:
         mean, std = latents[indices].float().unbind(1)
         latent = (mean + std * torch.randn_like(std)) / latent_std
         noise, t = torch.randn_like(latent), torch.randint(0, 1000, (len(indices),))
-        noisy = CONFIG.noise.add(latent, noise, t)
+        noisy = CONFIG.noise_schedule.add_noise(latent, noise, t)
         with torch.autocast("cpu", torch.bfloat16):
             predicted = unet(noisy, t, text(ids).last_hidden_state).sample
         training.step(F.mse_loss(predicted.float(), noise))
@@ -185,14 +185,14 @@ def export(work: Path, folder: Path) -> None:
     """Write the EMA weights as a checkpoint, with the scale of the latents folded into the quant convolutions."""
     latent_std = torch.load(work / "latents.pt", weights_only=True)["deviation"]
     vae = _trained_vae(work)
-    gain = 1 / (latent_std * CONFIG.vae.scale)
+    gain = 1 / (latent_std * CONFIG.vae.scaling_factor)
     with torch.no_grad():
         means = CONFIG.vae.latent_channels  # the other half of the channels are log variances
         vae.quant_conv.weight[:means] *= gain
         vae.quant_conv.bias[:means] *= gain
         vae.quant_conv.bias[means:] += 2 * math.log(gain)
         vae.post_quant_conv.weight /= gain
-    unet, text = UNet2DConditionModel(**CONFIG.unet.for_diffusers()), build_text_encoder()
+    unet, text = UNet2DConditionModel(**CONFIG.unet.diffusers_kwargs()), build_text_encoder()
     weights = ema_weights(work / "diffusion.pt")
     unet.load_state_dict(weights["unet"])
     text.load_state_dict(weights["text"], strict=False)

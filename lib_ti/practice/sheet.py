@@ -39,7 +39,7 @@ def captions() -> list[str]:
 def draw_sheet(seeds: int = 2) -> Image.Image:
     """Each caption with its images below it, one per seed."""
     model = StableDiffusion.load(open_checkpoint(PRACTICE_MODEL), torch.float32, torch.device("cpu"))
-    conditioner = Conditioner(model, [], model.no_vectors())
+    conditioner = Conditioner(model, [], model.empty_vectors())
     prompts = captions()
     rows = -(-len(prompts) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * CELL, rows * (LABEL + seeds * CELL)), "white")

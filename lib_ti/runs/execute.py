@@ -98,7 +98,7 @@ def checkpoint_of(settings: TrainSettings) -> Checkpoint:
     checkpoint = open_checkpoint(settings.model)
     if settings.vae:
         checkpoint = with_vae(checkpoint, settings.vae)
-    return checkpoint.adjusted(settings.prediction, settings.zero_terminal_snr, settings.clip_skip)
+    return checkpoint.with_overrides(settings.prediction, settings.zero_terminal_snr, settings.clip_skip)
 
 
 def deliver(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:

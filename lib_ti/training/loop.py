@@ -80,7 +80,7 @@ class Loop:
             return update(state, self.model, self.source, pictures, at_a_time, applied, s.clip, s.clip_at)
 
         loss = self.relief.attempt(step, self.model, state.optimizer.zero_grad, in_batches=True)
-        if self.model.graphed and (why := self.model.graphed.failure):
+        if self.model.cuda_graphs and (why := self.model.cuda_graphs.failure):
             self.relief.leave_graphs(self.model, why)
         return loss
 

@@ -39,12 +39,12 @@ def describe(
         "settings": json.dumps(chosen, sort_keys=True),
         "trainer": f"lib_ti {__version__}",
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{family.architecture_of(noise.prediction)}/textual-inversion",
+        "modelspec.architecture": f"{family.architecture_of(noise.prediction_type)}/textual-inversion",
         "modelspec.implementation": "https://github.com/Stability-AI/stablediffusion",
         "modelspec.title": settings.name,
         "modelspec.trigger_phrase": settings.name,
         "modelspec.resolution": f"{settings.resolution}x{settings.resolution}",
-        "modelspec.prediction_type": noise.prediction,
+        "modelspec.prediction_type": noise.prediction_type,
     }
 
 

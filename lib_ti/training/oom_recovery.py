@@ -18,9 +18,9 @@ from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory import estimate
+from lib_ti.model.memory import modes as memory_modes
 from lib_ti.model.memory.malloc import trim
-from lib_ti.model.memory.modes import economise, make_room
-from lib_ti.model.speed.device import possible_acceleration
+from lib_ti.model.speed.device import DTYPES
 from lib_ti.settings.train_settings import MEMORY_MODES, TrainSettings
 from lib_ti.training.recorder import Recorder
 
@@ -56,12 +56,12 @@ class OomRecovery:
         s, modes, told = self.settings, self.settings.memory_modes, {}
         mode = modes[0]
         family = checkpoint.family.name
-        if device.type == "cuda" and checkpoint.parameters == estimate.parameters_of(family):
+        if device.type == "cuda" and checkpoint.unet_parameters == estimate.parameters_of(family):
             free = torch.cuda.mem_get_info(device)[0] / 2**20 + estimate.CONTEXT_MB  # which is taken by now
             work = estimate.Work.of(s, s.resolution or checkpoint.resolution)
             mode, needed = estimate.fitting(modes, family, s.precision, work, free)
             told = {"needed_mb": round(needed), "free_mb": round(free)}
-        acceleration = possible_acceleration(s.acceleration, device, s.precision, mode)
+        acceleration = memory_modes.available_acceleration(s.acceleration, mode, device, DTYPES[s.precision])
         self._settle(replace(s, memory=mode, acceleration=acceleration), **told)
 
     def attempt(
@@ -89,7 +89,7 @@ class OomRecovery:
 
     def _give_way(self, model: StableDiffusion | None, in_batches: bool) -> None:
         s = self.settings
-        if model and model.graphed:  # which hold on to a step's memory between steps
+        if model and model.cuda_graphs:  # which hold on to a step's memory between steps
             self.leave_graphs(model, "the memory ran out")
         elif in_batches and s.batch_size > 1:
             fewer = next(n for n in range(s.batch_size // 2, 0, -1) if s.effective_batch_size % n == 0)
@@ -103,8 +103,8 @@ class OomRecovery:
             self._tell(_TOLD[mode])
             self._settle(replace(s, memory=mode))
             if model:
-                economise(model, mode)
-                make_room(model)
+                memory_modes.apply(model, mode)
+                memory_modes.reduce_vae_memory(model)
                 give_back()
         else:
             raise TrainingFailed(
@@ -114,7 +114,7 @@ class OomRecovery:
 
     def leave_graphs(self, model: StableDiffusion, why: str) -> None:
         """Let the steps go without CUDA graphs from now on, after a resume too."""
-        model.graphed = None
+        model.cuda_graphs = None
         give_back()
         message = f"steps go without CUDA graphs, which changes nothing but the time: {why}"
         self.recorder.event("warning", message=message)

@@ -23,14 +23,14 @@ def check_prediction_type(
 ) -> str | None:
     """A sentence if the model's prediction, half-way through the noise, is rather of the kind it is not trained for."""
     batch = source.draw(0, pictures[:LOOKED_AT], 0, model.device)
-    t = torch.full_like(batch.t, model.noise.steps // 2)
-    noisy = model.noise.add(batch.latents, batch.noise, t)
+    t = torch.full_like(batch.t, model.noise_schedule.num_train_timesteps // 2)
+    noisy = model.noise_schedule.add_noise(batch.latents, batch.noise, t)
     predicted = model.predict(noisy, t, model.encode_prompts(batch.prompts, vectors), batch.frames)
     unexplained = {}
     for name in _TITLES:
-        target = replace(model.noise, prediction=name).target(batch.latents, batch.noise, t)
+        target = replace(model.noise_schedule, prediction_type=name).target(batch.latents, batch.noise, t)
         unexplained[name] = float((predicted - target).square().mean() / target.square().mean())
-    used, nearest = model.noise.prediction, min(unexplained, key=lambda name: unexplained[name])
+    used, nearest = model.noise_schedule.prediction_type, min(unexplained, key=lambda name: unexplained[name])
     if not unexplained[nearest] < CLEARLY * min(1.0, unexplained[used]):
         return None
     return (

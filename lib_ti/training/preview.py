@@ -16,9 +16,9 @@ from lib_ti.data.captions import preview_prompts
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
-from lib_ti.model.memory.modes import make_room
+from lib_ti.model.memory.modes import reduce_vae_memory
 from lib_ti.model.prompt.placeholder import Placeholder
-from lib_ti.model.sampling import NotNumbers, Sampling, sample
+from lib_ti.model.sampling import NonFiniteImage, SamplingParams, sample
 from lib_ti.settings.train_settings import NAME_SLOT, TrainSettings
 from lib_ti.training.oom_recovery import give_back, is_oom_error
 from lib_ti.training.recorder import Recorder
@@ -75,14 +75,14 @@ class Previews:
             give_back()
             if roomy:
                 break
-            make_room(self.model)
+            reduce_vae_memory(self.model)
         self.recorder.event("warning", message=NO_ROOM)
 
     def _make(self, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
-        self.model.tidy()
+        self.model.release_cached_memory()
         s = self.settings
         side = s.resolution or 512
-        how = Sampling(
+        how = SamplingParams(
             s.preview_sampler, s.preview_steps, s.preview_guidance, s.preview_width or side, s.preview_height or side
         )
         unwanted = self._named(s.preview_negative_prompt)
@@ -91,7 +91,7 @@ class Previews:
         for (i, prompt), (j, seed) in product(enumerate(self.prompts), enumerate(s.preview_seed)):
             try:
                 image = sample(guide(conditioner, prompt, unwanted, how.steps), seed, how, self.stopped)
-            except NotNumbers as error:
+            except NonFiniteImage as error:
                 if prompt not in self._missed:  # said once
                     self._missed.add(prompt)
                     self.recorder.event("warning", message=f"there is no preview of {prompt!r}: {error}")

@@ -15,9 +15,9 @@ from lib_ti.training.state import TrainState
 
 def losses(model: StableDiffusion, batch: Batch, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The mean squared error of each prediction, (b,): Ho et al. 2020, eq. 14, weighted over places by the mask."""
-    noisy = model.noise.add(batch.latents, batch.noise, batch.t)
+    noisy = model.noise_schedule.add_noise(batch.latents, batch.noise, batch.t)
     # before the prediction, as it looks at the times: a card would be waited for until all that is queued is done
-    target = model.noise.target(batch.latents, batch.noise, batch.t)
+    target = model.noise_schedule.target(batch.latents, batch.noise, batch.t)
     context = model.encode_prompts(batch.prompts, vectors)
     error = model.predict(noisy, batch.t, context, batch.frames) - target
     squared = error.square() if batch.weight is None else error.square() * batch.weight

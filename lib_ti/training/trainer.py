@@ -19,12 +19,12 @@ from lib_ti.embedding.value import Embedding
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.memory.malloc import keeping
-from lib_ti.model.memory.modes import economise
+from lib_ti.model.memory import modes as memory_modes
+from lib_ti.model.memory.malloc import keep_freed_memory
 from lib_ti.model.memory.peak import reset_peak_memory
 from lib_ti.model.prompt.placeholder import Placeholder
-from lib_ti.model.speed.device import DTYPES, choose_device, mend_attention
-from lib_ti.settings.train_settings import MEMORY_MODES, TrainSettings
+from lib_ti.model.speed.device import DTYPES, choose_device, disable_broken_flash_attention
+from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training import init_vectors
 from lib_ti.training.dataloader import BatchSource
 from lib_ti.training.loop import Loop
@@ -72,16 +72,11 @@ class Trainer:
         digest = hashing() if device.type != "cpu" else None
         relief = OomRecovery(s, recorder)
         relief.choose(self.checkpoint, device)
-        mend_attention(device, s.precision)
+        disable_broken_flash_attention(device, s.precision)
 
         def load() -> StableDiffusion:
-            loaded = StableDiffusion.load(self.checkpoint, DTYPES[s.precision], device, packed=relief.mode == "low")
-            economise(loaded, relief.mode)
-            if relief.settings.acceleration == "graphs":
-                loaded.use_graphs()
-            elif relief.settings.acceleration == "arranged" and relief.mode == MEMORY_MODES[0]:
-                loaded.arrange()
-            return loaded
+            dtype, acceleration = DTYPES[s.precision], relief.settings.acceleration
+            return memory_modes.load(self.checkpoint, dtype, device, relief.mode, acceleration)
 
         model = relief.attempt(load, None)
         reset_peak_memory()
@@ -104,13 +99,13 @@ class Trainer:
     def _encode(self, model: StableDiffusion, cache: LatentCache) -> None:
         """Each picture once, and mirrored if that is asked for."""
         roomy = model.device.type == "cpu" and not model.offload_text_encoders
-        with model.vae_on_device(), keeping() if roomy else nullcontext():
-            for i, view in enumerate(dataset.load_images(self.examples, model.factor)):
+        with model.vae_on_device(), keep_freed_memory() if roomy else nullcontext():
+            for i, view in enumerate(dataset.load_images(self.examples, model.vae_scale_factor)):
                 if self.stopped():
                     raise Stopped
                 for mirrored in (False, True) if self.settings.flip else (False,):
                     seen = view.mirrored if mirrored else view
-                    mean, deviation = model.encode_pictures(seen.pixels)
+                    mean, deviation = model.encode_images(seen.pixels)
                     if not bool(torch.isfinite(mean).all()):
                         name = self.examples[i].path.name
                         raise TrainingFailed(
@@ -121,7 +116,7 @@ class Trainer:
 
     def _state(self, model: StableDiffusion) -> TrainState:
         s = self.settings
-        begun = init_vectors.begin(s, model.token_tables(), model.tokenizer, self.initial)
+        begun = init_vectors.begin(s, model.token_embeddings(), model.tokenizer, self.initial)
         first = {encoder: vectors.to(model.device) for encoder, vectors in begun.items()}
         trained = first.keys() if s.train_encoders == "both" or len(first) == 1 else {s.train_encoders}
         scaler = LossScaler(active=s.precision == "fp16")
@@ -151,12 +146,12 @@ class Trainer:
             word=word,
             seed=s.seed,
             flip=s.flip,
-            times=model.noise.steps,
+            times=model.noise_schedule.num_train_timesteps,
         )
 
         def pack(state: TrainState) -> bytes:
             vectors = {name: value.detach().float().cpu() for name, value in state.vectors.items()}
-            metadata = describe(relief.settings, self.checkpoint, model.noise, digest.result(), state.step)
+            metadata = describe(relief.settings, self.checkpoint, model.noise_schedule, digest.result(), state.step)
             if self.initial:
                 widths = self.checkpoint.widths_by_encoder
                 metadata["start"] = told_start(s, self.checkpoint, self.initial.fitted(widths))

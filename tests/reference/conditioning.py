@@ -89,14 +89,14 @@ def ours(family: str, path: Path, asked: Sequence[Mapping[str, Any]] = tuple(ASK
         conditioner, prompt = conditioners[request["clip_skip"]], request["prompt"]
         whole = ScheduledPrompt(conditioner.encode([prompt]), [STEPS])
         guidance = guide(conditioner, *(("", prompt) if request["negative"] else (prompt, "")), STEPS)
-        strands = [guidance.unwanted] if request["negative"] else list(guidance.wanted)
-        told[str(i)] = [[strand.weight, list(strand.ends)] for strand in strands]
+        prompts = [guidance.negative] if request["negative"] else list(guidance.prompts)
+        told[str(i)] = [[prompt.weight, list(prompt.ends)] for prompt in prompts]
         found = {} if request["negative"] else {f"{i}": (whole, 0)}
         found |= {
-            f"{i}.{p}.{s}": (strand, end) for p, strand in enumerate(strands) for s, end in enumerate(strand.ends)
+            f"{i}.{p}.{s}": (prompt, end) for p, prompt in enumerate(prompts) for s, end in enumerate(prompt.ends)
         }
-        for name, (strand, end) in found.items():
-            context = strand.at(end)
+        for name, (prompt, end) in found.items():
+            context = prompt.at(end)
             tensors[f"{name}.crossattn"] = context.features[0]
             if context.pooled is not None:
                 tensors[f"{name}.vector"] = torch.cat([context.pooled[0], _frame(conditioner.model)])
@@ -104,15 +104,15 @@ def ours(family: str, path: Path, asked: Sequence[Mapping[str, Any]] = tuple(ASK
 
 
 def _conditioner(family: str, path: Path, skip: int) -> Conditioner:
-    model = open_checkpoint(path).adjusted(clip_skip=skip)
+    model = open_checkpoint(path).with_overrides(clip_skip=skip)
     loaded = StableDiffusion.load(model, torch.float32, torch.device("cpu"))
     return Conditioner(loaded, *combine(embeddings(family), model.widths_by_encoder, loaded.device))
 
 
 def _frame(model: StableDiffusion) -> Tensor:
     """Of a picture of 64 pixels, as the UNet is told."""
-    latents = torch.zeros(1, model.latent_channels, 64 // model.factor, 64 // model.factor)
-    return model.unet.add_time_proj(model._whole(latents).flatten()).flatten()
+    latents = torch.zeros(1, model.latent_channels, 64 // model.vae_scale_factor, 64 // model.vae_scale_factor)
+    return model.unet.add_time_proj(model._uncropped(latents).flatten()).flatten()
 
 
 def theirs(family: str, path: Path, program: Path, python: Path) -> Answer:

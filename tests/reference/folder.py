@@ -105,7 +105,7 @@ def write_sd2_folder(path: Path, scheduler: dict[str, Any] | None = None, networ
     """A Stable Diffusion 2; of `networks` (a loaded model) if there are any, the text encoder's unused layer cut off."""
     text = _encoder(CLIPTextModel, 96, 2)
     if networks:
-        text = networks.text.encoders["clip_h"].model
+        text = networks.prompt_encoder.encoders["clip_h"].model
         del text.text_model.encoder.layers[-1]
         text.config.num_hidden_layers -= 1
     return _write(
@@ -123,7 +123,8 @@ def write_sdxl_folder(path: Path, scheduler: dict[str, Any] | None = None, netwo
     }
     if networks:
         texts = {
-            place: networks.text.encoders[name].model for place, name in zip(texts, ("clip_l", "clip_g"), strict=True)
+            place: networks.prompt_encoder.encoders[name].model
+            for place, name in zip(texts, ("clip_l", "clip_g"), strict=True)
         }
     unet, vae = _unet(networks, 160, **extra), _vae(networks, 0.13025)
     return _write(path, StableDiffusionXLPipeline, unet, vae, scheduler, **texts)

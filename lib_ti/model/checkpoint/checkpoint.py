@@ -1,7 +1,7 @@
-"""A checkpoint, understood from its headers alone; loading it is the last thing that is done with it.
+"""A checkpoint described by its headers alone; its weights are read last.
 
-Whatever its layout, a checkpoint becomes three `Part`s, each an empty network and the weights for it by the network's
-own parameter names. So a missing or misshapen weight is known, and named, before any is read.
+Whatever its file layout, a checkpoint becomes `Component`s: empty networks, and weights under the networks' own parameter
+names. So missing or misshapen weights are found, and named in the error, before any tensor is read.
 """
 
 from __future__ import annotations
@@ -19,196 +19,207 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.weights import Place, Weights
-from lib_ti.model.checkpoint.families import Encoder, Family
+from lib_ti.model.checkpoint.families import EncoderSpec, Family
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
-from lib_ti.model.memory.fp8 import packable, stored, use_packed
+from lib_ti.model.memory.fp8 import is_quantizable, quantize, use_fp8_layers
 from lib_ti.model.memory.malloc import TrimAfter
 
-VOCABULARY = 49408  # words of CLIP's tokenizer
-TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
-POSITIONS = "text_model.embeddings.position_embedding.weight"
+VOCABULARY_SIZE = 49408  # of CLIP's tokenizer
+TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"
+POSITION_EMBEDDING = "text_model.embeddings.position_embedding.weight"
 
 
 @dataclass(frozen=True)
-class Part:
-    """One network of a checkpoint: its module without weights (on torch's meta device), and the weights."""
+class Component:
+    """One network of a checkpoint: its module on torch's meta device, and its weights in the file."""
 
     module: torch.nn.Module
     weights: Weights
 
     @property
-    def wanted(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the weights the network needs. Position numbers, which some files hold, are not among them."""
+    def expected_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the weights the module needs: all but position ids, which only some files contain."""
         return {name: tuple(v.shape) for name, v in self.module.state_dict().items() if v.is_floating_point()}
 
-    def check(self, what: str) -> Part:
-        """Itself, if the weights are all there and fit. Raises UnusableFile, naming what is missing."""
+    def validated(self, title: str) -> Component:
+        """The component itself. Raises UnusableFile if a weight is missing, misshapen or quantized; `title` for the message."""
         if self.weights.quantised:
             raise UnusableFile(
                 self.weights.path, "its weights are quantised; use the fp16 or fp32 version of the checkpoint"
             )
-        if missing := [name for name in self.wanted if name not in self.weights.shapes]:
-            raise UnusableFile(self.weights.path, f"its {what} lacks {some(missing)}")
-        for name, shape in self.wanted.items():
-            found = self.weights.shapes[name]
-            if _without_ones(found) != _without_ones(shape):
-                raise UnusableFile(self.weights.path, f"{name} of its {what} is {found}, but {shape} was expected")
+        if missing := [name for name in self.expected_shapes if name not in self.weights.shapes]:
+            raise UnusableFile(self.weights.path, f"its {title} lacks {summarize_names(missing)}")
+        for name, expected in self.expected_shapes.items():
+            shape = self.weights.shapes[name]
+            if _without_ones(shape) != _without_ones(expected):
+                raise UnusableFile(self.weights.path, f"{name} of its {title} is {shape}, but {expected} was expected")
         return self
 
-    def load(self, dtype: torch.dtype, device: torch.device, packed: bool = False) -> torch.nn.Module:
-        """The network with its weights, each read straight into its place; frozen, for inference.
+    def load(self, dtype: torch.dtype, device: torch.device, fp8: bool = False) -> torch.nn.Module:
+        """The network with its weights, each tensor read straight to the device; frozen, in eval mode.
 
-        `packed`: with the weights of its blocks as eight-bit floats, see `model.storage`.
+        `fp8`: quantize the blocks' weights to FP8 one by one, so that they are never in memory at full precision.
         """
-        network = copy.deepcopy(self.module)  # empty, so it costs nothing; the part itself stays empty
-        state, scales, sweep = {}, {}, TrimAfter()
-        for name, shape in self.wanted.items():
-            if packed and packable(network, name):
-                state[name], scales[name] = stored(self.weights.read(name).to(device).reshape(shape))
-                sweep.freed(12 * state[name].numel())  # it was fp32 on the way, three times
+        network = copy.deepcopy(self.module)  # on the meta device, so it costs nothing; `self.module` stays empty
+        state, scales, trimmer = {}, {}, TrimAfter()
+        for name, shape in self.expected_shapes.items():
+            if fp8 and is_quantizable(network, name):
+                state[name], scales[name] = quantize(self.weights.read(name).to(device).reshape(shape))
+                trimmer.freed(12 * state[name].numel())  # three fp32 temporaries
             else:
                 state[name] = self.weights.read(name).to(device, dtype, copy=True).reshape(shape).contiguous()
         network.load_state_dict(state, strict=False, assign=True)
-        use_packed(network, scales)
+        use_fp8_layers(network, scales)
         for module in network.modules():
             for name, buffer in module.named_buffers(recurse=False):
-                if buffer.is_meta:  # transformers' position numbers
+                if buffer.is_meta:  # transformers' position ids
                     setattr(module, name, torch.arange(buffer.numel(), device=device).view(buffer.shape))
         return network.requires_grad_(False).eval()
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint is and how to load it. `resolution`: the side of the pictures it is made for, in pixels.
+    """The networks of a checkpoint and how to use them.
 
-    `text`: a part for each of the family's encoders. `cut`: how many of their last layers the files leave out, as nothing
-    uses them. `told`: whether anything says what it predicts. `clip_skip`: the layer that someone wants the features from,
-    counted from the last one, which is 1; as in the WebUIs a family's own choice is the least.
+    `resolution`: side in pixels of the images it was trained on. `text_encoders`: one for each of the family's encoders.
+    `layers_removed`: how many unused last layers of the text encoder the files leave out. `prediction_known`: whether the files
+    or the user state the prediction type. `clip_skip`: the text encoder layer the user asks for, counted from the last one,
+    which is 1; as in the WebUIs, never a later one than the family's own.
     """
 
     path: Path
     family: Family
-    noise: NoiseSchedule
+    noise_schedule: NoiseSchedule
     resolution: int
-    text: Mapping[str, Part]
-    unet: Part
-    vae: Part | None
-    cut: int = 0
-    told: bool = True
+    text_encoders: Mapping[str, Component]
+    unet: Component
+    vae: Component | None
+    layers_removed: int = 0
+    prediction_known: bool = True
     clip_skip: int = 1
 
     def __post_init__(self) -> None:
-        """The networks must speak of the same things. Raises UnusableFile."""
-        latents: Any = self.vae.module.config if self.vae else None
-        taken: Any = self.unet.module.config
-        if self.vae and latents.latent_channels != taken.in_channels:
+        """Raises UnusableFile if the networks do not fit each other."""
+        vae_config: Any = self.vae.module.config if self.vae else None
+        unet_config: Any = self.unet.module.config
+        if self.vae and vae_config.latent_channels != unet_config.in_channels:
             raise UnusableFile(
                 self.vae.weights.path,
-                f"this VAE makes latents of {latents.latent_channels} channels, but the UNet takes {taken.in_channels}",
+                f"this VAE makes latents of {vae_config.latent_channels} channels, "
+                f"but the UNet takes {unet_config.in_channels}",
             )
-        widths = {shape[1] for name, shape in self.unet.weights.shapes.items() if name.endswith("attn2.to_k.weight")}
-        wanted = " and ".join(map(str, sorted(widths))) or "none"
-        if widths != {sum(self.widths)}:
-            given = " + ".join(map(str, self.widths))
+        context_widths = {
+            shape[1] for name, shape in self.unet.weights.shapes.items() if name.endswith("attn2.to_k.weight")
+        }
+        if context_widths != {sum(self.widths)}:
+            encoder_widths = " + ".join(map(str, self.widths))
+            unet_widths = " and ".join(map(str, sorted(context_widths))) or "none"
             raise UnusableFile(
-                self.path, f"its text encoder gives features of width {given}, but its UNet takes {wanted}"
+                self.path,
+                f"its text encoder gives features of width {encoder_widths}, but its UNet takes {unet_widths}",
             )
-        if (taken.addition_embed_type is not None) != (self.family.pooled is not None):
+        if (unet_config.addition_embed_type is not None) != (self.family.pooled_encoder is not None):
             raise UnusableFile(self.path, f"its UNet is not that of a {self.family.title} checkpoint")
 
     @property
     def widths_by_encoder(self) -> dict[str, int]:
-        """Lengths of an embedding's vectors, for each text encoder."""
-        return {name: part.weights.shapes[TOKEN_TABLE][1] for name, part in self.text.items()}
+        """Widths of the token embeddings, by text encoder."""
+        return {name: component.weights.shapes[TOKEN_EMBEDDING][1] for name, component in self.text_encoders.items()}
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """The same, one after another."""
+        """Widths of the token embeddings, in the order of the encoders."""
         return tuple(self.widths_by_encoder.values())
 
-    def knows_all_words(self) -> Checkpoint:
-        """Itself, if its vocabulary is CLIP's, so that any prompt can be written. Raises UnusableFile."""
-        words = min(part.weights.shapes[TOKEN_TABLE][0] for part in self.text.values())
-        if words < VOCABULARY:
-            raise UnusableFile(self.path, f"its vocabulary has {words} words, but CLIP's has {VOCABULARY}")
+    def require_full_vocabulary(self) -> Checkpoint:
+        """The checkpoint itself. Raises UnusableFile if its vocabulary is smaller than CLIP's."""
+        size = min(component.weights.shapes[TOKEN_EMBEDDING][0] for component in self.text_encoders.values())
+        if size < VOCABULARY_SIZE:
+            raise UnusableFile(self.path, f"its vocabulary has {size} words, but CLIP's has {VOCABULARY_SIZE}")
         return self
 
     @property
     def prompt_length(self) -> int:
-        """Tokens of a prompt, its start and end included."""
-        return min(part.weights.shapes[POSITIONS][0] for part in self.text.values())
+        """Tokens of a prompt, start and end token included."""
+        return min(component.weights.shapes[POSITION_EMBEDDING][0] for component in self.text_encoders.values())
 
     @property
-    def parameters(self) -> int:
-        """Of the UNet."""
+    def unet_parameters(self) -> int:
+        """Number of the UNet's parameters."""
         return sum(math.prod(shape) for shape in self.unet.weights.shapes.values())
 
-    def token_tables(self) -> dict[str, torch.Tensor]:
-        """The vocabulary's vectors for each text encoder, (words, width) fp32."""
-        return {name: part.weights.read(TOKEN_TABLE).float() for name, part in self.text.items()}
+    def token_embeddings(self) -> dict[str, torch.Tensor]:
+        """The token embedding matrix (vocabulary, width) fp32 of each text encoder, read from the file."""
+        return {name: encoder.weights.read(TOKEN_EMBEDDING).float() for name, encoder in self.text_encoders.items()}
 
-    def layer(self, encoder: Encoder) -> int:
-        """The layer, among those the file has, that an encoder's features come from, counted from the last one."""
-        return max(encoder.layer, self.clip_skip) - self.cut
+    def hidden_layer(self, encoder: EncoderSpec) -> int:
+        """The layer whose output is used, counted from the last one that the file has, which is 1."""
+        return max(encoder.clip_skip, self.clip_skip) - self.layers_removed
 
     @property
-    def layers(self) -> int:
-        """Of the text encoder that has the fewest, with those left out."""
-        sizes: list[Any] = [part.module.config for part in self.text.values()]
-        return min(int(size.num_hidden_layers) for size in sizes) + self.cut
+    def num_hidden_layers(self) -> int:
+        """Layers of the text encoder that has the fewest, `layers_removed` included."""
+        configs: list[Any] = [component.module.config for component in self.text_encoders.values()]
+        return min(int(config.num_hidden_layers) for config in configs) + self.layers_removed
 
-    def adjusted(
-        self, prediction: str = "auto", zero_terminal_snr: str = "auto", clip_skip: int | None = None
+    def with_overrides(
+        self, prediction_type: str = "auto", zero_terminal_snr: str = "auto", clip_skip: int | None = None
     ) -> Checkpoint:
-        """The same, with set by hand what its files may not tell: prediction (epsilon, v), the noise's end (yes, no), layer."""
-        noise, told = self.noise, self.told
-        if prediction != "auto":
-            noise, told = replace(noise, prediction=prediction), True
-        if zero_terminal_snr != "auto":
-            noise = replace(noise, zero_terminal_snr=zero_terminal_snr == "yes")
-        return replace(self, noise=noise, told=told, clip_skip=clip_skip or 1)
+        """A copy with the user's settings instead of what the files state; "auto" (None for clip skip) keeps the files' value.
 
-    def sha256(self, abandoned: Callable[[], bool] = lambda: False) -> str:
-        """Of the checkpoint file; for a folder, of the UNet's. Empty if it is not wanted any more on the way."""
+        `prediction_type`: "epsilon" or "v". `zero_terminal_snr`: "yes" or "no".
+        """
+        schedule, known = self.noise_schedule, self.prediction_known
+        if prediction_type != "auto":
+            schedule, known = replace(schedule, prediction_type=prediction_type), True
+        if zero_terminal_snr != "auto":
+            schedule = replace(schedule, zero_terminal_snr=zero_terminal_snr == "yes")
+        return replace(self, noise_schedule=schedule, prediction_known=known, clip_skip=clip_skip or 1)
+
+    def sha256(self, cancelled: Callable[[], bool] = lambda: False) -> str:
+        """Hex digest of the checkpoint file; of a folder, of the UNet's file. Empty if cancelled, which is polled."""
         digest = hashlib.sha256()
         with self.unet.weights.path.open("rb") as file:
             while chunk := file.read(1 << 22):
                 digest.update(chunk)
-                if abandoned():
+                if cancelled():
                     return ""
         return digest.hexdigest()
 
 
-def empty(build: Callable[[], Any], path: Path, what: str) -> torch.nn.Module:
-    """A network without weights, made by `build`. Raises UnusableFile if no network has such sizes."""
+def build_on_meta(build: Callable[[], Any], path: Path, title: str) -> torch.nn.Module:
+    """The network that `build` constructs, without weights. Raises UnusableFile if the configured sizes are invalid."""
     try:
         with torch.device("meta"):
             module: torch.nn.Module = build()
-    except Exception as error:  # the libraries check sizes as they go, each in its own way
+    except Exception as error:  # each library class validates its sizes in its own way
         reason = " ".join(str(error).split())
-        raise UnusableFile(path, f"the sizes that are given for its {what} make no network ({reason})") from error
+        raise UnusableFile(path, f"the sizes that are given for its {title} make no network ({reason})") from error
     return module
 
 
-def text_encoder(sizes: Mapping[str, Any], path: Path, projecting: bool = False) -> torch.nn.Module:
-    """An empty CLIP text encoder; `projecting`: with a projection of what it pools. Raises UnusableFile if there is none such."""
-    kind = CLIPTextModelWithProjection if projecting else CLIPTextModel
-    return empty(lambda: kind(CLIPTextConfig(**sizes)), path, "text encoder")
+def build_text_encoder(config: Mapping[str, Any], path: Path, projection: bool = False) -> torch.nn.Module:
+    """A CLIP text encoder without weights; `projection`: with one for the pooled output. Raises UnusableFile."""
+    model_class = CLIPTextModelWithProjection if projection else CLIPTextModel
+    return build_on_meta(lambda: model_class(CLIPTextConfig(**config)), path, "text encoder")
 
 
-def named_part(module: torch.nn.Module, weights: Weights, places: Mapping[str, str | Place], what: str) -> Part:
-    """The part whose parameters stand in a file at `places`. Raises UnusableFile, naming what is missing or does not fit."""
-    names = [place if isinstance(place, str) else place.name for place in places.values()]
+def component_from_keys(
+    module: torch.nn.Module, weights: Weights, keys: Mapping[str, str | Place], title: str
+) -> Component:
+    """The component whose parameters stand in the file under `keys`. Raises UnusableFile that names what is missing."""
+    names = [key if isinstance(key, str) else key.name for key in keys.values()]
     if missing := [name for name in dict.fromkeys(names) if name not in weights.shapes]:
-        raise UnusableFile(weights.path, f"its {what} lacks {some(missing)}")
-    return Part(module, weights.renamed(places)).check(what)
+        raise UnusableFile(weights.path, f"its {title} lacks {summarize_names(missing)}")
+    return Component(module, weights.renamed(keys)).validated(title)
 
 
-def some(names: Iterable[str]) -> str:
-    """The first of several names, and how many more there are."""
-    listed = list(names)
-    return listed[0] if len(listed) == 1 else f"{listed[0]} and {len(listed) - 1} more weights"
+def summarize_names(names: Iterable[str]) -> str:
+    """The first of the weights' names and the number of the others."""
+    first, *others = names
+    return f"{first} and {len(others)} more weights" if others else first
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """1×1 convolutions and matrices are interchangeable."""
     return tuple(size for size in shape if size != 1)

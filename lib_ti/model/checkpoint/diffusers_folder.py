@@ -1,6 +1,6 @@
-"""Checkpoints in diffusers' layout: a folder with one sub-folder for each network.
+"""Checkpoints in diffusers' layout: a folder with a sub-folder for each network.
 
-The networks' sizes come from the folder's own configurations, and their weights carry diffusers' names already.
+The networks' sizes come from the folder's config.json files; the weights carry diffusers' names already.
 """
 
 from __future__ import annotations
@@ -14,51 +14,52 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.weights import Weights, open_weights
-from lib_ti.model.checkpoint.checkpoint import Checkpoint, Part, empty, text_encoder
-from lib_ti.model.checkpoint.inspect import family_of_folder, noise_of_folder, read_json, side_of_folder
-from lib_ti.model.checkpoint.ldm_keys import current_vae_name
+from lib_ti.model.checkpoint.checkpoint import Checkpoint, Component, build_on_meta, build_text_encoder
+from lib_ti.model.checkpoint.inspect import folder_family, folder_noise_schedule, folder_resolution, read_json
+from lib_ti.model.checkpoint.ldm_keys import current_vae_key
 
 
 def open_folder(folder: Path) -> Checkpoint:
-    """Understand a diffusers folder. Raises UnusableFile."""
-    family, unet_config = family_of_folder(folder)
-    places = ("text_encoder", "text_encoder_2")
+    """Open a diffusers folder. Raises UnusableFile."""
+    family, unet_config = folder_family(folder)
+    text_encoder_folders = ("text_encoder", "text_encoder_2")
+    unet = _build(UNet2DConditionModel, unet_config, folder / "unet", "UNet")
     return Checkpoint(
         path=folder,
         family=family,
-        noise=noise_of_folder(folder),
-        resolution=side_of_folder(folder, unet_config),
-        text={
-            encoder.name: _text_part(folder / place, projecting=encoder.name == family.pooled)
-            for encoder, place in zip(family.encoders, places, strict=False)
+        noise_schedule=folder_noise_schedule(folder),
+        resolution=folder_resolution(folder, unet_config),
+        text_encoders={
+            encoder.name: _text_encoder_component(folder / name, projection=encoder.name == family.pooled_encoder)
+            for encoder, name in zip(family.encoders, text_encoder_folders, strict=False)
         },
-        unet=Part(_empty(UNet2DConditionModel, unet_config, folder / "unet", "UNet"), _weights(folder / "unet")).check(
-            "UNet"
-        ),
-        vae=vae_part(folder / "vae") if (folder / "vae").is_dir() else None,
-        cut=0 if family.pooled else family.encoders[0].layer - 1,  # diffusers cuts off what SD2 does not use
+        unet=Component(unet, _open_weights(folder / "unet")).validated("UNet"),
+        vae=open_vae(folder / "vae") if (folder / "vae").is_dir() else None,
+        # diffusers removes the layers that SD2 does not use
+        layers_removed=0 if family.pooled_encoder else family.encoders[0].clip_skip - 1,
     )
 
 
-def _text_part(folder: Path, projecting: bool) -> Part:
-    module = text_encoder(read_json(folder / "config.json"), folder, projecting)
-    return Part(module, _weights(folder)).check("text encoder")
+def open_vae(folder: Path) -> Component:
+    """The VAE in a folder of its own. Raises UnusableFile."""
+    weights = _open_weights(folder)
+    keys = {current_vae_key(key): key for key in weights.shapes}
+    module = _build(AutoencoderKL, read_json(folder / "config.json"), folder, "VAE")
+    return Component(module, weights.renamed(keys)).validated("VAE")
 
 
-def vae_part(folder: Path) -> Part:
-    """A VAE from a folder of its own. Raises UnusableFile."""
-    weights = _weights(folder)
-    names = {current_vae_name(name): name for name in weights.shapes}
-    module = _empty(AutoencoderKL, read_json(folder / "config.json"), folder, "VAE")
-    return Part(module, weights.renamed(names)).check("VAE")
+def _text_encoder_component(folder: Path, projection: bool) -> Component:
+    module = build_text_encoder(read_json(folder / "config.json"), folder, projection)
+    return Component(module, _open_weights(folder)).validated("text encoder")
 
 
-def _empty(network: Any, config: Mapping[str, Any], folder: Path, what: str) -> torch.nn.Module:
-    return empty(lambda: network.from_config({k: v for k, v in config.items() if not k.startswith("_")}), folder, what)
+def _build(model_class: Any, config: Mapping[str, Any], folder: Path, title: str) -> torch.nn.Module:
+    public = {name: value for name, value in config.items() if not name.startswith("_")}
+    return build_on_meta(lambda: model_class.from_config(public), folder, title)
 
 
-def _weights(folder: Path) -> Weights:
-    """One file, or several with an index; the full-precision variant where there are more."""
+def _open_weights(folder: Path) -> Weights:
+    """One file, or several with an index; the full-precision variant if there are more than one."""
     for stem in ("diffusion_pytorch_model", "model", "pytorch_model"):
         for variant in ("", ".fp16", ".non_ema"):
             for suffix in (".safetensors", ".bin"):
@@ -67,18 +68,21 @@ def _weights(folder: Path) -> Weights:
                     return open_weights(path)
                 index = folder / f"{stem}{suffix}.index{variant}.json"
                 if index.exists():
-                    return _shards(index)
+                    return _open_shards(index)
     raise UnusableFile(folder, "there are no weights in this folder")
 
 
-def _shards(index: Path) -> Weights:
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+def _open_shards(index: Path) -> Weights:
+    weight_map = read_json(index).get("weight_map")
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(file, str) for file in weight_map.values())
+    ):
         raise UnusableFile(index, "it does not say where the weights are")
-    shards = {name: open_weights(index.parent / Path(name).name) for name in sorted(set(places.values()))}
-    shapes = {name: shape for shard in shards.values() for name, shape in shard.shapes.items()}
-    shapes = {name: shapes[name] for name, place in places.items() if name in shards[place].shapes}
+    # .name: a shard lies beside its index, whatever path the index gives
+    shards = {file: open_weights(index.parent / Path(file).name) for file in sorted(set(weight_map.values()))}
+    shapes = {name: shards[file].shapes[name] for name, file in weight_map.items() if name in shards[file].shapes}
     quantised = any(shard.quantised for shard in shards.values())
-    return Weights(
-        next(iter(shards.values())).path, shapes, lambda name: shards[places[name]].read(name), {}, quantised
-    )
+    path = next(iter(shards.values())).path
+    return Weights(path, shapes, lambda name: shards[weight_map[name]].read(name), {}, quantised)

@@ -1,4 +1,7 @@
-"""What differs from one family of Stable Diffusion to the next. The loop never asks; it is handed one of these."""
+"""The families of Stable Diffusion, declared: everything that differs from one to the next.
+
+Other modules read these values instead of asking which family a checkpoint belongs to.
+"""
 
 from __future__ import annotations
 
@@ -7,52 +10,53 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Encoder:
+class EncoderSpec:
     """A text encoder of a family.
 
-    `name`: as embedding files call it. `width`, `layers`: of the real checkpoints. `prefix`: before its weights' names in
-    the original layout. `layer`: whose output the UNet gets, counted from the last one, which is 1; `normed`: after the
-    encoder's final layer norm. `openclip`: LAION's retrained CLIP, which has other names for its weights, a plain GELU,
-    and fills prompts up with the token 0 rather than with their end.
+    `name`: its key in embedding files. `width`, `num_layers`: of the released checkpoints. `prefix`: of its weights' names in
+    LDM checkpoints. `clip_skip`: the layer that feeds the UNet, counted from the last one, which is 1. `final_layer_norm`:
+    whether the encoder's final layer norm is applied to that layer's output. `openclip`: OpenCLIP instead of OpenAI's CLIP:
+    other names for the weights, plain GELU, and prompts padded with token 0 instead of the end token.
     """
 
     name: str
     title: str
     width: int
-    layers: int
+    num_layers: int
     prefix: str
-    layer: int = 1
-    normed: bool = True
+    clip_skip: int = 1
+    final_layer_norm: bool = True
     openclip: bool = False
 
 
 @dataclass(frozen=True)
 class Family:
-    """`encoders`: in the order in which their features stand side by side.
+    """A family of checkpoints.
 
-    `pooled`: the encoder whose summary of the whole prompt the UNet gets too, beside the picture's size and crop. `prediction`:
-    what its checkpoints predict where nothing tells; None where both kinds are common. `learning_rate`: what "auto" means.
-    `side_if_v`: of the pictures that v-predicting ones are made for, where it is another. `force_zeros_for_empty_prompt`: where the negative
-    prompt is empty, the UNet gets zeros for it.
+    `encoders`: in the order in which their hidden states are concatenated. `pooled_encoder`: the one whose pooled output is an
+    added condition of the UNet, next to the time ids; None if there is none. `prediction_type`: of checkpoints that do not
+    state theirs; None if both types are common. `resolution_if_v`: of v-prediction checkpoints, if it differs.
+    `learning_rate`: the value of "auto". `force_zeros_for_empty_prompt`: an empty negative prompt is encoded as zeros.
     """
 
     name: str
     title: str
-    architecture: str  # in modelspec's terms
-    encoders: tuple[Encoder, ...]
+    architecture: str  # modelspec.architecture
+    encoders: tuple[EncoderSpec, ...]
     learning_rate: float
-    prediction: str | None = "epsilon"
-    architecture_if_v: str = ""  # where it is another
-    side_if_v: int | None = None
-    pooled: str | None = None
+    prediction_type: str | None = "epsilon"
+    architecture_if_v: str = ""  # if it differs
+    resolution_if_v: int | None = None
+    pooled_encoder: str | None = None
     force_zeros_for_empty_prompt: bool = False
 
-    def architecture_of(self, prediction: str) -> str:
-        return self.architecture_if_v if prediction == "v" and self.architecture_if_v else self.architecture
+    def architecture_of(self, prediction_type: str) -> str:
+        """The value of `modelspec.architecture` for a checkpoint of this prediction type."""
+        return self.architecture_if_v if prediction_type == "v" and self.architecture_if_v else self.architecture
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of the real checkpoints' vectors."""
+        """Widths of the token embeddings of the released checkpoints, one for each encoder."""
         return tuple(encoder.width for encoder in self.encoders)
 
 
@@ -60,7 +64,7 @@ SD1 = Family(
     name="sd1",
     title="Stable Diffusion 1.x",
     architecture="stable-diffusion-v1",
-    encoders=(Encoder("clip_l", "CLIP-L", 768, 12, "cond_stage_model.transformer."),),
+    encoders=(EncoderSpec("clip_l", "CLIP-L", 768, 12, "cond_stage_model.transformer."),),
     learning_rate=0.005,
 )
 SD2 = Family(
@@ -68,44 +72,49 @@ SD2 = Family(
     title="Stable Diffusion 2.x",
     architecture="stable-diffusion-v2-512",
     architecture_if_v="stable-diffusion-v2-768-v",
-    encoders=(Encoder("clip_h", "OpenCLIP-H", 1024, 24, "cond_stage_model.model.", layer=2, openclip=True),),
+    encoders=(EncoderSpec("clip_h", "OpenCLIP-H", 1024, 24, "cond_stage_model.model.", clip_skip=2, openclip=True),),
     learning_rate=0.005,
-    prediction=None,
-    side_if_v=768,
+    prediction_type=None,
+    resolution_if_v=768,
 )
 SDXL = Family(
     name="sdxl",
     title="SDXL",
     architecture="stable-diffusion-xl-v1-base",
     encoders=(
-        Encoder("clip_l", "CLIP-L", 768, 12, "conditioner.embedders.0.transformer.", layer=2, normed=False),
-        Encoder("clip_g", "CLIP-G", 1280, 32, "conditioner.embedders.1.model.", layer=2, normed=False, openclip=True),
+        EncoderSpec(
+            "clip_l", "CLIP-L", 768, 12, "conditioner.embedders.0.transformer.", clip_skip=2, final_layer_norm=False
+        ),
+        EncoderSpec(
+            "clip_g", "CLIP-G", 1280, 32, "conditioner.embedders.1.model.", clip_skip=2, final_layer_norm=False,
+            openclip=True,
+        ),
     ),
     learning_rate=0.0025,
-    pooled="clip_g",
+    pooled_encoder="clip_g",
     force_zeros_for_empty_prompt=True,
-)
+)  # fmt: skip
 
 FAMILIES = (SD1, SD2, SDXL)
 
 
-def titles(names: Collection[str]) -> str:
-    """Families by their names, in the users' terms.
+def family_titles(names: Collection[str]) -> str:
+    """The titles of the families with these names, as one phrase.
 
-    >>> titles(("sd1", "sdxl"))
+    >>> family_titles(("sd1", "sdxl"))
     'Stable Diffusion 1.x and SDXL'
     """
     return " and ".join(family.title for family in FAMILIES if family.name in names)
 
 
 def encoder_title(name: str) -> str:
-    """A text encoder by its name in files, in the users' terms."""
-    known = {encoder.name: encoder.title for family in FAMILIES for encoder in family.encoders}
-    return known.get(name, name)
+    """The title of the text encoder that embedding files call `name`; the name itself if it is unknown."""
+    encoder_titles = {encoder.name: encoder.title for family in FAMILIES for encoder in family.encoders}
+    return encoder_titles.get(name, name)
 
 
-def title_of(widths: tuple[int, ...]) -> str:
-    """The family whose vectors have these widths, in the users' terms."""
+def family_title(widths: tuple[int, ...]) -> str:
+    """The title of the family whose token embeddings have these widths, or a phrase with the widths."""
     for family in FAMILIES:
         if family.widths == widths:
             return family.title

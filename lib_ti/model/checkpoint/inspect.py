@@ -1,6 +1,6 @@
-"""What a checkpoint is, told from headers and configurations alone and without building a network.
+"""Describe a checkpoint from headers and configuration files alone, without building a network.
 
-So it can be asked in a WebUI's own process, which may lack diffusers, and at each keystroke.
+This is fast enough for every keystroke in a form, and works in a WebUI's process, which may lack diffusers.
 """
 
 from __future__ import annotations
@@ -14,104 +14,124 @@ from typing import Any
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.safetensors_header import widths_of, widths_of_folder
 from lib_ti.formats.weights import Weights, open_weights
-from lib_ti.model.checkpoint import ldm_keys
-from lib_ti.model.checkpoint import yaml_config as configs
-from lib_ti.model.checkpoint.detect import family_of
+from lib_ti.model.checkpoint.detect import CONV_IN, detect_family
 from lib_ti.model.checkpoint.families import SD1, SD2, SDXL, Family
+from lib_ti.model.checkpoint.ldm_keys import ema_key
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
-from lib_ti.model.checkpoint.yaml_config import ModelConfig
+from lib_ti.model.checkpoint.yaml_config import ModelConfig, default_config, read_config
 
 
 @dataclass(frozen=True)
-class Description:
-    """`resolution`: the side of the pictures it is made for, in pixels. `widths_by_encoder`: of an embedding's vectors.
+class CheckpointInfo:
+    """What the headers tell.
 
-    `told`: whether anything says what the model predicts, so that `noise` can be relied on. `usual`: its UNet has the sizes of
-    its family's.
+    `resolution`: side in pixels of the images it was trained on. `widths_by_encoder`: of the token embeddings.
+    `prediction_known`: whether the prediction type is stated, so that `noise_schedule` can be relied on. `standard_unet`:
+    whether the UNet has the sizes of the family's released checkpoints.
     """
 
     family: Family
     resolution: int
     widths_by_encoder: Mapping[str, int]
-    noise: NoiseSchedule
-    told: bool
-    usual: bool
+    noise_schedule: NoiseSchedule
+    prediction_known: bool
+    standard_unet: bool
 
 
-def describe(path: Path) -> Description:
-    """The description of a checkpoint file or a diffusers folder. Raises UnusableFile for whatever cannot be trained on."""
+def inspect_checkpoint(path: Path) -> CheckpointInfo:
+    """Describe a checkpoint file or diffusers folder. Raises UnusableFile for anything that cannot be trained on."""
     if path.is_dir():
-        family, unet = family_of_folder(path)
-        widths, noise = widths_of_folder(path) or (), noise_of_folder(path)
-        usual = tuple(unet.get("block_out_channels") or ()) == configs.shipped(family.name).unet.widths
-        return Description(family, side_of_folder(path, unet), _by_encoder(family, widths), noise, True, usual)
+        family, unet_config = folder_family(path)
+        channels = tuple(unet_config.get("block_out_channels") or ())
+        return CheckpointInfo(
+            family=family,
+            resolution=folder_resolution(path, unet_config),
+            widths_by_encoder=_widths_by_encoder(family, widths_of_folder(path) or ()),
+            noise_schedule=folder_noise_schedule(path),
+            prediction_known=True,
+            standard_unet=channels == default_config(family.name).unet.block_out_channels,
+        )
     weights = open_weights(path)
-    family = family_of(weights)
-    config = config_of(weights, family)
-    widths = widths_of(weights.shapes) or ()
-    usual = config.unet == configs.shipped(family.name).unet
-    return Description(family, config.resolution or 512, _by_encoder(family, widths), config.noise, config.told, usual)
+    family = detect_family(weights)
+    config = read_model_config(weights, family)
+    return CheckpointInfo(
+        family=family,
+        resolution=config.resolution or 512,
+        widths_by_encoder=_widths_by_encoder(family, widths_of(weights.shapes) or ()),
+        noise_schedule=config.noise_schedule,
+        prediction_known=config.prediction_known,
+        standard_unet=config.unet == default_config(family.name).unet,
+    )
 
 
-def _by_encoder(family: Family, widths: Sequence[int]) -> dict[str, int]:
+def _widths_by_encoder(family: Family, widths: Sequence[int]) -> dict[str, int]:
     return {encoder.name: width for encoder, width in zip(family.encoders, widths, strict=False)}
 
 
-def config_of(weights: Weights, family: Family) -> ModelConfig:
-    """From the .yaml beside the file; a real checkpoint needs none. Raises UnusableFile where one would.
+def read_model_config(weights: Weights, family: Family) -> ModelConfig:
+    """The configuration of an LDM checkpoint: the .yaml beside it, else its family's default.
 
-    What it leaves open is told by keys and metadata of the file, then by the family.
+    What that leaves open is read from the file's keys and metadata, then taken from the family. Raises UnusableFile if a
+    .yaml is needed and missing.
     """
-    shipped, beside = configs.shipped(family.name), weights.path.with_suffix(".yaml")
-    if beside.exists():
-        config = configs.read(beside)
-        marked = _settled(weights, config, otherwise="epsilon")  # which is what its absence in a .yaml means
-        return replace(marked, resolution=config.resolution or shipped.resolution)
-    entry = f"{ldm_keys.UNET}input_blocks.0.0.weight"
-    found = weights.shapes.get(entry) or weights.shapes[ldm_keys.ema_name(entry)]
-    if found[0] != shipped.unet.widths[0]:
+    default, yaml_path = default_config(family.name), weights.path.with_suffix(".yaml")
+    if yaml_path.exists():
+        config = read_config(yaml_path)
+        config = _with_file_metadata(weights, config, fallback="epsilon")  # the format's own default
+        return replace(config, resolution=config.resolution or default.resolution)
+    conv_in = weights.shapes.get(CONV_IN) or weights.shapes[ema_key(CONV_IN)]
+    if conv_in[0] != default.unet.block_out_channels[0]:
         raise UnusableFile(
             weights.path,
-            f"its sizes are none of a known family's; put its configuration beside it, as {beside.name}",
+            f"its sizes are none of a known family's; put its configuration beside it, as {yaml_path.name}",
         )
-    config = _settled(weights, shipped, otherwise=family.prediction)
-    side = family.side_if_v
-    if side and (config.noise.prediction == "v" or str(side) in weights.path.stem):
-        config = replace(config, resolution=side)
+    config = _with_file_metadata(weights, default, fallback=family.prediction_type)
+    resolution = family.resolution_if_v
+    if resolution and (config.noise_schedule.prediction_type == "v" or str(resolution) in weights.path.stem):
+        config = replace(config, resolution=resolution)
     return config
 
 
-def _settled(weights: Weights, config: ModelConfig, otherwise: str | None) -> ModelConfig:
-    """With what the file itself says of its noise: ComfyUI's and NovelAI's keys, kohya's and modelspec's metadata."""
-    told = {name: value.casefold() for name, value in weights.metadata.items()}
-    prediction = config.noise.prediction if config.told else None
-    if prediction is None and (
-        "v_pred" in weights.shapes
-        or told.get("ss_v_parameterization") == "true"
-        or "v" in (told.get("modelspec.prediction_type"), told.get("modelspec.predict_key"))
+def _with_file_metadata(weights: Weights, config: ModelConfig, fallback: str | None) -> ModelConfig:
+    """The config with the noise schedule that the file itself states.
+
+    Read are the keys of ComfyUI and NovelAI (`v_pred`, `ztsnr`) and the metadata of kohya's scripts and modelspec.
+    `fallback`: the prediction type if nothing states it.
+    """
+    metadata = {name: value.casefold() for name, value in weights.metadata.items()}
+    modelspec = (metadata.get("modelspec.prediction_type"), metadata.get("modelspec.predict_key"))
+    stated = config.noise_schedule.prediction_type if config.prediction_known else None
+    if stated is None and (
+        "v_pred" in weights.shapes or metadata.get("ss_v_parameterization") == "true" or "v" in modelspec
     ):
-        prediction = "v"
-    if prediction is None and "epsilon" in (told.get("modelspec.prediction_type"), told.get("modelspec.predict_key")):
-        prediction = "epsilon"
-    ends = config.noise.zero_terminal_snr or "ztsnr" in weights.shapes or told.get("ss_zero_terminal_snr") == "true"
-    known = prediction or otherwise
-    noise = replace(config.noise, prediction=known or "epsilon", zero_terminal_snr=ends)
-    return replace(config, noise=noise, told=known is not None)
+        stated = "v"
+    if stated is None and "epsilon" in modelspec:
+        stated = "epsilon"
+    zero_terminal_snr = (
+        config.noise_schedule.zero_terminal_snr
+        or "ztsnr" in weights.shapes
+        or metadata.get("ss_zero_terminal_snr") == "true"
+    )
+    prediction_type = stated or fallback
+    schedule = replace(
+        config.noise_schedule, prediction_type=prediction_type or "epsilon", zero_terminal_snr=zero_terminal_snr
+    )
+    return replace(config, noise_schedule=schedule, prediction_known=prediction_type is not None)
 
 
-def family_of_folder(folder: Path) -> tuple[Family, Mapping[str, Any]]:
-    """The family of a diffusers folder, and its UNet's configuration. Raises UnusableFile."""
+def folder_family(folder: Path) -> tuple[Family, Mapping[str, Any]]:
+    """The family of a diffusers folder, and its UNet's config.json. Raises UnusableFile."""
     index = read_json(folder / "model_index.json", "this is not a diffusers folder: it has no model_index.json")
-    there = [part for part in ("text_encoder", "text_encoder_2", "text_encoder_3") if _names_a_class(index.get(part))]
-    if "text_encoder_3" in there or "transformer" in index or "Flux" in str(index.get("_class_name")):
+    encoders = [n for n in ("text_encoder", "text_encoder_2", "text_encoder_3") if _is_component(index.get(n))]
+    if "text_encoder_3" in encoders or "transformer" in index or "Flux" in str(index.get("_class_name")):
         raise UnusableFile(folder, f"this is a folder for {index.get('_class_name')}, which is not supported")
-    if there == ["text_encoder_2"] and "XL" in str(index.get("_class_name")):
+    if encoders == ["text_encoder_2"] and "XL" in str(index.get("_class_name")):
         raise UnusableFile(folder, "this is an SDXL refiner, which cannot be trained on; use the base checkpoint")
     unet = read_json(folder / "unet" / "config.json")
     if unet.get("in_channels") != unet.get("out_channels", 4):
         raise UnusableFile(folder, "this is an inpainting or editing checkpoint, which cannot be trained on")
-    if "text_encoder_2" in there:
-        if "text_encoder" not in there:
+    if "text_encoder_2" in encoders:
+        if "text_encoder" not in encoders:
             raise UnusableFile(
                 folder, f"this is an {SDXL.title} checkpoint without CLIP-L, one of its two text encoders"
             )
@@ -122,38 +142,38 @@ def family_of_folder(folder: Path) -> tuple[Family, Mapping[str, Any]]:
     return (SD1 if text.get("hidden_act") == "quick_gelu" else SD2), unet
 
 
-def side_of_folder(folder: Path, unet: Mapping[str, Any]) -> int:
-    """Of the pictures that a folder's UNet is made for, in pixels. Raises UnusableFile."""
+def folder_resolution(folder: Path, unet: Mapping[str, Any]) -> int:
+    """Side in pixels of the images that the folder's UNet was trained on. Raises UnusableFile."""
     size = unet.get("sample_size", 64)
     if not isinstance(size, int) or not 1 <= size <= 512:
         raise UnusableFile(folder / "unet" / "config.json", f"unreadable (sample_size {size!r})")
     return 8 * size
 
 
-def noise_of_folder(folder: Path) -> NoiseSchedule:
-    """What the scheduler of a diffusers folder tells. Raises UnusableFile."""
+def folder_noise_schedule(folder: Path) -> NoiseSchedule:
+    """The noise schedule in the folder's scheduler_config.json. Raises UnusableFile."""
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path)
     if config.get("beta_schedule", "scaled_linear") != "scaled_linear":
         raise UnusableFile(path, f"the noise schedule {config['beta_schedule']!r} is not supported")
-    predictions = {"epsilon": "epsilon", "v_prediction": "v"}
-    if (prediction := config.get("prediction_type", "epsilon")) not in predictions:
-        raise UnusableFile(path, f"the prediction type {prediction!r} is not supported")
+    prediction_types = {"epsilon": "epsilon", "v_prediction": "v"}
+    if (prediction_type := config.get("prediction_type", "epsilon")) not in prediction_types:
+        raise UnusableFile(path, f"the prediction type {prediction_type!r} is not supported")
     return NoiseSchedule(
-        steps=config.get("num_train_timesteps", 1000),
+        num_train_timesteps=config.get("num_train_timesteps", 1000),
         beta_start=config.get("beta_start", 0.00085),
-        last_beta=config.get("beta_end", 0.012),
-        prediction=predictions[prediction],
+        beta_end=config.get("beta_end", 0.012),
+        prediction_type=prediction_types[prediction_type],
         zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
     )
 
 
-def read_json(path: Path, otherwise: str = "the file is missing") -> dict[str, Any]:
-    """A configuration file of diffusers. Raises UnusableFile; `otherwise` says what it means that there is none."""
+def read_json(path: Path, if_missing: str = "the file is missing") -> dict[str, Any]:
+    """A JSON object from a diffusers folder. Raises UnusableFile, with `if_missing` as its reason if there is no such file."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UnusableFile(path, otherwise) from None
+        raise UnusableFile(path, if_missing) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UnusableFile(path, f"unreadable ({error})") from error
     if not isinstance(record, dict):
@@ -161,5 +181,6 @@ def read_json(path: Path, otherwise: str = "the file is missing") -> dict[str, A
     return record
 
 
-def _names_a_class(entry: Any) -> bool:
+def _is_component(entry: Any) -> bool:
+    """Whether an entry of model_index.json names a library and a class; absent components have nulls."""
     return isinstance(entry, list) and any(entry)

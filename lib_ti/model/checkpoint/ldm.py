@@ -1,4 +1,4 @@
-"""Checkpoints in the original layout: one file with the names of CompVis' code, and perhaps a .yaml beside it."""
+"""Checkpoints in the original layout: one file with the parameter names of CompVis' latent-diffusion (LDM)."""
 
 from __future__ import annotations
 
@@ -11,76 +11,90 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.weights import Weights, open_weights
 from lib_ti.model.checkpoint import ldm_keys
-from lib_ti.model.checkpoint import yaml_config as configs
-from lib_ti.model.checkpoint.checkpoint import TOKEN_TABLE, Checkpoint, Part, empty, named_part
-from lib_ti.model.checkpoint.detect import family_of
-from lib_ti.model.checkpoint.families import Encoder
-from lib_ti.model.checkpoint.inspect import config_of
-from lib_ti.model.checkpoint.ldm_text_encoder import text_part
-from lib_ti.model.checkpoint.yaml_config import UNetConfig, VaeConfig
+from lib_ti.model.checkpoint.checkpoint import (
+    TOKEN_EMBEDDING,
+    Checkpoint,
+    Component,
+    build_on_meta,
+    component_from_keys,
+)
+from lib_ti.model.checkpoint.detect import detect_family
+from lib_ti.model.checkpoint.families import EncoderSpec
+from lib_ti.model.checkpoint.inspect import read_model_config
+from lib_ti.model.checkpoint.ldm_text_encoder import text_encoder_component
+from lib_ti.model.checkpoint.yaml_config import UNetConfig, VaeConfig, default_config, read_config
 
 
 def open_file(path: Path) -> Checkpoint:
-    """Understand a checkpoint file. Raises UnusableFile."""
+    """Open a checkpoint file. Raises UnusableFile."""
     weights = open_weights(path)
-    family = family_of(weights)
-    config = config_of(weights, family)
-    text = {encoder.name: text_part(weights, encoder, encoder.name == family.pooled) for encoder in family.encoders}
-    pooled = text[family.pooled].weights.shapes["text_projection.weight"][0] if family.pooled else 0
+    family = detect_family(weights)
+    config = read_model_config(weights, family)
+    text_encoders = {
+        encoder.name: text_encoder_component(weights, encoder, encoder.name == family.pooled_encoder)
+        for encoder in family.encoders
+    }
+    pooled_width = 0
+    if family.pooled_encoder:
+        pooled_width = text_encoders[family.pooled_encoder].weights.shapes["text_projection.weight"][0]
     return Checkpoint(
         path=path,
         family=family,
-        noise=config.noise,
+        noise_schedule=config.noise_schedule,
         resolution=config.resolution or 512,
-        text=text,
-        unet=_unet_part(weights, config.unet, pooled),
-        vae=_vae_part(weights, config.vae, ldm_keys.VAE) if weights.has(f"{ldm_keys.VAE}decoder.") else None,
-        cut=int(all(_is_cut(encoder, text[encoder.name]) for encoder in family.encoders)),
-        told=config.told,
+        text_encoders=text_encoders,
+        unet=_unet_component(weights, config.unet, pooled_width),
+        vae=_vae_component(weights, config.vae, ldm_keys.VAE) if weights.has(f"{ldm_keys.VAE}decoder.") else None,
+        layers_removed=int(all(_lacks_last_layer(e, text_encoders[e.name]) for e in family.encoders)),
+        prediction_known=config.prediction_known,
     )
 
 
-def _is_cut(encoder: Encoder, part: Part) -> bool:
-    """Files that were a diffusers folder once lack the last layer of SD2's text encoder, which nothing uses."""
-    width = part.weights.shapes[TOKEN_TABLE][1]
-    sizes: Any = part.module.config
+def _lacks_last_layer(encoder: EncoderSpec, component: Component) -> bool:
+    """Files converted from a diffusers folder lack the last layer of SD2's text encoder, which is never used."""
+    width = component.weights.shapes[TOKEN_EMBEDDING][1]
+    config: Any = component.module.config
     return (
-        encoder.normed and encoder.layer > 1 and (width, sizes.num_hidden_layers) == (encoder.width, encoder.layers - 1)
+        encoder.final_layer_norm
+        and encoder.clip_skip > 1
+        and (width, config.num_hidden_layers) == (encoder.width, encoder.num_layers - 1)
     )
 
 
-def _unet_part(weights: Weights, config: UNetConfig, pooled: int) -> Part:
-    told = weights.shapes.get(f"{ldm_keys.UNET}label_emb.0.0.weight")
-    if pooled and told and not config.extra:  # some .yaml files leave it out
-        config = replace(config, extra=told[-1])
-    if config.extra and (config.extra <= pooled or (config.extra - pooled) % 12):
+def _unet_component(weights: Weights, config: UNetConfig, pooled_width: int) -> Component:
+    added_shape = weights.shapes.get(f"{ldm_keys.UNET}label_emb.0.0.weight")
+    if pooled_width and added_shape and not config.adm_in_channels:  # some .yaml files omit it
+        config = replace(config, adm_in_channels=added_shape[-1])
+    added = config.adm_in_channels
+    if added and (
+        added <= pooled_width or (added - pooled_width) % 12
+    ):  # six sinusoidal embeddings, each of even width
         raise UnusableFile(
-            weights.path, f"adm_in_channels {config.extra} does not fit a pooled prompt of width {pooled}"
+            weights.path, f"adm_in_channels {added} does not fit a pooled prompt of width {pooled_width}"
         )
-    module = empty(lambda: UNet2DConditionModel(**config.for_diffusers(pooled)), weights.path, "UNet")
-    names = ldm_keys.unet_names(module.state_dict(), config)
-    names = {ours: ldm_keys.UNET + name for ours, name in names.items()}
+    module = build_on_meta(lambda: UNet2DConditionModel(**config.diffusers_kwargs(pooled_width)), weights.path, "UNet")
+    keys = {name: ldm_keys.UNET + key for name, key in ldm_keys.unet_keys(module.state_dict(), config).items()}
     if not weights.has(ldm_keys.UNET):
-        names = {ours: ldm_keys.ema_name(name) for ours, name in names.items()}
-    return named_part(module, weights, names, "UNet")
+        keys = {name: ldm_keys.ema_key(key) for name, key in keys.items()}
+    return component_from_keys(module, weights, keys, "UNet")
 
 
-def _vae_part(weights: Weights, config: VaeConfig, prefix: str) -> Part:
-    module = empty(lambda: AutoencoderKL(**config.for_diffusers()), weights.path, "VAE")
-    names = ldm_keys.vae_names(module.state_dict(), config)
-    return named_part(module, weights, {ours: prefix + name for ours, name in names.items()}, "VAE")
+def _vae_component(weights: Weights, config: VaeConfig, prefix: str) -> Component:
+    module = build_on_meta(lambda: AutoencoderKL(**config.diffusers_kwargs()), weights.path, "VAE")
+    keys = ldm_keys.vae_keys(module.state_dict(), config)
+    return component_from_keys(module, weights, {name: prefix + key for name, key in keys.items()}, "VAE")
 
 
-def open_vae(path: Path, checkpoint: Checkpoint) -> Part:
-    """A VAE file of either layout, for this checkpoint's architecture. Raises UnusableFile."""
+def open_vae(path: Path, checkpoint: Checkpoint) -> Component:
+    """A VAE file, with LDM's or diffusers' names, of this checkpoint's architecture. Raises UnusableFile."""
     weights = open_weights(path)
-    beside = checkpoint.path.with_suffix(".yaml")
-    config = (configs.read(beside) if beside.is_file() else configs.shipped(checkpoint.family.name)).vae
+    yaml_path = checkpoint.path.with_suffix(".yaml")
+    config = (read_config(yaml_path) if yaml_path.is_file() else default_config(checkpoint.family.name)).vae
     prefix = ldm_keys.VAE if weights.has(f"{ldm_keys.VAE}decoder.") else ""
-    if weights.has(f"{prefix}decoder.up_blocks."):  # diffusers' own names
-        module = empty(lambda: AutoencoderKL(**config.for_diffusers()), path, "VAE")
-        names = {ldm_keys.current_vae_name(name): name for name in weights.shapes}
-        return Part(module, weights.renamed(names)).check("VAE")
+    if weights.has(f"{prefix}decoder.up_blocks."):  # diffusers' names
+        module = build_on_meta(lambda: AutoencoderKL(**config.diffusers_kwargs()), path, "VAE")
+        keys = {ldm_keys.current_vae_key(key): key for key in weights.shapes}
+        return Component(module, weights.renamed(keys)).validated("VAE")
     if not weights.has(f"{prefix}decoder.up."):
         raise UnusableFile(path, "this is not a VAE of Stable Diffusion")
-    return _vae_part(weights, config, prefix)
+    return _vae_component(weights, config, prefix)

@@ -1,7 +1,6 @@
-"""Where a parameter of diffusers' modules stands in a checkpoint of the original layout.
+"""Map the parameter names of diffusers' and transformers' modules to the keys of LDM checkpoints.
 
-Each function gives, for every parameter name of a module, the name CompVis' `ldm` code gave it. The correspondence
-follows from the architecture alone, so it holds for any size, and it runs both ways.
+The mapping is computed from the architecture, so it holds for any size, and it is one to one.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from lib_ti.formats.weights import Place
 from lib_ti.model.checkpoint.yaml_config import UNetConfig, VaeConfig
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
-"""The prefixes of two networks in an original checkpoint; the text encoders' differ, see `families`."""
+"""Key prefixes of the UNet and the VAE; those of the text encoders are in `families`."""
 
 _RESNET = {
     "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
     "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
 }  # fmt: skip
-_EARLY_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OPENCLIP = {
     "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
     "text_model.embeddings.position_embedding.weight": "positional_embedding",
@@ -29,14 +28,14 @@ _OPENCLIP_LAYER = {
     "layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }  # fmt: skip
-_FUSED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_IN_PROJECTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 LAYERS = "text_model.encoder.layers."
 _VAE_RESNET = {"conv_shortcut": "nin_shortcut"}
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
-def unet_names(parameters: Iterable[str], config: UNetConfig) -> dict[str, str]:
-    """diffusers' name → the original one, without prefix, for each of a UNet's parameters."""
+def unet_keys(parameters: Iterable[str], config: UNetConfig) -> dict[str, str]:
+    """Parameter name in diffusers' UNet → LDM key without prefix."""
     blocks = {
         "time_embedding.linear_1": "time_embed.0",
         "time_embedding.linear_2": "time_embed.2",
@@ -49,8 +48,8 @@ def unet_names(parameters: Iterable[str], config: UNetConfig) -> dict[str, str]:
         "mid_block.attentions.0": "middle_block.1",
         "mid_block.resnets.1": "middle_block.2",
     }
-    last, position = len(config.widths) - 1, 1
-    for level, count in enumerate(config.res_blocks):
+    last, position = len(config.block_out_channels) - 1, 1
+    for level, count in enumerate(config.num_res_blocks):
         for block in range(count):
             blocks[f"down_blocks.{level}.resnets.{block}"] = f"input_blocks.{position}.0"
             blocks[f"down_blocks.{level}.attentions.{block}"] = f"input_blocks.{position}.1"
@@ -60,19 +59,19 @@ def unet_names(parameters: Iterable[str], config: UNetConfig) -> dict[str, str]:
             position += 1
     position = 0
     for up, level in enumerate(range(last, -1, -1)):
-        for block in range(config.res_blocks[level] + 1):
+        for block in range(config.num_res_blocks[level] + 1):
             blocks[f"up_blocks.{up}.resnets.{block}"] = f"output_blocks.{position}.0"
             blocks[f"up_blocks.{up}.attentions.{block}"] = f"output_blocks.{position}.1"
-            if level > 0 and block == config.res_blocks[level]:
-                place = 2 if config.attention[level] else 1
-                blocks[f"up_blocks.{up}.upsamplers.0.conv"] = f"output_blocks.{position}.{place}.conv"
+            if level > 0 and block == config.num_res_blocks[level]:
+                index = 2 if config.attention[level] else 1
+                blocks[f"up_blocks.{up}.upsamplers.0.conv"] = f"output_blocks.{position}.{index}.conv"
             position += 1
     return {name: _translate(name, blocks, {".resnets.": _RESNET}) for name in parameters}
 
 
-def vae_names(parameters: Iterable[str], config: VaeConfig) -> dict[str, str]:
-    """diffusers' name → the original one, without prefix, for each of an autoencoder's parameters."""
-    last = len(config.widths) - 1
+def vae_keys(parameters: Iterable[str], config: VaeConfig) -> dict[str, str]:
+    """Parameter name in diffusers' AutoencoderKL → LDM key without prefix."""
+    last = len(config.block_out_channels) - 1
     blocks = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
     for half in ("encoder", "decoder"):
         blocks |= {
@@ -85,10 +84,10 @@ def vae_names(parameters: Iterable[str], config: VaeConfig) -> dict[str, str]:
         }
     for level in range(last + 1):
         down, up = f"encoder.down_blocks.{level}", f"decoder.up_blocks.{last - level}"
-        for block in range(config.res_blocks + 1):
-            for kind, place in (("resnets", "block"), ("attentions", "attn")):
-                blocks[f"{down}.{kind}.{block}"] = f"encoder.down.{level}.{place}.{block}"
-                blocks[f"{up}.{kind}.{block}"] = f"decoder.up.{level}.{place}.{block}"
+        for block in range(config.num_res_blocks + 1):
+            for ours, theirs in (("resnets", "block"), ("attentions", "attn")):
+                blocks[f"{down}.{ours}.{block}"] = f"encoder.down.{level}.{theirs}.{block}"
+                blocks[f"{up}.{ours}.{block}"] = f"decoder.up.{level}.{theirs}.{block}"
         blocks[f"{down}.downsamplers.0.conv"] = f"encoder.down.{level}.downsample.conv"
         blocks[f"{up}.upsamplers.0.conv"] = f"decoder.up.{level}.upsample.conv"
     return {
@@ -97,42 +96,40 @@ def vae_names(parameters: Iterable[str], config: VaeConfig) -> dict[str, str]:
     }
 
 
-def clip_place(name: str) -> Place:
-    """Where a parameter of transformers' CLIP text model stands, without prefix: OpenAI's CLIP is kept under its names."""
-    return Place(name)
+def openclip_key(name: str) -> Place:
+    """The source in OpenCLIP, without prefix, of a parameter of transformers' CLIP text model.
 
-
-def openclip_place(name: str) -> Place:
-    """Where it stands in OpenCLIP, whose attention has one matrix for queries, keys and values, one below the other."""
+    OpenCLIP's attention has one matrix for queries, keys and values, stacked along the first axis.
+    """
     if name == "text_projection.weight":
         return Place("text_projection", transposed=True)
     if name in _OPENCLIP:
         return Place(_OPENCLIP[name])
     number, _, inner = name.removeprefix(LAYERS).partition(".")
-    part, _, parameter = inner.rpartition(".")
+    module, _, parameter = inner.rpartition(".")
     layer = f"transformer.resblocks.{number}"
-    if part in _FUSED:
-        return Place(f"{layer}.attn.in_proj_{parameter}", _FUSED.index(part), len(_FUSED))
-    return Place(f"{layer}.{_OPENCLIP_LAYER[part]}.{parameter}")
+    if module in _IN_PROJECTION:
+        return Place(f"{layer}.attn.in_proj_{parameter}", _IN_PROJECTION.index(module), len(_IN_PROJECTION))
+    return Place(f"{layer}.{_OPENCLIP_LAYER[module]}.{parameter}")
 
 
-def current_vae_name(name: str) -> str:
-    """A name in diffusers' VAE; early releases called the parts of its attention otherwise."""
-    parts = name.split(".")
-    return ".".join(_EARLY_ATTENTION.get(part, part) for part in parts) if "attentions" in parts else name
+def current_vae_key(key: str) -> str:
+    """A key of diffusers' VAE as current releases spell it; releases before 0.13 named the attention layers differently."""
+    parts = key.split(".")
+    return ".".join(_OLD_VAE_ATTENTION.get(part, part) for part in parts) if "attentions" in parts else key
 
 
-def ema_name(name: str) -> str:
-    """Where the moving average of a UNet parameter is kept: CompVis' LitEma drops the dots."""
-    return "model_ema." + name.removeprefix("model.").replace(".", "")
+def ema_key(key: str) -> str:
+    """The key of the exponential moving average of a UNet parameter: CompVis' LitEma removes the dots."""
+    return "model_ema." + key.removeprefix("model.").replace(".", "")
 
 
-def _translate(name: str, blocks: dict[str, str], parts: dict[str, dict[str, str]]) -> str:
-    """`name` with its block's prefix exchanged, and the block's inner names where its kind has others."""
+def _translate(name: str, blocks: dict[str, str], inner_names: dict[str, dict[str, str]]) -> str:
+    """`name` with its block's prefix replaced, and the name inside the block where `inner_names` has that kind of block."""
     stem = max((block for block in blocks if name.startswith(block + ".")), key=len)
     inner = name[len(stem) + 1 :]
-    for kind, table in parts.items():
+    for kind, table in inner_names.items():
         if kind in stem + ".":
-            part, _, parameter = inner.rpartition(".")
-            inner = f"{table.get(part, part)}.{parameter}"
+            module, _, parameter = inner.rpartition(".")
+            inner = f"{table.get(module, module)}.{parameter}"
     return f"{blocks[stem]}.{inner}"

@@ -1,51 +1,56 @@
-"""The text encoders of checkpoints in the original layout, whose sizes are told by their weights."""
+"""The text encoders of LDM checkpoints. Their sizes are taken from the shapes of their weights."""
 
 from __future__ import annotations
 
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.weights import Place, Shape, Weights
 from lib_ti.model.checkpoint import ldm_keys
-from lib_ti.model.checkpoint.checkpoint import POSITIONS, TOKEN_TABLE, Part, named_part, text_encoder
-from lib_ti.model.checkpoint.families import Encoder
+from lib_ti.model.checkpoint.checkpoint import (
+    POSITION_EMBEDDING,
+    TOKEN_EMBEDDING,
+    Component,
+    build_text_encoder,
+    component_from_keys,
+)
+from lib_ti.model.checkpoint.families import EncoderSpec
 
-HEAD = 64  # width of an attention head in every CLIP text encoder
+HEAD_WIDTH = 64  # of every CLIP text encoder
+POSITION_IDS = (
+    "text_model.embeddings.position_ids"  # a buffer of early transformers releases; `Component.load` fills it
+)
 
 
-def text_part(weights: Weights, encoder: Encoder, projecting: bool) -> Part:
-    """One text encoder; `projecting`: with the projection of what it pools. Raises UnusableFile."""
+def text_encoder_component(weights: Weights, encoder: EncoderSpec, projection: bool) -> Component:
+    """One text encoder; `projection`: with the one of its pooled output. Raises UnusableFile."""
 
-    def place(name: str) -> Place:
+    def source(name: str) -> Place:
         if not encoder.openclip:
-            found = ldm_keys.clip_place(name)
-            early = not weights.has(f"{encoder.prefix}text_model.")
-            return Place(encoder.prefix + (found.name.removeprefix("text_model.") if early else found.name))
-        found = ldm_keys.openclip_place(name)
-        if found.transposed and f"{encoder.prefix}{name}" in weights.shapes:  # kept as a layer's weight, then
+            without_wrapper = not weights.has(f"{encoder.prefix}text_model.")
+            return Place(encoder.prefix + (name.removeprefix("text_model.") if without_wrapper else name))
+        key = ldm_keys.openclip_key(name)
+        if key.transposed and f"{encoder.prefix}{name}" in weights.shapes:  # saved as a linear layer's weight
             return Place(f"{encoder.prefix}{name}")
-        return Place(encoder.prefix + found.name, found.part, found.of, found.transposed)
+        return Place(encoder.prefix + key.name, key.part, key.of, key.transposed)
 
-    def shape(name: str) -> Shape:
-        """Of a matrix."""
-        there = place(name)
-        found = weights.shapes.get(there.name)
-        if found is None or len(found) != 2:
-            raise UnusableFile(weights.path, f"its text encoder lacks {there.name}")
-        return there.shape(found)
+    def matrix_shape(name: str) -> Shape:
+        key = source(name)
+        shape = weights.shapes.get(key.name)
+        if shape is None or len(shape) != 2:
+            raise UnusableFile(weights.path, f"its text encoder lacks {key.name}")
+        return key.shape(shape)
 
-    words, width = shape(TOKEN_TABLE)
-    before, behind = place(f"{ldm_keys.LAYERS}#.layer_norm1.weight").name.split("#")
-    sizes = {
-        "vocab_size": words,
+    vocabulary_size, width = matrix_shape(TOKEN_EMBEDDING)
+    prefix, suffix = source(f"{ldm_keys.LAYERS}#.layer_norm1.weight").name.split("#")
+    config = {
+        "vocab_size": vocabulary_size,
         "hidden_size": width,
-        "intermediate_size": shape(f"{ldm_keys.LAYERS}0.mlp.fc1.weight")[0],
-        "max_position_embeddings": shape(POSITIONS)[0],
-        "num_hidden_layers": sum(name.startswith(before) and name.endswith(behind) for name in weights.shapes),
-        "num_attention_heads": max(1, width // HEAD),
+        "intermediate_size": matrix_shape(f"{ldm_keys.LAYERS}0.mlp.fc1.weight")[0],
+        "max_position_embeddings": matrix_shape(POSITION_EMBEDDING)[0],
+        "num_hidden_layers": sum(name.startswith(prefix) and name.endswith(suffix) for name in weights.shapes),
+        "num_attention_heads": max(1, width // HEAD_WIDTH),
         "hidden_act": "gelu" if encoder.openclip else "quick_gelu",
-        **({"projection_dim": shape("text_projection.weight")[0]} if projecting else {}),
+        **({"projection_dim": matrix_shape("text_projection.weight")[0]} if projection else {}),
     }
-    module = text_encoder(sizes, weights.path, projecting)
-    counted = "text_model.embeddings.position_ids"  # in early transformers releases; `Part.load` counts them itself
-    return named_part(
-        module, weights, {name: place(name) for name in module.state_dict() if name != counted}, "text encoder"
-    )
+    module = build_text_encoder(config, weights.path, projection)
+    keys = {name: source(name) for name in module.state_dict() if name != POSITION_IDS}
+    return component_from_keys(module, weights, keys, "text encoder")

@@ -1,4 +1,4 @@
-"""Opening whatever a user names as a checkpoint or a VAE."""
+"""Open what the user names as a checkpoint or a VAE, whatever its layout."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lib_ti.model.checkpoint.checkpoint import Checkpoint
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Understand a checkpoint file or a diffusers folder without reading its weights. Raises UnusableFile."""
+    """A checkpoint file or diffusers folder, opened without reading its weights. Raises UnusableFile."""
     return diffusers_folder.open_folder(path) if path.is_dir() else ldm.open_file(path)
 
 
 def with_vae(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     """The checkpoint with another VAE: a file of either layout, or a diffusers folder. Raises UnusableFile."""
-    vae = diffusers_folder.vae_part(path) if path.is_dir() else ldm.open_vae(path, checkpoint)
+    vae = diffusers_folder.open_vae(path) if path.is_dir() else ldm.open_vae(path, checkpoint)
     return replace(checkpoint, vae=vae)

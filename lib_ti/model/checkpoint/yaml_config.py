@@ -1,8 +1,8 @@
-"""A checkpoint's architecture, as its .yaml tells it.
+"""Read a checkpoint's architecture from its .yaml.
 
-The notation is that of the configuration files of Stability AI's and CompVis' code, which A1111 reads too: `unet_config`
-(`network_config` in those of SDXL), `first_stage_config` and the noise schedule below `model.params`. `target` classes are not
-followed, but for the name of the one that scales what SDXL predicts.
+The format is that of CompVis' latent-diffusion and Stability AI's generative-models, which A1111 reads too: below
+`model.params` stand `unet_config` (`network_config` for SDXL), `first_stage_config` and the noise schedule. The `target`
+classes are not imported; only the names of SDXL's scaling and discretization classes are read.
 """
 
 from __future__ import annotations
@@ -23,199 +23,203 @@ CONFIGS = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The sizes of a UNet."""
+    """The architecture of a UNet. Tuples have one entry per resolution level, finest first."""
 
     in_channels: int
     out_channels: int
-    widths: tuple[int, ...]  # channels at each level, finest first
-    res_blocks: tuple[int, ...]  # at each level
-    attention: tuple[bool, ...]  # whether a level attends to the prompt
-    depth: tuple[int, ...]  # transformer blocks in each attention
-    heads: tuple[int, ...]  # attention heads at each level
-    context: int  # width of the text features
-    linear: bool  # attention's projections are matrices rather than 1×1 convolutions
-    extra: int = 0  # width of what it is told beside time and prompt: the pooled prompt, then six numbers as sinusoids
+    block_out_channels: tuple[int, ...]
+    num_res_blocks: tuple[int, ...]
+    attention: tuple[bool, ...]  # whether the level has cross-attention
+    transformer_depth: tuple[int, ...]  # transformer blocks per attention
+    num_heads: tuple[int, ...]
+    cross_attention_dim: int
+    use_linear_projection: bool
+    adm_in_channels: int = 0  # width of the added condition: pooled prompt + sinusoidal embeddings of six time ids
 
-    def for_diffusers(self, pooled: int = 0) -> dict[str, Any]:
-        """Keyword arguments of diffusers' UNet2DConditionModel. `pooled`: width of the pooled prompt, if it takes one."""
-        told = {
+    def diffusers_kwargs(self, pooled_width: int = 0) -> dict[str, Any]:
+        """Keyword arguments of diffusers' UNet2DConditionModel. `pooled_width`: of the pooled prompt embedding, if any."""
+        added_condition = {
             "addition_embed_type": "text_time",
-            "addition_time_embed_dim": (self.extra - pooled) // 6,
-            "projection_class_embeddings_input_dim": self.extra,
+            "addition_time_embed_dim": (self.adm_in_channels - pooled_width) // 6,
+            "projection_class_embeddings_input_dim": self.adm_in_channels,
         }
         return {
-            **(told if self.extra else {}),
+            **(added_condition if self.adm_in_channels else {}),
             "in_channels": self.in_channels,
             "out_channels": self.out_channels,
-            "block_out_channels": self.widths,
+            "block_out_channels": self.block_out_channels,
             "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in self.attention),
             "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in self.attention[::-1]),
-            "layers_per_block": self.res_blocks,
-            "transformer_layers_per_block": self.depth,
-            "attention_head_dim": self.heads,  # diffusers' name for the number of heads
-            "cross_attention_dim": self.context,
-            "use_linear_projection": self.linear,
+            "layers_per_block": self.num_res_blocks,
+            "transformer_layers_per_block": self.transformer_depth,
+            "attention_head_dim": self.num_heads,  # diffusers calls the number of heads so
+            "cross_attention_dim": self.cross_attention_dim,
+            "use_linear_projection": self.use_linear_projection,
         }
 
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """The sizes of an autoencoder."""
+    """The architecture of an autoencoder. Tuples have one entry per resolution level, finest first."""
 
-    channels: int  # of the pictures
-    widths: tuple[int, ...]
-    res_blocks: int
-    attention: tuple[bool, ...]  # at each level, beside the one in the middle
+    in_channels: int
+    block_out_channels: tuple[int, ...]
+    num_res_blocks: int
+    attention: tuple[bool, ...]  # whether the level has self-attention; the middle block always has
     latent_channels: int
-    scale: float  # latents are multiplied by it, so that their deviation is about 1
+    scaling_factor: float  # latents are multiplied by it so that their standard deviation is about 1
 
-    @property
-    def factor(self) -> int:
-        """Pixels per latent, each way."""
-        return int(2 ** (len(self.widths) - 1))
-
-    def for_diffusers(self) -> dict[str, Any]:
+    def diffusers_kwargs(self) -> dict[str, Any]:
         """Keyword arguments of diffusers' AutoencoderKL."""
         down = tuple("AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in self.attention)
         up = tuple("AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in self.attention[::-1])
         return {
-            "in_channels": self.channels,
-            "out_channels": self.channels,
+            "in_channels": self.in_channels,
+            "out_channels": self.in_channels,
             "down_block_types": down,
             "up_block_types": up,
-            "block_out_channels": self.widths,
-            "layers_per_block": self.res_blocks,
+            "block_out_channels": self.block_out_channels,
+            "layers_per_block": self.num_res_blocks,
             "latent_channels": self.latent_channels,
-            "scaling_factor": self.scale,
+            "scaling_factor": self.scaling_factor,
         }
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a .yaml tells of a checkpoint."""
+    """The contents of a configuration file.
+
+    `resolution`: side in pixels of the images the model was trained on. `prediction_known`: whether the file states the
+    prediction type.
+    """
 
     unet: UNetConfig
     vae: VaeConfig
-    noise: NoiseSchedule
-    resolution: int | None  # pixels; the side of the pictures it was made for
-    told: bool  # whether anything says what the model predicts
+    noise_schedule: NoiseSchedule
+    resolution: int | None
+    prediction_known: bool
 
 
-def shipped(family: str) -> ModelConfig:
-    """The architecture of a family's real checkpoints."""
-    return read(CONFIGS / f"{family}.yaml")
+def default_config(family: str) -> ModelConfig:
+    """The architecture of the family's released checkpoints."""
+    return read_config(CONFIGS / f"{family}.yaml")
 
 
-def read(path: Path) -> ModelConfig:
-    """Read a configuration file. Raises UnusableFile, naming what is missing or not understood."""
+def read_config(path: Path) -> ModelConfig:
+    """Read a configuration file. Raises UnusableFile that names what is missing or unsupported."""
     try:
         params = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
         network = params["network_config" if "network_config" in params else "unet_config"]["params"]
-        vae = _vae(params["first_stage_config"]["params"], float(params.get("scale_factor", 0.18215)))
-        size = params.get("image_size", network.get("image_size"))
+        vae = _vae_config(params["first_stage_config"]["params"], float(params.get("scale_factor", 0.18215)))
+        size = params.get("image_size", network.get("image_size"))  # in latents
         denoiser = params.get("denoiser_config")
-        noise = _denoiser(denoiser["params"], path) if denoiser else _noise(params, path)
-        told = bool(denoiser) or "parameterization" in params
-        return _sane(ModelConfig(_unet(network), vae, noise, None if size is None else 8 * int(size), told))
+        schedule = _sgm_schedule(denoiser["params"], path) if denoiser else _ldm_schedule(params, path)
+        prediction_known = bool(denoiser) or "parameterization" in params
+        resolution = None if size is None else 8 * int(size)
+        return _validated(ModelConfig(_unet_config(network), vae, schedule, resolution, prediction_known))
     except UnusableFile:
         raise
     except KeyError as error:
         raise UnusableFile(path, f"the configuration lacks {error}") from error
-    except Exception as error:  # whatever else a file may hold in place of numbers
+    except Exception as error:  # the file may hold any YAML value in place of a number
         raise UnusableFile(path, f"not a Stable Diffusion configuration ({' '.join(str(error).split())})") from error
 
 
-_ENDS_IN_NOISE = ("zero_terminal_snr", "rescale_betas_zero_snr", "ztsnr", "zsnr")
+_ZERO_TERMINAL_SNR = ("zero_terminal_snr", "rescale_betas_zero_snr", "ztsnr", "zsnr")
+"""Spellings of the same switch in various programs' files."""
 
 
-def _noise(params: Mapping[str, Any], path: Path) -> NoiseSchedule:
-    """In the notation of CompVis' code."""
-    if (schedule := params.get("beta_schedule", "linear")) != "linear":
-        raise UnusableFile(path, f"the noise schedule {schedule!r} is not supported")
-    known = {"eps": "epsilon", "v": "v"}
-    if (name := params.get("parameterization", "eps")) not in known:
-        raise UnusableFile(path, f"the parameterization {name!r} is not supported")
+def _ldm_schedule(params: Mapping[str, Any], path: Path) -> NoiseSchedule:
+    """The noise schedule in the notation of CompVis' latent-diffusion."""
+    if (beta_schedule := params.get("beta_schedule", "linear")) != "linear":
+        raise UnusableFile(path, f"the noise schedule {beta_schedule!r} is not supported")
+    prediction_types = {"eps": "epsilon", "v": "v"}
+    if (parameterization := params.get("parameterization", "eps")) not in prediction_types:
+        raise UnusableFile(path, f"the parameterization {parameterization!r} is not supported")
     return NoiseSchedule(
-        steps=int(params.get("timesteps", 1000)),
+        num_train_timesteps=int(params.get("timesteps", 1000)),
         beta_start=float(params.get("linear_start", 1e-4)),
-        last_beta=float(params.get("linear_end", 2e-2)),
-        prediction=known[str(name)],
-        zero_terminal_snr=any(bool(params.get(name)) for name in _ENDS_IN_NOISE),
+        beta_end=float(params.get("linear_end", 2e-2)),
+        prediction_type=prediction_types[str(parameterization)],
+        zero_terminal_snr=any(bool(params.get(name)) for name in _ZERO_TERMINAL_SNR),
     )
 
 
-def _denoiser(params: Mapping[str, Any], path: Path) -> NoiseSchedule:
-    """In the notation of Stability AI's generative-models."""
+def _sgm_schedule(params: Mapping[str, Any], path: Path) -> NoiseSchedule:
+    """The noise schedule in the notation of Stability AI's generative-models."""
     scaling = str(params["scaling_config"]["target"]).rpartition(".")[2]
-    known = {"EpsScaling": "epsilon", "VScaling": "v"}
-    schedule = params["discretization_config"]
-    kind, numbers = str(schedule["target"]).rpartition(".")[2], schedule.get("params") or {}
-    if scaling not in known or kind not in ("LegacyDDPMDiscretization", "ZeroTerminalSNRDiscretization"):
+    prediction_types = {"EpsScaling": "epsilon", "VScaling": "v"}
+    discretization = params["discretization_config"]
+    kind, values = str(discretization["target"]).rpartition(".")[2], discretization.get("params") or {}
+    if scaling not in prediction_types or kind not in ("LegacyDDPMDiscretization", "ZeroTerminalSNRDiscretization"):
         raise UnusableFile(path, f"the noise schedule {kind} with {scaling} is not supported")
     return NoiseSchedule(
-        steps=int(params.get("num_idx", numbers.get("num_timesteps", 1000))),
-        beta_start=float(numbers.get("linear_start", 0.00085)),
-        last_beta=float(numbers.get("linear_end", 0.012)),
-        prediction=known[scaling],
-        zero_terminal_snr=kind.startswith("Zero") or any(bool(numbers.get(name)) for name in _ENDS_IN_NOISE),
+        num_train_timesteps=int(params.get("num_idx", values.get("num_timesteps", 1000))),
+        beta_start=float(values.get("linear_start", 0.00085)),
+        beta_end=float(values.get("linear_end", 0.012)),
+        prediction_type=prediction_types[scaling],
+        zero_terminal_snr=kind.startswith("Zero") or any(bool(values.get(name)) for name in _ZERO_TERMINAL_SNR),
     )
 
 
-def _sane(config: ModelConfig) -> ModelConfig:
-    """Itself, if its numbers are possible at all. Raises ValueError."""
-    noise, levels = config.noise, len(config.unet.widths)
-    if not (1 <= noise.steps <= 100_000 and 0 < noise.beta_start <= noise.last_beta < 1):
+def _validated(config: ModelConfig) -> ModelConfig:
+    """The config itself. Raises ValueError if a value is out of range."""
+    schedule, unet, vae = config.noise_schedule, config.unet, config.vae
+    if not (1 <= schedule.num_train_timesteps <= 100_000 and 0 < schedule.beta_start <= schedule.beta_end < 1):
         raise ValueError("its noise schedule is impossible")
-    if not (math.isfinite(config.vae.scale) and config.vae.scale > 0):
+    if not (math.isfinite(vae.scaling_factor) and vae.scaling_factor > 0):
         raise ValueError("scale_factor is not a number above 0")
     if config.resolution is not None and not 8 <= config.resolution <= 4096:
         raise ValueError(f"image_size {config.resolution // 8} is out of range; it goes from 1 to 512")
-    if any(len(sizes) != levels for sizes in (config.unet.res_blocks, config.unet.depth)):
+    if any(len(sizes) != len(unet.block_out_channels) for sizes in (unet.num_res_blocks, unet.transformer_depth)):
         raise ValueError("its lists of sizes are of different lengths")
-    if not 0 <= config.unet.extra < 1 << 16:
+    if not 0 <= unet.adm_in_channels < 1 << 16:
         raise ValueError("adm_in_channels is out of range")
-    counts = (*config.unet.widths, *config.unet.res_blocks, *config.unet.depth, *config.unet.heads, *config.vae.widths)
-    if not counts or min(counts) < 1 or max(counts) > 1 << 16:
+    sizes = (
+        *unet.block_out_channels, *unet.num_res_blocks, *unet.transformer_depth, *unet.num_heads, *vae.block_out_channels,
+    )  # fmt: skip
+    if not sizes or min(sizes) < 1 or max(sizes) > 1 << 16:
         raise ValueError("its sizes are out of range")
     return config
 
 
-def _unet(params: Mapping[str, Any]) -> UNetConfig:
-    multipliers = [float(m) for m in params["channel_mult"]]
-    widths = tuple(int(params["model_channels"] * m) for m in multipliers)
+def _unet_config(params: Mapping[str, Any]) -> UNetConfig:
+    channels = tuple(int(params["model_channels"] * m) for m in [float(m) for m in params["channel_mult"]])
     blocks = params["num_res_blocks"]
-    reached = {int(d) for d in params["attention_resolutions"]}  # as reductions: 1 is the finest level
+    attention_resolutions = {
+        int(d) for d in params["attention_resolutions"]
+    }  # downsampling factors: 1 is the finest level
     depth = params.get("transformer_depth", 1)
-    depths = tuple(map(int, depth)) if isinstance(depth, list) else (int(depth),) * len(widths)
+    depths = tuple(map(int, depth)) if isinstance(depth, list) else (int(depth),) * len(channels)
     if int(params.get("transformer_depth_middle") or depths[-1]) != depths[-1]:
         raise ValueError("transformer_depth_middle differs from the last transformer_depth")
-    head_width = int(params.get("num_head_channels", -1))
-    context = params["context_dim"]
+    head_channels = int(params.get("num_head_channels", -1))
+    context_dim = params["context_dim"]
     return UNetConfig(
         in_channels=int(params["in_channels"]),
         out_channels=int(params["out_channels"]),
-        widths=widths,
-        res_blocks=tuple(map(int, blocks)) if isinstance(blocks, list) else (int(blocks),) * len(widths),
-        attention=tuple(2**level in reached for level in range(len(widths))),
-        depth=depths,
-        heads=tuple(w // head_width if head_width > 0 else int(params["num_heads"]) for w in widths),
-        context=int(context[0] if isinstance(context, list) else context),
-        linear=bool(params.get("use_linear_in_transformer", False)),
-        extra=int(params.get("adm_in_channels") or 0),
+        block_out_channels=channels,
+        num_res_blocks=tuple(map(int, blocks)) if isinstance(blocks, list) else (int(blocks),) * len(channels),
+        attention=tuple(2**level in attention_resolutions for level in range(len(channels))),
+        transformer_depth=depths,
+        num_heads=tuple(c // head_channels if head_channels > 0 else int(params["num_heads"]) for c in channels),
+        cross_attention_dim=int(context_dim[0] if isinstance(context_dim, list) else context_dim),
+        use_linear_projection=bool(params.get("use_linear_in_transformer", False)),
+        adm_in_channels=int(params.get("adm_in_channels") or 0),
     )
 
 
-def _vae(params: Mapping[str, Any], scale: float) -> VaeConfig:
+def _vae_config(params: Mapping[str, Any], scaling_factor: float) -> VaeConfig:
     sizes = params["ddconfig"]
     multipliers = [float(m) for m in sizes["ch_mult"]]
-    reached, resolution = set(sizes.get("attn_resolutions") or ()), int(sizes["resolution"])
+    attention_resolutions, resolution = set(sizes.get("attn_resolutions") or ()), int(sizes["resolution"])
     if int(params.get("embed_dim", sizes["z_channels"])) != int(sizes["z_channels"]):
         raise ValueError("embed_dim differs from z_channels")
     return VaeConfig(
-        channels=int(sizes["in_channels"]),
-        widths=tuple(int(sizes["ch"] * m) for m in multipliers),
-        res_blocks=int(sizes["num_res_blocks"]),
-        attention=tuple(resolution // 2**level in reached for level in range(len(multipliers))),
+        in_channels=int(sizes["in_channels"]),
+        block_out_channels=tuple(int(sizes["ch"] * m) for m in multipliers),
+        num_res_blocks=int(sizes["num_res_blocks"]),
+        attention=tuple(resolution // 2**level in attention_resolutions for level in range(len(multipliers))),
         latent_channels=int(sizes["z_channels"]),
-        scale=scale,
+        scaling_factor=scaling_factor,
     )

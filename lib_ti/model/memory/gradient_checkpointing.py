@@ -1,7 +1,8 @@
-"""Computing a second time, in the backward pass, what would have to be kept from the forward pass otherwise.
+"""Gradient checkpointing: recompute activations in the backward pass instead of saving them.
 
-Gradient checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016) for networks that are frozen and
-draw no random numbers: the second time gives the same numbers as the first, and the gradients are the same to the bit.
+Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. The networks are frozen and draw no random numbers, so the
+gradients are the same to the bit. diffusers' own gradient checkpointing saves the RNG state, which fails while CUDA graphs are
+captured, and transformers' is reentrant in some releases, whose gradients differ.
 """
 
 from __future__ import annotations
@@ -12,9 +13,32 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from lib_ti.model.memory.replacement import replace_module
 
-class _Recomputed(torch.autograd.Function):
-    """`function(x)`, of which only `x` is kept."""
+
+class Checkpointed(torch.nn.Module):
+    """Wraps a module so that only its inputs are saved for the backward pass."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return self.module(*args, **kwargs)
+        return checkpoint(self.module, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+
+def checkpoint_modules(root: torch.nn.Module, select: Callable[[str, torch.nn.Module], bool]) -> None:
+    """Wrap each descendant of `root` for which `select(name, module)` is true; those wrapped already stay as they are."""
+    for name, module in list(root.named_modules()):
+        parent = root.get_submodule(name.rpartition(".")[0])
+        if select(name, module) and not (isinstance(module, Checkpointed) or isinstance(parent, Checkpointed)):
+            replace_module(root, name, Checkpointed(module))
+
+
+class _RecomputeFunction(torch.autograd.Function):
+    """`function(x)`, of which only `x` is saved."""
 
     @staticmethod
     def forward(ctx: Any, function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -26,30 +50,13 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         x = ctx.saved_tensors[0].detach().requires_grad_()
         with torch.enable_grad():
-            again = ctx.function(x)
-        return None, torch.autograd.grad(again, x, gradient)[0]
+            y = ctx.function(x)
+        return None, torch.autograd.grad(y, x, gradient)[0]
 
 
-def recomputed(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """`function(x)`, of which only `x` is kept: for what costs next to nothing."""
+def recompute(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """`function(x)` of one tensor, computed again in the backward pass; with less overhead than `checkpoint`."""
     if not (torch.is_grad_enabled() and x.requires_grad):
         return function(x)
-    found: torch.Tensor = _Recomputed.apply(function, x)  # type: ignore[no-untyped-call]
-    return found
-
-
-def recompute(module: torch.nn.Module) -> None:
-    """Let a module keep nothing but its inputs from now on, without a word to whatever holds it."""
-    inner = module.forward
-
-    def forward(*inputs: Any, **named: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return inner(*inputs, **named)
-        return checkpoint(inner, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
-
-    vars(module)["forward"] = forward
-
-
-def is_recomputed(module: torch.nn.Module) -> bool:
-    """Whether `recompute` was called for it."""
-    return "forward" in vars(module)
+    y: torch.Tensor = _RecomputeFunction.apply(function, x)  # type: ignore[no-untyped-call]
+    return y

@@ -1,4 +1,4 @@
-"""What a process has freed, and its C library keeps."""
+"""Control what the GNU C library does with freed memory. Elsewhere these functions do nothing."""
 
 from __future__ import annotations
 
@@ -7,51 +7,57 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-AT_A_TIME = 1 << 28  # bytes
+TRIM_EVERY = 1 << 28  # bytes
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # mallopt(3)
-ADAPTED = {MMAP_MAX: 1 << 16, MMAP_THRESHOLD: 1 << 25, TRIM_THRESHOLD: 1 << 26}
-"""What glibc comes to by itself where large tensors come and go."""
+RESTORED = {MMAP_MAX: 1 << 16, MMAP_THRESHOLD: 1 << 25, TRIM_THRESHOLD: 1 << 26}
+"""The values that glibc's dynamic thresholds reach by themselves in a process that allocates and frees large tensors."""
 
 
-def _function(name: str) -> Callable[..., Any]:
-    """That of the GNU C library; elsewhere one that does nothing."""
+def _glibc_function(name: str) -> Callable[..., Any]:
+    """The C library's function, or one that does nothing if there is none."""
     try:
-        found: Callable[..., Any] = getattr(ctypes.CDLL(None), name)
-    except (AttributeError, OSError, TypeError):  # on Windows there is no None
+        function: Callable[..., Any] = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows does not take None
         return lambda *_: None
-    return found
+    return function
 
 
-_malloc_trim, _mallopt = _function("malloc_trim"), _function("mallopt")
+_malloc_trim, _mallopt = _glibc_function("malloc_trim"), _glibc_function("mallopt")
 
 
 def trim() -> None:
-    """Give it back to the system, in a millisecond or two. glibc keeps what lies below memory in use: of a model, a gigabyte."""
+    """Return freed memory to the system, in a millisecond or two.
+
+    glibc keeps free memory below blocks in use: a gigabyte after a model was loaded.
+    """
     _malloc_trim(0)
 
 
 @contextmanager
-def keeping() -> Iterator[None]:
-    """Within, what is freed is kept for what comes next. Of many MB, it would go back and have to be made anew each time."""
+def keep_freed_memory() -> Iterator[None]:
+    """Within the context, keep freed memory for the next allocation.
+
+    Large blocks would be returned to the system each time, and their pages cleared again at the next allocation.
+    """
     _mallopt(MMAP_MAX, 0)
     _mallopt(TRIM_THRESHOLD, (1 << 31) - 1)
     try:
         yield
     finally:
-        for option, value in ADAPTED.items():
+        for option, value in RESTORED.items():
             _mallopt(option, value)
         trim()
 
 
 class TrimAfter:
-    """Gives back what is freed on the way through many tensors, some at a time."""
+    """Calls `trim` whenever `TRIM_EVERY` bytes have been freed, for work that replaces many tensors."""
 
     def __init__(self) -> None:
         self._freed = 0
 
     def freed(self, size: int) -> None:
-        """So many bytes more are free."""
+        """Report that `size` more bytes are free."""
         self._freed += size
-        if self._freed >= AT_A_TIME:
+        if self._freed >= TRIM_EVERY:
             trim()
             self._freed = 0

@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from lib_ti.model.checkpoint import yaml_config
-from lib_ti.model.checkpoint.checkpoint import VOCABULARY, text_encoder
-from lib_ti.model.checkpoint.families import Encoder, Family
+from lib_ti.model.checkpoint.checkpoint import VOCABULARY_SIZE, build_text_encoder
+from lib_ti.model.checkpoint.families import EncoderSpec, Family
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.memory.modes import economise
+from lib_ti.model.memory import modes as memory_modes
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.model.prompt.text_encoder import PromptEncoder, TextEncoder
@@ -101,12 +101,12 @@ def _attention_of(device: torch.device) -> Iterator[None]:
 
 def bare(family: Family, dtype: torch.dtype, mode: str | None) -> StableDiffusion:
     """A real checkpoint of the family without its weights. `mode`: as in `model.economy`; None: as torch does it."""
-    sizes = yaml_config.shipped(family.name)
-    pooled = next((encoder.width for encoder in family.encoders if encoder.name == family.pooled), 0)
+    sizes = yaml_config.default_config(family.name)
+    pooled = next((encoder.width for encoder in family.encoders if encoder.name == family.pooled_encoder), 0)
     with META:
-        unet = UNet2DConditionModel(**sizes.unet.for_diffusers(pooled))
-        vae = AutoencoderKL(**sizes.vae.for_diffusers())
-    encoders = {encoder.name: _encoder(encoder, encoder.name == family.pooled) for encoder in family.encoders}
+        unet = UNet2DConditionModel(**sizes.unet.diffusers_kwargs(pooled))
+        vae = AutoencoderKL(**sizes.vae.diffusers_kwargs())
+    encoders = {encoder.name: _encoder(encoder, encoder.name == family.pooled_encoder) for encoder in family.encoders}
     for network in (unet, vae, *(encoder.model for encoder in encoders.values())):
         network.to(dtype).requires_grad_(False).eval()
     model = StableDiffusion(
@@ -114,24 +114,24 @@ def bare(family: Family, dtype: torch.dtype, mode: str | None) -> StableDiffusio
         vae,
         PromptEncoder(encoders),
         PromptTokenizer(),
-        sizes.noise,
+        sizes.noise_schedule,
         META,
         dtype,
         family.force_zeros_for_empty_prompt,
     )
     if mode:
-        economise(model, mode)
+        memory_modes.apply(model, mode)
     return model
 
 
-def _encoder(encoder: Encoder, pooled: bool) -> TextEncoder:
+def _encoder(encoder: EncoderSpec, pooled: bool) -> TextEncoder:
     sizes = {
-        "vocab_size": VOCABULARY, "hidden_size": encoder.width, "intermediate_size": 4 * encoder.width,
-        "num_hidden_layers": encoder.layers, "num_attention_heads": encoder.width // 64,
+        "vocab_size": VOCABULARY_SIZE, "hidden_size": encoder.width, "intermediate_size": 4 * encoder.width,
+        "num_hidden_layers": encoder.num_layers, "num_attention_heads": encoder.width // 64,
         "hidden_act": "gelu" if encoder.openclip else "quick_gelu", **({"projection_dim": encoder.width} if pooled else {}),
     }  # fmt: skip
-    module = text_encoder(sizes, Path(encoder.name), pooled)
-    return TextEncoder(module, encoder.layer, encoder.normed, encoder.openclip, pooled)
+    module = build_text_encoder(sizes, Path(encoder.name), pooled)
+    return TextEncoder(module, encoder.clip_skip, encoder.final_layer_norm, encoder.openclip, pooled)
 
 
 def size(*networks: torch.nn.Module) -> int:
@@ -164,7 +164,7 @@ def works(model: StableDiffusion, height: int, width: int) -> dict[str, Callable
     return {
         "sampling": lambda: _predict(model, height, width, 2, _vectors(model)),  # with and without the prompt
         "decoding": lambda: model.decode_latents(_latents(model, height, width, 1)),
-        "encoding": lambda: model.encode_pictures(torch.zeros(1, 3, height, width, device=model.device)),
+        "encoding": lambda: model.encode_images(torch.zeros(1, 3, height, width, device=model.device)),
     }
 
 
@@ -191,11 +191,11 @@ def _weights(model: StableDiffusion) -> list[torch.Tensor]:
 
 
 def _vectors(model: StableDiffusion) -> dict[str, torch.Tensor]:
-    return {k: torch.zeros(2, v.shape[1], device=model.device) for k, v in model.token_tables().items()}
+    return {k: torch.zeros(2, v.shape[1], device=model.device) for k, v in model.token_embeddings().items()}
 
 
 def _latents(model: StableDiffusion, height: int, width: int, batch: int) -> torch.Tensor:
-    shape = (batch, model.latent_channels, height // model.factor, width // model.factor)
+    shape = (batch, model.latent_channels, height // model.vae_scale_factor, width // model.vae_scale_factor)
     return torch.zeros(shape, device=model.device)
 
 

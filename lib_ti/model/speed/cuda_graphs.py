@@ -1,8 +1,8 @@
-"""A network's work on a card as CUDA graphs: launched once for all, instead of kernel by kernel.
+"""Run a network on a GPU as CUDA graphs: one launch for all kernels instead of one for each.
 
-With one picture at a time a large card waits for the processor, which launches some thousand kernels for each step. A graph
-holds them all, forward and backward, and is launched at once. Its tensors have their places for good, so there is one for each
-shape of picture; they share their memory, as only one is at work at a time.
+With one image at a time a large GPU waits for the CPU, which launches some thousand kernels per step. A graph contains them
+all, forward and backward. Its tensors have fixed addresses, so there is one graph per input shape; graphs share a memory pool,
+as only one runs at a time.
 """
 
 from __future__ import annotations
@@ -17,109 +17,108 @@ import torch
 
 log = logging.getLogger("lib_ti")
 
-MOST = 8  # shapes; further ones go kernel by kernel
-ALIKE = 0.02  # relative difference of predictions and gradients, which bf16's rounding explains
+MAX_GRAPHS = 8  # further input shapes run without one
+TOLERANCE = 0.02  # relative difference of predictions and gradients that bf16 rounding explains
 
-Compute = Callable[..., torch.Tensor]
+Function = Callable[..., torch.Tensor]
 Tensors = tuple[torch.Tensor, ...]
-Capture = Callable[[Compute, Tensors], Compute]
+Capture = Callable[[Function, Tensors], Function]
 Key = tuple[Any, ...]
 
 
-class Graphed:
-    """`compute`, by graphs where gradients are wanted. `capturing` begins a set of graphs that may share their memory.
+class GraphedCallable:
+    """`function`, run as CUDA graphs where gradients are required. `new_capture` starts a set of graphs that share memory.
 
-    The first time a shape goes kernel by kernel, so that a training's first step does not wait for a graph; the second time
-    one is made and tried out. If it cannot be made or gives other numbers, everything goes kernel by kernel from then on, and
-    `failure` says why.
+    The first call with a new shape runs without a graph, so that a training's first step does not wait for one; the second
+    captures the graph and compares its results. If the capture fails or the results differ, all calls run without graphs from
+    then on, and `failure` gives the reason.
     """
 
-    def __init__(self, compute: Compute, capturing: Callable[[], Capture] | None = None) -> None:
-        self._compute, self._capturing = compute, capturing or _Capture
-        self._capture = self._capturing()
-        self._known: dict[Key, Compute] = {}
-        self._met: set[Key] = set()
-        self._proven: set[Key] = set()
+    def __init__(self, function: Function, new_capture: Callable[[], Capture] | None = None) -> None:
+        self._function, self._new_capture = function, new_capture or _TorchCapture
+        self._capture = self._new_capture()
+        self._graphs: dict[Key, Function] = {}
+        self._seen: set[Key] = set()
+        self._verified: set[Key] = set()
         self.failure = ""
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         if self.failure or not torch.is_grad_enabled() or not any(x.requires_grad for x in inputs):
-            return self._compute(*inputs)
+            return self._function(*inputs)
         key = tuple((x.shape, x.dtype, x.requires_grad) for x in inputs)
-        if key in self._met and key not in self._known and len(self._known) < MOST:
-            self._add(key, inputs)
-        self._met.add(key)
-        return self._known.get(key, self._compute)(*inputs)
+        if key in self._seen and key not in self._graphs and len(self._graphs) < MAX_GRAPHS:
+            self._add_graph(key, inputs)
+        self._seen.add(key)
+        return self._graphs.get(key, self._function)(*inputs)
 
-    def rest(self) -> bool:
-        """Let go of the graphs' memory, which serves nothing else; they are made again when they are wanted. Whether any were."""
-        if not self._known:
+    def release(self) -> bool:
+        """Free the graphs' memory, which nothing else can use; they are captured again when needed. Whether there were any."""
+        if not self._graphs:
             return False
-        self._known.clear()
-        self._capture = self._capturing()
-        gc.collect()  # a graph is held by a class, and classes hold themselves
+        self._graphs.clear()
+        self._capture = self._new_capture()
+        gc.collect()  # make_graphed_callables keeps a graph in a class, and classes are reference cycles
         return True
 
-    def _add(self, key: Key, inputs: Tensors) -> None:
-        samples = _apart(inputs)  # a graph's capture must not reach what lies before them
+    def _add_graph(self, key: Key, inputs: Tensors) -> None:
+        samples = _detached_copies(inputs)  # the capture must not run into the graph that produced the inputs
         try:
-            # first, so that what it held is free when the graph takes its own
-            wanted = None if key in self._proven else _results(self._compute, inputs)
-            graph = self._capture(self._compute, samples)
-            difference = _difference(_results(graph, inputs), wanted) if wanted else 0.0
+            # before the capture, so that this run's memory is free when the graph allocates its own
+            expected = None if key in self._verified else _output_and_gradients(self._function, inputs)
+            graph = self._capture(self._function, samples)
+            difference = _max_difference(_output_and_gradients(graph, inputs), expected) if expected else 0.0
         except torch.cuda.OutOfMemoryError:
-            self._give_up("there is no memory for them")
+            self._disable("there is no memory for them")
             raise
         except RuntimeError as error:
             log.warning("CUDA graphs cannot be used here", exc_info=error)
-            self._give_up(str(error).splitlines()[0] if str(error) else "they cannot be made")
+            self._disable(str(error).splitlines()[0] if str(error) else "they cannot be made")
         else:
-            if difference < ALIKE:
-                self._known[key] = graph
-                self._proven.add(key)
+            if difference < TOLERANCE:
+                self._graphs[key] = graph
+                self._verified.add(key)
             else:
-                self._give_up(f"their numbers differ by {difference:.2g}")
+                self._disable(f"their numbers differ by {difference:.2g}")
 
-    def _give_up(self, why: str) -> None:
-        self.failure = why
-        self._known.clear()
+    def _disable(self, reason: str) -> None:
+        self.failure = reason
+        self._graphs.clear()
 
 
-class _Capture:
-    """torch's own capture, for functions that share the memory of their graphs where this torch can."""
+class _TorchCapture:
+    """torch's own capture; the graphs of one instance share a memory pool where this torch supports that."""
 
     def __init__(self) -> None:
-        self._shared: dict[str, Any] = {}
+        self._pool: dict[str, Any] = {}
 
-    def __call__(self, compute: Compute, samples: Tensors) -> Compute:
+    def __call__(self, function: Function, samples: Tensors) -> Function:
         make = torch.cuda.make_graphed_callables
-        if not self._shared and "pool" in inspect.signature(make).parameters:
-            self._shared = {"pool": torch.cuda.graph_pool_handle()}
-        torch.cuda.empty_cache()  # the trial before a capture cannot use what another stream has reserved
-        stream = torch.cuda.current_stream()  # to which a capture that fails does not come back by itself
+        if not self._pool and "pool" in inspect.signature(make).parameters:
+            self._pool = {"pool": torch.cuda.graph_pool_handle()}
+        torch.cuda.empty_cache()  # the warm-up runs on another stream, which cannot use this stream's cached blocks
+        stream = torch.cuda.current_stream()  # a failed capture does not restore it
         with torch.cuda.stream(stream):
-            graph: Any = make(compute, samples, num_warmup_iters=1, allow_unused_input=True, **self._shared)
-        return cast(Compute, graph)
+            graph: Any = make(function, samples, num_warmup_iters=1, allow_unused_input=True, **self._pool)
+        return cast(Function, graph)
 
 
-def _apart(inputs: Tensors) -> Tensors:
-    """Copies that know nothing of how the inputs came about."""
+def _detached_copies(inputs: Tensors) -> Tensors:
     return tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
 
 
-def _results(compute: Compute, inputs: Tensors) -> list[torch.Tensor]:
-    """A prediction, and its sum's gradients in those inputs that ask for them."""
-    own = _apart(inputs)
-    found = compute(*own)
-    asking = [x for x in own if x.requires_grad]
-    gradients = torch.autograd.grad(found, asking, torch.ones_like(found), allow_unused=True)
-    # a graph's results are overwritten by its next launch
-    return [found.detach().clone(), *(g.clone() for g in gradients if g is not None)]
+def _output_and_gradients(function: Function, inputs: Tensors) -> list[torch.Tensor]:
+    """The output, and the gradients of its sum in those inputs that require them."""
+    copies = _detached_copies(inputs)
+    output = function(*copies)
+    differentiable = [x for x in copies if x.requires_grad]
+    gradients = torch.autograd.grad(output, differentiable, torch.ones_like(output), allow_unused=True)
+    # cloned, because a graph's next launch overwrites its results
+    return [output.detach().clone(), *(g.clone() for g in gradients if g is not None)]
 
 
-def _difference(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
-    """The largest relative difference between two ways' results."""
+def _max_difference(results: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
+    """The largest relative difference (in the 2-norm) between corresponding tensors."""
     return max(
         float((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-12))
-        for a, b in zip(found, wanted, strict=True)
+        for a, b in zip(results, expected, strict=True)
     )

@@ -1,9 +1,9 @@
-"""Convolutions of frozen networks on a CPU, with weights that are arranged once instead of at each call.
+"""Convolutions of frozen networks on a CPU whose weights are packed for oneDNN once instead of at each call.
 
-oneDNN, which computes torch's convolutions there, wants a weight's numbers in an order of its own and brings them into it at
-every call. Deep in a UNet, where pictures are small and weights large, that takes longer than the convolution. Here it is done
-once, for both directions: the gradient of a convolution's input is itself a convolution, with the weight turned about and its
-channels exchanged. The price is a second copy of these weights. The numbers are the same but for their rounding.
+oneDNN, which computes torch's convolutions on a CPU, reorders the weight into a blocked layout at every call. Deep in a UNet,
+where images are small and weights large, that takes longer than the convolution itself. Here it is done once, for both
+directions: the gradient of a convolution's input is a convolution with the weight flipped and its channels transposed. The
+price is a second copy of these weights. The results differ by rounding only.
 """
 
 from __future__ import annotations
@@ -13,101 +13,113 @@ from typing import Any
 import torch
 
 from lib_ti.model.memory.malloc import TrimAfter
+from lib_ti.model.memory.replacement import replace_module
 from lib_ti.model.speed.timing import speedup
 
-SOME_PICTURE = (16, 16)  # without any, oneDNN chooses an order that suits none; with one, it chooses one that suits all
-LEAST = 16  # channels; where gradients are wanted, the cheap convolutions from and to latents are left as they are
+INPUT_SIZE = (16, 16)  # oneDNN needs one to choose a layout; without it the layout suits no size, with any it suits all
+MIN_CHANNELS = 16  # with gradients; below, as in the convolutions from and to latents, packing gains nothing
 
 
-class Arranged:
-    """A weight (out, in, 3, 3) in oneDNN's order, and the convolution with it."""
+class PrepackedWeight:
+    """A weight (out, in, 3, 3) in oneDNN's layout, and the convolution with it."""
 
     def __init__(self, weight: torch.Tensor, stride: tuple[int, ...], padding: tuple[int, ...]) -> None:
-        self._how = [*padding], [*stride], [1, 1], 1  # the last: groups
+        self._geometry = [*padding], [*stride], [1, 1], 1  # padding, stride, dilation, groups
         plain = weight.contiguous(memory_format=torch.channels_last).to_mkldnn()
-        arrange: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # as torch's compiler has it done
-        self._weight = arrange(plain, *self._how, [1, weight.shape[1], *SOME_PICTURE])
+        reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # as torch.compile calls it
+        self._weight = reorder(plain, *self._geometry, [1, weight.shape[1], *INPUT_SIZE])
 
     def __call__(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """The convolution of x (b, in, h, w), its channels last in memory."""
+        """The convolution of x (b, in, h, w); the result is in channels-last memory format."""
         x = x.contiguous(memory_format=torch.channels_last)
-        found: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(x, self._weight, bias, *self._how, "none", [], "")
-        return found
+        y: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self._weight, bias, *self._geometry, "none", [], ""
+        )
+        return y
 
 
-class _Convolved(torch.autograd.Function):
-    """The convolution of an `ArrangedConv2d`, which keeps nothing."""
+class _PrepackedConvFunction(torch.autograd.Function):
+    """The convolution of a `PrepackedConv2d`, which saves no tensors for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, layer: ArrangedConv2d) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, layer: PrepackedConv2d) -> torch.Tensor:
         ctx.layer = layer
-        return layer.ahead(x, layer.bias)
+        return layer.forward_weight(x, layer.bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        return ctx.layer.back(gradient), None
+        return ctx.layer.backward_weight(gradient), None
 
 
-class ArrangedConv2d(torch.nn.Conv2d):
-    """A frozen `torch.nn.Conv2d` whose weight is in `ahead`, and in `back` for the gradient of its input; there is no other."""
+class PrepackedConv2d(torch.nn.Module):
+    """Takes over a frozen 3×3 `torch.nn.Conv2d`, but not its weight, which is packed. `backward`: for gradients, too."""
 
-    ahead: Arranged
-    back: Arranged | None  # None where no gradient is wanted
+    def __init__(self, conv: torch.nn.Conv2d, backward: bool) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.bias = conv.bias
+        weight, stride, padding = conv.weight.detach(), conv.stride, tuple(map(int, conv.padding))
+        self.forward_weight = PrepackedWeight(weight, stride, padding)
+        self.backward_weight: PrepackedWeight | None = None
+        if backward:
+            transposed = weight.flip(2, 3).transpose(0, 1)
+            self.backward_weight = PrepackedWeight(transposed, stride, tuple(2 - p for p in padding))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.back is None:
-            return self.ahead(x, self.bias)
-        found: torch.Tensor = _Convolved.apply(x, self)  # type: ignore[no-untyped-call]
-        return found
+        if self.backward_weight is None:
+            return self.forward_weight(x, self.bias)
+        y: torch.Tensor = _PrepackedConvFunction.apply(x, self)  # type: ignore[no-untyped-call]
+        return y
 
 
 @torch.no_grad()
-def arrange(network: torch.nn.Module, backward: bool) -> None:
-    """Arrange the weights of a loaded network's 3×3 convolutions, one after another; `backward`: for both directions."""
-    sweep = TrimAfter()
-    for layer in arrangeable(network, backward):
-        size = layer.weight.nbytes
-        _arrange(layer, backward)
-        sweep.freed(2 * size)  # the weight, and on the way once more in another order
+def prepack(network: torch.nn.Module, backward: bool) -> None:
+    """Pack the weights of a loaded network's 3×3 convolutions, one after another; `backward`: for gradients, too."""
+    trimmer = TrimAfter()
+    for name in prepackable(network, backward):
+        size = network.get_parameter(f"{name}.weight").nbytes
+        conv: Any = network.get_submodule(name)
+        replace_module(network, name, PrepackedConv2d(conv, backward))
+        del conv  # so that its weight is free before the next layer is packed
+        trimmer.freed(2 * size)  # the weight and a temporary copy in channels-last format
 
 
-def arrangeable(network: torch.nn.Module, backward: bool = True) -> list[torch.nn.Conv2d]:
-    """The convolutions of a network that gain by it."""
-    return [layer for layer in network.modules() if type(layer) is torch.nn.Conv2d and _suits(layer, backward)]
+def prepackable(network: torch.nn.Module, backward: bool = True) -> list[str]:
+    """Names of the network's convolutions that become faster when packed."""
+    return [
+        name
+        for name, module in network.named_modules()
+        if type(module) is torch.nn.Conv2d and _is_prepackable(module, backward)
+    ]
 
 
-def _arrange(layer: Any, backward: bool) -> None:
-    weight, stride, padding = layer.weight.detach(), layer.stride, layer.padding
-    layer.__class__ = ArrangedConv2d
-    layer.ahead, layer.back = Arranged(weight, stride, padding), None
-    if backward:
-        layer.back = Arranged(weight.flip(2, 3).transpose(0, 1), stride, tuple(2 - p for p in padding))
-    layer.weight = None  # its memory is free before the next layer's turn
-
-
-def _suits(layer: torch.nn.Conv2d, backward: bool) -> bool:
-    """Whether it gains. 1×1 convolutions do not: oneDNN is slow with them in this form at some sizes."""
-    plain = (
-        layer.kernel_size == (3, 3) and layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+def _is_prepackable(conv: torch.nn.Conv2d, backward: bool) -> bool:
+    """1×1 convolutions do not gain: oneDNN's packed form of them is slow at some sizes."""
+    plain_3x3 = (
+        conv.kernel_size == (3, 3) and conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
     )
-    if not plain or isinstance(layer.padding, str):
+    if not plain_3x3 or isinstance(conv.padding, str):
         return False
-    return not backward or (layer.stride == (1, 1) and min(layer.in_channels, layer.out_channels) >= LEAST)
+    return not backward or (conv.stride == (1, 1) and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS)
 
 
-def can_arrange(dtype: torch.dtype) -> bool:
-    """Whether this torch does it, on this processor and in these numbers."""
+def can_prepack(dtype: torch.dtype) -> bool:
+    """Whether this torch supports packed convolutions in `dtype` on this CPU."""
+    weight, x = (
+        torch.ones(MIN_CHANNELS, MIN_CHANNELS, 3, 3, dtype=dtype),
+        torch.ones(1, MIN_CHANNELS, 4, 4, dtype=dtype),
+    )
     try:
-        Arranged(torch.ones(LEAST, LEAST, 3, 3, dtype=dtype), (1, 1), (1, 1))(torch.ones(1, LEAST, 4, 4, dtype=dtype))
-    except (AttributeError, RuntimeError, TypeError):  # the last: in another release it may take something else
+        PrepackedWeight(weight, (1, 1), (1, 1))(x)
+    except (AttributeError, RuntimeError, TypeError):  # TypeError: another torch release may change the signature
         return False
     return True
 
 
 @torch.no_grad()
-def gain(dtype: torch.dtype) -> float:
-    """How many times faster an arranged convolution is than torch's own, with the sizes that are found deep in a UNet."""
+def prepacked_speedup(dtype: torch.dtype) -> float:
+    """How many times as fast a packed convolution is as torch's own, at the sizes found deep in a UNet."""
     x = torch.ones(1, 1280, 8, 8, dtype=dtype).contiguous(memory_format=torch.channels_last)
     weight = torch.ones(1280, 1280, 3, 3, dtype=dtype)
-    arranged = Arranged(weight, (1, 1), (1, 1))
-    return speedup(lambda: torch.nn.functional.conv2d(x, weight, padding=1), lambda: arranged(x))
+    packed = PrepackedWeight(weight, (1, 1), (1, 1))
+    return speedup(lambda: torch.nn.functional.conv2d(x, weight, padding=1), lambda: packed(x))

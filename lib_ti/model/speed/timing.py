@@ -1,22 +1,22 @@
-"""Which of two ways is the faster, found out on the spot."""
+"""Measure which of two implementations is faster on this machine."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-TURNS = 5
+ROUNDS = 5
 
 
-def speedup(old: Callable[[], object], new: Callable[[], object]) -> float:
-    """How many times as fast `new` is as `old`, each at its best.
+def speedup(baseline: Callable[[], object], candidate: Callable[[], object]) -> float:
+    """How many times as fast `candidate` is as `baseline`, each at its fastest.
 
-    They take turns, so that what else the machine does meets both. The first of each does not count: it prepares.
+    They take turns, so that load on the machine affects both. The first round is a warm-up and does not count.
     """
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(TURNS + 1):
-        for work, taken in zip((old, new), times, strict=True):
-            began = time.perf_counter()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS + 1):
+        for work, timings in zip((baseline, candidate), seconds, strict=True):
+            start = time.perf_counter()
             work()
-            taken.append(time.perf_counter() - began)
-    return min(times[0][1:]) / min(times[1][1:])
+            timings.append(time.perf_counter() - start)
+    return min(seconds[0][1:]) / min(seconds[1][1:])

@@ -82,7 +82,7 @@ class _Preflight:
         if self._faulty("model"):
             return None
         try:
-            checkpoint = open_checkpoint(self.settings.model).knows_all_words()
+            checkpoint = open_checkpoint(self.settings.model).require_full_vocabulary()
         except UnusableFile as error:
             self._report("model", error)
             return None
@@ -94,7 +94,7 @@ class _Preflight:
         elif checkpoint.vae is None and not self._faulty("vae"):
             self._report("vae", f"{self.settings.model.name} has no VAE of its own; name a VAE file for it")
         s = self.settings
-        return checkpoint.adjusted(s.prediction, s.zero_terminal_snr, s.clip_skip)
+        return checkpoint.with_overrides(s.prediction, s.zero_terminal_snr, s.clip_skip)
 
     def _pictures(self) -> tuple[list[ImageFile], list[tuple[int, int]]]:
         folder = self.settings.images
@@ -202,7 +202,7 @@ class _Preflight:
 
     def _machine(self, checkpoint: Checkpoint | None) -> dict[str, object]:
         """What is left to the machine."""
-        s, parameters, option = self.settings, checkpoint.parameters if checkpoint else 0, "device"
+        s, parameters, option = self.settings, checkpoint.unet_parameters if checkpoint else 0, "device"
         if self._faulty(option):
             return {}
         try:

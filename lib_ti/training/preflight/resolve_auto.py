@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lib_ti.errors import Problem
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
-from lib_ti.model.checkpoint.families import titles
+from lib_ti.model.checkpoint.families import family_titles
 from lib_ti.settings.lr_schedule import default_schedule
 from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, TrainSettings
 from lib_ti.text import option_flag
@@ -38,12 +38,14 @@ def suited(settings: TrainSettings, checkpoint: Checkpoint) -> Suited:
         found.problems.append(Problem("train_encoders", reason))
     for name, option in OPTIONS.items():
         if not option.applies_to(family.name) and getattr(settings, name) != DEFAULTS[name]:
-            found.warnings.append(f"{option_flag(name)} is not used: it is for {titles(option.families)} alone")
-    if settings.clip_skip and settings.clip_skip > checkpoint.layers:
-        reason = f"the text encoder of this checkpoint has {checkpoint.layers} layers"
+            found.warnings.append(f"{option_flag(name)} is not used: it is for {family_titles(option.families)} alone")
+    if settings.clip_skip and settings.clip_skip > checkpoint.num_hidden_layers:
+        reason = f"the text encoder of this checkpoint has {checkpoint.num_hidden_layers} layers"
         found.problems.append(Problem("clip_skip", reason))
-    if settings.preview_every and settings.preview_steps >= checkpoint.noise.steps:
-        reason = f"this checkpoint knows {checkpoint.noise.steps} times; give fewer sampling steps"
+    if settings.preview_every and settings.preview_steps >= checkpoint.noise_schedule.num_train_timesteps:
+        reason = (
+            f"this checkpoint knows {checkpoint.noise_schedule.num_train_timesteps} times; give fewer sampling steps"
+        )
         found.problems.append(Problem("preview_steps", reason))
     return found
 
@@ -51,5 +53,5 @@ def suited(settings: TrainSettings, checkpoint: Checkpoint) -> Suited:
 def told_start(settings: TrainSettings, checkpoint: Checkpoint, given: Mapping[str, object]) -> str:
     """What an embedding file says of its start, where that was an embedding with vectors for the encoders in `given`."""
     name = settings.init_embedding.stem if settings.init_embedding else "an embedding"
-    rest = [encoder for encoder in checkpoint.text if encoder not in given]
+    rest = [encoder for encoder in checkpoint.text_encoders if encoder not in given]
     return name if not rest else f"{name} ({', '.join(given)}), {settings.init_text} ({', '.join(rest)})"

@@ -15,7 +15,7 @@ from lib_ti.webui.embedding_index import Stamp
 from lib_ti.webui.hosts.host import Host
 
 if TYPE_CHECKING:  # it brings torch, for which the page does not wait
-    from lib_ti.model.checkpoint.inspect import Description
+    from lib_ti.model.checkpoint.inspect import CheckpointInfo
 
 log = logging.getLogger("lib_ti")
 
@@ -27,7 +27,7 @@ class Selected:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._seen: tuple[tuple[Any, ...], tuple[Description | None, str]] | None = None
+        self._seen: tuple[tuple[Any, ...], tuple[CheckpointInfo | None, str]] | None = None
 
     def told(self) -> dict[str, Any] | None:
         """For the page: title, family, resolution, and why it cannot be trained on, if so. None where none is selected."""
@@ -42,11 +42,11 @@ class Selected:
             "family_title": family.title if family else "",
             "resolution": about.resolution if about else None,
             "learning_rate": (family or SD1).learning_rate,
-            "usual": bool(about and about.usual),
+            "usual": bool(about and about.standard_unet),
             "problem": problem,
         }
 
-    def description(self) -> Description | None:
+    def description(self) -> CheckpointInfo | None:
         """What is known of it; None where there is none, or none that can be trained on."""
         chosen = self._host.selected()
         return self._look(chosen.path)[0] if chosen else None
@@ -58,15 +58,15 @@ class Selected:
             return {}
         family, rate = about.family, settings.learning_rate
         rate = f"{family.learning_rate:g}" if rate == "auto" else rate
-        side, layer = f"{settings.resolution or about.resolution}", family.encoders[0].layer
+        side, layer = f"{settings.resolution or about.resolution}", family.encoders[0].clip_skip
         return {
             "learning_rate": f"{family.learning_rate:g}",
             "learning_rate_2": rate,
             "lr_schedule": default_schedule(rate),
             "resolution": f"{about.resolution}",
             "clip_skip": f"{layer}" + (", and 1 is the same" if layer > 1 else ""),
-            "prediction": about.noise.prediction if about.told else FOUND_OUT,
-            "zero_terminal_snr": "yes" if about.noise.zero_terminal_snr else "no",
+            "prediction": about.noise_schedule.prediction_type if about.prediction_known else FOUND_OUT,
+            "zero_terminal_snr": "yes" if about.noise_schedule.zero_terminal_snr else "no",
             "preview_width": side,
             "preview_height": side,
         }
@@ -94,7 +94,7 @@ class Selected:
         problem, told = suits_as_start(found, settings, about, bool(words(settings.init_text)))
         return problem, "" if problem else ". ".join(told)
 
-    def _look(self, path: Path) -> tuple[Description | None, str]:
+    def _look(self, path: Path) -> tuple[CheckpointInfo | None, str]:
         """What it is, or why it cannot be trained on."""
         key = (_stamp(path), _stamp(path.with_suffix(".yaml")))
         if self._seen is None or self._seen[0] != key:
@@ -102,11 +102,11 @@ class Selected:
         return self._seen[1]
 
 
-def _described(path: Path) -> tuple[Description | None, str]:
+def _described(path: Path) -> tuple[CheckpointInfo | None, str]:
     try:
-        from lib_ti.model.checkpoint.inspect import describe
+        from lib_ti.model.checkpoint.inspect import inspect_checkpoint
 
-        return describe(path), ""
+        return inspect_checkpoint(path), ""
     except UnusableFile as error:
         return None, error.reason
     except Exception as error:  # an unheard-of file must not take the form away; starting will say more

@@ -64,11 +64,11 @@ class Speed:
 
     def learn(self, folder: RunFolder) -> None:
         """Measure a training that has ended."""
-        from lib_ti.model.checkpoint.inspect import describe
+        from lib_ti.model.checkpoint.inspect import inspect_checkpoint
 
         try:
             settings = folder.settings
-            measured = measure(settings, read(folder.events)[0], describe(settings.model).family.name)
+            measured = measure(settings, read(folder.events)[0], inspect_checkpoint(settings.model).family.name)
         except Exception:  # the estimate is a courtesy
             log.exception("%s could not be measured", folder.path)
             return

@@ -89,10 +89,10 @@ class Standalone:
 
     def side(self) -> int:
         """Of the pictures that the selected checkpoint is made for, in pixels."""
-        from lib_ti.model.checkpoint.inspect import describe
+        from lib_ti.model.checkpoint.inspect import inspect_checkpoint
 
         try:
-            return describe(self._selected.path).resolution
+            return inspect_checkpoint(self._selected.path).resolution
         except UnusableFile:  # generating will say so
             return 512
 
@@ -154,15 +154,15 @@ class Standalone:
     def _sample(self, wanted: Wanted, progress: Callable[[float], None], interrupted: Callable[[], bool]) -> Made:
         from lib_ti.embedding.combine import combine
         from lib_ti.model.conditioning import Conditioner
-        from lib_ti.model.guidance import guide, said
-        from lib_ti.model.sampling import Interrupted, NotNumbers, Sampling, sample
+        from lib_ti.model.guidance import encoded_texts, guide
+        from lib_ti.model.sampling import Interrupted, NonFiniteImage, SamplingParams, sample
 
         loaded = self._load()
         model, checkpoint = loaded.model, loaded.checkpoint
-        named = self._named_in(said(wanted.prompt, wanted.negative, wanted.steps), loaded)
+        named = self._named_in(encoded_texts(wanted.prompt, wanted.negative, wanted.steps), loaded)
         words, vectors = combine(named, checkpoint.widths_by_encoder, model.device)
         guidance = guide(Conditioner(model, words, vectors), wanted.prompt, wanted.negative, wanted.steps)
-        how = Sampling(wanted.sampler, wanted.steps, wanted.guidance, wanted.width, wanted.height)
+        how = SamplingParams(wanted.sampler, wanted.steps, wanted.guidance, wanted.width, wanted.height)
         done, images, infotexts = 0, [], []
 
         def stopped() -> bool:
@@ -178,7 +178,7 @@ class Standalone:
                 infotexts.append(how.infotext(wanted.prompt, wanted.negative, seed, checkpoint.path.stem))
         except Interrupted:
             note = f"Interrupted after {len(images)} of {wanted.count} pictures."
-        except NotNumbers as error:
+        except NonFiniteImage as error:
             note = f"There is no picture: {error}"
         return Made(images, infotexts, note)
 
@@ -192,11 +192,11 @@ class Standalone:
         stamp = Stamp.of(path)
         if self._loaded is None or self._loaded.stamp != stamp:
             self._loaded = None  # there may not be room for two
-            checkpoint = open_checkpoint(path).knows_all_words()
+            checkpoint = open_checkpoint(path).require_full_vocabulary()
             if checkpoint.vae is None:
                 raise UnusableFile(path, "this checkpoint has no VAE of its own")
             device = choose_device(self.device())
-            dtype = DTYPES[choose_precision(self.precision(), device, checkpoint.parameters)]
+            dtype = DTYPES[choose_precision(self.precision(), device, checkpoint.unet_parameters)]
             self._loaded = _Loaded(stamp, checkpoint, StableDiffusion.load(checkpoint, dtype, device))
         return self._loaded
 
@@ -207,7 +207,7 @@ class Standalone:
 
         found: dict[Stamp, Embedding] = {}
         entries = [entry for entry in self.library.entries() if entry.fits]
-        names = mentioned_names(texts, {entry.name for entry in entries}, loaded.model.text.tokenizer)
+        names = mentioned_names(texts, {entry.name for entry in entries}, loaded.model.prompt_encoder.tokenizer)
         for entry in entries:
             if entry.name not in names:
                 continue

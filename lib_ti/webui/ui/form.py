@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from lib_ti.model.checkpoint.families import titles
+from lib_ti.model.checkpoint.families import family_titles
 from lib_ti.settings.option import Option
 from lib_ti.settings.train_settings import DEFAULTS, NAME_SLOT, OPTIONS, TYPES
 
@@ -116,7 +116,7 @@ def explain(name: str) -> str:
     help = option.help.replace("give it again for more", "one a line")
     numeric = option.low is not None
     span = "; ".join(filter(None, (_span(option) if numeric else "", _default(name))))
-    whom = f"{titles(option.families)} only" if option.families else ""
+    whom = f"{family_titles(option.families)} only" if option.families else ""
     return " ".join(map(_sentence, filter(None, (help, span, whom))))
 
 
