@@ -17,7 +17,13 @@ ROOT_MODULES = {"lib_ti", "lib_ti.errors", "lib_ti.files", "lib_ti.randomness", 
 
 SETTINGS = ("root", "settings")
 MODEL = ("model.prompt", "model.memory", "model.speed", "model.checkpoint", "model")
-CORE = (*SETTINGS, "formats", "data", *MODEL, "embedding")
+TECHNIQUES = "model.memory.techniques"
+TECHNIQUE_MODULES = {
+    f"lib_ti.model.memory.{name}"
+    for name in ("fp8", "gradient_checkpointing", "lean_layers", "malloc", "replacement", "vae_tiling")
+}
+"""What works on any network and knows no model: below all of `model`, while the rest of `model.memory` is above it."""
+CORE = (*SETTINGS, "formats", "data", TECHNIQUES, *MODEL, "embedding")
 TRAINING = ("training.preflight", "training")
 WEBUI = ("webui", "webui.api", "webui.forms", "webui.hosts", "webui.images", "webui.standalone", "webui.ui")
 
@@ -26,11 +32,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "settings": ("root",),
     "formats": ("root",),
     "data": SETTINGS,
-    "model.speed": (*SETTINGS, "model.memory"),
-    "model.memory": (*SETTINGS, "model.speed", "model.prompt", "model.checkpoint", "model"),
+    TECHNIQUES: (),
+    "model.speed": (*SETTINGS, TECHNIQUES),
     "model.prompt": ("root",),
-    "model.checkpoint": (*SETTINGS, "formats", "model.memory"),
-    "model": (*SETTINGS, "formats", *MODEL),
+    "model.checkpoint": ("root", "formats", TECHNIQUES),
+    "model": ("root", "model.prompt", "model.checkpoint", "model.speed"),
+    "model.memory": (*SETTINGS, TECHNIQUES, "model.prompt", "model.checkpoint", "model.speed", "model"),
     "embedding": (*SETTINGS, "formats", *MODEL),
     "training.preflight": (*CORE, "training"),
     "training": (*CORE, "training.preflight"),
@@ -41,7 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cli": (*CORE, *TRAINING, "runs", *WEBUI, "practice"),
     "__main__": ("cli",),
 }
-"""Each package, and what it may import beside itself."""
+"""Each package, and what it may import besides itself."""
 
 ONLY_IN = {
     "gradio": "webui",
@@ -58,6 +65,8 @@ def package_of(module: str) -> str:
     """The package of `lib_ti.a.b.c`: `a.b`; of a module in the root of `lib_ti`: `root`, or its own name."""
     if module in ROOT_MODULES:
         return "root"
+    if module in TECHNIQUE_MODULES:
+        return TECHNIQUES
     parts = module.split(".")[1:]
     if (ROOT / "lib_ti").joinpath(*parts).with_suffix(".py").is_file() and len(parts) > 1:
         parts = parts[:-1]

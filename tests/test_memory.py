@@ -509,7 +509,10 @@ def test_other_errors_are_not_swallowed(tiny_checkpoint, pictures, tmp_path, mon
 
 
 def test_the_table_is_read_without_torch():
-    program = "import sys; from lib_ti.model.memory import estimate; estimate.parameters_of('sdxl'); print('torch' in sys.modules)"
+    program = (
+        "import sys; from lib_ti.model.memory import estimate; estimate.parameters_of('sdxl'); "
+        "print('torch' in sys.modules)"
+    )
     root = Path(__file__).parent.parent
     answer = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
