@@ -75,7 +75,7 @@ def test_sd2_uses_the_last_layer_but_one_normed(files, networks):
     text = networks["sd2"].text
     found = context_of(load(files["sd2"]))
     assert found.pooled is None
-    assert_close(found.features, text.ln_final(text(padded(0))[0][-2]))
+    assert_close(found.encoder_hidden_states, text.ln_final(text(padded(0))[0][-2]))
 
 
 @pytest.mark.smoke
@@ -83,17 +83,17 @@ def test_sdxl_uses_both_encoders_and_what_the_second_pools(files, networks):
     _, _, first, second = networks["sdxl"]
     found = context_of(load(files["sdxl"]))
     hidden, pooled = second(padded(0))
-    assert_close(found.features, torch.cat([first.hidden(padded(END))[-2], hidden[-2]], dim=-1))
+    assert_close(found.encoder_hidden_states, torch.cat([first.hidden(padded(END))[-2], hidden[-2]], dim=-1))
     assert_close(found.pooled, pooled)
 
 
 @pytest.mark.parametrize(("family", "skip"), [("sd2", 3), ("sdxl", 2), ("sdxl", 3)])
 def test_clip_skip_takes_an_earlier_layer_but_never_a_later_one(files, networks, family, skip):
     checkpoint = open_checkpoint(files[family]).with_overrides(clip_skip=skip)
-    found = context_of(StableDiffusion.load(checkpoint, torch.float32, CPU)).features
+    found = context_of(StableDiffusion.load(checkpoint, torch.float32, CPU)).encoder_hidden_states
     for too_late in (1, 2):
         asked = open_checkpoint(files[family]).with_overrides(clip_skip=too_late)
-        usual = context_of(StableDiffusion.load(asked, torch.float32, CPU)).features
+        usual = context_of(StableDiffusion.load(asked, torch.float32, CPU)).encoder_hidden_states
         assert torch.equal(usual, found) == (skip == 2)
     if family == "sd2":
         text = networks["sd2"].text
@@ -106,7 +106,9 @@ def test_clip_skip_takes_an_earlier_layer_but_never_a_later_one(files, networks,
 def test_clip_skip_of_sd1_is_normed(tiny_checkpoint):
     model = StableDiffusion.load(open_checkpoint(tiny_checkpoint).with_overrides(clip_skip=2), torch.float32, CPU)
     text = build(SIZES["small"]).rounded(torch.float16).text
-    assert_close(context_of(model).features, text.text_model["final_layer_norm"](text.hidden(padded(END))[-2]))
+    assert_close(
+        context_of(model).encoder_hidden_states, text.text_model["final_layer_norm"](text.hidden(padded(END))[-2])
+    )
 
 
 @pytest.mark.parametrize("family", BOTH)
@@ -152,7 +154,7 @@ def test_features_of_a_folder_are_those_of_diffusers_sd2(tmp_path):
     folder = write_sd2_folder(tmp_path / "model")
     model = load(folder.path)
     wanted, _ = folder.pipeline().encode_prompt(TEXT, CPU, 1, False)
-    torch.testing.assert_close(context_of(model).features, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(context_of(model).encoder_hidden_states, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.smoke
@@ -164,13 +166,13 @@ def test_features_of_a_folder_are_those_of_diffusers_sdxl(tmp_path, skip):
     pipeline = folder.pipeline()
     wanted, nothing, pooled, nothing_pooled = pipeline.encode_prompt(TEXT, device=CPU, clip_skip=skip)
     found = context_of(model)
-    torch.testing.assert_close(found.features, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.encoder_hidden_states, wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.pooled, pooled, rtol=1e-5, atol=1e-5)
     assert not nothing.any()
     assert not nothing_pooled.any()
     blank = context_of(model, "").zeros_like()
     assert model.force_zeros_for_empty_prompt
-    assert not blank.features.any()
+    assert not blank.encoder_hidden_states.any()
     assert not blank.pooled.any()
 
 
@@ -180,7 +182,7 @@ def test_a_folder_s_unet_is_told_what_diffusers_tells_it(tmp_path):
     context, t = context_of(model), torch.tensor([400])
     ids = pipeline._get_add_time_ids((64, 128), (0, 0), (64, 128), torch.float32, context.pooled.shape[-1])
     told = {"text_embeds": context.pooled, "time_ids": ids}
-    wanted = pipeline.unet(noise(1, 4, 8, 16), t, context.features, added_cond_kwargs=told).sample
+    wanted = pipeline.unet(noise(1, 4, 8, 16), t, context.encoder_hidden_states, added_cond_kwargs=told).sample
     assert_close(model.predict(noise(1, 4, 8, 16), t, context), wanted)
 
 
@@ -191,7 +193,7 @@ def test_a_folder_and_its_file_are_the_same_checkpoint(files, tmp_path, family):
     folder = write(tmp_path / "model", networks=load(files[family]))
     again, model = load(folder.path), load(files[family])
     found, wanted = context_of(again), context_of(model)
-    assert_close(found.features, wanted.features)
+    assert_close(found.encoder_hidden_states, wanted.encoder_hidden_states)
     assert_close(found.pooled, wanted.pooled)
     t = torch.tensor([77])
     assert_close(again.predict(noise(1, 4, 8, 8), t, found), model.predict(noise(1, 4, 8, 8), t, wanted))

@@ -52,7 +52,7 @@ def computed(model: StableDiffusion) -> dict[str, torch.Tensor]:
         "mean": mean,
         "deviation": deviation,
         "pixels": model.decode_latents(noise(1, 4, 6, 4)),
-        "features": model.encode_prompts([prompt], model.empty_vectors()).features,
+        "features": model.encode_prompts([prompt], model.empty_vectors()).encoder_hidden_states,
     }
 
 

@@ -278,8 +278,8 @@ def conditioner(model):
 def test_nothing_unwanted_is_zeros(model, conditioner):
     for negative, blank in (("", True), (" ", False), ("# a comment", False)):
         unwanted = guide(conditioner, "a mug", negative, 5).negative.at(0)
-        assert (not unwanted.features.any(), not unwanted.pooled.any()) == (blank, blank)
-    assert guide(conditioner, "", "", 5).prompts[0].at(0).features.any()
+        assert (not unwanted.encoder_hidden_states.any(), not unwanted.pooled.any()) == (blank, blank)
+    assert guide(conditioner, "", "", 5).prompts[0].at(0).encoder_hidden_states.any()
 
 
 def test_prompts_guide_together(model, conditioner):
@@ -309,7 +309,7 @@ def test_a_prompt_changes_behind_its_step(model, conditioner):
 
 def test_an_end_that_has_passed_holds_no_more():
     context = Context(torch.arange(3.0)[:, None, None])
-    assert [int(ScheduledPrompt(context, [2, 5, 9]).at(step).features) for step in range(9)] == [
+    assert [int(ScheduledPrompt(context, [2, 5, 9]).at(step).encoder_hidden_states) for step in range(9)] == [
         0,
         0,
         0,
@@ -326,4 +326,6 @@ def test_contexts_are_in_the_networks_precision(model):
     half = StableDiffusion(**{**model.__dict__, "dtype": torch.bfloat16})
     found = guide(Conditioner(half, [], half.empty_vectors()), "a (mug:1.2)", "", 5)
     assert isinstance(found, Guidance)
-    assert {found.negative.context.features.dtype, found.prompts[0].context.pooled.dtype} == {torch.bfloat16}
+    assert {found.negative.context.encoder_hidden_states.dtype, found.prompts[0].context.pooled.dtype} == {
+        torch.bfloat16
+    }

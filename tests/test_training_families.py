@@ -416,17 +416,17 @@ def test_the_vectors_decide_what_is_seen(sdxl):
     before = sdxl.encode_prompts([prompt], plain)
     for name, (features, pooled) in {"clip_l": (True, False), "clip_g": (True, True)}.items():
         after = sdxl.encode_prompts([prompt], plain | {name: torch.ones_like(plain[name])})
-        assert torch.equal(before.features, after.features) != features
+        assert torch.equal(before.encoder_hidden_states, after.encoder_hidden_states) != features
         assert torch.equal(before.pooled, after.pooled) != pooled
 
 
 def test_prompts_that_occur_twice_are_encoded_once(sdxl):
     prompts = [sdxl.tokenizer.encode(text) for text in ("a mug", "a cup", "a mug")]
     found = sdxl.encode_prompts(prompts, sdxl.empty_vectors())
-    assert torch.equal(found.features[0], found.features[2])
+    assert torch.equal(found.encoder_hidden_states[0], found.encoder_hidden_states[2])
     alone = sdxl.encode_prompts(prompts[1:2], sdxl.empty_vectors())
     torch.testing.assert_close(found.pooled[1:2], alone.pooled)
-    torch.testing.assert_close(found.features[1:2], alone.features)
+    torch.testing.assert_close(found.encoder_hidden_states[1:2], alone.encoder_hidden_states)
 
 
 def test_the_references_differ(files):

@@ -150,7 +150,7 @@ class StableDiffusion:
         if context.pooled is not None:
             added_cond = context.pooled, (self._uncropped(noisy) if time_ids is None else time_ids).to(self.device)
         forward = self.cuda_graphs or self.unet_forward
-        return forward(noisy.to(self.dtype), t.to(self.device), context.features, *added_cond).float()
+        return forward(noisy.to(self.dtype), t.to(self.device), context.encoder_hidden_states, *added_cond).float()
 
     def unet_forward(
         self, noisy: torch.Tensor, t: torch.Tensor, encoder_hidden_states: torch.Tensor, *added_cond: torch.Tensor

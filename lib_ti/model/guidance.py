@@ -48,7 +48,7 @@ class Guidance:
         if weights == [1.0]:  # the negative prompt would cancel out
             return self._predict(noisy, t, context)
         negative = self.negative.at(step)
-        if context.features.shape[1] == negative.features.shape[1]:
+        if context.encoder_hidden_states.shape[1] == negative.encoder_hidden_states.shape[1]:
             *conditional, unconditional = self._predict(noisy, t, _concatenate([context, negative])).split(1)
         else:
             conditional = list(self._predict(noisy, t, context).split(1))
@@ -59,7 +59,7 @@ class Guidance:
         return guided
 
     def _predict(self, noisy: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
-        batch_size = len(context.features)
+        batch_size = len(context.encoder_hidden_states)
         return self.model.predict(noisy.expand(batch_size, -1, -1, -1), t.expand(batch_size), context)
 
 
@@ -90,14 +90,16 @@ def _encode(conditioner: Conditioner, text: str, steps: int, weight: float | Non
 
 def _stack(contexts: Sequence[Context]) -> Context:
     """One batch of contexts of any lengths; shorter ones are padded with their last vector."""
-    length = max(context.features.shape[1] for context in contexts)
+    length = max(context.encoder_hidden_states.shape[1] for context in contexts)
 
-    def padded(features: torch.Tensor) -> torch.Tensor:
-        return torch.cat([features, features[:, -1:].expand(-1, length - features.shape[1], -1)], dim=1)
+    def padded(states: torch.Tensor) -> torch.Tensor:
+        return torch.cat([states, states[:, -1:].expand(-1, length - states.shape[1], -1)], dim=1)
 
-    return _concatenate([Context(padded(context.features), context.pooled) for context in contexts])
+    return _concatenate([Context(padded(context.encoder_hidden_states), context.pooled) for context in contexts])
 
 
 def _concatenate(contexts: Sequence[Context]) -> Context:
     pooled = [context.pooled for context in contexts if context.pooled is not None]
-    return Context(torch.cat([context.features for context in contexts]), torch.cat(pooled) if pooled else None)
+    return Context(
+        torch.cat([context.encoder_hidden_states for context in contexts]), torch.cat(pooled) if pooled else None
+    )

@@ -97,7 +97,7 @@ def ours(family: str, path: Path, asked: Sequence[Mapping[str, Any]] = tuple(ASK
         }
         for name, (prompt, end) in found.items():
             context = prompt.at(end)
-            tensors[f"{name}.crossattn"] = context.features[0]
+            tensors[f"{name}.crossattn"] = context.encoder_hidden_states[0]
             if context.pooled is not None:
                 tensors[f"{name}.vector"] = torch.cat([context.pooled[0], _frame(conditioner.model)])
     return tensors, told

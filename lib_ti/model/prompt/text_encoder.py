@@ -14,26 +14,32 @@ from lib_ti.model.prompt.tokenizer import CLIP_TOKENIZER, EOS, OPENCLIP_TOKENIZE
 
 @dataclass(frozen=True)
 class Context:
-    """The UNet's text conditioning: `features` (b, tokens, width), and in SDXL the `pooled` ones (b, p) of whole prompts."""
+    """The UNet's text conditioning: `encoder_hidden_states` (b, tokens, width), and in SDXL `pooled` outputs (b, p)."""
 
-    features: torch.Tensor
+    encoder_hidden_states: torch.Tensor
     pooled: torch.Tensor | None = None
 
     def select(self, indices: Sequence[int]) -> Context:
         """The context of the prompts with these indices, which may repeat."""
-        index = torch.tensor(indices, device=self.features.device)
+        index = torch.tensor(indices, device=self.encoder_hidden_states.device)
         pooled = None if self.pooled is None else self.pooled.index_select(0, index)
-        return Context(self.features.index_select(0, index), pooled)
+        return Context(self.encoder_hidden_states.index_select(0, index), pooled)
 
     def to(self, dtype: torch.dtype) -> Context:
-        return Context(self.features.to(dtype), None if self.pooled is None else self.pooled.to(dtype))
+        pooled = None if self.pooled is None else self.pooled.to(dtype)
+        return Context(self.encoder_hidden_states.to(dtype), pooled)
 
     def zeros_like(self) -> Context:
-        return Context(torch.zeros_like(self.features), None if self.pooled is None else torch.zeros_like(self.pooled))
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return Context(torch.zeros_like(self.encoder_hidden_states), pooled)
 
 
 class _CpuEmbedding(torch.nn.Embedding):
-    """A token table that stays on the CPU wherever its network goes: a step needs only a few of its vectors."""
+    """Takes over an embedding and stays on the CPU wherever its network goes: a step needs only a few of its vectors."""
+
+    def __init__(self, embedding: torch.nn.Embedding) -> None:
+        super().__init__(embedding.num_embeddings, embedding.embedding_dim, device="meta")
+        self.weight = embedding.cpu().weight
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         return super().forward(input_ids.to(self.weight.device)).to(input_ids.device)
@@ -66,7 +72,7 @@ class TextEncoder:
         self._layer, self._final_layer_norm, self._pooled = layer, final_layer_norm, pooled
         self._vector_rows: torch.Tensor | None = None  # (prompts, tokens), during `encode`
         self._vectors: torch.Tensor | None = None
-        self._embedding.register_forward_hook(self._insert_vectors)
+        self._hook = self._embedding.register_forward_hook(self._insert_vectors)
 
     @property
     def _embedding(self) -> torch.nn.Embedding:
@@ -80,8 +86,9 @@ class TextEncoder:
 
     def keep_token_table_on_cpu(self) -> None:
         """Move the token embeddings to the CPU for good."""
-        embedding = self._embedding.cpu()
-        embedding.__class__ = _CpuEmbedding
+        self._hook.remove()
+        self.model.set_input_embeddings(_CpuEmbedding(self._embedding))
+        self._hook = self._embedding.register_forward_hook(self._insert_vectors)
 
     def encode(
         self, prompts: Sequence[TokenizedPrompt], vectors: torch.Tensor
