@@ -1,4 +1,4 @@
-"""Steps that are computed sooner: the same numbers but for rounding, and a way back."""
+"""Accelerations: the same results but for rounding, and a fallback."""
 
 import logging
 
@@ -31,7 +31,7 @@ def numbers(*shape, seed=0):
 @needs_onednn
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize(("inner", "outer"), [(16, 48), (48, 16)])
-def test_an_arranged_convolution_and_its_gradient_are_those_of_torch(inner, outer, padding):
+def test_prepacked_convolution_and_gradient_match_torch(inner, outer, padding):
     plain = torch.nn.Conv2d(inner, outer, 3, padding=padding).requires_grad_(False)
     network = torch.nn.Sequential(torch.nn.Conv2d(inner, outer, 3, padding=padding).requires_grad_(False))
     network.load_state_dict({"0.weight": plain.weight, "0.bias": plain.bias})
@@ -47,7 +47,7 @@ def test_an_arranged_convolution_and_its_gradient_are_those_of_torch(inner, oute
 
 
 @needs_onednn
-def test_without_gradients_strides_are_taken_too():
+def test_strided_convolutions_are_prepacked_without_gradients():
     plain = torch.nn.Conv2d(3, 8, 3, stride=2).requires_grad_(False)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2).requires_grad_(False))
     network.load_state_dict({"0.weight": plain.weight, "0.bias": plain.bias})
@@ -56,7 +56,7 @@ def test_without_gradients_strides_are_taken_too():
     torch.testing.assert_close(network(numbers(1, 3, 9, 9)), plain(numbers(1, 3, 9, 9)), atol=1e-5, rtol=1e-5)
 
 
-def test_what_gains_nothing_stays():
+def test_unsupported_convolutions_are_not_prepacked():
     network = torch.nn.Sequential(
         torch.nn.Conv2d(32, 32, 1),
         torch.nn.Conv2d(32, 32, 3, padding=1, groups=2),
@@ -71,7 +71,7 @@ def test_what_gains_nothing_stays():
 
 @needs_onednn
 @pytest.mark.parametrize("sizes", ["small", "sd2", "sdxl"])
-def test_a_training_learns_the_same(sizes, tmp_path, monkeypatch):
+def test_prepacked_training_matches_the_plain_one(sizes, tmp_path, monkeypatch):
     """The losses, and the vectors learned, are the same but for fp32's rounding."""
     monkeypatch.setattr(prepacked_conv, "MIN_CHANNELS", 4)  # these models' widths
     checkpoint = write_checkpoint(tmp_path / "model.safetensors", SIZES[sizes])
@@ -94,7 +94,7 @@ def test_a_training_learns_the_same(sizes, tmp_path, monkeypatch):
 
 
 @needs_onednn
-def test_pictures_pass_an_arranged_vae_the_same():
+def test_prepacked_vae_matches_the_plain_one():
     model = StableDiffusion.load(open_checkpoint(PRACTICE_MODEL), torch.float32, CPU)
     pixels = numbers(1, 3, 64, 64).clamp(-1, 1)
     before = model.encode_images(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
@@ -108,7 +108,7 @@ def compute(x, y):
     return (x * y).sum(0)
 
 
-def test_a_graph_is_made_once_for_each_shape_that_comes_again():
+def test_a_graph_is_captured_once_per_repeated_shape():
     made = []
 
     def capture(way, samples):
@@ -127,7 +127,7 @@ def test_a_graph_is_made_once_for_each_shape_that_comes_again():
     assert not graphed.failure
 
 
-def test_graphs_rest_while_others_want_their_memory():
+def test_released_graphs_are_captured_again():
     sets, launched = [], []
 
     def capturing():
@@ -152,7 +152,7 @@ def test_graphs_rest_while_others_want_their_memory():
     assert len(launched) == 4, "what is proven is not tried out again"
 
 
-def test_there_are_no_more_graphs_than_memory_is_good_for():
+def test_the_number_of_graphs_is_limited():
     made = []
     graphed = GraphedCallable(compute, lambda: lambda way, _: made.append(1) or way)
     for size in [*range(1, MAX_GRAPHS + 3)] * 3:
@@ -168,7 +168,7 @@ def test_there_are_no_more_graphs_than_memory_is_good_for():
     ],
     ids=["prediction", "gradient"],
 )
-def test_a_graph_with_other_numbers_is_not_used(capture):
+def test_a_graph_with_different_results_is_not_used(capture):
     graphed = GraphedCallable(compute, lambda: capture)
     x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
     for _ in range(2):
@@ -176,7 +176,7 @@ def test_a_graph_with_other_numbers_is_not_used(capture):
     assert "differ" in graphed.failure
 
 
-def test_where_no_graph_can_be_made_it_goes_on_without(caplog):
+def test_a_failed_capture_falls_back_to_eager_execution(caplog):
     def capture(way, _):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
@@ -190,7 +190,7 @@ def test_where_no_graph_can_be_made_it_goes_on_without(caplog):
     torch.testing.assert_close(graphed(x, y), compute(x, y))
 
 
-def test_a_shortage_of_memory_is_the_trainings_business():
+def test_out_of_memory_during_capture_is_raised():
     def capture(way, _):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
@@ -204,12 +204,12 @@ def test_a_shortage_of_memory_is_the_trainings_business():
 @pytest.mark.parametrize(
     ("asked", "device", "reason"), [("graphs", "cpu", "for a card"), ("arranged", "cuda", "for a CPU")]
 )
-def test_what_a_device_cannot_do_is_said(asked, device, reason):
+def test_unsupported_accelerations_are_refused(asked, device, reason):
     with pytest.raises(ValueError, match=reason):
         choose_acceleration(asked, torch.device(device), "fp32", 10**9)
 
 
-def test_auto_is_what_the_device_gains_by():
+def test_auto_acceleration_depends_on_the_device():
     assert choose_acceleration("auto", torch.device("cuda"), "bf16", 10**9) == "graphs"
     assert (
         choose_acceleration("auto", CPU, "fp32", 10**6) == "none"
@@ -218,5 +218,5 @@ def test_auto_is_what_the_device_gains_by():
 
 
 @needs_onednn
-def test_the_gain_is_measured():
+def test_prepacked_speedup_is_measured():
     assert prepacked_speedup(torch.float32) > 0

@@ -1,4 +1,4 @@
-"""What is told of a checkpoint without loading it is what loading it would find."""
+"""Inspecting a checkpoint without loading it agrees with opening it."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def test_a_pickle(tmp_path):
     assert_alike(write_checkpoint(tmp_path / "model.ckpt", FEW))
 
 
-def test_a_resolution_of_its_own(checkpoint):
+def test_the_yaml_s_resolution_is_reported(checkpoint):
     assert inspect_checkpoint(checkpoint).resolution == 64
     checkpoint.with_suffix(".yaml").write_text(yaml.safe_dump(config(replace(FEW, image_size=24))))
     assert inspect_checkpoint(checkpoint).resolution == 192
@@ -93,12 +93,12 @@ def test_unusual_sizes_without_a_configuration_are_refused(checkpoint):
 
 
 @pytest.mark.parametrize("text", ["", "model: 5", "\0", "model: {params: {}}", "- " * 500])
-def test_configurations_that_are_none(checkpoint, text):
+def test_invalid_configurations_are_refused(checkpoint, text):
     checkpoint.with_suffix(".yaml").write_text(text)
     assert_both_refuse(checkpoint)
 
 
-def test_what_is_not_there(tmp_path):
+def test_missing_files_are_refused(tmp_path):
     with pytest.raises(UnusableFile, match="no such file"):
         inspect_checkpoint(tmp_path / "model.safetensors")
     (tmp_path / "folder").mkdir()
@@ -154,7 +154,7 @@ def imported(program: str, *unwanted: str) -> list[str]:
     return json.loads(done.stdout.splitlines()[-1].replace("'", '"'))
 
 
-def test_a_host_without_diffusers_can_ask(tiny_checkpoint):
+def test_inspection_needs_no_diffusers(tiny_checkpoint):
     program = f"""
 import sys
 from pathlib import Path
@@ -166,7 +166,7 @@ del sys.modules["diffusers"], sys.modules["transformers"]
     assert imported(program, "diffusers", "transformers", "gradio") == []
 
 
-def test_the_trainer_makes_no_host_wait_for_heavy_packages():
+def test_the_service_imports_no_heavy_packages():
     """gradio is there in any host, and brings some of them itself: a stand-in takes its place."""
     program = """
 import sys, types

@@ -1,4 +1,4 @@
-"""What is found out of a device, and done about its faults."""
+"""Device measurements, and workarounds for faults of torch releases."""
 
 import subprocess
 import sys
@@ -22,13 +22,13 @@ print("alive")
 
 
 @pytest.mark.smoke
-def test_attention_can_be_learned_through_in_bf16_on_a_cpu():
+def test_attention_backward_in_bf16_on_a_cpu_does_not_crash():
     """In a process of its own: a torch that writes where it must not ends it."""
     ended = subprocess.run([sys.executable, "-c", LEARNING], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout.strip()) == (0, "alive"), ended.stderr
 
 
-def test_two_ways_are_timed_in_turns(monkeypatch):
+def test_speedup_alternates_and_skips_the_warm_up(monkeypatch):
     now, order = [0.0], []
 
     def way(name, *seconds):

@@ -1,4 +1,4 @@
-"""Stable Diffusion 2 and SDXL: what is loaded computes what the files say, and what other programs compute with them."""
+"""Stable Diffusion 2 and SDXL: loaded networks match the reference networks, diffusers and other programs."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ def assert_close(found: torch.Tensor | None, wanted: torch.Tensor | None) -> Non
 
 
 @pytest.mark.smoke
-def test_sd2_uses_the_last_layer_but_one_normed(files, networks):
+def test_sd2_uses_the_penultimate_layer_and_the_final_layer_norm(files, networks):
     text = networks["sd2"].text
     found = context_of(load(files["sd2"]))
     assert found.pooled is None
@@ -79,7 +79,7 @@ def test_sd2_uses_the_last_layer_but_one_normed(files, networks):
 
 
 @pytest.mark.smoke
-def test_sdxl_uses_both_encoders_and_what_the_second_pools(files, networks):
+def test_sdxl_concatenates_both_encoders_and_pools_the_second(files, networks):
     _, _, first, second = networks["sdxl"]
     found = context_of(load(files["sdxl"]))
     hidden, pooled = second(padded(0))
@@ -88,7 +88,7 @@ def test_sdxl_uses_both_encoders_and_what_the_second_pools(files, networks):
 
 
 @pytest.mark.parametrize(("family", "skip"), [("sd2", 3), ("sdxl", 2), ("sdxl", 3)])
-def test_clip_skip_takes_an_earlier_layer_but_never_a_later_one(files, networks, family, skip):
+def test_clip_skip_selects_an_earlier_layer_but_never_a_later_one(files, networks, family, skip):
     checkpoint = open_checkpoint(files[family]).with_overrides(clip_skip=skip)
     found = context_of(StableDiffusion.load(checkpoint, torch.float32, CPU)).encoder_hidden_states
     for too_late in (1, 2):
@@ -103,7 +103,7 @@ def test_clip_skip_takes_an_earlier_layer_but_never_a_later_one(files, networks,
         assert_close(found, torch.cat([first.hidden(padded(END))[-skip], second(padded(0))[0][-skip]], dim=-1))
 
 
-def test_clip_skip_of_sd1_is_normed(tiny_checkpoint):
+def test_clip_skip_of_sd1_applies_the_final_layer_norm(tiny_checkpoint):
     model = StableDiffusion.load(open_checkpoint(tiny_checkpoint).with_overrides(clip_skip=2), torch.float32, CPU)
     text = build(SIZES["small"]).rounded(torch.float16).text
     assert_close(
@@ -112,14 +112,14 @@ def test_clip_skip_of_sd1_is_normed(tiny_checkpoint):
 
 
 @pytest.mark.parametrize("family", BOTH)
-def test_unet_and_vae_compute_what_the_file_says(files, networks, family):
+def test_unet_and_vae_match_the_reference_networks(files, networks, family):
     model, (unet, vae, *_) = load(files[family]), networks[family]
     sizes, t = BOTH[family], torch.tensor([3, 981])
     features = noise(2, 77, sizes.unet["context_dim"])
-    frames = torch.tensor([[512, 384, 0, 64, 128, 96], [2048, 1024, 17, 0, 96, 128]], dtype=torch.float32)
-    pooled, beside = (noise(2, sizes.second[2]), frames_told(frames)) if sizes.second else (None, None)
+    time_ids = torch.tensor([[512, 384, 0, 64, 128, 96], [2048, 1024, 17, 0, 96, 128]], dtype=torch.float32)
+    pooled, beside = (noise(2, sizes.second[2]), embedded_time_ids(time_ids)) if sizes.second else (None, None)
     told = None if pooled is None else torch.cat([pooled, beside], dim=-1)
-    found = model.predict(noise(2, 4, 16, 8), t, Context(features, pooled), frames)
+    found = model.predict(noise(2, 4, 16, 8), t, Context(features, pooled), time_ids)
     assert_close(found, unet(noise(2, 4, 16, 8), t, features, told))
     mean, deviation = model.encode_images(noise(1, 3, 32, 64))
     wanted_mean, log_variance = vae.encode(noise(1, 3, 32, 64))
@@ -127,14 +127,14 @@ def test_unet_and_vae_compute_what_the_file_says(files, networks, family):
     assert_close(deviation, (log_variance / 2).exp() * sizes.scale_factor)
 
 
-def frames_told(frames: torch.Tensor, width: int = 32) -> torch.Tensor:
-    """Each of the six numbers as cosines and sines."""
+def embedded_time_ids(time_ids: torch.Tensor, width: int = 32) -> torch.Tensor:
+    """The sinusoidal embeddings of the six time ids."""
     from reference.ldm import sinusoids
 
-    return sinusoids(frames.flatten(), width).view(len(frames), -1)
+    return sinusoids(time_ids.flatten(), width).view(len(time_ids), -1)
 
 
-def test_a_picture_is_whole_where_nobody_says_how_it_was_cut(files):
+def test_time_ids_default_to_an_uncropped_image(files):
     model = load(files["sdxl"])
     context, t = context_of(model), torch.tensor([500])
     whole = torch.tensor([[64.0, 128, 0, 0, 64, 128]])
@@ -150,7 +150,7 @@ def test_a_picture_is_whole_where_nobody_says_how_it_was_cut(files):
 # --- against diffusers' pipelines ---------------------------------------------------------------------------------
 
 
-def test_features_of_a_folder_are_those_of_diffusers_sd2(tmp_path):
+def test_hidden_states_of_an_sd2_folder_match_diffusers(tmp_path):
     folder = write_sd2_folder(tmp_path / "model")
     model = load(folder.path)
     wanted, _ = folder.pipeline().encode_prompt(TEXT, CPU, 1, False)
@@ -159,7 +159,7 @@ def test_features_of_a_folder_are_those_of_diffusers_sd2(tmp_path):
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("skip", [None, 1])
-def test_features_of_a_folder_are_those_of_diffusers_sdxl(tmp_path, skip):
+def test_hidden_states_of_an_sdxl_folder_match_diffusers(tmp_path, skip):
     folder = write_sdxl_folder(tmp_path / "model")
     checkpoint = open_checkpoint(folder.path).with_overrides(clip_skip=skip and skip + 2)
     model = StableDiffusion.load(checkpoint, torch.float32, CPU)
@@ -176,7 +176,7 @@ def test_features_of_a_folder_are_those_of_diffusers_sdxl(tmp_path, skip):
     assert not blank.pooled.any()
 
 
-def test_a_folder_s_unet_is_told_what_diffusers_tells_it(tmp_path):
+def test_added_condition_of_a_folder_matches_diffusers(tmp_path):
     folder = write_sdxl_folder(tmp_path / "model")
     model, pipeline = load(folder.path), folder.pipeline()
     context, t = context_of(model), torch.tensor([400])
@@ -187,7 +187,7 @@ def test_a_folder_s_unet_is_told_what_diffusers_tells_it(tmp_path):
 
 
 @pytest.mark.parametrize("family", BOTH)
-def test_a_folder_and_its_file_are_the_same_checkpoint(files, tmp_path, family):
+def test_a_folder_and_a_file_of_the_same_weights_compute_the_same(files, tmp_path, family):
     """diffusers' own names on the way out, ours on the way in."""
     write = {"sd2": write_sd2_folder, "sdxl": write_sdxl_folder}[family]
     folder = write(tmp_path / "model", networks=load(files[family]))
@@ -199,7 +199,7 @@ def test_a_folder_and_its_file_are_the_same_checkpoint(files, tmp_path, family):
     assert_close(again.predict(noise(1, 4, 8, 8), t, found), model.predict(noise(1, 4, 8, 8), t, wanted))
 
 
-# --- what files tell ----------------------------------------------------------------------------------------------
+# --- what files state ---------------------------------------------------------------------------------------------
 
 
 def real(family: str) -> Sizes:
@@ -214,7 +214,7 @@ def real(family: str) -> Sizes:
     ("family", "counts", "widths", "resolution"),
     [("sd2", [686, 248, 388], (1024,), 512), ("sdxl", [1680, 248, 196, 517], (768, 1280), 1024)],
 )
-def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch, family, counts, widths, resolution):
+def test_the_released_checkpoint_opens_from_its_header_alone(monkeypatch, family, counts, widths, resolution):
     shapes = {name: tuple(value.shape) for name, value in empty(real(family)).state(family).items()}
     listing = "\n".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
     assert hashlib.sha256(listing.encode()).hexdigest() == OF_REAL[family], "these are not the real one's names"
@@ -234,7 +234,7 @@ def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch, fami
 
 @pytest.mark.parametrize("family", BOTH)
 @pytest.mark.parametrize("parameterization", ["eps", "v"])
-def test_a_yaml_tells_what_is_predicted(tmp_path, family, parameterization):
+def test_a_yaml_states_the_prediction_type(tmp_path, family, parameterization):
     sizes = replace(BOTH[family], vocabulary=500, parameterization=parameterization)
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", sizes))
     assert checkpoint.family.name == family
@@ -254,7 +254,7 @@ MARKS = {
 
 @pytest.mark.parametrize("mark", MARKS)
 @pytest.mark.parametrize("family", BOTH)
-def test_keys_and_metadata_tell_it_too(tmp_path, family, mark):
+def test_keys_and_metadata_state_the_noise_schedule(tmp_path, family, mark):
     keys, metadata, prediction, ends = MARKS[mark]
     path = tmp_path / "model.safetensors"
     write_checkpoint(path, replace(BOTH[family], vocabulary=500))
@@ -269,7 +269,7 @@ def test_keys_and_metadata_tell_it_too(tmp_path, family, mark):
     assert by_hand == NoiseSchedule()
 
 
-def test_a_folder_tells_what_is_predicted(tmp_path):
+def test_a_folder_states_its_noise_schedule(tmp_path):
     told = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     folder = write_sdxl_folder(tmp_path, scheduler=told)
     checkpoint = open_checkpoint(folder.path)
@@ -279,7 +279,7 @@ def test_a_folder_tells_what_is_predicted(tmp_path):
 
 
 @pytest.mark.parametrize("predicts_v", [False, True])
-def test_where_nothing_tells_sd2_is_looked_at(files, predicts_v):
+def test_unknown_prediction_type_of_sd2_is_detected_from_the_unet(files, predicts_v):
     """A UNet that returns its input predicts the noise, one that returns the opposite of a picture v."""
     checkpoint = replace(open_checkpoint(files["sd2"]), prediction_known=False)
     entry = checkpoint.unet.module.conv_out
@@ -313,7 +313,7 @@ def test_zero_terminal_snr_ends_in_pure_noise():
 
 
 @pytest.mark.parametrize("family", BOTH)
-def test_a_missing_weight_of_a_text_encoder_is_named(files, tmp_path, family):
+def test_a_missing_text_encoder_weight_is_named(files, tmp_path, family):
     state = load_file(files[family])
     lost = next(name for name in state if name.endswith("resblocks.1.attn.in_proj_bias"))
     del state[lost]
@@ -323,7 +323,7 @@ def test_a_missing_weight_of_a_text_encoder_is_named(files, tmp_path, family):
         open_checkpoint(tmp_path / "model.safetensors")
 
 
-def test_a_yaml_may_leave_out_how_much_the_unet_is_told(files, tmp_path):
+def test_a_yaml_may_omit_adm_in_channels(files, tmp_path):
     params = config(SDXL)
     params["model"]["params"]["network_config"]["params"].pop("adm_in_channels")
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(params))
@@ -332,7 +332,7 @@ def test_a_yaml_may_leave_out_how_much_the_unet_is_told(files, tmp_path):
     assert (taken.projection_class_embeddings_input_dim, taken.addition_time_embed_dim) == (80 + 6 * 32, 32)
 
 
-def test_a_projection_that_is_a_layer_s_weight(files, tmp_path):
+def test_text_projection_may_be_stored_as_a_linear_layer(files, tmp_path):
     state = load_file(files["sdxl"])
     name = "conditioner.embedders.1.model.text_projection"
     state[f"{name}.weight"] = state.pop(name).T.contiguous()
@@ -341,7 +341,7 @@ def test_a_projection_that_is_a_layer_s_weight(files, tmp_path):
     assert_close(context_of(load(tmp_path / "model.safetensors")).pooled, context_of(load(files["sdxl"])).pooled)
 
 
-def test_the_vae_that_overflows_in_fp16_works_in_fp32(files):
+def test_a_vae_that_overflows_in_fp16_is_cast_to_fp32(files):
     try:
         choose_precision("fp16", CPU, 0)
     except ValueError as error:
@@ -359,7 +359,7 @@ def test_the_vae_that_overflows_in_fp16_works_in_fp32(files):
     assert mean.shape == wanted.shape
 
 
-def test_each_encoder_has_its_own_table(files):
+def test_each_encoder_has_its_own_token_embeddings(files):
     checkpoint = open_checkpoint(files["sdxl"])
     tables = checkpoint.token_embeddings()
     assert {name: tuple(table.shape) for name, table in tables.items()} == {

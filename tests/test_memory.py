@@ -1,4 +1,4 @@
-"""What is done to need less memory changes no numbers but where it says so, and the estimates are what the networks hold."""
+"""Memory techniques change results only where documented, and the estimates match what the networks hold."""
 
 import json
 import os
@@ -69,10 +69,10 @@ def gradients(model: StableDiffusion) -> list[torch.Tensor]:
     return [found.detach(), *(value.grad for value in vectors.values())]
 
 
-# --- eight bits --------------------------------------------------------------------------------------------------
+# --- FP8 ---------------------------------------------------------------------------------------------------------
 
 
-def test_eight_bits_hold_each_row_to_a_sixteenth():
+def test_fp8_error_is_at_most_a_sixteenth():
     weight = (
         torch.randn(40, 30, 3, 3, generator=torch.Generator().manual_seed(0))
         * torch.logspace(-6, 2, 40)[:, None, None, None]
@@ -91,7 +91,7 @@ def test_eight_bits_hold_each_row_to_a_sixteenth():
 @pytest.mark.parametrize(
     "layer", [torch.nn.Linear(24, 40), torch.nn.Conv2d(24, 40, 3, padding=1), torch.nn.Conv2d(24, 24, 3, 2, 1)]
 )
-def test_packed_layers_compute_with_what_their_weights_come_back_to(layer, dtype):
+def test_fp8_layers_compute_with_the_dequantized_weight(layer, dtype):
     network = torch.nn.Module()
     network.mid_block = torch.nn.ModuleList([layer.__class__.__new__(layer.__class__)])
     network.mid_block[0].__dict__.update(layer.__dict__)
@@ -112,7 +112,7 @@ def test_packed_layers_compute_with_what_their_weights_come_back_to(layer, dtype
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.square().sum(), x)[0])
 
 
-def test_nothing_keeps_the_weights_that_were_brought_back(checkpoint):
+def test_dequantized_weights_are_not_saved_for_backward(checkpoint):
     """Between forward and backward pass no tensor as large as a weight in fp32 is kept that is none of the model's."""
     model = load(checkpoint, "low")
     own = {t.untyped_storage().data_ptr() for n in model.networks for t in (*n.parameters(), *n.buffers())}
@@ -130,7 +130,7 @@ def test_nothing_keeps_the_weights_that_were_brought_back(checkpoint):
     assert not [t.shape for t in foreign if tuple(t.shape) in shapes or tuple(t.shape[::-1]) in shapes]
 
 
-def test_reading_into_eight_bits_is_packing_what_was_read(checkpoint):
+def test_quantizing_while_loading_equals_quantizing_afterwards(checkpoint):
     at_once, afterwards = load(checkpoint, "low", fp8=True), load(checkpoint, "low")
     for a, b in zip(gradients(at_once), gradients(afterwards), strict=True):
         assert torch.equal(a, b)
@@ -141,8 +141,8 @@ def test_reading_into_eight_bits_is_packing_what_was_read(checkpoint):
     assert packed > 0.8 * sum(p.numel() for p in at_once.unet.parameters())
 
 
-def test_eight_bits_train_to_nearly_the_same_losses(tmp_path):
-    from lib_ti.practice.concepts import CONCEPTS_DIR, PRACTICE_MODEL
+def test_fp8_training_losses_are_close_to_the_exact_ones(tmp_path):
+    from lib_ti.practice.concepts import FOLDER, MODEL
 
     def losses(mode: str) -> list[float]:
         settings = settings_for(
@@ -156,16 +156,16 @@ def test_eight_bits_train_to_nearly_the_same_losses(tmp_path):
     assert packed != exact
 
 
-# --- twice -------------------------------------------------------------------------------------------------------
+# --- recomputation --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["fast", "balanced"])
-def test_what_is_computed_twice_gives_the_same_gradients_to_the_bit(checkpoint, mode):
+def test_recomputation_gives_bit_identical_gradients(checkpoint, mode):
     for found, expected in zip(gradients(load(checkpoint, mode)), gradients(load(checkpoint)), strict=True):
         assert torch.equal(found, expected)
 
 
-def test_each_mode_keeps_less(checkpoint):
+def test_leaner_modes_save_fewer_activations(checkpoint):
     model = load(checkpoint)
     kept = [meta_memory.training_step(model, 128, 128, 1)]
     for mode in ("fast", "balanced"):
@@ -176,7 +176,7 @@ def test_each_mode_keeps_less(checkpoint):
         assert less_between < between
 
 
-def test_a_vocabulary_can_stay_behind(checkpoint):
+def test_the_token_table_stays_on_the_cpu(checkpoint):
     model = load(checkpoint)
     expected = gradients(load(checkpoint))
     for encoder in model.prompt_encoder.encoders.values():
@@ -191,7 +191,7 @@ def test_a_vocabulary_can_stay_behind(checkpoint):
     assert all(map(torch.equal, gradients(model), expected))
 
 
-def test_a_mode_can_be_asked_for_twice(checkpoint):
+def test_applying_a_mode_twice_changes_nothing(checkpoint):
     model = load(checkpoint, "balanced")
     expected = gradients(model)
     memory_modes.apply(model, "balanced")
@@ -199,28 +199,28 @@ def test_a_mode_can_be_asked_for_twice(checkpoint):
     assert all(map(torch.equal, gradients(model), expected))
 
 
-# --- bands -------------------------------------------------------------------------------------------------------
+# --- VAE tiling --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("numbers", [1, 1 << 11, 1 << 14, 1 << 24])
-def test_the_vae_in_bands_gives_the_same_pictures(checkpoint, numbers, monkeypatch):
+def test_tiled_vae_matches_the_untiled_one(checkpoint, numbers, monkeypatch):
     monkeypatch.setattr(vae_tiling, "TILE_NUMEL", numbers)
-    whole, banded = load(checkpoint), load(checkpoint)
-    memory_modes.reduce_vae_memory(banded)
+    whole, tiled = load(checkpoint), load(checkpoint)
+    memory_modes.reduce_vae_memory(tiled)
     dice = torch.Generator().manual_seed(1)
     latents = torch.randn(2, whole.latent_channels, 9, 12, generator=dice)
-    torch.testing.assert_close(banded.decode_latents(latents), whole.decode_latents(latents), rtol=0, atol=1e-4)
+    torch.testing.assert_close(tiled.decode_latents(latents), whole.decode_latents(latents), rtol=0, atol=1e-4)
     pixels = torch.rand(1, 3, 8 * whole.vae_scale_factor, 6 * whole.vae_scale_factor, generator=dice) * 2 - 1
-    for found, expected in zip(banded.encode_images(pixels), whole.encode_images(pixels), strict=True):
+    for found, expected in zip(tiled.encode_images(pixels), whole.encode_images(pixels), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_bands_take_less_memory_than_the_whole():
-    usual, banded = (meta_memory.bare(SD1, torch.bfloat16, mode) for mode in (None, "low"))
+def test_vae_tiling_lowers_peak_memory():
+    usual, tiled = (meta_memory.bare(SD1, torch.bfloat16, mode) for mode in (None, "low"))
     sides = (1024, 1024)
     with torch.no_grad():
         for kind, most in (("decoding", 0.7), ("encoding", 0.6)):
-            a, b = (meta_memory._peak(m, meta_memory.works(m, *sides)[kind]) for m in (usual, banded))
+            a, b = (meta_memory._peak(m, meta_memory.works(m, *sides)[kind]) for m in (usual, tiled))
             assert b < most * a
 
 
@@ -259,7 +259,7 @@ def test_the_table_says_what_the_networks_hold(mode, precision):
                 whole = known.unet + meta_memory._peak(model, work)
                 assert known.unet + known.work(kind, side**2) == pytest.approx(
                     whole, rel=0.06
-                )  # bands are fp32 in any precision
+                )  # tiles are fp32 in any precision
 
 
 def test_counting_without_weights_is_counting_with_them(checkpoint):
@@ -344,7 +344,7 @@ def test_a_run_of_before_goes_on(tiny_checkpoint, pictures, tmp_path):
     assert folder.timeline().memory.data["mode"] == "balanced"
 
 
-# --- where memory runs out ---------------------------------------------------------------------------------------
+# --- out of memory ----------------------------------------------------------------------------------------------
 
 
 class Shortage:
@@ -452,7 +452,7 @@ def test_what_cannot_be_had_is_not_kept_in_the_settings(tiny_checkpoint, picture
     assert other.settings.acceleration == "none"
 
 
-def test_reading_that_does_not_fit_is_done_in_eight_bits(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+def test_a_model_that_does_not_fit_is_loaded_in_fp8(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     load = StableDiffusion.load.__func__
 
     def scarce(cls, checkpoint, dtype, device, fp8=False):
@@ -467,7 +467,7 @@ def test_reading_that_does_not_fit_is_done_in_eight_bits(tiny_checkpoint, pictur
 
 def test_encoding_that_does_not_fit_makes_room(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     expected = run(settings_for(tiny_checkpoint, pictures, tmp_path))
-    shortage = Shortage(monkeypatch, StableDiffusion, "encode_pictures", lambda call, _: call == 2)
+    shortage = Shortage(monkeypatch, StableDiffusion, "encode_images", lambda call, _: call == 2)
     folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, out=str(tmp_path / "b")))
     assert shortage.failed == 1
     assert folder.settings.memory == "balanced"
@@ -518,13 +518,13 @@ def test_the_table_is_read_without_torch():
     assert answer.stdout.strip() == "False"
 
 
-def test_what_is_mapped_from_files_is_no_memory_needed():
+def test_file_mapped_memory_does_not_count():
     status = "Name:\tpython\nVmHWM:\t 9000000 kB\nVmRSS:\t 8000000 kB\nRssAnon:\t 5000000 kB\nRssFile:\t 3000000 kB\n"
     assert memory._without_files(status) == 6_000_000
     assert memory.peak_mb(torch.device("cpu")) > 50
 
 
-def test_a_peak_begins_anew(monkeypatch, tmp_path):
+def test_peak_memory_is_reset(monkeypatch, tmp_path):
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("only Linux counts anew")
     large = torch.ones(1 << 26)  # 256 MB
@@ -536,17 +536,17 @@ def test_a_peak_begins_anew(monkeypatch, tmp_path):
     memory.reset_peak_memory()  # elsewhere nothing comes of it
 
 
-def test_what_is_freed_is_given_back_some_at_a_time(monkeypatch):
+def test_trim_after_trims_at_intervals(monkeypatch):
     given = []
     monkeypatch.setattr(malloc, "trim", lambda: given.append(1))
-    sweep = malloc.TrimAfter()
+    trimmer = malloc.TrimAfter()
     for _ in range(8):
-        sweep.freed(malloc.TRIM_EVERY // 4)
+        trimmer.freed(malloc.TRIM_EVERY // 4)
     assert len(given) == 2
 
 
 @pytest.mark.parametrize("reason", [AttributeError, OSError, TypeError])
-def test_another_c_library_keeps_what_it_keeps(monkeypatch, reason):
+def test_without_glibc_malloc_functions_do_nothing(monkeypatch, reason):
     def none(_):
         raise reason
 
@@ -554,7 +554,7 @@ def test_another_c_library_keeps_what_it_keeps(monkeypatch, reason):
     assert malloc._glibc_function("malloc_trim")(0) is None
 
 
-def test_memory_is_kept_for_a_while_and_given_back_then(monkeypatch):
+def test_keep_freed_memory_restores_the_malloc_options(monkeypatch):
     asked = []
     monkeypatch.setattr(malloc, "_mallopt", lambda option, value: asked.append(option))
     monkeypatch.setattr(malloc, "_malloc_trim", lambda _: asked.append("trim"))

@@ -1,4 +1,4 @@
-"""Whatever layout, container and precision a checkpoint has, the networks loaded from it compute what it says.
+"""Whatever layout, container and precision a checkpoint has, the loaded networks compute what its weights say.
 
 `reference.ldm` computes the same from the same weights, without anything of the package.
 """
@@ -83,11 +83,11 @@ def assert_loads(path: Path, dtype: torch.dtype = torch.float16) -> None:
     assert_close(computed(load(open_checkpoint(path))), expected_of_few(dtype))
 
 
-# --- the original layout -------------------------------------------------------------------------------------------
+# --- LDM layout ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.smoke] * (name == "small")) for name in OF_SD1])
-def test_a_checkpoint_of_any_size_computes_what_its_file_says(tmp_path, name):
+def test_a_checkpoint_of_any_size_matches_the_reference_networks(tmp_path, name):
     sizes = replace(SIZES[name], vocabulary=500)
     path = write_checkpoint(tmp_path / "model.safetensors", sizes)
     assert_close(computed(load(open_checkpoint(path))), expected(build(sizes).rounded(torch.float16), sizes))
@@ -95,7 +95,7 @@ def test_a_checkpoint_of_any_size_computes_what_its_file_says(tmp_path, name):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_in_any_container_and_precision(tmp_path, suffix, dtype):
+def test_any_container_and_precision_loads(tmp_path, suffix, dtype):
     assert_loads(write_checkpoint(tmp_path / f"model{suffix}", FEW, dtype=dtype), dtype=dtype)
 
 
@@ -104,7 +104,7 @@ def test_in_any_container_and_precision(tmp_path, suffix, dtype):
     [{"extra_keys": False}, {"old_text_names": True}, {"ema_only": True}, {"ema_only": True, "extra_keys": False}],
     ids=lambda otherwise: "-".join(otherwise),
 )
-def test_with_more_or_fewer_or_other_keys(tmp_path, otherwise):
+def test_additional_missing_and_alternative_keys_load(tmp_path, otherwise):
     assert_loads(write_checkpoint(tmp_path / "model.safetensors", FEW, **otherwise))
 
 
@@ -151,7 +151,7 @@ def test_a_ckpt_of_lightning_loads_where_lightning_is_not_installed(tmp_path, mo
     assert_loads(path)
 
 
-def test_what_the_yaml_tells(tmp_path):
+def test_the_yaml_states_architecture_and_noise_schedule(tmp_path):
     sizes = replace(FEW, parameterization="v", image_size=16)
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", sizes))
     assert (checkpoint.family.name, checkpoint.widths, checkpoint.prompt_length) == ("sd1", (64,), 77)
@@ -161,7 +161,7 @@ def test_what_the_yaml_tells(tmp_path):
     assert checkpoint.with_overrides("epsilon").noise_schedule.prediction_type == "epsilon"
 
 
-def test_loaded_networks_are_frozen_and_in_the_precision_asked_for(tiny_checkpoint):
+def test_loaded_networks_are_frozen_and_in_the_requested_dtype(tiny_checkpoint):
     model = StableDiffusion.load(open_checkpoint(tiny_checkpoint), torch.bfloat16, CPU)
     for network in model.networks:
         assert not network.training
@@ -172,7 +172,7 @@ def test_loaded_networks_are_frozen_and_in_the_precision_asked_for(tiny_checkpoi
     torch.testing.assert_close(prediction, wanted, rtol=0, atol=0.1)
 
 
-def test_the_real_checkpoint_is_understood_by_its_header_alone(monkeypatch):
+def test_the_released_checkpoint_opens_from_its_header_alone(monkeypatch):
     real = Sizes(
         unet={
             "in_channels": 4, "out_channels": 4, "model_channels": 320, "channel_mult": [1, 2, 4, 4], "num_res_blocks": 2,
@@ -217,7 +217,7 @@ def assert_has_other_vae(checkpoint: Checkpoint) -> None:
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 @pytest.mark.parametrize("prefix", ["first_stage_model.", ""], ids=["prefixed", "bare"])
-def test_a_vae_in_the_original_layout(without_vae, other_vae, tmp_path, prefix, suffix):
+def test_a_vae_file_in_ldm_layout_loads(without_vae, other_vae, tmp_path, prefix, suffix):
     vae = {
         prefix + name.removeprefix("first_stage_model."): value
         for name, value in load_file(other_vae).items()
@@ -230,7 +230,7 @@ def test_a_vae_in_the_original_layout(without_vae, other_vae, tmp_path, prefix, 
 
 @pytest.mark.parametrize("names", ["new", "old"])
 @pytest.mark.parametrize("place", ["file", "folder"])
-def test_a_vae_in_the_layout_of_diffusers(without_vae, other_vae, tmp_path, names, place):
+def test_a_vae_in_diffusers_layout_loads(without_vae, other_vae, tmp_path, names, place):
     vae = open_checkpoint(other_vae).vae.load(torch.float32, CPU)
     folder = tmp_path / "vae"
     vae.save_pretrained(folder)
@@ -250,7 +250,7 @@ def test_a_checkpoint_may_lack_a_vae(without_vae):
     assert open_checkpoint(without_vae).vae is None
 
 
-def test_another_vae_takes_the_place_of_a_checkpoint_s_own(other_vae, tmp_path):
+def test_another_vae_replaces_the_checkpoint_s_own(other_vae, tmp_path):
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model.safetensors", FEW))
     assert_has_other_vae(with_vae(checkpoint, other_vae))
 
@@ -279,20 +279,20 @@ def assert_folder_loads(folder: Folder) -> None:
     ],
     ids=["plain", "fp16", "bin", "fp16 bin", "sharded", "sharded fp16", "sharded bin"],
 )
-def test_a_folder_computes_what_diffusers_saved(tmp_path, saving):
+def test_a_folder_matches_the_networks_diffusers_saved(tmp_path, saving):
     folder = write_folder(tmp_path / "model", vocabulary=5000, **saving)
     assert ("max_shard_size" in saving) == any(tmp_path.rglob("*.index*.json"))
     assert_folder_loads(folder)
 
 
-def test_a_folder_tells_what_it_predicts(tmp_path):
+def test_a_folder_states_its_prediction_type(tmp_path):
     folder = write_folder(tmp_path, vocabulary=500, scheduler={"prediction_type": "v_prediction"})
     checkpoint = open_checkpoint(folder.path)
     assert checkpoint.noise_schedule == NoiseSchedule(prediction_type="v")
     assert (checkpoint.widths, checkpoint.resolution) == ((64,), 64)
 
 
-def test_a_folder_without_a_vae_takes_another(tmp_path, other_vae):
+def test_a_folder_without_a_vae_uses_another(tmp_path, other_vae):
     folder = write_folder(tmp_path / "model", vocabulary=500)
     shutil.move(folder.path / "vae", tmp_path / "vae")
     checkpoint = open_checkpoint(folder.path)

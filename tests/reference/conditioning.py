@@ -99,7 +99,7 @@ def ours(family: str, path: Path, asked: Sequence[Mapping[str, Any]] = tuple(ASK
             context = prompt.at(end)
             tensors[f"{name}.crossattn"] = context.encoder_hidden_states[0]
             if context.pooled is not None:
-                tensors[f"{name}.vector"] = torch.cat([context.pooled[0], _frame(conditioner.model)])
+                tensors[f"{name}.vector"] = torch.cat([context.pooled[0], _embedded_time_ids(conditioner.model)])
     return tensors, told
 
 
@@ -109,8 +109,8 @@ def _conditioner(family: str, path: Path, skip: int) -> Conditioner:
     return Conditioner(loaded, *combine(embeddings(family), model.widths_by_encoder, loaded.device))
 
 
-def _frame(model: StableDiffusion) -> Tensor:
-    """Of a picture of 64 pixels, as the UNet is told."""
+def _embedded_time_ids(model: StableDiffusion) -> Tensor:
+    """The embedded time ids of an uncropped image of 64 pixels."""
     latents = torch.zeros(1, model.latent_channels, 64 // model.vae_scale_factor, 64 // model.vae_scale_factor)
     return model.unet.add_time_proj(model._uncropped(latents).flatten()).flatten()
 

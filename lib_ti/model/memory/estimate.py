@@ -30,7 +30,7 @@ PLAIN = "plain"  # in the table: as on a CPU, where the fast mode saves nothing
 class Work:
     """What is to be done: pictures of so many `pixels` at a time, and previews of `pixels_previewed`, where any are wanted.
 
-    `arranged`: on a CPU, with a second copy of convolutions' weights, see `model.convolution`.
+    `arranged`: on a CPU, with a second copy of convolutions' weights, see `model.speed.prepacked_conv`.
     """
 
     batch_size: int

@@ -100,7 +100,7 @@ def _attention_of(device: torch.device) -> Iterator[None]:
 
 
 def bare(family: Family, dtype: torch.dtype, mode: str | None) -> StableDiffusion:
-    """A real checkpoint of the family without its weights. `mode`: as in `model.economy`; None: as torch does it."""
+    """A real checkpoint of the family without its weights. `mode`: as in `model.memory.modes`; None: as torch does it."""
     sizes = yaml_config.default_config(family.name)
     pooled = next((encoder.width for encoder in family.encoders if encoder.name == family.pooled_encoder), 0)
     with META:
