@@ -142,7 +142,7 @@ def test_quantizing_while_loading_equals_quantizing_afterwards(checkpoint):
 
 
 def test_fp8_training_losses_are_close_to_the_exact_ones(tmp_path):
-    from lib_ti.practice.concepts import FOLDER, MODEL
+    from lib_ti.practice.concepts import CONCEPTS_DIR, PRACTICE_MODEL
 
     def losses(mode: str) -> list[float]:
         settings = settings_for(
