@@ -31,9 +31,10 @@ class Checkpointed(torch.nn.Module):
 
 def checkpoint_modules(root: torch.nn.Module, select: Callable[[str, torch.nn.Module], bool]) -> None:
     """Wrap each descendant of `root` for which `select(name, module)` is true; those wrapped already stay as they are."""
-    for name, module in list(root.named_modules()):
-        parent = root.get_submodule(name.rpartition(".")[0])
-        if select(name, module) and not (isinstance(module, Checkpointed) or isinstance(parent, Checkpointed)):
+    modules = dict(root.named_modules())
+    for name, module in modules.items():
+        wrapped = isinstance(module, Checkpointed) or isinstance(modules[name.rpartition(".")[0]], Checkpointed)
+        if select(name, module) and not wrapped:
             replace_module(root, name, Checkpointed(module))
 
 
