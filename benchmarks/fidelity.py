@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder
@@ -58,7 +58,7 @@ def train(concept: str, seed: int, options: dict[str, str]) -> tuple[torch.Tenso
         start_time = time.perf_counter()
         run = create(plan)
         execute(run)
-        return write.read(run.embedding).vectors["clip_l"], time.perf_counter() - start_time
+        return read_embedding(run.embedding).vectors["clip_l"], time.perf_counter() - start_time
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ from reference.checkpoints import SIZES, write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from lib_ti.cli import main
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import FORMATS, output_paths, save_embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -36,27 +37,27 @@ def told(vectors) -> dict[str, list]:
 
 
 @pytest.mark.parametrize("embedding", [ONE, BOTH], ids=["one encoder", "two"])
-@pytest.mark.parametrize("second", write.WRITERS)
-@pytest.mark.parametrize("first", write.WRITERS)
+@pytest.mark.parametrize("second", FORMATS)
+@pytest.mark.parametrize("first", FORMATS)
 def test_from_each_format_to_each(desk, capsys, embedding, first, second):
-    a, b = (f"learned_embeds{write.WRITERS[how].suffix}" for how in (first, second))
+    a, b = (f"learned_embeds{FORMATS[how].suffix}" for how in (first, second))
     (desk / "there").mkdir()
-    source = write.save(embedding, first, desk / a)[0]
+    source = save_embedding(embedding, first, desk / a)[0]
     out = convert(capsys, source, f"there/{b}", "--to", second)
-    assert [Path(path).name for path in out] == [p.name for p in write.targets(embedding, second, Path(b))]
+    assert [Path(path).name for path in out] == [p.name for p in output_paths(embedding, second, Path(b))]
     back = convert(capsys, out[0], "back.safetensors", "--to", "safetensors")
-    found = write.read(Path(back[0]))
+    found = read_embedding(Path(back[0]))
     assert told(found.vectors) == told(embedding.vectors)
     lost = len(embedding.vectors) == 2 and "a1111" in (first, second)
     assert found.metadata.get("note") == (None if lost else "ключ")
 
 
 def test_it_is_called_as_its_file_is(desk, capsys):
-    write.save(ONE, "safetensors", desk / "mug.safetensors")
+    save_embedding(ONE, "safetensors", desk / "mug.safetensors")
     convert(capsys, "mug.safetensors", "cup.pt", "--to", "a1111")
     record = torch.load("cup.pt", weights_only=True)
     assert record["name"] == "cup"
-    assert write.read(desk / "cup.pt").metadata == {**TOLD, "name": "cup", "modelspec.title": "cup"}
+    assert read_embedding(desk / "cup.pt").metadata == {**TOLD, "name": "cup", "modelspec.title": "cup"}
     convert(capsys, "mug.safetensors", "cup.safetensors", "--to", "diffusers", "--token", "<cup>")
     assert list(load_file("cup.safetensors")) == ["<cup>"]
     (desk / "out").mkdir()
@@ -111,11 +112,11 @@ def test_a_name_in_a_file_chooses_no_folder(desk, capsys):
 
 
 def test_overwriting_when_asked(desk, capsys):
-    write.save(ONE, "safetensors", desk / "mug.safetensors")
-    before = told(write.read(desk / "mug.safetensors").vectors)
+    save_embedding(ONE, "safetensors", desk / "mug.safetensors")
+    before = told(read_embedding(desk / "mug.safetensors").vectors)
     convert(capsys, "mug.safetensors", "mug.safetensors", "--to", "diffusers", "--overwrite")
     assert list(load_file("mug.safetensors")) == ["mug"]
-    assert told(write.read(desk / "mug.safetensors").vectors) == before
+    assert told(read_embedding(desk / "mug.safetensors").vectors) == before
     assert [path.name for path in desk.iterdir()] == ["mug.safetensors"]
 
 
@@ -126,7 +127,7 @@ def test_inspect_names_the_nearest_words(desk, capsys, tiny_checkpoint):
     checkpoint = open_checkpoint(tiny_checkpoint)
     (table,) = checkpoint.token_tables().values()
     rows = table[[320, 1125]] * torch.tensor([[2.0], [0.5]])
-    write.save(Embedding("mug", {"clip_l": rows}), "safetensors", desk / "mug.safetensors")
+    save_embedding(Embedding("mug", {"clip_l": rows}), "safetensors", desk / "mug.safetensors")
     assert main(["inspect", "mug.safetensors", "--model", str(tiny_checkpoint), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["encoders"]["clip_l"]
     assert [vector["nearest_words"][0] for vector in found["vectors"]] == [["a", 1.0], ["photo", 1.0]]
@@ -141,7 +142,7 @@ def test_inspect_names_the_nearest_words(desk, capsys, tiny_checkpoint):
 def test_inspect_names_the_nearest_words_of_both_vocabularies(desk, capsys):
     path = write_checkpoint(desk / "xl.safetensors", SIZES["sdxl"])
     rows = {name: table[[320, 1125]] for name, table in open_checkpoint(path).token_tables().items()}
-    write.save(Embedding("mug", rows), "safetensors", desk / "mug.safetensors")
+    save_embedding(Embedding("mug", rows), "safetensors", desk / "mug.safetensors")
     assert main(["inspect", "mug.safetensors", "--model", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["encoders"]
     assert list(found) == ["clip_l", "clip_g"]
@@ -150,7 +151,7 @@ def test_inspect_names_the_nearest_words_of_both_vocabularies(desk, capsys):
 
 
 def test_inspect_tells_of_both_encoders_and_the_metadata(desk, capsys):
-    write.save(BOTH, "safetensors", desk / "mug.safetensors")
+    save_embedding(BOTH, "safetensors", desk / "mug.safetensors")
     assert main(["inspect", "mug.safetensors"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "mug: 2 vectors of width 768 + 1280, family sdxl, for SDXL"

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load, save, save_file
 
-from lib_ti.embedding import read
-from lib_ti.embedding import write as formats
+from lib_ti.embedding.read import join_encoder_files, read_embedding
 from lib_ti.embedding.summary import summarize
 from lib_ti.embedding.value import Embedding
-from lib_ti.embedding.write import WRITERS, safetensors_bytes
+from lib_ti.embedding.write import FORMATS, EmbeddingFormat, save_embedding, to_diffusers, to_safetensors
 from lib_ti.errors import TextualInversionError, TrainingFailed, UnusableFile
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.runs.execute import deliver
 from lib_ti.settings.names import name_problem
 
@@ -37,7 +37,7 @@ def same(found: Embedding, wanted: Embedding) -> bool:
 
 
 def write(embedding: Embedding, how: str, folder: Path) -> Path:
-    return formats.save(embedding, how, folder / f"{embedding.name}{WRITERS[how].suffix}")[0]
+    return save_embedding(embedding, how, folder / f"{embedding.name}{FORMATS[how].suffix}")[0]
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -70,11 +70,11 @@ def test_safetensors_own_reader_reads_it(tmp_path, dtype, metadata):
 
 
 def test_the_portable_file():
-    written = load(formats.portable(MUG))
+    written = load(to_safetensors(MUG))
     assert list(written) == ["emb_params"]
     torch.testing.assert_close(written["emb_params"], TWO, rtol=0, atol=0)
     both = {"clip_l": torch.zeros(2, 768), "clip_g": torch.ones(2, 1280, dtype=torch.float16)}
-    written = load(formats.portable(Embedding("mug", both)))
+    written = load(to_safetensors(Embedding("mug", both)))
     assert {k: (tuple(v.shape), v.dtype) for k, v in written.items()} == {
         "clip_l": ((2, 768), torch.float32),
         "clip_g": ((2, 1280), torch.float32),
@@ -126,7 +126,7 @@ def test_diffusers_file(tmp_path):
         assert (list(file.keys()), file.metadata()) == (["my-mug"], {"format": "pt", **MUG.metadata})
 
 
-@pytest.mark.parametrize("how", WRITERS)
+@pytest.mark.parametrize("how", FORMATS)
 def test_diffusers_reads_them_all(tmp_path, how):
     path = write(MUG, how, tmp_path)
     tokenizer = type("Tokenizer", (), {"get_vocab": staticmethod(dict)})
@@ -141,11 +141,11 @@ def test_the_same_embedding_gives_the_same_bytes_in_every_process():
     """Except for A1111's file: PyTorch's old container numbers its tensors by their place in memory."""
     program = """if True:  # for the indent
         import hashlib, torch
-        from lib_ti.embedding.write import WRITERS
+        from lib_ti.embedding.write import FORMATS
         from lib_ti.embedding.value import Embedding
         embedding = Embedding("mug", {"clip_l": torch.ones(2, 768)}, {str(n): str(-n) for n in range(50)})
         for how in ("safetensors", "diffusers"):
-            print(hashlib.sha256(b"".join(WRITERS[how].write(embedding))).hexdigest())
+            print(hashlib.sha256(b"".join(FORMATS[how].encode(embedding))).hexdigest())
     """
     root = Path(__file__).parent.parent
     digests = {
@@ -171,12 +171,12 @@ def embeddings(draw: st.DrawFn) -> Embedding:
     return Embedding(name, {"clip_l": vectors}, draw(st.dictionaries(st.text(max_size=9), st.text(max_size=9))))
 
 
-@pytest.mark.parametrize("how", WRITERS)
+@pytest.mark.parametrize("how", FORMATS)
 @given(embedding=embeddings())
 @example(embedding=Embedding("emb_params", {"clip_l": torch.ones(1, 768)}))
 @example(embedding=Embedding("string_to_param", {"clip_l": torch.ones(75, 1024)}))
 def test_what_is_written_is_read_again(tmp_path_factory, how, embedding):
-    found = formats.read(write(embedding, how, tmp_path_factory.getbasetemp()))
+    found = read_embedding(write(embedding, how, tmp_path_factory.getbasetemp()))
     assert same(found, embedding)
     kept = {k: v for k, v in embedding.metadata.items() if how == "a1111" or k not in ("format", "token")}
     assert {k: v for k, v in found.metadata.items() if how == "a1111" or k not in ("format", "token")} == kept
@@ -187,7 +187,7 @@ BOTH = Embedding("xl", {"clip_l": torch.rand(3, 768), "clip_g": torch.rand(3, 12
 
 @pytest.mark.parametrize("how", ["safetensors", "a1111"])
 def test_two_encoders_there_and_back(tmp_path, how):
-    found = formats.read(write(BOTH, how, tmp_path))
+    found = read_embedding(write(BOTH, how, tmp_path))
     assert same(found, BOTH)
     assert (found.num_vectors, found.widths, found.family) == (3, (768, 1280), "sdxl")
     assert found.metadata == (
@@ -204,10 +204,10 @@ def test_two_encoders_there_and_back(tmp_path, how):
     ],
 )
 def test_two_files_for_two_encoders(tmp_path, first, second):
-    one, two = formats.save(BOTH, "diffusers", tmp_path / f"{first}.safetensors")
+    one, two = save_embedding(BOTH, "diffusers", tmp_path / f"{first}.safetensors")
     assert (one.stem, two.stem) == (first, second)
     for files in ((one, two), (two, one)):
-        found = read.joined(*files)
+        found = join_encoder_files(*files)
         assert {k: v.tolist() for k, v in found.vectors.items()} == {k: v.tolist() for k, v in BOTH.vectors.items()}
         assert found.metadata == {"steps": "1", "token": "xl"}
 
@@ -223,15 +223,15 @@ def test_files_that_do_not_belong_together_are_not_joined(tmp_path):
         "xl": "both",
     }.items():
         with pytest.raises(UnusableFile, match=reason):
-            read.joined(tmp_path / "l.safetensors", tmp_path / f"{other}.safetensors")
+            join_encoder_files(tmp_path / "l.safetensors", tmp_path / f"{other}.safetensors")
 
 
 def test_what_does_not_read_as_it_was_written_is_not_left(tmp_path, monkeypatch):
-    wrong = formats.Writer(".safetensors", lambda e: (safetensors_bytes({"emb_params": TWO + 1}, {}),))
-    torn = formats.Writer(".safetensors", lambda e: (formats.portable(e)[:-1],))
+    wrong = EmbeddingFormat(".safetensors", lambda e: (safetensors_bytes({"emb_params": TWO + 1}, {}),))
+    torn = EmbeddingFormat(".safetensors", lambda e: (to_safetensors(e)[:-1],))
     (tmp_path / "my-mug.safetensors").write_bytes(b"what was there")
     for writer, reason in ((wrong, "does not read as"), (torn, "cannot be read again")):
-        monkeypatch.setitem(WRITERS, "wrong", writer)
+        monkeypatch.setitem(FORMATS, "wrong", writer)
         with pytest.raises(TextualInversionError, match=reason):
             write(MUG, "wrong", tmp_path)
         assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("my-mug.safetensors", b"what was there")]
@@ -244,9 +244,9 @@ def test_a_finished_embedding_is_delivered_only_if_it_can_be_read(tmp_path, monk
     whole = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: whole(path)[:-1] if path.suffix == ".part" else whole(path))
     with pytest.raises(TrainingFailed, match="what was written reads otherwise"):
-        deliver(formats.portable(MUG), run, settings)
+        deliver(to_safetensors(MUG), run, settings)
     assert list((tmp_path / "out").iterdir()) == []
-    assert whole(run.embedding) == formats.portable(MUG)
+    assert whole(run.embedding) == to_safetensors(MUG)
 
 
 # --- what others write ---------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def test_what_others_write(tmp_path, file, zipped):
         save_file(content, path, {"modelspec.title": "mug"})
     else:
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    found = formats.read(path)
+    found = read_embedding(path)
     vectors = found.vectors["clip_l"]
     assert found.name == path.stem  # as the WebUIs have it, whatever the file says
     assert (vectors.dtype, vectors.requires_grad, vectors.is_contiguous()) == (torch.float32, False, True)
@@ -305,7 +305,7 @@ def test_what_others_write(tmp_path, file, zipped):
 def test_what_a1111_says_of_an_embedding_is_kept(tmp_path):
     torch.save(a1111(TWO), tmp_path / "mug.pt")
     told = {"steps": "800", "checkpoint_name": "v1-5-pruned", "checkpoint_hash": "81761151", "name": "another name"}
-    assert formats.read(tmp_path / "mug.pt").metadata == told
+    assert read_embedding(tmp_path / "mug.pt").metadata == told
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_nothing_that_others_wrote_is_left_out():
 @pytest.mark.parametrize("file", WRITTEN)
 def test_what_other_programs_wrote(file):
     vectors, told = WRITTEN[file]
-    found = formats.read(GOLDEN / file)
+    found = read_embedding(GOLDEN / file)
     inside = file.startswith("a1111-") or "lora" in file
     assert found.name == ("my-mug" if inside else Path(file).stem)
     assert {k: v.tolist() for k, v in found.vectors.items()} == {k: v.tolist() for k, v in vectors.items()}
@@ -389,7 +389,7 @@ def test_what_other_programs_wrote(file):
 
 @pytest.mark.parametrize("file", REFUSED_OF_OTHERS)
 def test_what_other_programs_wrote_and_is_no_use(file):
-    for look in (formats.read, summarize):
+    for look in (read_embedding, summarize):
         with pytest.raises(UnusableFile, match=REFUSED_OF_OTHERS[file]):
             look(GOLDEN / file)
 
@@ -397,16 +397,16 @@ def test_what_other_programs_wrote_and_is_no_use(file):
 def test_one_of_several_is_chosen_by_its_name(tmp_path):
     lora = GOLDEN / "onetrainer-xl-lora.safetensors"
     for name, more in (("my-mug", 0), ("my-cup", 1)):
-        found = formats.read(lora, name)
+        found = read_embedding(lora, name)
         assert found.name == name
         assert {k: v.tolist() for k, v in found.vectors.items()} == {k: (v + more).tolist() for k, v in XL.items()}
     with pytest.raises(UnusableFile, match="no embedding called 'mug', but my-cup, my-mug"):
-        formats.read(lora, "mug")
+        read_embedding(lora, "mug")
     torch.save({"string_to_param": {"<a>": TWO, "<b>": TWO + 1}}, tmp_path / "two.pt")
-    assert formats.read(tmp_path / "two.pt", "<b>").vectors["clip_l"].tolist() == (TWO + 1).tolist()
-    assert same(formats.read(GOLDEN / "a1111.pt", "a1111"), formats.read(GOLDEN / "a1111.pt"))
+    assert read_embedding(tmp_path / "two.pt", "<b>").vectors["clip_l"].tolist() == (TWO + 1).tolist()
+    assert same(read_embedding(GOLDEN / "a1111.pt", "a1111"), read_embedding(GOLDEN / "a1111.pt"))
     with pytest.raises(UnusableFile, match="only 'a1111'"):
-        formats.read(GOLDEN / "a1111.pt", "mug")
+        read_embedding(GOLDEN / "a1111.pt", "mug")
 
 
 @pytest.mark.parametrize(
@@ -418,16 +418,16 @@ def test_one_of_several_is_chosen_by_its_name(tmp_path):
 )
 def test_names_in_bundles(tmp_path, key, name):
     save_file({key: TWO, "lora_unet_a.lora_up.weight": torch.zeros(1, 1)}, tmp_path / "lora.safetensors")
-    assert same(formats.read(tmp_path / "lora.safetensors"), Embedding(name, {"clip_l": TWO}))
+    assert same(read_embedding(tmp_path / "lora.safetensors"), Embedding(name, {"clip_l": TWO}))
 
 
 def test_what_we_write_to_the_byte():
     """What these files are is a promise to every program that reads them."""
     told = {"name": "my-mug", "steps": "500", "checkpoint_name": "v1-5"}
     one, both = Embedding("my-mug", {"clip_l": ONE}, told), Embedding("my-mug", XL, told)
-    assert formats.portable(one) == (GOLDEN / "ours.safetensors").read_bytes()
-    assert formats.portable(both) == (GOLDEN / "ours-xl.safetensors").read_bytes()
-    assert b"".join(formats.diffusers(both)) == (GOLDEN / "ours.diffusers").read_bytes()
+    assert to_safetensors(one) == (GOLDEN / "ours.safetensors").read_bytes()
+    assert to_safetensors(both) == (GOLDEN / "ours-xl.safetensors").read_bytes()
+    assert b"".join(to_diffusers(both)) == (GOLDEN / "ours.diffusers").read_bytes()
 
 
 # --- what cannot be used -------------------------------------------------------------------------------------------
@@ -469,7 +469,7 @@ def test_what_is_no_embedding_is_refused(tmp_path, kind, suffix):
     path = tmp_path / f"{kind}{suffix}"
     save_file(content, path) if suffix == ".safetensors" else torch.save(content, path)
     with pytest.raises(UnusableFile, match=reason):
-        formats.read(path)
+        read_embedding(path)
 
 
 @pytest.mark.parametrize(
@@ -489,13 +489,13 @@ def test_what_is_no_embedding_is_refused(tmp_path, kind, suffix):
 def test_pickles_of_something_else_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "mug.pt")
     with pytest.raises(UnusableFile, match=r"mug\.pt"):
-        formats.read(tmp_path / "mug.pt")
+        read_embedding(tmp_path / "mug.pt")
 
 
 @pytest.mark.parametrize("told", [[1, 2], {"a": TWO}, 10**5000], ids=["list", "dict", "huge"])
 def test_odd_words_about_an_embedding_are_passed_over(tmp_path, told):
     torch.save(a1111(TWO) | {"step": told, "name": told}, tmp_path / "mug.pt")
-    assert formats.read(tmp_path / "mug.pt").metadata == {
+    assert read_embedding(tmp_path / "mug.pt").metadata == {
         "checkpoint_name": "v1-5-pruned",
         "checkpoint_hash": "81761151",
     }
@@ -505,14 +505,14 @@ def test_odd_words_about_an_embedding_are_passed_over(tmp_path, told):
 def test_other_suffixes_are_refused(tmp_path, file):
     (tmp_path / file).write_bytes(save({"emb_params": TWO}))
     with pytest.raises(UnusableFile, match="ends in"):
-        formats.read(tmp_path / file)
+        read_embedding(tmp_path / file)
 
 
 def test_what_is_not_there_is_refused(tmp_path):
     (tmp_path / "folder.pt").mkdir()
     for name, reason in {"mug.pt": "no such file", "folder.pt": "this is a folder"}.items():
         with pytest.raises(UnusableFile, match=reason):
-            formats.read(tmp_path / name)
+            read_embedding(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -532,19 +532,19 @@ def test_what_is_not_there_is_refused(tmp_path):
 def test_a_file_that_is_not_what_its_name_says(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes((GOLDEN / content).read_bytes() if content else b"")
     with pytest.raises(UnusableFile, match=reason):
-        formats.read(tmp_path / name)
+        read_embedding(tmp_path / name)
 
 
 def test_a_picture_may_end_as_one_of_the_other_kind(tmp_path):
     (tmp_path / "mug.webp").write_bytes((GOLDEN / "a1111-text.png").read_bytes())
-    assert formats.read(tmp_path / "mug.webp").name == "my-mug"
+    assert read_embedding(tmp_path / "mug.webp").name == "my-mug"
 
 
 def test_a_checkpoint_is_not_read_as_an_embedding(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "LARGEST", 1000)
+    monkeypatch.setattr("lib_ti.embedding.read.MAX_PICKLE_BYTES", 1000)
     torch.save({"emb_params": torch.ones(1, 768)}, tmp_path / "mug.pt")
     with pytest.raises(UnusableFile, match="too large"):
-        formats.read(tmp_path / "mug.pt")
+        read_embedding(tmp_path / "mug.pt")
 
 
 # --- damage --------------------------------------------------------------------------------------------------------
@@ -554,7 +554,7 @@ def files() -> dict[str, bytes]:
     """Sound files of each kind."""
     zipped = io.BytesIO()
     torch.save(a1111(TWO), zipped)
-    written = {f"{how}{suffix}": write(MUG)[0] for how, (suffix, write) in WRITERS.items()}
+    written = {f"{how}{suffix}": write(MUG)[0] for how, (suffix, write) in FORMATS.items()}
     return written | {"zip.pt": zipped.getvalue()}
 
 
@@ -568,7 +568,7 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, file, data):
     path = tmp_path_factory.getbasetemp() / f"damaged-{file}"
     path.write_bytes(content[:end] + data.draw(st.binary(max_size=9), "rest"))
     with suppress(UnusableFile):
-        formats.read(path)
+        read_embedding(path)
 
 
 @given(st.sampled_from([".safetensors", ".pt", ".bin"]), st.binary(max_size=300))
@@ -581,7 +581,7 @@ def test_bytes_of_any_kind_are_refused(tmp_path_factory, suffix, content):
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"
     path.write_bytes(content)
     with pytest.raises(UnusableFile):
-        formats.read(path)
+        read_embedding(path)
 
 
 DTYPES = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I64", "U8", "U16", "U32", "U64", "BOOL",
@@ -602,4 +602,4 @@ def test_headers_that_say_anything_are_read_or_refused(tmp_path_factory, dtype, 
     path = tmp_path_factory.getbasetemp() / "header.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
     with suppress(UnusableFile):
-        assert formats.read(path).num_vectors <= 75
+        assert read_embedding(path).num_vectors <= 75

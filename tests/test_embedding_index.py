@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_ti.embedding.write import safetensors_bytes
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.safetensors_header import read_header, vector_widths
+from lib_ti.formats.safetensors_header import read_header
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
+from lib_ti.model.checkpoint.embedding_widths import embedding_widths
 from lib_ti.webui.embedding_index import THUMB, EmbeddingIndex
 from lib_ti.webui.hosts.host import CheckpointChoice
 
@@ -68,19 +69,19 @@ def told(library):
 class TestFit:
     @pytest.mark.parametrize("widths", TABLES)
     def test_a_checkpoint_tells_its_width(self, tmp_path, widths):
-        assert vector_widths(checkpoint(tmp_path, widths)) == widths
+        assert embedding_widths(checkpoint(tmp_path, widths)) == widths
 
     def test_real_checkpoints_of_both_kinds(self, tiny_checkpoint, tmp_path):
-        assert vector_widths(tiny_checkpoint) == (64,)
+        assert embedding_widths(tiny_checkpoint) == (64,)
         state = {"state_dict": {k: torch.zeros(s) for k, s in TABLES[(768,)].items()}}
         torch.save(state, tmp_path / "old.ckpt")
-        assert vector_widths(tmp_path / "old.ckpt") == (768,)
+        assert embedding_widths(tmp_path / "old.ckpt") == (768,)
 
     def test_folders_of_diffusers(self, tmp_path):
         for part, width in (("text_encoder", 768), ("text_encoder_2", 1280)):
             (tmp_path / part).mkdir()
             (tmp_path / part / "config.json").write_text(f'{{"hidden_size": {width}}}')
-        assert vector_widths(tmp_path) == (768, 1280)
+        assert embedding_widths(tmp_path) == (768, 1280)
 
     def test_each_embedding_where_it_belongs(self, folder, tmp_path):
         files = {"one": embedding((2, 768)), "two": embedding((2, 1024)), "xl": SDXL, "own": embedding((2, 128))}

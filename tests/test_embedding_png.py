@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from lib_ti.embedding import png as pictures
-from lib_ti.embedding import write
+from lib_ti.embedding import png as png_module
+from lib_ti.embedding.read import read_embedding
 from lib_ti.embedding.summary import summarize
 from lib_ti.errors import UnusableFile
 
@@ -40,7 +40,7 @@ def encoded(record: object) -> bytes:
 @pytest.mark.parametrize(("kind", "packed"), [("tEXt", False), ("zTXt", True), ("iTXt", False), ("iTXt", True)])
 def test_every_kind_of_text(tmp_path, kind, packed):
     path = png(encoded(RECORD).decode(), tmp_path / "mug.png", packed, kind)
-    assert write.read(path).vectors["clip_l"].tolist() == [[1.0, 2.0]]
+    assert read_embedding(path).vectors["clip_l"].tolist() == [[1.0, 2.0]]
     assert summarize(path).name == "cup"
 
 
@@ -50,19 +50,19 @@ def test_text_behind_the_pixels(tmp_path):
     data = b"sd-ti-embedding\0" + encoded(RECORD)
     chunk = struct.pack(">I", len(data)) + b"tEXt" + data + struct.pack(">I", zlib.crc32(b"tEXt" + data))
     (tmp_path / "mug.png").write_bytes(image.getvalue()[:-12] + chunk + image.getvalue()[-12:])
-    assert write.read(tmp_path / "mug.png").name == "cup"
+    assert read_embedding(tmp_path / "mug.png").name == "cup"
 
 
 def test_a_diffusers_concept_in_a_picture(tmp_path):
     path = png(encoded({"<cat>": {"TORCHTENSOR": [1.0, 2.0]}}), tmp_path / "mug.png")
-    assert write.read(path).vectors["clip_l"].tolist() == [[1.0, 2.0]]
+    assert read_embedding(path).vectors["clip_l"].tolist() == [[1.0, 2.0]]
     assert summarize(path).num_vectors == 1
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 101, "\u202ecup", 3, None, ["a"]], ids=repr)
 def test_a_name_that_nobody_can_write_gives_way_to_the_file_s(tmp_path, name):
     path = png(encoded({**RECORD, "name": name}), tmp_path / "mug.png")
-    assert write.read(path).name == summarize(path).name == "mug"
+    assert read_embedding(path).name == summarize(path).name == "mug"
 
 
 def test_the_pattern_over_the_pixels():
@@ -72,7 +72,7 @@ def test_the_pattern_over_the_pixels():
         x = (1664525 * x + 1013904223) % 2**32
         wanted.append(x % 255 & 0x0F)
     for count in (1, 2, 3, 1000, 3000):
-        assert pictures._pattern(count).tolist() == wanted[:count]
+        assert png_module._xor_pattern(count).tolist() == wanted[:count]
 
 
 def plain() -> dict[str, Image.Image]:
@@ -99,14 +99,14 @@ def test_plain_pictures_are_no_embeddings(tmp_path, kind, suffix):
     (image if suffix == ".png" else image.convert("RGB")).save(path, **({} if suffix == ".png" else {"lossless": True}))
     assert summarize(path) is None
     with pytest.raises(UnusableFile, match="no embedding in this picture"):
-        write.read(path)
+        read_embedding(path)
 
 
 def test_previews_and_cards_are_not_looked_at_for_long(tmp_path, monkeypatch):
     for name in ("mug.preview.png", "cup.png"):
         (tmp_path / name).write_bytes((GOLDEN / "a1111-pixels.png").read_bytes())
     (tmp_path / "cup.safetensors").write_bytes(b"")
-    monkeypatch.setattr(pictures, "_strips", lambda _: pytest.fail("it was decoded"))
+    monkeypatch.setattr(png_module, "_read_strips", lambda _: pytest.fail("it was decoded"))
     assert summarize(tmp_path / "mug.preview.png") is None
     assert summarize(tmp_path / "cup.png") is None
     assert summarize(GOLDEN / "a1111-text.png").num_vectors == 2
@@ -129,7 +129,7 @@ def test_previews_and_cards_are_not_looked_at_for_long(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_damaged_embeddings_in_pictures_are_refused(tmp_path, text):
     with pytest.raises(UnusableFile):
-        write.read(png(text, tmp_path / "mug.png"))
+        read_embedding(png(text, tmp_path / "mug.png"))
 
 
 def test_a_damaged_chunk_is_refused(tmp_path):
@@ -138,7 +138,7 @@ def test_a_damaged_chunk_is_refused(tmp_path):
     data[data.index(b"sd-ti-embedding") + 30] ^= 1
     path.write_bytes(data)
     with pytest.raises(UnusableFile, match="damaged"):
-        write.read(path)
+        read_embedding(path)
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
@@ -148,7 +148,7 @@ def test_text_that_would_fill_the_memory_is_not_unpacked(tmp_path, kind):
     chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     (tmp_path / "mug.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
     with pytest.raises(UnusableFile, match="damaged"):
-        write.read(tmp_path / "mug.png")
+        read_embedding(tmp_path / "mug.png")
 
 
 def test_pictures_that_would_fill_the_memory_are_not_decoded(tmp_path):
@@ -165,6 +165,6 @@ def test_damaged_pictures_are_read_or_refused(tmp_path_factory, file, data):
         content[place] = data.draw(st.integers(0, 255), "byte")
     path = tmp_path_factory.getbasetemp() / f"damaged-{file}"
     path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)), "end")])
-    for look in (write.read, summarize):
+    for look in (read_embedding, summarize):
         with suppress(UnusableFile):
             look(path)

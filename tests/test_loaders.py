@@ -15,8 +15,8 @@ import pytest
 import torch
 from loaders.programs import PROGRAMS, diffusers
 
-from lib_ti.embedding import write
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import FORMATS, save_embedding
 
 WIDTHS = {"sd1": (768,), "sd2": (1024,), "sdxl": (768, 1280)}
 ONE_KEY = {(family, how) for family in ("sd1", "sd2") for how in ("safetensors", "a1111", "diffusers")}
@@ -80,9 +80,9 @@ def embeddings() -> dict[str, Embedding]:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_programs_read_what_we_write(tmp_path, embeddings, program, family):
     embedding, files = embeddings[family], {}
-    for how, (suffix, _) in write.WRITERS.items():
+    for how, (suffix, _) in FORMATS.items():
         (tmp_path / how).mkdir()
-        files[how] = write.save(embedding, how, tmp_path / how / f"my-mug{suffix}")[0]
+        files[how] = save_embedding(embedding, how, tmp_path / how / f"my-mug{suffix}")[0]
     answers = ask(program, WIDTHS[family], list(files.values()))
     wanted = sorted(
         [list(v.shape), hashlib.sha256(v.numpy().tobytes()).hexdigest()] for v in embedding.vectors.values()

@@ -15,7 +15,7 @@ import torch
 from reference.checkpoints import SIZES, write_checkpoint
 from reference.trainings import run, settings_for
 
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint.families import FAMILIES, SD1
 from lib_ti.model.checkpoint.open import open_checkpoint
@@ -368,7 +368,7 @@ def training(call, arguments) -> bool:
 
 
 def vectors(folder: RunFolder) -> torch.Tensor:
-    return write.read(folder.embedding).vectors["clip_l"]
+    return read_embedding(folder.embedding).vectors["clip_l"]
 
 
 def warnings(folder: RunFolder) -> list[str]:

@@ -23,7 +23,7 @@ import pytest
 import torch
 from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 
-from lib_ti.embedding import write as formats
+from lib_ti.embedding.read import read_embedding
 from lib_ti.errors import UnusableFile
 from lib_ti.formats import pickle_reader
 from lib_ti.formats.weights import open_weights
@@ -61,7 +61,7 @@ def hostile(mark: Path) -> dict[str, Call]:
         "operator": Call(operator.attrgetter, "__class__"),
         "types": Call(types.SimpleNamespace),
         "pickle": Call(pickle.loads, b"."),
-        "this package": Call(formats.read, Path("x.pt")),
+        "this package": Call(read_embedding, Path("x.pt")),
         "itself": Call(pickle_reader.load, Path("x.pt")),
     }
 
@@ -216,12 +216,12 @@ def test_archives_that_would_fill_the_memory_are_not_unpacked(tmp_path, monkeypa
     assert path.stat().st_size < 1 << 20
     monkeypatch.setattr(torch._C, "PyTorchFileReader", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(UnusableFile, match="unpacked it would take 80 MB"):
-        formats.read(path)
+        read_embedding(path)
 
 
 def test_a_compressed_archive_is_read_where_it_is_small(tmp_path):
     path = packed(tmp_path / "small.pt", "more", 0)
-    assert formats.read(path).vectors["clip_l"].tolist() == torch.ones(2, 768).tolist()
+    assert read_embedding(path).vectors["clip_l"].tolist() == torch.ones(2, 768).tolist()
 
 
 def test_an_archive_that_lies_of_its_size_is_refused(tmp_path):
@@ -232,23 +232,23 @@ def test_an_archive_that_lies_of_its_size_is_refused(tmp_path):
     data[entry + 24 : entry + 28] = (1 << 30).to_bytes(4, "little")  # a part's size, unpacked
     path.write_bytes(data)
     with pytest.raises(UnusableFile):
-        formats.read(path)
+        read_embedding(path)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray], ids=lambda kind: kind.__name__)
 def test_no_memory_is_filled_with_zeros(tmp_path, kind):
     bare({"*": Call(kind, 1 << 40)}, tmp_path / "bomb.pt")
     with pytest.raises(UnusableFile, match=r"fill the memory|not a PyTorch file"):
-        formats.read(tmp_path / "bomb.pt")
+        read_embedding(tmp_path / "bomb.pt")
     in_zip({"*": Call(kind, 1 << 40)}, tmp_path / "bomb.pt")
     with pytest.raises(UnusableFile, match="fill the memory"):
-        formats.read(tmp_path / "bomb.pt")
+        read_embedding(tmp_path / "bomb.pt")
 
 
 def test_text_in_encodings_that_take_for_ever(tmp_path):
     in_zip(Call(codecs.encode, "a" * 99, "idna"), tmp_path / "slow.pt")
     with pytest.raises(UnusableFile):
-        formats.read(tmp_path / "slow.pt")
+        read_embedding(tmp_path / "slow.pt")
 
 
 @pytest.mark.parametrize("write", [in_zip, in_old_container], ids=lambda write: write.__name__)
@@ -264,17 +264,17 @@ def test_a_tensor_is_no_larger_than_its_data(tmp_path, write, shape):
     )
     write(Call(torch._utils._rebuild_tensor_v2, *order, False, {}), tmp_path / "small.pt")
     with pytest.raises(UnusableFile, match="damaged"):
-        formats.read(tmp_path / "small.pt")
+        read_embedding(tmp_path / "small.pt")
 
 
 def test_a_tensor_that_is_one_number_over_and_over_is_judged_by_its_shape(tmp_path):
     torch.save({"*": torch.ones(1).expand(10**9, 768)}, tmp_path / "wide.pt")
     with pytest.raises(UnusableFile, match="has room for 75"):
-        formats.read(tmp_path / "wide.pt")
+        read_embedding(tmp_path / "wide.pt")
 
 
 def test_deep_nesting_is_survived(tmp_path):
     depth = 200_000
     (tmp_path / "deep.pt").write_bytes(b"\x80\2" + b"(" * depth + b"]" + b"t" * depth + b".")
     with pytest.raises(UnusableFile):
-        formats.read(tmp_path / "deep.pt")
+        read_embedding(tmp_path / "deep.pt")

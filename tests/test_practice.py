@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
@@ -43,7 +43,7 @@ def train(folder, **options: str) -> tuple[list[float], torch.Tensor]:
     })  # fmt: skip
     run = create(preflight(settings, problems))
     execute(run)
-    return [e.data["loss"] for e in run.timeline().steps.values()], write.read(run.embedding).vectors["clip_l"]
+    return [e.data["loss"] for e in run.timeline().steps.values()], read_embedding(run.embedding).vectors["clip_l"]
 
 
 GOLDEN_LOSSES = [0.182325, 0.055163, 0.073101, 0.31686, 0.195605, 0.157624, 0.15138, 0.085609, 0.052223, 0.115393]

@@ -14,8 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load as load_safetensors
 from test_queue import StandIn
 
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import to_safetensors
 from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.execute import create, execute
 from lib_ti.runs.folder import RunFolder
@@ -98,7 +99,7 @@ def test_under_another_name_it_is_a_file_that_others_read(results, run, host, na
             k: v for k, v in file.metadata().items() if v != "my-mug"
         }
     assert said["name"] == said["modelspec.title"] == said["modelspec.trigger_phrase"] == name
-    found = write.read(path)
+    found = read_embedding(path)
     assert found.num_vectors == 2
     header = int.from_bytes(path.read_bytes()[:8], "little")
     assert header % 8 == 0, "readers that map the file want it so"
@@ -107,7 +108,7 @@ def test_under_another_name_it_is_a_file_that_others_read(results, run, host, na
 
 def test_only_the_names_of_the_word_are_changed():
     said = {"name": "mug", "checkpoint_name": "mug", "modelspec.title": "mug", "settings": '{"init_text": "mug"}'}
-    data = renamed(write.portable(Embedding("mug", {"clip_l": torch.ones(1, 8)}, said)), "cup")
+    data = renamed(to_safetensors(Embedding("mug", {"clip_l": torch.ones(1, 8)}, said)), "cup")
     length = int.from_bytes(data[:8], "little")
     found = json.loads(data[8 : 8 + length])["__metadata__"]
     assert found["name"] == found["modelspec.title"] == "cup"
@@ -122,7 +123,7 @@ def test_a_word_of_somebody_else_is_replaced_only_when_asked(results, run, host)
         results.use(run, 2, "my-cup", False)
     assert target.read_bytes() == b"somebody else's"
     results.use(run, 2, "my-cup", True)
-    assert write.read(target).num_vectors == 2
+    assert read_embedding(target).num_vectors == 2
 
 
 def test_the_words_own_name_may_be_somebody_elses_by_now(results, run, host):

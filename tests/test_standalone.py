@@ -19,8 +19,8 @@ from starlette.testclient import TestClient
 from lib_ti.cli import main
 from lib_ti.embedding.combine import combine
 from lib_ti.embedding.value import Embedding
-from lib_ti.embedding.write import safetensors_bytes
 from lib_ti.errors import BadInput, UnusableFile
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.webui.standalone.host import PRACTICE, Standalone, Wanted, checkpoints
 

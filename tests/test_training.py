@@ -16,7 +16,7 @@ from reference.trainings import run
 from lib_ti.data.captions import Captioner
 from lib_ti.data.dataset import Example
 from lib_ti.data.latent_cache import LatentCache, LatentDistribution
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
@@ -226,7 +226,7 @@ def test_a_run_from_pictures_to_file(tiny_checkpoint, pictures, tmp_path):
     assert sorted(timeline.steps) == list(range(1, 11))
     assert {step for step, _, _ in timeline.previews} == {0, 5, 10}
     assert sorted(timeline.snapshots) == [5, 10]
-    embedding = write.read(tmp_path / "out" / "my-mug.safetensors")
+    embedding = read_embedding(tmp_path / "out" / "my-mug.safetensors")
     assert embedding.vectors["clip_l"].shape == (2, open_checkpoint(tiny_checkpoint).widths[0])
     assert embedding.metadata["checkpoint_sha256"] == open_checkpoint(tiny_checkpoint).sha256()
     assert not (folder.path / "latents.cache").exists()
@@ -270,7 +270,7 @@ def test_going_on_past_the_end_is_a_longer_training(tiny_checkpoint, pictures, t
     short = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="7", out=str(tmp_path / "short")))
     short.store_settings(dataclasses.replace(short.settings, steps=12))
     assert execute(short)
-    mine, its = (write.read(run.embedding).vectors["clip_l"] for run in (short, long))
+    mine, its = (read_embedding(run.embedding).vectors["clip_l"] for run in (short, long))
     assert torch.equal(mine, its)
 
 
@@ -295,7 +295,7 @@ def test_another_file_of_that_name_is_left_alone(tiny_checkpoint, pictures, tmp_
     with pytest.raises(TrainingFailed, match="left alone"):
         execute(folder)
     assert (tmp_path / "out" / "my-mug.safetensors").read_bytes() == b"someone else's"
-    assert write.read(folder.embedding).num_vectors == 2
+    assert read_embedding(folder.embedding).num_vectors == 2
     assert folder.summary()["state"] == "failed"
 
 
@@ -376,7 +376,7 @@ def test_half_precision_learns_the_same(tiny_checkpoint, pictures, tmp_path, pre
 def test_gradient_checkpointing_changes_nothing(tiny_checkpoint, pictures, tmp_path):
     plain = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="4"))
     saving = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="4", name="b", gradient_checkpointing="true"))
-    a, b = (write.read(f.embedding).vectors["clip_l"] for f in (plain, saving))
+    a, b = (read_embedding(f.embedding).vectors["clip_l"] for f in (plain, saving))
     assert torch.equal(a, b)
 
 

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from lib_ti.data.captions import Captioner
 from lib_ti.data.dataset import Example
 from lib_ti.data.latent_cache import LatentCache, LatentDistribution
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import save_embedding
 from lib_ti.errors import BadInput
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
@@ -124,7 +125,7 @@ def test_each_encoder_has_its_rate(sdxl, files, pictures, tmp_path):
 @pytest.mark.parametrize("encoder", ["clip_l", "clip_g"])
 def test_one_encoder_alone_leaves_the_other_s_vectors(files, pictures, tmp_path, encoder):
     run(settings_for(files["sdxl"], pictures, tmp_path, train_encoders=encoder))
-    found = write.read(tmp_path / "out" / "my-mug.safetensors")
+    found = read_embedding(tmp_path / "out" / "my-mug.safetensors")
     tables = open_checkpoint(files["sdxl"]).token_tables()
     (word,) = StableDiffusion.load(open_checkpoint(files["sdxl"]), torch.float32, CPU).tokenizer.token_ids("object")
     for name, vectors in found.vectors.items():
@@ -227,7 +228,7 @@ def test_an_sd1_embedding_starts_the_half_it_has(files, pictures, tmp_path):
     seen = []
     assert not execute(folder, watch=seen.append, stopped=lambda: any(event.kind == "step" for event in seen))
     assert execute(folder)  # what a stop leaves knows it too
-    found = write.read(tmp_path / "out" / "my-mug.safetensors")
+    found = read_embedding(tmp_path / "out" / "my-mug.safetensors")
     assert torch.equal(found.vectors["clip_l"], torch.full((2, 64), 0.1))
     assert found.metadata["start"] == "old-mug (clip_l), mug (clip_g)"
     assert problems_of(dataclasses.replace(settings, init_text=""))["init_text"].startswith(
@@ -245,7 +246,7 @@ def test_an_embedding_of_the_same_family_starts_all_of_it(files, pictures, tmp_p
             files[family], pictures, tmp_path, init_embedding=str(tmp_path / f"old-{family}.safetensors"), name=family,
             learning_rate="1e-9", steps="1",
         )  # fmt: skip
-        found = write.read(run(settings).embedding)
+        found = read_embedding(run(settings).embedding)
         assert found.metadata["start"] == f"old-{family}"
         for mine, old in zip(found.vectors.values(), vectors.values(), strict=True):
             torch.testing.assert_close(mine, old)
@@ -255,7 +256,7 @@ def test_an_embedding_of_the_same_family_starts_all_of_it(files, pictures, tmp_p
 def test_diffusers_two_files_start_both_halves(files, pictures, tmp_path, given):
     """The first brings the second along; the second is one half, which its key tells."""
     old = Embedding("old", {"clip_l": torch.full((2, 64), 0.1), "clip_g": torch.full((2, 96), 0.2)})
-    _, second = write.save(old, "diffusers", tmp_path / "learned_embeds.safetensors")
+    _, second = save_embedding(old, "diffusers", tmp_path / "learned_embeds.safetensors")
     if given == second.stem:
         save_file({"clip_g": old.vectors["clip_g"]}, second)
     settings = settings_for(
@@ -264,7 +265,7 @@ def test_diffusers_two_files_start_both_halves(files, pictures, tmp_path, given)
     )  # fmt: skip
     both = given == "learned_embeds"
     assert any(f"together with {second.name}" in warning for warning in preflight(settings).warnings) == both
-    found = write.read(run(settings).embedding)
+    found = read_embedding(run(settings).embedding)
     torch.testing.assert_close(found.vectors["clip_g"], old.vectors["clip_g"])
     assert found.metadata["start"] == (given if both else f"{given} (clip_g), {settings.init_text} (clip_l)")
     assert torch.allclose(found.vectors["clip_l"], old.vectors["clip_l"]) == both
@@ -392,7 +393,7 @@ def test_from_pictures_to_a_picture(files, pictures, tmp_path, family):
     file = tmp_path / "out" / "my-mug.safetensors"
     shapes = {name: tuple(value.shape) for name, value in load_file(file).items()}
     assert shapes == ({"emb_params": (2, 96)} if family == "sd2" else {"clip_l": (2, 64), "clip_g": (2, 96)})
-    assert write.read(file).family == family
+    assert read_embedding(file).family == family
     told = command("inspect", file, "--model", files[family])
     assert told.returncode == 0, told.stderr
     made = command(

@@ -98,14 +98,14 @@ def inspect(arguments: Sequence[str]) -> int:
 
 
 def convert(arguments: Sequence[str]) -> int:
-    from lib_ti.embedding.write import WRITERS
+    from lib_ti.embedding.write import FORMATS
 
     parser = Parser("convert", "Write an embedding in another format.")
     parser.add_argument(
         "source", type=Path, nargs="+", metavar="IN", help="the file; or the two in which diffusers keeps one of SDXL's"
     )
     parser.add_argument("target", type=Path, metavar="OUT", help="the file to write, or a folder for it")
-    parser.add_argument("--to", required=True, choices=WRITERS)
+    parser.add_argument("--to", required=True, choices=FORMATS)
     parser.add_argument("--name", metavar="NAME", help="which embedding, of a file that holds several")
     parser.add_argument("--token", metavar="WORD", help="the word in diffusers' files [the embedding's name]")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")

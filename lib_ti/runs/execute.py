@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 from lib_ti import files
 from lib_ti.data.captions import load_templates
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.errors import TextualInversionError, TrainingFailed
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.runs.card_image import place_card
@@ -26,7 +27,7 @@ def create(plan: Plan) -> RunFolder:
     """The run folder of a new training, with all it needs but the pictures, which `execute` takes in."""
     contents = {"templates.txt": "\n".join(plan.templates).encode() + b"\n"}
     if plan.initial:
-        contents["start.safetensors"] = write.safetensors_bytes(plan.initial.vectors, plan.initial.metadata)
+        contents["start.safetensors"] = safetensors_bytes(plan.initial.vectors, plan.initial.metadata)
     return RunFolder.create(plan.settings, contents)
 
 
@@ -77,7 +78,7 @@ def _execute(
             checkpoint=checkpoint_of(settings),
             examples=load_examples(folder.images, settings),
             templates=load_templates(folder.templates),
-            initial=write.read(folder.start) if folder.start.exists() else None,
+            initial=read_embedding(folder.start) if folder.start.exists() else None,
             recorder=recorder,
             stopped=stopped,
             sample=sample,

@@ -22,6 +22,7 @@ from typing import Any
 
 from lib_ti import __version__, files
 from lib_ti.errors import BadInput, UnusableFile
+from lib_ti.formats.safetensors_header import read_header
 from lib_ti.runs.events import ENDINGS, Timeline, read
 from lib_ti.runs.lock import RunLock, is_held
 from lib_ti.settings.train_settings import TrainSettings
@@ -96,10 +97,8 @@ class RunFolder:
         if not self.state.exists():
             return 0
         try:
-            with self.state.open("rb") as file:  # a safetensors file: its header is JSON, with its length in front
-                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 20)))
-            return int(json.loads(header["__metadata__"]["state"])["step"])
-        except (ValueError, KeyError, TypeError) as error:
+            return int(json.loads(read_header(self.state).metadata["state"])["step"])
+        except (UnusableFile, ValueError, KeyError, TypeError) as error:
             raise UnusableFile(self.state, "the saved state is damaged; start a new training") from error
 
     @property

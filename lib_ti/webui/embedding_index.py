@@ -14,11 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from lib_ti.embedding import png
-from lib_ti.embedding.compatibility import part_of
-from lib_ti.embedding.summary import Summary, name_in, summarize
+from lib_ti.embedding.compatibility import initializable_encoder
+from lib_ti.embedding.file_type import IMAGE_SUFFIXES
+from lib_ti.embedding.summary import Summary, embedding_name, summarize
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.safetensors_header import vector_widths
+from lib_ti.model.checkpoint.embedding_widths import embedding_widths
 from lib_ti.model.checkpoint.families import SDXL, encoder_title
 from lib_ti.settings.names import EMBEDDING_SUFFIXES
 from lib_ti.webui.hosts.host import CheckpointChoice, Host
@@ -78,7 +78,7 @@ def _once(look: Callable[[Path], _T], most: int) -> Callable[[Stamp], _T]:
     return lru_cache(maxsize=most)(lambda stamp: look(Path(stamp.path)))
 
 
-_named = _once(name_in, 10_000)
+_named = _once(embedding_name, 10_000)
 
 
 def taken_by(name: str, folder: Path) -> list[str]:
@@ -102,7 +102,7 @@ class EmbeddingIndex:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._outline = _once(_outline_or_reason, 10_000)
-        self._widths = _once(vector_widths, 50)
+        self._widths = _once(embedding_widths, 50)
         self._thumbs = ThumbnailCache(500)
 
     def checkpoint(self) -> CheckpointChoice | None:
@@ -123,7 +123,9 @@ class EmbeddingIndex:
         for folder in folders(self._host.embeddings):
             for file, found in folder.items():
                 entry = (
-                    self._entry(found, folder, widths) if file.endswith((*EMBEDDING_SUFFIXES, *png.SUFFIXES)) else None
+                    self._entry(found, folder, widths)
+                    if file.endswith((*EMBEDDING_SUFFIXES, *IMAGE_SUFFIXES))
+                    else None
                 )
                 if entry is None:
                     continue
@@ -171,8 +173,8 @@ class EmbeddingIndex:
             return None
         reason, starts = f"unreadable: {problem}" if problem else "", ""
         if found and widths and found.widths != widths:
-            reason = f"made for {found.made_for}"
-            part = part_of(found.widths_by_encoder, dict(zip(_PAIR, widths, strict=False)))
+            reason = f"made for {found.base_model}"
+            part = initializable_encoder(found.widths_by_encoder, dict(zip(_PAIR, widths, strict=False)))
             starts = encoder_title(part) if part else ""
         names = (f"{path.stem}{end}".lower() for end in _PICTURES)
         picture = next((beside[name] for name in names if name in beside), None)

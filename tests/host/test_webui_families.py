@@ -12,7 +12,7 @@ import torch
 from reference.webui import FAMILIES, write_families
 from test_webui import SMALL, generate
 
-from lib_ti.embedding.write import safetensors_bytes
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.model.checkpoint.families import SD1, SD2, SDXL
 
 pytestmark = pytest.mark.browser

@@ -19,9 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lib_ti.embedding import write
 from lib_ti.embedding.combine import combine
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import save_embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
@@ -122,7 +122,7 @@ def theirs(family: str, path: Path, program: Path, python: Path) -> Answer:
         folder = Path(temporary)
         (folder / "embeddings").mkdir()
         for embedding in embeddings(family):
-            write.save(embedding, "safetensors", folder / "embeddings" / f"{embedding.name}.safetensors")
+            save_embedding(embedding, "safetensors", folder / "embeddings" / f"{embedding.name}.safetensors")
         wanted = {
             "family": family, "checkpoint": str(path), "embeddings": str(folder / "embeddings"), "tokenizer": str(VOCAB_DIR),
             "steps": STEPS, "encoders": _encoders(family, sizes), "asked": ASKED, "frame_width": 32,

@@ -18,7 +18,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.weights import Place, Weights
+from lib_ti.formats.weights import TensorSource, Weights
 from lib_ti.model.checkpoint.families import Encoder, Family
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.memory.fp8 import packable, stored, use_packed
@@ -196,7 +196,7 @@ def text_encoder(sizes: Mapping[str, Any], path: Path, projecting: bool = False)
     return empty(lambda: kind(CLIPTextConfig(**sizes)), path, "text encoder")
 
 
-def named_part(module: torch.nn.Module, weights: Weights, places: Mapping[str, str | Place], what: str) -> Part:
+def named_part(module: torch.nn.Module, weights: Weights, places: Mapping[str, str | TensorSource], what: str) -> Part:
     """The part whose parameters stand in a file at `places`. Raises UnusableFile, naming what is missing or does not fit."""
     names = [place if isinstance(place, str) else place.name for place in places.values()]
     if missing := [name for name in dict.fromkeys(names) if name not in weights.shapes]:

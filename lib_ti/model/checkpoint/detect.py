@@ -12,10 +12,10 @@ def family_of(weights: Weights) -> Family:
     """The family of an original-layout checkpoint. Raises UnusableFile for whatever cannot be trained on, saying what it is."""
     if reason := _refusal(weights):
         raise UnusableFile(weights.path, reason)
-    family = next((f for f in (SDXL, SD2, SD1) if any(weights.has(e.prefix) for e in f.encoders)), None)
+    family = next((f for f in (SDXL, SD2, SD1) if any(weights.has_prefix(e.prefix) for e in f.encoders)), None)
     if family is None:
         raise UnusableFile(weights.path, "its text encoder is missing; use a complete checkpoint")
-    if lacking := [encoder.title for encoder in family.encoders if not weights.has(encoder.prefix)]:
+    if lacking := [encoder.title for encoder in family.encoders if not weights.has_prefix(encoder.prefix)]:
         raise UnusableFile(
             weights.path, f"this is an {family.title} checkpoint without {lacking[0]}, one of its two text encoders"
         )

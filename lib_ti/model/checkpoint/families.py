@@ -102,11 +102,3 @@ def encoder_title(name: str) -> str:
     """A text encoder by its name in files, in the users' terms."""
     known = {encoder.name: encoder.title for family in FAMILIES for encoder in family.encoders}
     return known.get(name, name)
-
-
-def title_of(widths: tuple[int, ...]) -> str:
-    """The family whose vectors have these widths, in the users' terms."""
-    for family in FAMILIES:
-        if family.widths == widths:
-            return family.title
-    return f"models of width {' + '.join(map(str, widths))}"

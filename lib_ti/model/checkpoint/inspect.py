@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.safetensors_header import widths_of, widths_of_folder
 from lib_ti.formats.weights import Weights, open_weights
 from lib_ti.model.checkpoint import ldm_keys
 from lib_ti.model.checkpoint import yaml_config as configs
 from lib_ti.model.checkpoint.detect import family_of
+from lib_ti.model.checkpoint.embedding_widths import widths_from_folder, widths_from_shapes
 from lib_ti.model.checkpoint.families import SD1, SD2, SDXL, Family
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.checkpoint.yaml_config import ModelConfig
@@ -42,13 +42,13 @@ def describe(path: Path) -> Description:
     """The description of a checkpoint file or a diffusers folder. Raises UnusableFile for whatever cannot be trained on."""
     if path.is_dir():
         family, unet = family_of_folder(path)
-        widths, noise = widths_of_folder(path) or (), noise_of_folder(path)
+        widths, noise = widths_from_folder(path) or (), noise_of_folder(path)
         usual = tuple(unet.get("block_out_channels") or ()) == configs.shipped(family.name).unet.widths
         return Description(family, side_of_folder(path, unet), _by_encoder(family, widths), noise, True, usual)
     weights = open_weights(path)
     family = family_of(weights)
     config = config_of(weights, family)
-    widths = widths_of(weights.shapes) or ()
+    widths = widths_from_shapes(weights.shapes) or ()
     usual = config.unet == configs.shipped(family.name).unet
     return Description(family, config.resolution or 512, _by_encoder(family, widths), config.noise, config.told, usual)
 

@@ -34,7 +34,7 @@ def open_file(path: Path) -> Checkpoint:
         resolution=config.resolution or 512,
         text=text,
         unet=_unet_part(weights, config.unet, pooled),
-        vae=_vae_part(weights, config.vae, ldm_keys.VAE) if weights.has(f"{ldm_keys.VAE}decoder.") else None,
+        vae=_vae_part(weights, config.vae, ldm_keys.VAE) if weights.has_prefix(f"{ldm_keys.VAE}decoder.") else None,
         cut=int(all(_is_cut(encoder, text[encoder.name]) for encoder in family.encoders)),
         told=config.told,
     )
@@ -60,7 +60,7 @@ def _unet_part(weights: Weights, config: UNetConfig, pooled: int) -> Part:
     module = empty(lambda: UNet2DConditionModel(**config.for_diffusers(pooled)), weights.path, "UNet")
     names = ldm_keys.unet_names(module.state_dict(), config)
     names = {ours: ldm_keys.UNET + name for ours, name in names.items()}
-    if not weights.has(ldm_keys.UNET):
+    if not weights.has_prefix(ldm_keys.UNET):
         names = {ours: ldm_keys.ema_name(name) for ours, name in names.items()}
     return named_part(module, weights, names, "UNet")
 
@@ -76,11 +76,11 @@ def open_vae(path: Path, checkpoint: Checkpoint) -> Part:
     weights = open_weights(path)
     beside = checkpoint.path.with_suffix(".yaml")
     config = (configs.read(beside) if beside.is_file() else configs.shipped(checkpoint.family.name)).vae
-    prefix = ldm_keys.VAE if weights.has(f"{ldm_keys.VAE}decoder.") else ""
-    if weights.has(f"{prefix}decoder.up_blocks."):  # diffusers' own names
+    prefix = ldm_keys.VAE if weights.has_prefix(f"{ldm_keys.VAE}decoder.") else ""
+    if weights.has_prefix(f"{prefix}decoder.up_blocks."):  # diffusers' own names
         module = empty(lambda: AutoencoderKL(**config.for_diffusers()), path, "VAE")
         names = {ldm_keys.current_vae_name(name): name for name in weights.shapes}
         return Part(module, weights.renamed(names)).check("VAE")
-    if not weights.has(f"{prefix}decoder.up."):
+    if not weights.has_prefix(f"{prefix}decoder.up."):
         raise UnusableFile(path, "this is not a VAE of Stable Diffusion")
     return _vae_part(weights, config, prefix)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lib_ti.formats.weights import Place
+from lib_ti.formats.weights import TensorSource
 from lib_ti.model.checkpoint.yaml_config import UNetConfig, VaeConfig
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -97,23 +97,23 @@ def vae_names(parameters: Iterable[str], config: VaeConfig) -> dict[str, str]:
     }
 
 
-def clip_place(name: str) -> Place:
+def clip_source(name: str) -> TensorSource:
     """Where a parameter of transformers' CLIP text model stands, without prefix: OpenAI's CLIP is kept under its names."""
-    return Place(name)
+    return TensorSource(name)
 
 
-def openclip_place(name: str) -> Place:
+def openclip_source(name: str) -> TensorSource:
     """Where it stands in OpenCLIP, whose attention has one matrix for queries, keys and values, one below the other."""
     if name == "text_projection.weight":
-        return Place("text_projection", transposed=True)
+        return TensorSource("text_projection", transposed=True)
     if name in _OPENCLIP:
-        return Place(_OPENCLIP[name])
+        return TensorSource(_OPENCLIP[name])
     number, _, inner = name.removeprefix(LAYERS).partition(".")
     part, _, parameter = inner.rpartition(".")
     layer = f"transformer.resblocks.{number}"
     if part in _FUSED:
-        return Place(f"{layer}.attn.in_proj_{parameter}", _FUSED.index(part), len(_FUSED))
-    return Place(f"{layer}.{_OPENCLIP_LAYER[part]}.{parameter}")
+        return TensorSource(f"{layer}.attn.in_proj_{parameter}", _FUSED.index(part), len(_FUSED))
+    return TensorSource(f"{layer}.{_OPENCLIP_LAYER[part]}.{parameter}")
 
 
 def current_vae_name(name: str) -> str:

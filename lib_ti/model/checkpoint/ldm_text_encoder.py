@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.weights import Place, Shape, Weights
+from lib_ti.formats.safetensors_header import Shape
+from lib_ti.formats.weights import TensorSource, Weights
 from lib_ti.model.checkpoint import ldm_keys
 from lib_ti.model.checkpoint.checkpoint import POSITIONS, TOKEN_TABLE, Part, named_part, text_encoder
 from lib_ti.model.checkpoint.families import Encoder
@@ -14,15 +15,15 @@ HEAD = 64  # width of an attention head in every CLIP text encoder
 def text_part(weights: Weights, encoder: Encoder, projecting: bool) -> Part:
     """One text encoder; `projecting`: with the projection of what it pools. Raises UnusableFile."""
 
-    def place(name: str) -> Place:
+    def place(name: str) -> TensorSource:
         if not encoder.openclip:
-            found = ldm_keys.clip_place(name)
-            early = not weights.has(f"{encoder.prefix}text_model.")
-            return Place(encoder.prefix + (found.name.removeprefix("text_model.") if early else found.name))
-        found = ldm_keys.openclip_place(name)
+            found = ldm_keys.clip_source(name)
+            early = not weights.has_prefix(f"{encoder.prefix}text_model.")
+            return TensorSource(encoder.prefix + (found.name.removeprefix("text_model.") if early else found.name))
+        found = ldm_keys.openclip_source(name)
         if found.transposed and f"{encoder.prefix}{name}" in weights.shapes:  # kept as a layer's weight, then
-            return Place(f"{encoder.prefix}{name}")
-        return Place(encoder.prefix + found.name, found.part, found.of, found.transposed)
+            return TensorSource(f"{encoder.prefix}{name}")
+        return TensorSource(encoder.prefix + found.name, found.chunk, found.num_chunks, found.transposed)
 
     def shape(name: str) -> Shape:
         """Of a matrix."""
@@ -30,7 +31,7 @@ def text_part(weights: Weights, encoder: Encoder, projecting: bool) -> Part:
         found = weights.shapes.get(there.name)
         if found is None or len(found) != 2:
             raise UnusableFile(weights.path, f"its text encoder lacks {there.name}")
-        return there.shape(found)
+        return there.shape_of(found)
 
     words, width = shape(TOKEN_TABLE)
     before, behind = place(f"{ldm_keys.LAYERS}#.layer_norm1.weight").name.split("#")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import os
 import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lib_ti import files
 from lib_ti.errors import BadInput, Problem, TextualInversionError
+from lib_ti.formats.safetensors_header import parse_header, replace_metadata
 from lib_ti.runs.card_image import card_of
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import names
@@ -111,11 +109,5 @@ def delete(folder: RunFolder) -> None:
 
 def renamed(data: bytes, name: str) -> bytes:
     """An embedding file of ours, under another name in its header, where it names itself."""
-    length = struct.unpack("<Q", data[:8])[0]
-    header: dict[str, Any] = json.loads(data[8 : 8 + length])
-    metadata = {k: name if k in NAMES else v for k, v in header.get("__metadata__", {}).items()}
-    if metadata:
-        header = {"__metadata__": metadata, **{k: v for k, v in header.items() if k != "__metadata__"}}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+    metadata = parse_header(data).metadata
+    return replace_metadata(data, {key: name if key in NAMES else value for key, value in metadata.items()})

@@ -79,7 +79,7 @@ class Selected:
         about, path = self.description(), settings.init_embedding
         if about is None or path is None:
             return None, ""
-        from lib_ti.embedding.compatibility import suits_as_start
+        from lib_ti.embedding.compatibility import check_init_embedding
         from lib_ti.embedding.summary import summarize
 
         try:
@@ -91,7 +91,7 @@ class Selected:
             return Problem("init_embedding", f"{path} cannot be looked at ({type(error).__name__})"), ""
         if found is None:
             return Problem("init_embedding", f"{path}: there is no embedding in this picture"), ""
-        problem, told = suits_as_start(found, settings, about, bool(words(settings.init_text)))
+        problem, told = check_init_embedding(found, settings, about, bool(words(settings.init_text)))
         return problem, "" if problem else ". ".join(told)
 
     def _look(self, path: Path) -> tuple[Description | None, str]:

@@ -202,7 +202,7 @@ class Standalone:
 
     def _named_in(self, texts: Iterable[str], loaded: _Loaded) -> list[Embedding]:
         """The embeddings that texts may name, of those that fit; each is read once for each state of its file."""
-        from lib_ti.embedding import write
+        from lib_ti.embedding.read import read_embedding
         from lib_ti.model.prompt.chunks import mentioned_names
 
         found: dict[Stamp, Embedding] = {}
@@ -213,7 +213,7 @@ class Standalone:
                 continue
             try:
                 stamp = Stamp.of(entry.path)
-                embedding = self._words.get(stamp) or write.read(entry.path)
+                embedding = self._words.get(stamp) or read_embedding(entry.path)
             except (UnusableFile, OSError):  # gone or damaged since it was listed
                 continue
             if embedding.widths == loaded.checkpoint.widths:
