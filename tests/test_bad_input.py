@@ -167,7 +167,7 @@ class TestPictures:
         assert sum("picture skipped" in message for message in told) == 2
 
     def test_too_many(self, complaint, monkeypatch):
-        monkeypatch.setattr(preflight, "MOST_PICTURES", 3)
+        monkeypatch.setattr(preflight, "MAX_IMAGES", 3)
         assert complaint("images") == "4 pictures are too many; 3 is the most"
 
 
