@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.safetensors_header import read_header
+from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.model.checkpoint.embedding_widths import embedding_widths
 from lib_ti.webui.embedding_index import THUMB, EmbeddingIndex
@@ -291,7 +291,7 @@ def test_a_header_is_not_believed(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(embedding((1, 768)) + b"more")
     with pytest.raises(UnusableFile):
-        read_header(path)
+        read_safetensors_header(path)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_header_that_fits_no_data(tmp_path, entry):
     text = json.dumps({"a": entry}).encode()
     (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
     with pytest.raises(UnusableFile):
-        read_header(tmp_path / "a.safetensors")
+        read_safetensors_header(tmp_path / "a.safetensors")
 
 
 def test_a_header_of_great_length_is_not_read(tmp_path):
@@ -319,4 +319,4 @@ def test_a_header_of_great_length_is_not_read(tmp_path):
         file.write((30_000_000).to_bytes(8, "little") + b"{")
         file.truncate(40_000_000)
     with pytest.raises(UnusableFile, match="its header is 28 MB long"):
-        read_header(path)
+        read_safetensors_header(path)

@@ -16,7 +16,7 @@ from lib_ti.embedding.key_detection import DetectedKeys, check_vectors, detect_k
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import UnusableFile
 from lib_ti.formats import pickle_reader
-from lib_ti.formats.safetensors_header import read_header
+from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.formats.safetensors_tensors import read_tensors, tensor_info
 from lib_ti.model.checkpoint.families import SDXL
 
@@ -51,7 +51,7 @@ def read_embedding_as(path: Path, suffix: str, name: str | None = None) -> Embed
 
 
 def _read_safetensors(path: Path, name: str | None) -> Embedding:
-    header = read_header(path)
+    header = read_safetensors_header(path)
     detected = detect_keys(path, header.tensors, name)
     tensors = read_tensors(path, detected.keys.values())
     metadata = {k: v for k, v in header.metadata.items() if (k, v) != ("format", "pt")}  # diffusers' mark of torch

@@ -11,7 +11,7 @@ from lib_ti.embedding import png
 from lib_ti.embedding.file_type import IMAGE_SUFFIXES, check_suffix
 from lib_ti.embedding.key_detection import DetectedKeys, check_vectors, detect_keys
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.safetensors_header import TensorInfo, read_header
+from lib_ti.formats.safetensors_header import TensorInfo, read_safetensors_header
 from lib_ti.settings.names import EMBEDDING_SUFFIXES
 
 _BASE_MODELS = {(768,): "SD 1.x", (1024,): "SD 2.x", (768, 1280): "SDXL", (1280,): "CLIP-G alone, half of SDXL"}
@@ -52,7 +52,7 @@ def summarize(path: Path) -> Summary | None:
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         check_suffix(path, suffix)
-        tensors = read_header(path).tensors
+        tensors = read_safetensors_header(path).tensors
         detected = detect_keys(path, tensors)
         if detected.in_lora:
             raise UnusableFile(path, f"this is a LoRA, which brings {detected.name} along wherever it is used")

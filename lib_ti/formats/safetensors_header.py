@@ -48,7 +48,7 @@ class InvalidHeader(ValueError):
     """The file is no safetensors file, or damaged; the message is for the user."""
 
 
-def read_header(path: Path) -> Header:
+def read_safetensors_header(path: Path) -> Header:
     """The header of a safetensors file, whose data must be as long as the header says. Raises UnusableFile."""
     try:
         with path.open("rb") as file:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from lib_ti import files
 from lib_ti.errors import UnusableFile
 from lib_ti.formats import pickle_reader
-from lib_ti.formats.safetensors_header import Shape, read_header
+from lib_ti.formats.safetensors_header import Shape, read_safetensors_header
 
 QUANTISED_DTYPES = {"F8_E4M3", "F8_E5M2", "I8", "U8", "F4"}
 
@@ -78,7 +78,7 @@ def open_weights(path: Path) -> Weights:
 
 
 def _open_safetensors(path: Path) -> Weights:
-    header = read_header(path)
+    header = read_safetensors_header(path)
     try:
         file: Any = safe_open(str(path), framework="pt")
     except (SafetensorError, OSError, ValueError) as error:

@@ -22,7 +22,7 @@ from typing import Any
 
 from lib_ti import __version__, files
 from lib_ti.errors import BadInput, UnusableFile
-from lib_ti.formats.safetensors_header import read_header
+from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.runs.events import ENDINGS, Timeline, read
 from lib_ti.runs.lock import RunLock, is_held
 from lib_ti.settings.train_settings import TrainSettings
@@ -97,7 +97,7 @@ class RunFolder:
         if not self.state.exists():
             return 0
         try:
-            return int(json.loads(read_header(self.state).metadata["state"])["step"])
+            return int(json.loads(read_safetensors_header(self.state).metadata["state"])["step"])
         except (UnusableFile, ValueError, KeyError, TypeError) as error:
             raise UnusableFile(self.state, "the saved state is damaged; start a new training") from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lib_ti.formats.safetensors_header import read_header
+from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.formats.safetensors_tensors import read_tensors, safetensors_bytes
 
 SMOOTHING = 0.98  # of the loss that people look at: about the last fifty steps
@@ -87,7 +87,7 @@ class TrainState:
     def restore(self, path: Path) -> None:
         """Take over a saved state in place."""
         tensors = read_tensors(path)
-        record: dict[str, Any] = json.loads(read_header(path).metadata["state"])
+        record: dict[str, Any] = json.loads(read_safetensors_header(path).metadata["state"])
         for name, vectors in self.vectors.items():
             device = vectors.device
             vectors.data.copy_(tensors[f"vectors.{name}"])

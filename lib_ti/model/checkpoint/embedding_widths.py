@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.safetensors_header import Shape, read_header
+from lib_ti.formats.safetensors_header import Shape, read_safetensors_header
 
 _TOKEN_TABLES = (
     ("conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
@@ -61,7 +61,7 @@ def _shapes(path: Path) -> Mapping[str, Shape]:
     with path.open("rb") as file:
         magic = file.read(9)
     if magic[8:9] == b"{":
-        return read_header(path).shapes
+        return read_safetensors_header(path).shapes
     if magic[:2] != b"PK":  # PyTorch's old container has no index: it would have to be read whole
         return {}
     from lib_ti.formats.weights import open_weights  # and with it torch

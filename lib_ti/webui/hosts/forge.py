@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.safetensors_header import read_header
+from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.webui.hosts.a1111 import A1111, call_host_safely, module
 
 _TELLS_A_VAE = "decoder.conv_in.weight"  # by which Forge itself tells one
@@ -48,6 +48,6 @@ def _is_vae(path: Path) -> bool:
     if path.suffix.lower() in (".ckpt", ".pt", ".bin"):
         return path.is_file() and "text_encoder" not in path.parts
     try:
-        return _TELLS_A_VAE in read_header(path).shapes
+        return _TELLS_A_VAE in read_safetensors_header(path).shapes
     except UnusableFile:
         return False
