@@ -144,10 +144,10 @@ def _describe_device() -> str:
 
     device = choose_device("auto")
     precision = choose_precision("auto", device, LARGE)
-    words = len(PromptTokenizer().token_ids("a photo of a mug"))
+    num_tokens = len(PromptTokenizer().token_ids("a photo of a mug"))
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         name = f"{torch.cuda.get_device_name(device)}, {free >> 20} of {total >> 20} MB free"
     else:
         name = f"the CPU, {torch.get_num_threads()} threads (no CUDA device found)"
-    return f"  trains on {name}, in {precision}; the tokenizer works ({words} tokens)"
+    return f"  trains on {name}, in {precision}; the tokenizer works ({num_tokens} tokens)"
