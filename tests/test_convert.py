@@ -75,9 +75,9 @@ def test_two_encoder_files_are_joined_given_both_or_one(work_dir, capsys):
         shutil.copy(GOLDEN / f"{name}.safetensors", f"{name}.safetensors")
     pair = ["learned_embeds.safetensors", "learned_embeds_2.safetensors"]
     convert(capsys, *pair, "both.safetensors", "--to", "safetensors")
-    assert main(["convert", pair[0], "found.safetensors", "--to", "safetensors"]) == 0
+    assert main(["convert", pair[0], "joined.safetensors", "--to", "safetensors"]) == 0
     assert "with learned_embeds_2.safetensors" in capsys.readouterr().err
-    both_given, second_found = (load_file(f"{name}.safetensors") for name in ("both", "found"))
+    both_given, second_found = (load_file(f"{name}.safetensors") for name in ("both", "joined"))
     assert as_lists(both_given) == as_lists(second_found)
     assert both_given.keys() == {"clip_l", "clip_g"}
     convert(capsys, pair[1], "half.safetensors", "--to", "safetensors")

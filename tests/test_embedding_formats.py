@@ -454,7 +454,7 @@ REFUSED = {
     "lora": ({"lora_unet_a.lora_down.weight": torch.zeros(1, 4, 1, 1), "b": TWO}, "a LoRA, and no embedding"),
     "checkpoint": ({"a.weight": torch.zeros(1, 4, 1, 1), "b": TWO}, "this file holds 2 tensors"),
     "zeros": ({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}, "never trained"),
-    "picture": ({"a": torch.zeros(2, 3, 4)}, "not an embedding"),
+    "three-dimensional": ({"a": torch.zeros(2, 3, 4)}, "not an embedding"),
     "number": ({"a": torch.tensor(1.0)}, "not an embedding"),
     "integers": ({"a": torch.zeros(2, 768, dtype=torch.int64)}, "its numbers are I64, and not F32, F16"),
     "exchanged": ({"clip_l": torch.ones(2, 1280), "clip_g": torch.ones(2, 768)}, "clip_l and clip_g are exchanged"),

@@ -40,8 +40,8 @@ def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, to
     """Tensors of a safetensors file, or all of them, in memory of their own. Raises UnusableFile."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            wanted = file.keys() if names is None else names
-            return {name: file.get_tensor(name).clone() for name in wanted}
+            keys = file.keys() if names is None else names
+            return {name: file.get_tensor(name).clone() for name in keys}
     except (SafetensorError, OSError, ValueError, AttributeError) as error:  # the last: a dtype this torch lacks
         raise UnusableFile(path, f"damaged, or not a safetensors file ({str(error).splitlines()[0]})") from error
 

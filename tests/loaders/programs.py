@@ -172,10 +172,10 @@ def comfyui(folder, widths, file):
     keys = {(768,): ["clip_l"], (1024,): ["clip_h"], (768, 1280): ["clip_l", "clip_g"]}[tuple(widths)]
     vectors = {}
     for key, width in zip(keys, widths, strict=True):
-        found = module.load_embed(file.stem, [str(file.parent)], width, key)
-        if found is None or found.shape[-1] != width:
+        embedding = module.load_embed(file.stem, [str(file.parent)], width, key)
+        if embedding is None or embedding.shape[-1] != width:
             raise ValueError("shape mismatch")
-        vectors[key] = found
+        vectors[key] = embedding
     return loaded(file.stem, vectors)
 
 
@@ -183,10 +183,10 @@ def sd_scripts(folder, widths, file):
     two = len(widths) > 1
     module = importlib.import_module("sdxl_train_textual_inversion" if two else "train_textual_inversion")
     trainer = module.SdxlTextualInversionTrainer if two else module.TextualInversionTrainer
-    found = trainer.load_weights(None, str(file))
-    if [v.shape[-1] for v in found] != widths:
+    vectors_by_encoder = trainer.load_weights(None, str(file))
+    if [v.shape[-1] for v in vectors_by_encoder] != widths:
         raise ValueError("other widths")
-    return loaded(file.stem, {str(i): vectors for i, vectors in enumerate(found)})
+    return loaded(file.stem, {str(i): vectors for i, vectors in enumerate(vectors_by_encoder)})
 
 
 def onetrainer(folder, widths, file):
@@ -218,9 +218,9 @@ def invokeai(folder, widths, file):
         raise ValueError("it is not taken for an embedding")
     kind._validate_base(model)
     raw = importlib.import_module("invokeai.backend.textual_inversion").TextualInversionModelRaw
-    found = raw.from_checkpoint(file)
-    second = {} if found.embedding_2 is None else {"2": found.embedding_2}
-    return loaded(file.stem, {"1": found.embedding, **second})
+    embedding = raw.from_checkpoint(file)
+    second = {} if embedding.embedding_2 is None else {"2": embedding.embedding_2}
+    return loaded(file.stem, {"1": embedding.embedding, **second})
 
 
 def diffusers(folder, widths, file):
