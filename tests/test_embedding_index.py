@@ -246,7 +246,7 @@ class TestVersion:
         library = EmbeddingIndex(Host(folder))
         torch.save({"*": torch.ones(1, 768)}, folder / "old.pt")
         library.entries()
-        monkeypatch.setattr("lib_ti.embedding.write.read", pytest.fail)
+        monkeypatch.setattr("lib_ti.embedding.read.read_embedding", pytest.fail)
         library.version()
         assert told(library) == {"old": ""}
 
