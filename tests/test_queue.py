@@ -34,7 +34,7 @@ request = json.loads(sys.stdin.readline())
 if "settings" in request:
     sys.path.insert(0, os.getcwd())
     from lib_ti.runs.folder import RunFolder
-    from lib_ti.settings import parse
+    from lib_ti.settings.train_settings import parse
 
     settings, problems = parse(request["settings"])
     if problems:

@@ -139,7 +139,7 @@ def besieged(ready, host, tmp_path, monkeypatch):
     """A page with a finished run, and something around its folders that nobody may touch."""
     run = ready.train(name="my-mug", steps="2")["run"]
     ready.ends(run)
-    monkeypatch.setattr(launch, "Child", Refusing)
+    monkeypatch.setattr(launch, "Worker", Refusing)
     outside = tmp_path / "outside" / "2024-05-01T12-00-00"
     shutil.copytree(ready.folder(run).path, outside)
     (host.embeddings / "precious.safetensors").write_bytes(b"precious")
@@ -626,7 +626,7 @@ class Here:
 
 def test_all_problems_are_told_at_once_in_the_forms_words(ready, host, monkeypatch):
     page = ready
-    monkeypatch.setattr(launch, "Child", Here)
+    monkeypatch.setattr(launch, "Worker", Here)
     (host.embeddings / "others").mkdir()  # the WebUIs look there, too
     (host.embeddings / "others" / "my-disc.pt").touch()
     problems = {
