@@ -17,7 +17,7 @@ from lib_ti.model.speed.cuda_graphs import MOST, Graphed
 from lib_ti.model.speed.device import choose_acceleration
 from lib_ti.model.speed.prepacked_conv import ArrangedConv2d, arrange, can_arrange, gain
 from lib_ti.practice.concepts import PRACTICE_MODEL
-from lib_ti.runs.events import read
+from lib_ti.runs.events import read_events
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not can_arrange(torch.float32), reason="this torch has no oneDNN")
@@ -84,7 +84,7 @@ def test_a_training_learns_the_same(sizes, tmp_path, monkeypatch):
         asked = settings_for(checkpoint, tmp_path / "pictures", tmp_path / how, steps="3", acceleration=how)
         folder = run(asked)
         assert folder.settings.acceleration == how
-        losses = [event.data["loss"] for event in read(folder.events)[0] if event.kind == "step"]
+        losses = [event.data["loss"] for event in read_events(folder.events)[0] if event.kind == "step"]
         found[how] = losses, load_file(folder.settings.out / "my-mug.safetensors")
     (losses, vectors), (plain_losses, plain_vectors) = found["arranged"], found["none"]
     assert losses == pytest.approx(plain_losses, rel=1e-4)

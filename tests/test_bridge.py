@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lib_ti.errors import BadInput, Problem, TextualInversionError, UnusableFile
-from lib_ti.webui.api.bridge import answer
+from lib_ti.webui.api.bridge import handle_request
 
 
 def fail(error: Exception):
@@ -28,7 +28,7 @@ ACTIONS = {
 
 def ask(request: object) -> dict:
     text = request if isinstance(request, str) else json.dumps(request)
-    reply = answer(ACTIONS, text)
+    reply = handle_request(ACTIONS, text)
     reply.encode()
     found = json.loads(reply, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert isinstance(found, dict)
@@ -58,7 +58,7 @@ def test_what_is_no_request_says_to_reload(text):
 
 
 def test_no_text_at_all():
-    assert "reload" in json.loads(answer(ACTIONS, None))["error"]
+    assert "reload" in json.loads(handle_request(ACTIONS, None))["error"]
 
 
 def test_problems_keep_their_options():

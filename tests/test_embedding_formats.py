@@ -23,7 +23,7 @@ from lib_ti.embedding.value import Embedding
 from lib_ti.embedding.write import FORMATS, EmbeddingFormat, save_embedding, to_diffusers, to_safetensors
 from lib_ti.errors import TextualInversionError, TrainingFailed, UnusableFile
 from lib_ti.formats.safetensors_tensors import safetensors_bytes
-from lib_ti.runs.execute import deliver
+from lib_ti.runs.execute import install_embedding
 from lib_ti.settings.names import name_problem
 
 TWO = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 0.5, 1e-8]])
@@ -248,7 +248,7 @@ def test_delivery_verifies_what_was_written(tmp_path, monkeypatch):
         Path, "read_bytes", lambda path: read_bytes(path)[:-1] if path.suffix == ".part" else read_bytes(path)
     )
     with pytest.raises(TrainingFailed, match="what was written reads otherwise"):
-        deliver(to_safetensors(MUG), run, settings)
+        install_embedding(to_safetensors(MUG), run, settings)
     assert list((tmp_path / "out").iterdir()) == []
     assert read_bytes(run.embedding) == to_safetensors(MUG)
 

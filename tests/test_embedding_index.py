@@ -14,20 +14,20 @@ from lib_ti.errors import UnusableFile
 from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.model.checkpoint.embedding_widths import embedding_widths
-from lib_ti.webui.embedding_index import THUMB, EmbeddingIndex
+from lib_ti.webui.embedding_index import THUMBNAIL_SIZE, EmbeddingIndex
 from lib_ti.webui.hosts.host import CheckpointChoice
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class Host:
-    """As much of a host as a library asks for."""
+    """As much of a host as a index asks for."""
 
     def __init__(self, embeddings, checkpoint=None):
-        self.embeddings = embeddings
+        self.embeddings_dir = embeddings
         self.checkpoint = checkpoint
 
-    def selected(self):
+    def selected_checkpoint(self):
         return CheckpointChoice(self.checkpoint.name, self.checkpoint) if self.checkpoint else None
 
 
@@ -61,8 +61,8 @@ def checkpoint(folder, widths):
     return path
 
 
-def told(library):
-    return {entry.name: entry.reason for entry in library.entries()}
+def told(index):
+    return {entry.name: entry.reason for entry in index.entries()}
 
 
 @pytest.mark.smoke
@@ -98,8 +98,8 @@ class TestFit:
         for name, data in files.items():
             (folder / f"{name}.safetensors").write_bytes(data)
         entries = EmbeddingIndex(Host(folder, checkpoint(tmp_path, (768, 1280)))).entries()
-        assert {e.name: e.starts for e in entries} == {"xl": "", "one": "CLIP-L", "g": "CLIP-G", "two": ""}
-        assert not any(e.starts for e in EmbeddingIndex(Host(folder, checkpoint(tmp_path, (1024,)))).entries())
+        assert {e.name: e.init_encoder for e in entries} == {"xl": "", "one": "CLIP-L", "g": "CLIP-G", "two": ""}
+        assert not any(e.init_encoder for e in EmbeddingIndex(Host(folder, checkpoint(tmp_path, (1024,)))).entries())
 
     def test_nothing_is_refused_where_the_checkpoint_tells_nothing(self, folder, tmp_path):
         (folder / "one.safetensors").write_bytes(embedding((2, 768)))
@@ -111,8 +111,8 @@ class TestFit:
         torch.save({"string_to_param": {"*": torch.ones(3, 768)}, "name": "other"}, folder / "old.pt")
         torch.save({"<cat>": torch.ones(768)}, folder / "concept.bin")
         found = {entry.name: entry for entry in EmbeddingIndex(Host(folder)).entries()}
-        assert (found["old"].summarize.num_vectors, found["old"].summarize.widths) == (3, (768,))
-        assert (found["concept"].summarize.num_vectors, found["concept"].reason) == (1, "")
+        assert (found["old"].summary.num_vectors, found["old"].summary.widths) == (3, (768,))
+        assert (found["concept"].summary.num_vectors, found["concept"].reason) == (1, "")
 
     def test_a1111_s_pictures(self, folder):
         """They are called what they are called inside; a plain picture is none, and says nothing."""
@@ -123,10 +123,10 @@ class TestFit:
         Image.new("RGB", (9, 9), "teal").save(folder / "plain.png")
         (folder / "torn.png").write_bytes((golden / "a1111-text.png").read_bytes()[:300])
         (entry, torn) = EmbeddingIndex(Host(folder)).entries()
-        assert (entry.name, entry.summarize.num_vectors, entry.fits) == ("my-mug", 2, True)
-        assert EmbeddingIndex(Host(folder)).named("My-Mug ") == entry.path
-        assert EmbeddingIndex(Host(folder)).named("of a1111-text") is None
-        assert entry.picture.path == str(entry.path)
+        assert (entry.name, entry.summary.num_vectors, entry.fits) == ("my-mug", 2, True)
+        assert EmbeddingIndex(Host(folder)).find("My-Mug ") == entry.path
+        assert EmbeddingIndex(Host(folder)).find("of a1111-text") is None
+        assert entry.image.path == str(entry.path)
         assert (torn.name, torn.reason) == ("torn", "unreadable: the embedding in this picture is damaged")
 
 
@@ -197,22 +197,22 @@ class TestHostileFiles:
         assert told(EmbeddingIndex(Host(folder))).keys() == {"one"}
 
     def test_a_folder_that_is_not_there(self, tmp_path):
-        library = EmbeddingIndex(Host(tmp_path / "none"))
-        assert library.entries() == []
-        assert library.version() == library.version()
+        index = EmbeddingIndex(Host(tmp_path / "none"))
+        assert index.entries() == []
+        assert index.version() == index.version()
 
 
 class TestVersion:
     def test_every_change_makes_another(self, folder, tmp_path):
         host = Host(folder)
-        library = EmbeddingIndex(host)
-        versions = [library.version()]
+        index = EmbeddingIndex(host)
+        versions = [index.version()]
         path = folder / "sub" / "one.safetensors"
 
         def another():
-            assert library.version() == library.version()
-            assert library.version() not in versions
-            versions.append(library.version())
+            assert index.version() == index.version()
+            assert index.version() not in versions
+            versions.append(index.version())
 
         path.parent.mkdir()
         path.write_bytes(embedding((1, 768)))
@@ -225,35 +225,35 @@ class TestVersion:
         another()
         Image.new("RGB", (9, 9)).save(path.with_name("one.preview.png"))
         another()
-        files = library.version().split("-")[0]
+        files = index.version().split("-")[0]
         host.checkpoint = checkpoint(tmp_path, (768,))
         another()
         host.checkpoint.write_bytes(b"another")
         another()
-        assert library.version().split("-")[0] == files, "only the checkpoint is another"
+        assert index.version().split("-")[0] == files, "only the checkpoint is another"
         path.rename(folder / "one.safetensors")
         another()
 
     def test_a_replaced_file_is_read_again(self, folder):
-        library = EmbeddingIndex(Host(folder))
+        index = EmbeddingIndex(Host(folder))
         path = folder / "one.safetensors"
         path.write_bytes(embedding((1, 768)))
-        assert library.entries()[0].summarize.num_vectors == 1
+        assert index.entries()[0].summary.num_vectors == 1
         path.write_bytes(embedding((2, 768)))
-        assert library.entries()[0].summarize.num_vectors == 2
+        assert index.entries()[0].summary.num_vectors == 2
 
     def test_an_unchanged_file_is_not(self, folder, monkeypatch):
-        library = EmbeddingIndex(Host(folder))
+        index = EmbeddingIndex(Host(folder))
         torch.save({"*": torch.ones(1, 768)}, folder / "old.pt")
-        library.entries()
+        index.entries()
         monkeypatch.setattr("lib_ti.embedding.read.read_embedding", pytest.fail)
-        library.version()
-        assert told(library) == {"old": ""}
+        index.version()
+        assert told(index) == {"old": ""}
 
 
 class TestThumbnail:
     def test_small_and_from_beside(self, folder):
-        library = EmbeddingIndex(Host(folder))
+        index = EmbeddingIndex(Host(folder))
         for name in ("one", "two", "none", "damaged"):
             (folder / f"{name}.safetensors").write_bytes(embedding((1, 768)))
         Image.new("RGB", (900, 600), "red").save(folder / "one.preview.png")
@@ -261,13 +261,13 @@ class TestThumbnail:
         Image.new("RGBA", (40, 900)).save(folder / "two.webp")
         (folder / "damaged.preview.png").write_bytes(b"?")
         for name in ("one", "two"):
-            shown = library.actions()["thumb"](name=name)["image"]
+            shown = index.actions()["thumb"](name=name)["image"]
             assert shown.startswith("data:image/jpeg;base64,")
             assert len(shown) < 20_000
-        assert THUMB <= 160
+        assert THUMBNAIL_SIZE <= 160
         for name in ("none", "damaged", "../one", "unknown"):
-            assert library.actions()["thumb"](name=name) == {"image": None}
-        assert [e["name"] for e in library.actions()["embeddings"]()["embeddings"] if not e["preview"]] == ["none"]
+            assert index.actions()["thumb"](name=name) == {"image": None}
+        assert [e["name"] for e in index.actions()["embeddings"]()["embeddings"] if not e["preview"]] == ["none"]
 
 
 def test_a_light_list(folder, tmp_path):
@@ -279,7 +279,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from lib_ti.webui.embedding_index import EmbeddingIndex
-host = SimpleNamespace(embeddings=Path({str(folder)!r}), selected=lambda: SimpleNamespace(title="", path=Path({str(path)!r})))
+checkpoint = SimpleNamespace(title="", path=Path({str(path)!r}))
+host = SimpleNamespace(embeddings_dir=Path({str(folder)!r}), selected_checkpoint=lambda: checkpoint)
 assert EmbeddingIndex(host).entries()[0].fits
 print(sorted({{"torch", "diffusers", "transformers", "gradio"}} & sys.modules.keys()))
 """

@@ -8,8 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from lib_ti.webui import extension
-from lib_ti.webui.extension import detect
+from lib_ti.webui.extension import detect_host, get_extension
 from lib_ti.webui.hosts import a1111, host_options
 from lib_ti.webui.hosts.a1111 import A1111
 from lib_ti.webui.hosts.forge import Forge
@@ -120,7 +119,7 @@ def web(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "modules", ModuleType("modules"))
     for name, contents in models.items():
         add(monkeypatch, made, name, contents)
-    monkeypatch.setattr(a1111, "RESTORE_PAUSE_S", 0)
+    monkeypatch.setattr(a1111, "RESTORE_INTERVAL_S", 0)
     return made
 
 
@@ -149,37 +148,37 @@ def add(monkeypatch, web, name, contents):
 
 
 def test_the_host_is_told_by_its_modules(web, monkeypatch):
-    assert type(detect()) is A1111
-    assert detect().title == "AUTOMATIC1111"
+    assert type(detect_host()) is A1111
+    assert detect_host().title == "AUTOMATIC1111"
     add(monkeypatch, web, "ldm_patched.modules.model_management", {})
-    assert detect().title == "WebUI"
+    assert detect_host().title == "WebUI"
 
 
 def test_forge_is_told_by_its_backend(forge):
-    assert type(detect()) is Forge
+    assert type(detect_host()) is Forge
 
 
 def test_the_chosen_checkpoint(web):
-    choice = A1111().selected()
+    choice = A1111().selected_checkpoint()
     assert (choice.title, choice.path) == ("sd.safetensors [abc]", web.checkpoint)
 
 
 def test_the_first_checkpoint_where_the_chosen_one_is_gone(web):
     web.shared.opts.sd_model_checkpoint = "deleted.safetensors"
-    assert A1111().selected().path == web.checkpoint
+    assert A1111().selected_checkpoint().path == web.checkpoint
 
 
 def test_no_checkpoint(web, capsys):
     web.sd_models.checkpoints_list.clear()
     web.sd_models.checkpoint_aliases.clear()
-    assert A1111().selected() is None
-    assert A1111().vae() is None
+    assert A1111().selected_checkpoint() is None
+    assert A1111().selected_vae() is None
     assert capsys.readouterr().out == ""
 
 
 def test_the_vae(web, monkeypatch, caplog):
     host, file = A1111(), web.path / "vae.pt"
-    assert host.vae() is None
+    assert host.selected_vae() is None
     asked = []
 
     def resolve(path):
@@ -187,12 +186,12 @@ def test_the_vae(web, monkeypatch, caplog):
         return SimpleNamespace(tuple=lambda: (str(file), "specified in settings"))
 
     monkeypatch.setattr(web.sd_vae, "resolve_vae", resolve)
-    assert host.vae() is None  # chosen, and deleted since
+    assert host.selected_vae() is None  # chosen, and deleted since
     file.touch()
-    assert host.vae() == file
+    assert host.selected_vae() == file
     assert asked == [str(web.checkpoint)] * 2
     monkeypatch.delattr(web.sd_vae, "resolve_vae")
-    assert host.vae() is None
+    assert host.selected_vae() is None
     assert "Could not ask for the VAE: AttributeError" in caplog.text
 
 
@@ -221,9 +220,9 @@ def test_forges_vae_among_its_text_encoders(forge):
         ([str(forge.path / "gone.pt")], None),
     ]:
         forge.shared.opts.forge_additional_modules = listed
-        assert host.vae() == (Path(expected) if expected else None)
+        assert host.selected_vae() == (Path(expected) if expected else None)
     del forge.shared.opts.forge_additional_modules
-    assert host.vae() is None
+    assert host.selected_vae() is None
 
 
 @pytest.mark.parametrize(
@@ -250,14 +249,14 @@ def test_full_precision_is_asked_for_by_flags_and_means_nothing_on_a_cpu(forge):
 
 def test_folders(web):
     host = A1111()
-    assert host.embeddings == web.path / "embeddings"
-    assert host.runs == web.path / "data" / "textual_inversion"
+    assert host.embeddings_dir == web.path / "embeddings"
+    assert host.runs_dir == web.path / "data" / "textual_inversion"
     web.shared.opts.embeddings_dir = str(web.path / "elsewhere")
-    assert host.embeddings == web.path / "elsewhere"
+    assert host.embeddings_dir == web.path / "elsewhere"
     web.shared.opts.tinv_runs_folder = ' "mine" '
-    assert host.runs == web.path / "data" / "mine"
+    assert host.runs_dir == web.path / "data" / "mine"
     web.shared.opts.tinv_runs_folder = str(web.path / "runs")
-    assert host.runs == web.path / "runs"
+    assert host.runs_dir == web.path / "runs"
     assert not host.hides_paths
     web.shared.cmd_opts.hide_ui_dir_config = True
     assert host.hides_paths
@@ -265,10 +264,10 @@ def test_folders(web):
 
 def test_settings(web):
     host = A1111()
-    assert host.keeps_snapshots
-    assert host.keeps_pictures
+    assert host.keep_snapshots
+    assert host.keep_images
     changed = []
-    host_options.add(lambda: changed.append(1))
+    host_options.add_options(lambda: changed.append(1))
     labels = web.shared.opts.labels
     assert {key: info.default for key, info in labels.items()} == {
         "tinv_runs_folder": "", "tinv_keep_snapshots": True, "tinv_keep_pictures": True,
@@ -279,10 +278,10 @@ def test_settings(web):
     labels["tinv_runs_folder"].onchange()
     assert changed == [1]
     web.shared.opts.tinv_keep_snapshots = web.shared.opts.tinv_keep_pictures = False
-    assert not host.keeps_snapshots
-    assert not host.keeps_pictures
+    assert not host.keep_snapshots
+    assert not host.keep_images
     web.shared.opts.tinv_runs_folder = None  # a settings file that someone has edited
-    assert host.runs == web.path / "data" / "textual_inversion"
+    assert host.runs_dir == web.path / "data" / "textual_inversion"
 
 
 # Lending the card
@@ -293,7 +292,7 @@ def test_models_leave_the_card_and_come_back(web):
     current, other, kept = Model("current"), Model("other"), Model("kept", device="cpu")
     web.sd_models.model_data.sd_model = current
     web.sd_models.model_data.loaded_sd_models = [current, other, kept]
-    with A1111().lent("my-mug"):
+    with A1111().gpu_lent("my-mug"):
         assert web.shared.state.job == "Textual Inversion: my-mug"
         assert web.moves == [("current", "cpu"), ("other", "cpu")]
     assert web.moves[2:] == [("other", "cuda"), ("current", "cuda")]
@@ -302,7 +301,7 @@ def test_models_leave_the_card_and_come_back(web):
 
 def test_a_model_whose_parts_come_and_go_is_sent_away_too(web):
     web.sd_models.model_data.sd_model = Model("low", device="cpu", lowvram=True)
-    with A1111().lent("w"):
+    with A1111().gpu_lent("w"):
         assert web.moves == [("low", "cpu")]
     assert web.moves[1:] == [("low", "cuda")]
 
@@ -310,11 +309,11 @@ def test_a_model_whose_parts_come_and_go_is_sent_away_too(web):
 def test_no_model_is_loaded_for_it(web):
     """Nor while the host is still loading its first: that is waited for, since it would come to the card."""
     data = web.sd_models.model_data
-    with A1111().lent("w"):
+    with A1111().gpu_lent("w"):
         assert web.moves == []
     assert data.lock.taken == 11
     data.sd_model = Model("current")
-    with A1111().lent("w"):
+    with A1111().gpu_lent("w"):
         pass
     assert data.lock.taken == 11
 
@@ -323,7 +322,7 @@ def test_the_model_comes_back_when_the_training_fails(web):
     web.sd_models.model_data.sd_model = Model("current")
 
     def fail():
-        with A1111().lent("w"):
+        with A1111().gpu_lent("w"):
             raise RuntimeError("training")
 
     with pytest.raises(RuntimeError, match="training"):
@@ -345,10 +344,10 @@ def test_a_model_that_got_stuck_half_way_is_brought_back_whole(web, caplog):
         send(model)
 
     web.sd_models.send_model_to_cpu = stick
-    with A1111().lent("w"):
+    with A1111().gpu_lent("w"):
         assert web.moves == [("other", "cpu")]
     assert web.moves[1:] == [("other", "cuda"), ("current", "cuda")]
-    assert "Could not move the host's model off the card: MemoryError: no room in RAM" in caplog.text
+    assert "Could not move the host's model off the GPU: MemoryError: no room in RAM" in caplog.text
 
 
 def test_models_parked_come_back_when_parking_is_interrupted(web):
@@ -363,7 +362,7 @@ def test_models_parked_come_back_when_parking_is_interrupted(web):
         send(model)
 
     web.sd_models.send_model_to_cpu = press_ctrl_c
-    with pytest.raises(KeyboardInterrupt), A1111().lent("w"):
+    with pytest.raises(KeyboardInterrupt), A1111().gpu_lent("w"):
         pytest.fail("lent although interrupted")
     assert web.moves == [("current", "cpu"), ("other", "cuda"), ("current", "cuda")]
     assert web.shared.state.job == ""
@@ -383,11 +382,11 @@ def test_a_full_card_is_tried_again(web, caplog, failures, back):
         send(model)
 
     web.sd_models.send_model_to_device = full
-    with A1111().lent("w"):
+    with A1111().gpu_lent("w"):
         pass
     assert (("current", "cuda") in web.moves) == back
     assert ("other", "cuda") in web.moves
-    assert ("choose the checkpoint anew" in caplog.text) != back
+    assert ("choose the checkpoint again" in caplog.text) != back
     assert web.shared.state.job == ""
 
 
@@ -395,7 +394,7 @@ def test_a_host_of_another_version_lends_what_it_can(web, caplog):
     web.shared.state = SimpleNamespace()
     del web.sd_models.send_model_to_cpu
     web.sd_models.model_data.sd_model = Model("current")
-    with A1111().lent("w") as interrupted:
+    with A1111().gpu_lent("w") as interrupted:
         assert not interrupted()
     assert web.moves == [("current", "cuda")]
     assert caplog.text.count("Could not") == 4
@@ -404,13 +403,13 @@ def test_a_host_of_another_version_lends_what_it_can(web, caplog):
 def test_interrupt_is_noticed_and_not_forgotten(web):
     state = web.shared.state
     state.interrupted = True  # from before
-    with A1111().lent("w") as interrupted:
+    with A1111().gpu_lent("w") as interrupted:
         assert not interrupted()
         state.interrupt()
         assert interrupted()
         state.interrupted = False  # as the host does after any other call
         assert interrupted()
-    with A1111().lent("w") as interrupted:
+    with A1111().gpu_lent("w") as interrupted:
         assert not interrupted()
         state.stopping_generation = True
         assert interrupted()
@@ -418,7 +417,7 @@ def test_interrupt_is_noticed_and_not_forgotten(web):
 
 def test_reloading_the_page_is_no_interrupt(web):
     state = web.shared.state
-    with A1111().lent("w") as interrupted:
+    with A1111().gpu_lent("w") as interrupted:
         state.request_restart()
         assert not interrupted()
         state.interrupt()
@@ -429,7 +428,7 @@ def test_reloading_the_page_is_no_interrupt(web):
 
 
 def test_forge_unloads_and_reloads_by_itself(forge):
-    with Forge().lent("w"):
+    with Forge().gpu_lent("w"):
         assert forge.moves == ["unloaded", "emptied"]
         assert forge.shared.state.job
     assert forge.moves == ["unloaded", "emptied"]
@@ -440,16 +439,16 @@ def test_reforge_unloads_and_reloads_by_itself(web, monkeypatch):
     management = {"unload_all_models": lambda: web.moves.append("unloaded"), "soft_empty_cache": lambda: None}
     add(monkeypatch, web, "ldm_patched.modules.model_management", management)
     web.sd_models.model_data.sd_model = Model("current")
-    with A1111().lent("w"):
+    with A1111().gpu_lent("w"):
         pass
     assert web.moves == ["unloaded"]
 
 
 def test_forge_that_cannot_unload_trains_all_the_same(forge, caplog):
     del forge.memory_management.unload_all_models
-    with Forge().lent("w"):
+    with Forge().gpu_lent("w"):
         pass
-    assert "Could not free the card of the host's model: AttributeError" in caplog.text
+    assert "Could not move the host's models off the GPU: AttributeError" in caplog.text
     assert forge.shared.state.job == ""
 
 
@@ -467,14 +466,14 @@ def caches(web):
 def test_embeddings_are_read_again_and_prompts_forgotten_in_place(web):
     kept = caches(web)
     web.sd_models.model_data.sd_model = Model("current")
-    A1111().embeddings_changed(["my-mug"])
+    A1111().reload_embeddings(["my-mug"])
     assert web.sd_hijack.model_hijack.embedding_db.reads == [{"force_reload": True}]
     assert [cache[0] for cache in kept] == [None] * 4
     assert all(now is before for now, before in zip(caches(web), kept, strict=True))
 
 
 def test_without_a_model_there_is_nothing_to_read(web):
-    A1111().embeddings_changed([])
+    A1111().reload_embeddings([])
     assert web.sd_hijack.model_hijack.embedding_db.reads == []
     assert [cache[0] for cache in caches(web)] == [None] * 4
 
@@ -487,14 +486,14 @@ def test_forge_reads_into_all_its_tables(forge):
     forge.sd_models.model_data.sd_model = SimpleNamespace(
         text_processing_engine_x=broken, text_processing_engine_t5=t5, other=SimpleNamespace(embeddings=1), **engines
     )
-    Forge().embeddings_changed(["my-mug"])
+    Forge().reload_embeddings(["my-mug"])
     assert [engine.embeddings.reads for engine in engines.values()] == [[{}]] * 3
     cards = forge.ui_extra_networks_textual_inversion.embedding_db
     assert cards.reads == [{"force_reload": True, "sync_with_sd_model": False}]
     assert [cache[0] for cache in caches(forge)] == [None] * 4
     for model in (None, SimpleNamespace(cond_stage_model=None)):
         forge.sd_models.model_data.sd_model = model
-        Forge().embeddings_changed([])
+        Forge().reload_embeddings([])
     assert len(cards.reads) == 3
 
 
@@ -503,7 +502,7 @@ def test_a_host_of_another_version_costs_no_training(web, caplog):
     del web.sd_hijack.model_hijack.embedding_db
     del web.processing.StableDiffusionProcessingTxt2Img
     caplog.set_level(logging.WARNING)
-    A1111().embeddings_changed(["my-mug"])
+    A1111().reload_embeddings(["my-mug"])
     assert caplog.text.count("Could not") == 2
 
 
@@ -511,61 +510,60 @@ def test_a_host_of_another_version_costs_no_training(web, caplog):
 
 
 @pytest.fixture
-def application(web, monkeypatch):
-    """The trainer's stand-in, and the host's callbacks by name."""
+def callbacks(web, monkeypatch):
+    """The callbacks that the extension registers, by kind. Its training service is a fake."""
     called = {}
     register = {
         f"on_{name}": lambda function, name=name: called.__setitem__(name, function)
         for name in ("ui_settings", "ui_tabs", "app_started")
     }
     add(monkeypatch, web, "modules.script_callbacks", register)
-    trainer = SimpleNamespace(blocked=lambda: ["/data/runs"], actions=lambda: {}, close=lambda: None)
-    monkeypatch.setattr(extension, "trainer", lambda: trainer)
-    extension.register()
+    get_extension().service = SimpleNamespace(private_paths=lambda: ["/data/runs"], actions=lambda: {})
+    get_extension().register()
     return called
 
 
-def test_what_is_registered(application, web):
-    application["ui_settings"]()
+def test_what_is_registered(callbacks, web):
+    callbacks["ui_settings"]()
     assert "tinv_runs_folder" in web.shared.opts.labels
-    assert application.keys() == {"ui_settings", "ui_tabs", "app_started"}
+    assert callbacks.keys() == {"ui_settings", "ui_tabs", "app_started"}
 
 
-def test_callbacks_are_registered_without_a_search_for_the_caller(application, web):
+def test_callbacks_are_registered_without_a_search_for_the_caller(callbacks, web):
     known = {f"callbacks_{kind}": [] for kind in ("ui_settings", "ui_tabs")}  # a host without the third
     web.script_callbacks.callback_map = known
 
-    def add_callback(callbacks, function, *, name=None, category="unknown", filename=None):
+    def add_callback(registered, function, *, name=None, category="unknown", filename=None):
         assert Path(filename).is_file()
-        callbacks.append((function, category))
+        registered.append((function, category))
 
     web.script_callbacks.add_callback = add_callback
-    application.clear()
-    extension.register()
+    callbacks.clear()
+    get_extension().register()
     assert known == {
-        "callbacks_ui_settings": [(extension.add_settings, "ui_settings")],
-        "callbacks_ui_tabs": [(extension.make_tab, "ui_tabs")],
+        "callbacks_ui_settings": [(get_extension().add_settings, "ui_settings")],
+        "callbacks_ui_tabs": [(get_extension().build_tab, "ui_tabs")],
     }
-    assert application == {"app_started": extension.serve}
+    assert callbacks == {"app_started": get_extension().on_app_started}
 
 
-def test_the_runs_are_closed_to_whoever_guesses_an_address(application, web):
+def test_the_runs_are_closed_to_whoever_guesses_an_address(callbacks, web):
     demo = SimpleNamespace(blocked_paths=["/secret"])
     for _ in range(2):
-        application["app_started"](demo, None)
+        callbacks["app_started"](demo, None)
         assert demo.blocked_paths == ["/data/runs", "/secret"]
     web.shared.demo = SimpleNamespace()
-    application["ui_settings"]()
+    callbacks["ui_settings"]()
     web.shared.opts.labels["tinv_runs_folder"].onchange()
     assert web.shared.demo.blocked_paths == ["/data/runs"]
 
 
-def test_routes_only_where_the_host_has_an_api(application, web):
+def test_routes_only_where_the_host_has_an_api(callbacks, web):
     from fastapi import FastAPI
 
     def paths():
         app = FastAPI()
-        application["app_started"](None, app)
+        callbacks["app_started"](None, app)
         return {route.path for route in app.routes if route.path.startswith("/tinv")}
 
     assert not paths()
@@ -585,14 +583,14 @@ def script(web, monkeypatch):
     return names
 
 
-def test_the_script(application, web, monkeypatch):
-    application.clear()
+def test_the_script(callbacks, web, monkeypatch):
+    callbacks.clear()
     before = list(sys.path)
     names = script(web, monkeypatch)
-    assert application.keys() == {"ui_settings", "ui_tabs", "app_started"}
+    assert callbacks.keys() == {"ui_settings", "ui_tabs", "app_started"}
     assert sys.path == before
     made = []
-    monkeypatch.setattr(extension, "make_picker", made.append)
+    monkeypatch.setattr(get_extension(), "build_picker", made.append)
     picker = names["TextualInversionPicker"]()
     assert isinstance(picker, web.scripts.Script)
     assert picker.title() == "Textual Inversion"
@@ -601,8 +599,8 @@ def test_the_script(application, web, monkeypatch):
     assert made == [True, False]
 
 
-def test_another_package_of_our_name_is_told_and_nothing_registered(application, web, monkeypatch, tmp_path, capsys):
-    application.clear()
+def test_another_package_of_our_name_is_told_and_nothing_registered(callbacks, web, monkeypatch, tmp_path, capsys):
+    callbacks.clear()
     other = ModuleType("lib_ti")
     other.__path__ = [str(tmp_path / "other" / "lib_ti")]
     monkeypatch.setitem(sys.modules, "lib_ti", other)
@@ -610,4 +608,4 @@ def test_another_package_of_our_name_is_told_and_nothing_registered(application,
     said = capsys.readouterr().out
     assert str(tmp_path / "other" / "lib_ti") in said
     assert said.count("\n") == 1
-    assert not application
+    assert not callbacks

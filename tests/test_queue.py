@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from lib_ti.errors import TextualInversionError
-from lib_ti.runs import worker as children
-from lib_ti.runs.events import ENDINGS, read
-from lib_ti.runs.execute import create, execute
+from lib_ti.runs import worker as worker_module
+from lib_ti.runs.events import TERMINAL_KINDS, read_events
+from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.settings.train_settings import parse
@@ -27,7 +27,7 @@ from lib_ti.webui.hosts.host import CheckpointChoice
 
 ROOT = Path(__file__).resolve().parent.parent
 
-WORKER = """
+FAKE_WORKER = """
 import json, os, sys, threading, time
 
 request = json.loads(sys.stdin.readline())
@@ -89,30 +89,29 @@ os._exit(0)
 what to do."""
 
 
-class StandIn:
+class FakeHost:
     """A host. `fails` says where; `wants_stop` is its Interrupt."""
 
     title = "stand-in"
     hides_paths = False
-    keeps_snapshots = True
-    keeps_pictures = True
+    keep_snapshots = True
+    keep_images = True
 
     def __init__(self, folder: Path, checkpoint: Path | None = None) -> None:
         self.lock = threading.Lock()
-        self.embeddings, self.runs = folder / "embeddings", folder / "textual_inversion"
-        self.embeddings.mkdir()
+        self.embeddings_dir, self.runs_dir = folder / "embeddings", folder / "textual_inversion"
+        self.embeddings_dir.mkdir()
         self.checkpoint = checkpoint
         self.fails: set[str] = set()
         self.wants_stop = threading.Event()
         self.lent_for: list[str] = []
-        self.is_lent = False
-        self.told: list[str] = []
-        self.seen: list[tuple[str, bool]] = []  # when it was told: which files were there, was it locked
+        self.is_gpu_lent = False
+        self.reloaded_names: list[str] = []
 
-    def selected(self) -> CheckpointChoice | None:
+    def selected_checkpoint(self) -> CheckpointChoice | None:
         return CheckpointChoice("tiny.safetensors [0123]", self.checkpoint) if self.checkpoint else None
 
-    def vae(self) -> Path | None:
+    def selected_vae(self) -> Path | None:
         return None
 
     def device(self) -> str:
@@ -122,16 +121,16 @@ class StandIn:
         return "fp32"
 
     @contextmanager
-    def lent(self, name):
+    def gpu_lent(self, name):
         assert self.lock.locked()
         if "lend" in self.fails:
             raise RuntimeError("the model cannot leave")
         self.lent_for.append(name)
-        self.is_lent = True
+        self.is_gpu_lent = True
         try:
             yield self._interrupted
         finally:
-            self.is_lent = False
+            self.is_gpu_lent = False
             if "return" in self.fails:
                 raise RuntimeError("the model cannot come back")
 
@@ -140,9 +139,9 @@ class StandIn:
             raise RuntimeError("nobody knows")
         return self.wants_stop.is_set()
 
-    def embeddings_changed(self, names) -> None:
+    def reload_embeddings(self, names) -> None:
         assert self.lock.locked()
-        self.told += names
+        self.reloaded_names += names
         if "reload" in self.fails:
             raise RuntimeError("the list is broken")
 
@@ -164,11 +163,11 @@ def alive(pid: int) -> bool:
 
 
 def kinds(folder: RunFolder) -> list[str]:
-    return [event.kind for event in read(folder.events)[0]]
+    return [event.kind for event in read_events(folder.events)[0]]
 
 
-def places(folder: RunFolder) -> list[int]:
-    return [event.data["place"] for event in read(folder.events)[0] if event.kind == "queued"]
+def queue_positions(folder: RunFolder) -> list[int]:
+    return [event.data["place"] for event in read_events(folder.events)[0] if event.kind == "queued"]
 
 
 def pid_of(folder: RunFolder) -> int:
@@ -177,16 +176,16 @@ def pid_of(folder: RunFolder) -> int:
 
 
 def ending(folder: RunFolder):
-    return next((event for event in reversed(read(folder.events)[0]) if event.kind in ENDINGS), None)
+    return next((event for event in reversed(read_events(folder.events)[0]) if event.kind in TERMINAL_KINDS), None)
 
 
 @pytest.fixture
 def host(tmp_path):
-    return StandIn(tmp_path)
+    return FakeHost(tmp_path)
 
 
 @pytest.fixture
-def lending(host):
+def handover(host):
     return GpuHandover(host)
 
 
@@ -196,9 +195,9 @@ def ended():
 
 
 @pytest.fixture
-def queue(lending, ended, monkeypatch):
-    monkeypatch.setattr(children, "_program", lambda: WORKER)
-    queue = RunQueue(lending.around, lambda job: ended.append(job.folder.path.parent.name))
+def queue(handover, ended, monkeypatch):
+    monkeypatch.setattr(worker_module, "_program", lambda: FAKE_WORKER)
+    queue = RunQueue(handover.gpu_context, lambda job: ended.append(job.folder.path.parent.name))
     yield queue
     queue.close(5)
 
@@ -208,7 +207,13 @@ def run(host):
     """Makes a run's folder, for the worker above."""
 
     def make(name: str = "my-mug", **how: object) -> RunFolder:
-        asked = {"images": "x", "model": "x", "name": name, "out": str(host.embeddings), "runs_dir": str(host.runs)}
+        asked = {
+            "images": "x",
+            "model": "x",
+            "name": name,
+            "out": str(host.embeddings_dir),
+            "runs_dir": str(host.runs_dir),
+        }
         settings, _ = parse(asked)
         return RunFolder.create(settings, {"how.json": json.dumps(how).encode()})
 
@@ -216,14 +221,14 @@ def run(host):
 
 
 @pytest.fixture
-def is_over(queue, host, lending):
+def is_over(queue, host, handover):
     """Waits for the queue to be empty, and sees that all that was the host's is the host's again."""
 
     def wait() -> None:
         until(lambda: not queue.jobs())
         until(lambda: not host.lock.locked())
-        assert not host.is_lent
-        assert lending.borrower is None
+        assert not host.is_gpu_lent
+        assert handover.current_job is None
 
     return wait
 
@@ -241,8 +246,8 @@ def test_one_after_another_in_their_order(queue, run, host, ended, is_over):
     assert [job.folder for job in queue.jobs()] == folders
     is_over()
     assert [kinds(folder)[-1] for folder in folders] == ["finished"] * 3
-    assert ended == host.lent_for == host.told == ["one", "two", "three"]
-    times = [[e.time for e in read(folder.events)[0] if e.kind != "queued"] for folder in folders]
+    assert ended == host.lent_for == host.reloaded_names == ["one", "two", "three"]
+    times = [[e.time for e in read_events(folder.events)[0] if e.kind != "queued"] for folder in folders]
     assert all(earlier[-1] <= later[0] for earlier, later in pairwise(times))
 
 
@@ -251,11 +256,11 @@ def test_events_tell_the_place_and_how_it_moves_up(queue, run, host, is_over):
     with host.lock:
         for folder in folders:
             queue.add(Job(folder))
-        assert [places(folder) for folder in folders] == [[0], [1], [2], [3]]
+        assert [queue_positions(folder) for folder in folders] == [[0], [1], [2], [3]]
         queue.stop(folders[1].path)
-        assert [places(folder) for folder in folders] == [[0], [1], [2, 1], [3, 2]]
+        assert [queue_positions(folder) for folder in folders] == [[0], [1], [2, 1], [3, 2]]
     is_over()
-    assert places(folders[3]) == [3, 2, 1]
+    assert queue_positions(folders[3]) == [3, 2, 1]
 
 
 def test_many_clicks_at_once_lose_none(queue, run, is_over):
@@ -271,11 +276,11 @@ def test_many_clicks_at_once_lose_none(queue, run, is_over):
 
 def test_only_the_first_keeps_a_warm_process(queue, run, is_over):
     first, second = run("one", steps=ENDLESS), run("two")
-    warm = [children.Worker({"run": str(folder.path)}) for folder in (first, second)]
-    for child in warm:
-        child.answer()
-    queue.add(Job(first, child=warm[0]))
-    queue.add(Job(second, child=warm[1]))
+    warm = [worker_module.Worker({"run": str(folder.path)}) for folder in (first, second)]
+    for worker in warm:
+        worker.reply()
+    queue.add(Job(first, worker=warm[0]))
+    queue.add(Job(second, worker=warm[1]))
     assert warm[1].exit_code(5) is not None
     assert warm[0].running
     queue.stop(first.path)
@@ -305,21 +310,21 @@ def test_stopping_what_was_never_there(queue, tmp_path):
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_stopping_while_the_host_generates(queue, run, host, ended, lending, warm):
+def test_stopping_while_the_host_generates(queue, run, host, ended, handover, warm):
     folder = run()
-    child = children.Worker({"run": str(folder.path)}) if warm else None
-    if child:
-        child.answer()
+    worker = worker_module.Worker({"run": str(folder.path)}) if warm else None
+    if worker:
+        worker.reply()
     with host.lock:
-        queue.add(Job(folder, child=child))
+        queue.add(Job(folder, worker=worker))
         time.sleep(0.05)
-        assert lending.borrower is None
+        assert handover.current_job is None
         assert queue.stop(folder.path)
         until(lambda: not queue.jobs())
         assert kinds(folder) == ["queued", "stopped"]
         assert host.lock.locked(), "it is still the host's"
     assert host.lent_for == ended == []
-    assert not child or child.exit_code(5) is not None
+    assert not worker or worker.exit_code(5) is not None
 
 
 def test_stopping_while_its_process_still_starts(queue, run, host, is_over):
@@ -338,7 +343,7 @@ def test_stopping_while_it_trains(queue, run, is_over):
     assert queue.stop(folder.path)
     assert queue.stop(folder.path), "pressed twice"
     is_over()
-    assert [kind for kind in kinds(folder) if kind in ENDINGS] == ["stopped"]
+    assert [kind for kind in kinds(folder) if kind in TERMINAL_KINDS] == ["stopped"]
 
 
 def test_the_hosts_interrupt_stops_it(queue, run, host, is_over):
@@ -398,7 +403,7 @@ def test_a_request_that_is_refused_is_a_failure(queue, run, is_over):
 
 
 def test_a_process_that_cannot_start(queue, run, monkeypatch, is_over):
-    monkeypatch.setattr(children, "_program", lambda: "raise SystemExit('no torch here')")
+    monkeypatch.setattr(worker_module, "_program", lambda: "raise SystemExit('no torch here')")
     folder = run()
     queue.add(Job(folder))
     is_over()
@@ -420,13 +425,13 @@ def test_libraries_that_greet_on_standard_output_are_passed_over(queue, run, is_
 def test_a_host_that_cannot_lend_keeps_its_lock_and_its_memory(queue, run, host, is_over, warm):
     first, second = run("one"), run("two")
     host.fails = {"lend"}
-    child = children.Worker({"run": str(first.path)}) if warm else None
-    if child:
-        child.answer()
-    queue.add(Job(first, child=child))
+    worker = worker_module.Worker({"run": str(first.path)}) if warm else None
+    if worker:
+        worker.reply()
+    queue.add(Job(first, worker=worker))
     is_over()
     assert "the model cannot leave" in ending(first).data["message"]
-    assert not child or child.exit_code(5) is not None, "a process that nobody will ever let go"
+    assert not worker or worker.exit_code(5) is not None, "a process that nobody will ever let go"
     host.fails = set()
     queue.add(Job(second))
     is_over()
@@ -440,16 +445,16 @@ def test_a_host_that_fails_afterwards_does_not_undo_the_training(queue, run, hos
     queue.add(Job(first))
     queue.add(Job(second))
     is_over()
-    assert host.told == ["one", "two"]
+    assert host.reloaded_names == ["one", "two"]
     assert [kinds(folder)[-1] for folder in (first, second)] == ["finished", "finished"]
 
 
-def test_a_failure_afterwards_does_not_undo_the_training(lending, run, host, monkeypatch):
+def test_a_failure_afterwards_does_not_undo_the_training(handover, run, host, monkeypatch):
     def fail(job: Job) -> None:
         raise OSError(28, "no space left")
 
-    monkeypatch.setattr(children, "_program", lambda: WORKER)
-    queue, folder = RunQueue(lending.around, fail), run()
+    monkeypatch.setattr(worker_module, "_program", lambda: FAKE_WORKER)
+    queue, folder = RunQueue(handover.gpu_context, fail), run()
     queue.add(Job(folder))
     until(lambda: not queue.jobs())
     until(lambda: not host.lock.locked())
@@ -544,21 +549,21 @@ def test_a_training_outlives_its_killed_host_just_long_enough_to_save(tiny_check
         })  # fmt: skip
         assert not problems
         (tmp_path / place).mkdir()
-        return create(preflight(settings))
+        return create_run(preflight(settings))
 
     folder = start("killed")
     program = HOST.format(root=str(ROOT), run=str(folder.path))
     host = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
     try:
-        until(lambda: "step" in kinds(folder), 60)
+        until(lambda: "step" in kinds(folder), 300)
     finally:
         os.killpg(host.pid, signal.SIGKILL)
         host.wait()
     until(lambda: not folder.running, 30)
     assert kinds(folder)[-1] == "stopped"
     assert 0 < folder.saved_step < 60
-    assert folder.saved_step == max(folder.timeline().steps) == ending(folder).data["step"]
-    assert execute(folder)
+    assert folder.saved_step == max(folder.history().steps) == ending(folder).data["step"]
+    assert execute_run(folder)
     whole = start("whole")
-    assert execute(whole)
+    assert execute_run(whole)
     assert folder.embedding.read_bytes() == whole.embedding.read_bytes()

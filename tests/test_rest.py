@@ -183,7 +183,7 @@ def test_what_is_no_json_object(client):
 
 
 def test_a_request_beyond_all_measure(client, monkeypatch):
-    monkeypatch.setattr(rest, "LARGEST_BODY", 1 << 20)
+    monkeypatch.setattr(rest, "MAX_BODY_BYTES", 1 << 20)
     assert client.post("/tinv/v1/runs", json={"name": "x" * (2 << 20)}).status_code == 413
 
 

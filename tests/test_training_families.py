@@ -25,7 +25,7 @@ from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import choose_precision
-from lib_ti.runs.execute import create, execute
+from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training import init_vectors, prediction_check
 from lib_ti.training.dataloader import BatchSource
@@ -161,9 +161,9 @@ def test_it_is_that_of_the_run_s_own_copy(files, tmp_path, buckets):
 def test_stopped_and_resumed_is_uninterrupted(files, pictures, tmp_path, family):
     settings = settings_for(files[family], pictures, tmp_path, out=str(tmp_path / "whole"), batch_size="2", flip="true")
     whole, seen = run(settings), []
-    folder = create(preflight(dataclasses.replace(settings, out=tmp_path / "parts")))
-    assert not execute(folder, watch=seen.append, stopped=lambda: sum(e.kind == "step" for e in seen) >= 3)
-    assert execute(folder)
+    folder = create_run(preflight(dataclasses.replace(settings, out=tmp_path / "parts")))
+    assert not execute_run(folder, on_event=seen.append, should_stop=lambda: sum(e.kind == "step" for e in seen) >= 3)
+    assert execute_run(folder)
     assert folder.embedding.read_bytes() == whole.embedding.read_bytes()
 
 
@@ -180,7 +180,7 @@ def test_what_auto_becomes(files, pictures, tmp_path):
 
 def test_both_rates_are_reported_each_with_its_schedule(files, pictures, tmp_path):
     folder = run(settings_for(files["sdxl"], pictures, tmp_path, learning_rate="0.01", learning_rate_2="0.2:2, 0.1"))
-    steps = [event.data for event in folder.timeline().steps.values()]
+    steps = [event.data for event in folder.history().steps.values()]
     assert [s["learning_rate_2"] for s in steps] == [0.2, 0.2, 0.1, 0.1, 0.1, 0.1]
     assert steps[0]["learning_rate"] == 0.01
     assert steps[-1]["learning_rate"] < 0.002
@@ -209,7 +209,7 @@ def test_half_precision_learns_the_same(files, pictures, tmp_path, precision):
         pytest.skip(str(error))
     full = run(settings_for(files["sdxl"], pictures, tmp_path))
     half = run(settings_for(files["sdxl"], pictures, tmp_path, name="half", precision=precision))
-    a, b = ([e.data["loss"] for e in f.timeline().steps.values()] for f in (full, half))
+    a, b = ([e.data["loss"] for e in f.history().steps.values()] for f in (full, half))
     assert a == pytest.approx(b, rel=0.05)
 
 
@@ -224,10 +224,12 @@ def test_an_sd1_embedding_starts_the_half_it_has(files, pictures, tmp_path):
     )  # fmt: skip
     plan = preflight(settings)
     assert "'old-mug' starts CLIP-L; CLIP-G starts from 'mug'" in plan.warnings
-    folder = create(plan)
+    folder = create_run(plan)
     seen = []
-    assert not execute(folder, watch=seen.append, stopped=lambda: any(event.kind == "step" for event in seen))
-    assert execute(folder)  # what a stop leaves knows it too
+    assert not execute_run(
+        folder, on_event=seen.append, should_stop=lambda: any(event.kind == "step" for event in seen)
+    )
+    assert execute_run(folder)  # what a stop leaves knows it too
     found = read_embedding(tmp_path / "out" / "my-mug.safetensors")
     assert torch.equal(found.vectors["clip_l"], torch.full((2, 64), 0.1))
     assert found.metadata["start"] == "old-mug (clip_l), mug (clip_g)"
@@ -303,7 +305,7 @@ def test_a_picture_that_is_no_numbers_is_not_black(files, pictures, tmp_path):
             model, pictures, tmp_path, steps="2", preview_every="1", preview_steps="2", preview_prompt=["a [name]"]
         )
     )
-    told = folder.timeline().warnings
+    told = folder.history().warnings
     assert [event.data["message"].partition(":")[0] for event in told] == ["there is no preview of 'a my-mug'"]
     assert folder.embedding.exists()
 
@@ -364,7 +366,7 @@ def test_the_run_says_so(files, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("lib_ti.training.trainer.check_prediction_type", lambda *_: "it predicts v")
     monkeypatch.setattr("lib_ti.training.prediction_check.TOO_HIGH", 0.1)
     folder = run(settings_for(files["sdxl"], pictures, tmp_path))
-    said = [event.data["message"] for event in folder.timeline().warnings]
+    said = [event.data["message"] for event in folder.history().warnings]
     assert said[0] == "it predicts v"
     assert "far above 1" in said[1]
     assert len(said) == 2

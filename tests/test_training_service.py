@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from test_queue import WORKER, StandIn, kinds, until
+from test_queue import FAKE_WORKER, FakeHost, kinds, until
 
 from lib_ti.errors import BadInput, TrainingFailed, UnusableFile
-from lib_ti.runs import worker as children
+from lib_ti.runs import worker as worker_module
 from lib_ti.runs.events import EventLog
-from lib_ti.runs.execute import create, execute
+from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.lock import RunLock
 from lib_ti.runs.resume import resume
@@ -34,15 +34,15 @@ DRAFT = "0123456789abcdef" * 2
 class Page:
     """Asks a trainer, and sees that each reply is one that a page can read."""
 
-    def __init__(self, host: StandIn, uploads: Path) -> None:
-        self.host, self.uploads, self.trainer = host, uploads, TrainingService(host)
+    def __init__(self, host: FakeHost, uploads: Path) -> None:
+        self.host, self.uploads, self.service = host, uploads, TrainingService(host)
         self.tokens = 0
 
     def ask(self, do: str, **arguments):
         return self.send(json.dumps({"do": do, **arguments}))
 
     def send(self, text: str):
-        reply = bridge.answer(self.trainer.actions(), text)
+        reply = bridge.handle_request(self.service.actions(), text)
         reply.encode()
         found = json.loads(reply, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         assert isinstance(found, dict)
@@ -79,7 +79,7 @@ class Page:
         return self.ask("train", form=self.form(**changes), draft=draft, token=token or str(self.tokens))
 
     def folder(self, run: str) -> RunFolder:
-        return RunFolder(self.host.runs / run)
+        return RunFolder(self.host.runs_dir / run)
 
     def ends(self, run: str, patience_s: float = 30) -> dict:
         """The run as it is when nobody works on it any more."""
@@ -88,18 +88,18 @@ class Page:
 
 
 @pytest.fixture
-def host(tmp_path, tiny_checkpoint) -> StandIn:
-    return StandIn(tmp_path, tiny_checkpoint)
+def host(tmp_path, tiny_checkpoint) -> FakeHost:
+    return FakeHost(tmp_path, tiny_checkpoint)
 
 
 @pytest.fixture
 def page(host, tmp_path, monkeypatch):
     """A page whose trainings learn nothing, and at once."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    monkeypatch.setattr(children, "_program", lambda: WORKER)
+    monkeypatch.setattr(worker_module, "_program", lambda: FAKE_WORKER)
     page = Page(host, tmp_path / "gradio")
     yield page
-    page.trainer.close()
+    page.service.close()
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ class Refusing:
     def __init__(self, request) -> None:
         json.dumps(request)
 
-    def answer(self):
+    def reply(self):
         raise TrainingFailed("no process for this test")
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ def besieged(ready, host, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "Worker", Refusing)
     outside = tmp_path / "outside" / "2024-05-01T12-00-00"
     shutil.copytree(ready.folder(run).path, outside)
-    (host.embeddings / "precious.safetensors").write_bytes(b"precious")
+    (host.embeddings_dir / "precious.safetensors").write_bytes(b"precious")
     return ready, run
 
 
@@ -153,25 +153,25 @@ def test_arguments_of_any_kind_do_no_harm(besieged, host, tmp_path):
         "name": "x", "id": "0000", "text": "x", "step": 1, "prompt": 0, "seed": 0, "full": False, "overwrite": False,
         "steps": 3,
     }  # fmt: skip
-    around = in_file(tmp_path / "outside"), (host.embeddings / "precious.safetensors").read_bytes()
+    around = in_file(tmp_path / "outside"), (host.embeddings_dir / "precious.safetensors").read_bytes()
     counted = 0
-    for do, action in page.trainer.actions().items():
+    for do, action in page.service.actions().items():
         wanted = list(inspect.signature(action).parameters)
         for spoiled in wanted:
             for value in ODD:
                 page.ask(do, **{k: good[k] for k in wanted} | {spoiled: value})
                 counted += 1
     assert counted > 1000
-    assert (in_file(tmp_path / "outside"), (host.embeddings / "precious.safetensors").read_bytes()) == around
+    assert (in_file(tmp_path / "outside"), (host.embeddings_dir / "precious.safetensors").read_bytes()) == around
     assert page.folder(run).settings.name == "my-mug", "it was never named rightly, so it is still there"
     assert {p.name for p in tmp_path.iterdir()} <= {"embeddings", "textual_inversion", "gradio", "outside"}
-    assert all(name_problem(p.stem) is None for p in host.embeddings.glob("*.safetensors"))
+    assert all(name_problem(p.stem) is None for p in host.embeddings_dir.glob("*.safetensors"))
     assert page.poll(run)["run"]["state"] == "finished"
 
 
 def test_fields_of_any_kind_are_problems_or_errors(besieged):
     page, _ = besieged
-    for option in [*form.offered(False), "images", "model", "out", "runs_dir", "device", "vae", "unheard of"]:
+    for option in [*form.field_names(False), "images", "model", "out", "runs_dir", "device", "vae", "unheard of"]:
         for value in ODD:
             filled = page.form(name="my-cup") | {option: value}
             checked = page.ask("check", form=filled, draft=DRAFT)
@@ -246,7 +246,7 @@ def test_a_checkpoint_that_cannot_be_trained_on_is_told(page, host, tmp_path):
     [("", "empty"), ("a/b", "bad"), ("mug", "word"), ("my-mug", "free"), ("my-cup", "taken"), ("MY-CUP", "taken")],
 )
 def test_what_is_said_of_a_name(page, host, name, state):
-    (host.embeddings / "my-cup.pt").touch()
+    (host.embeddings_dir / "my-cup.pt").touch()
     said = page.ask("check", form=page.form(name=name), draft=DRAFT)["name"]
     assert said["state"] == state
     assert said["suggestion"] == {"word": "my-mug", "taken": f"{name}-2"}.get(state, "")
@@ -267,7 +267,7 @@ def test_paths_are_none_of_the_browsers_business_where_the_host_says_so(ready, h
             assert [p["option"] for p in reply["problems"]] == [option]
     assert "does not let" in ready.ask("folder", draft="e" * 32, path=str(pictures))["error"]
     assert ready.ask("pictures", draft="e" * 32)["pictures"] == []
-    assert str(host.runs) not in ready.ask("open_folder", run=run)["error"]
+    assert str(host.runs_dir) not in ready.ask("open_folder", run=run)["error"]
     host.hides_paths = False
     assert len(ready.ask("folder", draft="e" * 32, path=f' "{pictures}" ')["pictures"]) == 4
 
@@ -287,7 +287,7 @@ def test_the_same_click_twice_is_one_training(ready, host):
         click.join()
     assert replies[0]["run"]
     assert all(reply == replies[0] for reply in replies)
-    assert len(list(host.runs.glob("my-mug/*"))) == 1
+    assert len(list(host.runs_dir.glob("my-mug/*"))) == 1
     ready.ends(replies[0]["run"])
 
 
@@ -322,7 +322,7 @@ def test_the_second_waits_in_its_place(ready):
 def test_without_pictures_there_is_no_run(page, host):
     (problem,) = page.train(name="my-mug")["problems"]
     assert problem["option"] == "images"
-    assert not list(host.runs.glob("my-mug/*"))
+    assert not list(host.runs_dir.glob("my-mug/*"))
     assert page.poll()["active"] is None
 
 
@@ -330,9 +330,9 @@ def test_without_room_for_the_pictures_there_is_no_run(ready, host, monkeypatch)
     def full(draft, target, *more):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ready.trainer._drafts, "copy_to_run", full)
+    monkeypatch.setattr(ready.service._drafts, "copy_to_run", full)
     assert "No space left" in ready.train(name="my-mug")["error"]
-    assert not list(host.runs.glob("my-mug/*"))
+    assert not list(host.runs_dir.glob("my-mug/*"))
     assert ready.poll()["active"] is None
 
 
@@ -362,11 +362,11 @@ def test_a_damaged_run_does_not_silence_the_page(ready, host):
     run = ready.train(name="my-mug", steps="2")["run"]
     ready.ends(run)
     for number, text in enumerate(("", "{}", '{"settings": {"steps": "many"}}', "\0", "[" * 100_000)):
-        broken = host.runs / "broken" / f"2099-01-0{number + 1}T00-00-00"
+        broken = host.runs_dir / "broken" / f"2099-01-0{number + 1}T00-00-00"
         broken.mkdir(parents=True)
         (broken / "settings.json").write_text(text)
         (broken / "events.jsonl").write_text('{"kind": "step"\n\0\n')
-    ready.trainer._runs.forget()
+    ready.service._runs.invalidate()
     reply = ready.poll(run)
     assert reply.get("run", {}).get("state") == "finished"
     assert [listed["id"] for listed in ready.ask("runs")["runs"]] == [run]
@@ -429,7 +429,7 @@ def test_a_run_that_another_program_trains_is_left_to_it(ready, host):
 
 
 def test_a_trial_is_gone_however_the_training_ends(ready, host):
-    trial = host.embeddings / "my-mug-preview.safetensors"
+    trial = host.embeddings_dir / "my-mug-preview.safetensors"
     for ending in ("stopped", "failed"):
         reply = ready.train(name="my-mug", steps="100000", keep_generating=True)
         run, folder = reply["run"], ready.folder(reply["run"])
@@ -444,17 +444,17 @@ def test_a_trial_is_gone_however_the_training_ends(ready, host):
         if ending == "stopped":
             ready.ask("stop", run=run)
         else:
-            child = ready.trainer._queue.find(folder.path).child
+            child = ready.service._queue.find(folder.path).worker
             os.kill(child._process.pid, signal.SIGKILL)
         assert ready.ends(run)["state"] == ending
         assert not trial.exists()
-        until(lambda: host.told.count("my-mug-preview") >= 3)
-        host.told.clear()
+        until(lambda: host.reloaded_names.count("my-mug-preview") >= 3)
+        host.reloaded_names.clear()
         assert host.lent_for == []
 
 
 def test_somebody_elses_word_is_not_taken_for_a_trial(ready, host):
-    theirs = host.embeddings / "my-mug-preview.safetensors"
+    theirs = host.embeddings_dir / "my-mug-preview.safetensors"
     theirs.write_bytes(b"somebody else's")
     run = ready.train(name="my-mug", steps="30", keep_generating=True)["run"]
     (ready.folder(run).path / "snapshots").mkdir()
@@ -466,7 +466,7 @@ def test_somebody_elses_word_is_not_taken_for_a_trial(ready, host):
 def test_what_a_killed_host_left_is_cleaned_up_by_the_next(ready, host):
     run = ready.train(name="my-mug", steps="2")["run"]
     ready.ends(run)
-    trial, other = host.embeddings / "my-mug-preview.safetensors", host.embeddings / "other.safetensors"
+    trial, other = host.embeddings_dir / "my-mug-preview.safetensors", host.embeddings_dir / "other.safetensors"
     for target in (trial, other):
         target.write_bytes(b"left")
     mark = ready.folder(run).path / "trial.json"
@@ -490,7 +490,7 @@ def test_what_a_killed_host_left_is_cleaned_up_by_the_next(ready, host):
 
 @pytest.mark.parametrize("keeps", [True, False])
 def test_copies_of_pictures_and_snapshots_go_only_when_a_run_is_finished(ready, host, keeps):
-    host.keeps_pictures = host.keeps_snapshots = keeps
+    host.keep_images = host.keep_snapshots = keeps
     run = ready.train(name="my-mug", steps="100000")["run"]
     folder = ready.folder(run)
     (folder.path / "snapshots").mkdir()
@@ -510,7 +510,7 @@ def test_copies_of_pictures_and_snapshots_go_only_when_a_run_is_finished(ready, 
 
 def test_a_run_does_not_go_on_with_the_pictures_of_another(ready, host, pictures):
     """The page's pictures may be others by now."""
-    host.keeps_pictures = False
+    host.keep_images = False
     run = ready.train(name="my-mug", steps="2")["run"]
     assert not ready.ends(run)["resumable"]
     assert "has not kept" in ready.ask("reuse", draft=DRAFT, run=run)["error"]
@@ -536,28 +536,28 @@ def story(tiny_checkpoint, pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("story")
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
-    host = StandIn(folder, tiny_checkpoint)
+    host = FakeHost(folder, tiny_checkpoint)
     page = Page(host, folder / "gradio")
     page.add(pictures)
     run = page.train(
         name="my-disc", steps="5000", snapshot_every="20", preview_every="5000", preview_steps="1", keep_generating=True
     )["run"]
     seen = {"host": host, "page": page, "run": run}
-    trial = host.embeddings / "my-disc-preview.safetensors"
+    trial = host.embeddings_dir / "my-disc-preview.safetensors"
     until(trial.exists, 60)
     seen["trial"] = load_file(trial), host.lock.locked(), page.poll(run)
     seen["sample"] = page.ask("sample", run=run)
-    until(lambda: len({step for step, _, _ in page.folder(run).timeline().previews}) > 1, 60)
+    until(lambda: len({step for step, _, _ in page.folder(run).history().previews}) > 1, 60)
     page.ask("stop", run=run)
     seen["stopped"] = page.ends(run)
-    seen["left"] = {path.name for path in host.embeddings.iterdir()}
+    seen["left"] = {path.name for path in host.embeddings_dir.iterdir()}
     seen["more"] = page.ask("resume", run=run, steps=seen["stopped"]["step"] + 40)
     until(lambda: page.state(run)["step"] > seen["stopped"]["step"], 60)
     seen["lent"] = page.poll(run), host.lock.locked()
     seen["finished"] = page.ends(run, 60)
-    seen["given back"] = page.poll(), host.lock.locked(), host.is_lent
+    seen["given back"] = page.poll(), host.lock.locked(), host.is_gpu_lent
     yield seen
-    page.trainer.close()
+    page.service.close()
     patch.undo()
 
 
@@ -592,7 +592,7 @@ def test_stopped_and_taken_up_again(story):
     assert story["more"] == {"run": story["run"]}
     assert (more["state"], more["step"], more["steps"]) == ("finished", stopped["step"] + 40, stopped["step"] + 40)
     assert {path.name for path in story["host"].embeddings.iterdir()} >= {"my-disc.safetensors", "my-disc.preview.png"}
-    assert "my-disc" in story["host"].told
+    assert "my-disc" in story["host"].reloaded_names
 
 
 def test_the_story_in_the_list(story):
@@ -617,7 +617,7 @@ class Here:
     def __init__(self, request) -> None:
         self.request = json.loads(json.dumps(request))
 
-    def answer(self):
+    def reply(self):
         preflight(*parse(self.request["settings"]))
 
     def close(self) -> None:
@@ -627,8 +627,8 @@ class Here:
 def test_all_problems_are_told_at_once_in_the_forms_words(ready, host, monkeypatch):
     page = ready
     monkeypatch.setattr(launch, "Worker", Here)
-    (host.embeddings / "others").mkdir()  # the WebUIs look there, too
-    (host.embeddings / "others" / "my-disc.pt").touch()
+    (host.embeddings_dir / "others").mkdir()  # the WebUIs look there, too
+    (host.embeddings_dir / "others" / "my-disc.pt").touch()
     problems = {
         p["option"]: p["message"]
         for p in page.train(
@@ -640,13 +640,13 @@ def test_all_problems_are_told_at_once_in_the_forms_words(ready, host, monkeypat
     assert not [text for text in problems.values() if "--" in text]
     assert "“Start from random vectors”" in problems["init_text"]
     assert "“Replace an existing word”" in problems["name"]
-    assert not list(host.runs.glob("my-disc/*"))
+    assert not list(host.runs_dir.glob("my-disc/*"))
     assert page.poll()["active"] is None
 
 
 def test_a_word_that_is_there_is_replaced_or_kept_beside(ready, host):
     """What the page offers where a name is taken: the same with `overwrite`, or with the suggested name."""
-    (host.embeddings / "my-cup.safetensors").write_bytes(b"the old one")
+    (host.embeddings_dir / "my-cup.safetensors").write_bytes(b"the old one")
     suggestion = ready.ask("check", form=ready.form(name="my-cup"), draft=DRAFT)["name"]["suggestion"]
     assert suggestion == "my-cup-2"
     for changes in ({"name": "my-cup", "overwrite": True}, {"name": suggestion}):
@@ -670,7 +670,7 @@ def new_run(tiny_checkpoint, pictures, tmp_path):
         "precision": "fp32",
     })  # fmt: skip
     assert not problems
-    return create(preflight(settings))
+    return create_run(preflight(settings))
 
 
 def test_a_checkpoint_that_goes_while_it_is_trained_on(new_run):
@@ -678,12 +678,12 @@ def test_a_checkpoint_that_goes_while_it_is_trained_on(new_run):
         if event.kind == "step":
             new_run.settings.model.unlink(missing_ok=True)
 
-    assert execute(new_run, watch=lose_it)
+    assert execute_run(new_run, on_event=lose_it)
     assert new_run.embedding.exists()
 
 
 def test_a_checkpoint_that_is_gone_before_it_goes_on(new_run):
-    assert not execute(new_run, stopped=lambda: new_run.state.exists() or "step" in kinds(new_run))
+    assert not execute_run(new_run, should_stop=lambda: new_run.state.exists() or "step" in kinds(new_run))
     before = in_file(new_run.path)
     new_run.settings.model.unlink()
     with pytest.raises(UnusableFile, match="put it back to go on"):
@@ -697,6 +697,6 @@ def test_a_place_for_words_that_cannot_be_written_to(new_run):
             new_run.settings.out.touch()
 
     with pytest.raises(TrainingFailed, match="the new embedding is"):
-        execute(new_run, watch=lose_it)
+        execute_run(new_run, on_event=lose_it)
     assert new_run.embedding.exists()
     assert kinds(new_run)[-1] == "failed"
