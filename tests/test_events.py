@@ -14,11 +14,11 @@ def path(tmp_path):
     return tmp_path / "events.jsonl"
 
 
-def kinds(path):
+def event_kinds(path):
     return [event.kind for event in read_events(path)[0]]
 
 
-def test_what_is_appended_is_read(path):
+def test_append_and_read(path):
     log = EventLog(path)
     written = [log.append("loading", checkpoint="sd é.safetensors"), log.append("step", step=1, loss=0.25)]
     events, end = read_events(path)
@@ -27,7 +27,7 @@ def test_what_is_appended_is_read(path):
     assert end == path.stat().st_size
 
 
-def test_an_event_is_a_line_of_json(path):
+def test_event_is_one_json_line(path):
     EventLog(path).append("warning", message="two\nlines")
     (line,) = path.read_bytes().splitlines()
     record = json.loads(line)
@@ -35,7 +35,7 @@ def test_an_event_is_a_line_of_json(path):
     assert record == {"kind": "warning", "message": "two\nlines"}
 
 
-def test_a_reader_goes_on_from_where_it_was(path):
+def test_read_continues_from_an_offset(path):
     log = EventLog(path)
     log.append("loading", checkpoint="a")
     _, after = read_events(path)
@@ -46,11 +46,11 @@ def test_a_reader_goes_on_from_where_it_was(path):
     assert read_events(path, end) == ([], end)
 
 
-def test_no_log_yet(path):
+def test_missing_log_is_empty(path):
     assert read_events(path) == ([], 0)
 
 
-def test_a_torn_last_line_is_left_for_later(path):
+def test_incomplete_last_line_is_not_read(path):
     log = EventLog(path)
     log.append("loading", checkpoint="a")
     whole = path.stat().st_size
@@ -65,48 +65,48 @@ def test_a_torn_last_line_is_left_for_later(path):
     assert [e.kind for e in read_events(path, whole)[0]] == ["stopped"]
 
 
-def test_a_log_torn_by_a_kill_is_mended_by_the_next_writer(path):
+def test_next_writer_terminates_a_torn_line(path):
     log = EventLog(path)
     log.append("loading", checkpoint="a")
     log.append("stopped", step=3)
     path.write_bytes(path.read_bytes()[:-5])
     _, after = read_events(path)
     EventLog(path).append("saving", step=4)
-    assert kinds(path) == ["loading", "saving"]
+    assert event_kinds(path) == ["loading", "saving"]
     assert [e.kind for e in read_events(path, after)[0]] == ["saving"], "a reader that was there before sees it too"
 
 
-def test_mending_leaves_a_whole_log_alone(path):
+def test_complete_log_is_not_modified(path):
     EventLog(path).append("loading", checkpoint="a")
     before = path.read_bytes()
     EventLog(path)
     assert path.read_bytes() == before
 
 
-def test_events_of_another_version_are_passed_over(path):
+def test_unknown_kinds_and_fields_are_skipped(path):
     path.write_text('{"kind": "of tomorrow", "time": 1}\n{"kind": "saving", "time": 2, "step": 1, "of tomorrow": 2}\n')
     assert read_events(path)[0] == [Event("saving", {"step": 1}, 2.0)]
 
 
-def test_only_declared_events_can_be_written(path):
+def test_undeclared_events_raise(path):
     with pytest.raises(ValueError, match="no \\['colour'\\]"):
         EventLog(path).append("step", step=1, colour="red")
     with pytest.raises(KeyError):
         EventLog(path).append("lunch")
-    assert kinds(path) == []
+    assert event_kinds(path) == []
 
 
-def test_every_run_can_end_in_a_declared_way():
+def test_terminal_kinds_are_declared():
     assert EVENT_FIELDS.keys() > TERMINAL_KINDS
 
 
-def test_text_that_is_no_unicode_is_written_all_the_same(path):
+def test_lone_surrogates_are_replaced(path):
     """File names on Linux are bytes; Python hands their odd ones on as surrogates."""
     EventLog(path).append("warning", message="picture \udcff.png")
     assert read_events(path)[0][0].data["message"] == "picture ?.png"
 
 
-def test_after_a_resume_the_later_record_of_a_step_counts(path):
+def test_history_keeps_the_later_record_of_a_step(path):
     log = EventLog(path)
     for step, loss in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 0.22), (3, 0.33)):
         log.append("step", step=step, loss=loss)
@@ -126,7 +126,7 @@ def test_after_a_resume_the_later_record_of_a_step_counts(path):
     assert history.last.data["loss"] == 0.33, "outputs and warnings do not say where a run stands"
 
 
-def test_a_timeline_grows_as_a_log_does(path):
+def test_history_grows_incrementally(path):
     log, history, after = EventLog(path), RunHistory(), 0
     for step in range(1, 6):
         log.append("step", step=step)
@@ -146,7 +146,7 @@ def test_a_timeline_grows_as_a_log_does(path):
 @example(0, b'{"kind": "preview", "time": 1, "step": 1}\n')
 @example(0, b'["kind", "time"]\n')
 @example(0, b"[" * 100_000 + b"\n")
-def test_whatever_a_broken_disk_leaves_a_log_can_be_read_and_gone_on_with(tmp_path_factory, cut, tail):
+def test_damaged_log_is_readable_and_appendable(tmp_path_factory, cut, tail):
     path = tmp_path_factory.getbasetemp() / "broken.jsonl"
     path.unlink(missing_ok=True)
     log = EventLog(path)

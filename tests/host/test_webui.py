@@ -27,7 +27,7 @@ def generate(tab, prompt: str) -> str:
     return told.inner_text()
 
 
-def test_a_word_is_learned_and_used_without_a_restart(tab, webui, coins, word):
+def test_train_and_use_an_embedding_without_a_restart(tab, webui, coins, word):
     tab.screenshot("host-idle", full=False)
     generate(tab, "a photo of a cat")
     tab.show("Textual Inversion")
@@ -52,7 +52,7 @@ def test_a_word_is_learned_and_used_without_a_restart(tab, webui, coins, word):
     assert f"TI: {word}" in told or f'TI hashes: "{word}' in told  # what Forge and AUTOMATIC1111 say of embeddings used
 
 
-def test_generating_waits_for_a_training_and_comes_back(tab, webui, coins, word):
+def test_generation_waits_for_a_training(tab, webui, coins, word):
     tab.add_pictures(*coins).fill(name=word, **{**SMALL, "steps": 5000, "preview_every": 0}).train()
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 1, 900)
     tab.screenshot("host-training", full=False)
@@ -66,13 +66,13 @@ def test_generating_waits_for_a_training_and_comes_back(tab, webui, coins, word)
     assert generate(tab, "a photo of a dog")
 
 
-def test_pictures_of_runs_have_no_address(tab, webui, coins):
+def test_draft_images_are_not_served(tab, webui, coins):
     tab.add_pictures(*coins)
     kept = next((webui.runs / ".drafts").rglob("*.png"))
     assert tab.page.request.get(f"{tab.url}file={kept}").status in (403, 404)
 
 
-def test_the_hosts_api_takes_calls_as_before(tab):
+def test_host_api_still_generates(tab):
     answer = tab.page.request.post(
         f"{tab.url}sdapi/v1/txt2img", data=json.dumps({"prompt": "a cat", "steps": 1, "width": 64, "height": 64}),
         headers={"Content-Type": "application/json"}, timeout=300_000,

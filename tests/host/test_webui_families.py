@@ -80,7 +80,7 @@ def tab_on_first(tab):
     tab.page.request.post(address, data=was, timeout=300_000)
 
 
-def test_settings_follow_the_checkpoint_without_a_reload(tab_on_first, checkpoints):
+def test_form_follows_the_selected_checkpoint(tab_on_first, checkpoints):
     tab = tab_on_first
     tab.open_advanced()
     for name, rate in {"tiny-sd1": "0.003", "tiny-sdxl": "0.0015", "tiny-sd2": "0.003"}.items():
@@ -102,7 +102,7 @@ def test_settings_follow_the_checkpoint_without_a_reload(tab_on_first, checkpoin
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_word_of_each_family_is_learned_and_used(tab_on_first, webui, checkpoints, coins, word, name):
+def test_train_and_use_an_embedding_of_each_family(tab_on_first, webui, checkpoints, coins, word, name):
     if (webui.folder / "backend").is_dir():
         pytest.skip("Forge loads checkpoints of real sizes alone")
     tab = tab_on_first
