@@ -599,6 +599,15 @@ def test_script_registers_callbacks_and_picker(callbacks, web, monkeypatch):
     assert built == [True, False]
 
 
+def test_extension_outlives_reload_ui(callbacks, web, monkeypatch):
+    """The host executes the script again; the service, and with it a running training, stays."""
+    extension, service = get_extension(), get_extension().service
+    names = script(web, monkeypatch)
+    assert names["extension"] is extension is web.shared.textual_inversion_extension
+    assert extension.service is service
+    assert callbacks["app_started"] == extension.on_app_started
+
+
 def test_foreign_lib_ti_package_disables_the_extension(callbacks, web, monkeypatch, tmp_path, capsys):
     callbacks.clear()
     other = ModuleType("lib_ti")
