@@ -30,9 +30,9 @@ def ask(request: object) -> dict:
     text = request if isinstance(request, str) else json.dumps(request)
     reply = handle_request(ACTIONS, text)
     reply.encode()
-    found = json.loads(reply, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert isinstance(found, dict)
-    return found
+    reply_object = json.loads(reply, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert isinstance(reply_object, dict)
+    return reply_object
 
 
 def test_arguments_are_passed_by_name():

@@ -110,9 +110,9 @@ class TestCompatibility:
     def test_pickled_embeddings(self, folder):
         torch.save({"string_to_param": {"*": torch.ones(3, 768)}, "name": "other"}, folder / "old.pt")
         torch.save({"<cat>": torch.ones(768)}, folder / "concept.bin")
-        found = {entry.name: entry for entry in EmbeddingIndex(Host(folder)).entries()}
-        assert (found["old"].summary.num_vectors, found["old"].summary.widths) == (3, (768,))
-        assert (found["concept"].summary.num_vectors, found["concept"].reason) == (1, "")
+        entries = {entry.name: entry for entry in EmbeddingIndex(Host(folder)).entries()}
+        assert (entries["old"].summary.num_vectors, entries["old"].summary.widths) == (3, (768,))
+        assert (entries["concept"].summary.num_vectors, entries["concept"].reason) == (1, "")
 
     def test_embedding_images_of_a1111(self, folder):
         """They are called what they are called inside; a plain picture is none, and says nothing."""
@@ -181,7 +181,7 @@ class TestHostileFiles:
             (folder / f"{name}.safetensors").write_bytes(embedding((1, 768)))
         assert reasons_of(EmbeddingIndex(Host(folder))).keys() == names
         answer = EmbeddingIndex(Host(folder)).actions()["embeddings"]()
-        assert {found["label"] for found in answer["embeddings"]} == names
+        assert {entry["label"] for entry in answer["embeddings"]} == names
 
     def test_other_files_are_not_listed(self, folder):
         for name in ("a.preview.png", "a.png", "notes.txt", "._a.pt", "a.pt.optim", ".a.safetensors.1.part"):
@@ -261,9 +261,9 @@ class TestThumbnail:
         Image.new("RGBA", (40, 900)).save(folder / "two.webp")
         (folder / "damaged.preview.png").write_bytes(b"?")
         for name in ("one", "two"):
-            shown = index.actions()["thumb"](name=name)["image"]
-            assert shown.startswith("data:image/jpeg;base64,")
-            assert len(shown) < 20_000
+            data_url = index.actions()["thumb"](name=name)["image"]
+            assert data_url.startswith("data:image/jpeg;base64,")
+            assert len(data_url) < 20_000
         assert THUMBNAIL_SIZE <= 160
         for name in ("none", "damaged", "../one", "unknown"):
             assert index.actions()["thumb"](name=name) == {"image": None}

@@ -53,16 +53,16 @@ def test_missing_log_is_empty(path):
 def test_incomplete_last_line_is_not_read(path):
     log = EventLog(path)
     log.append("loading", checkpoint="a")
-    whole = path.stat().st_size
+    complete = path.stat().st_size
     log.append("stopped", step=3)
-    line = path.read_bytes()[whole:]
+    line = path.read_bytes()[complete:]
     for length in range(1, len(line)):  # as a reader may find it while it is being written
-        path.write_bytes(path.read_bytes()[:whole] + line[:length])
+        path.write_bytes(path.read_bytes()[:complete] + line[:length])
         events, end = read_events(path)
-        assert ([e.kind for e in events], end) == (["loading"], whole)
+        assert ([e.kind for e in events], end) == (["loading"], complete)
     with path.open("ab") as file:
         file.write(b"\n")
-    assert [e.kind for e in read_events(path, whole)[0]] == ["stopped"]
+    assert [e.kind for e in read_events(path, complete)[0]] == ["stopped"]
 
 
 def test_next_writer_terminates_a_torn_line(path):
@@ -152,13 +152,13 @@ def test_damaged_log_is_readable_and_appendable(tmp_path_factory, cut, tail):
     log = EventLog(path)
     for step in (1, 2, 3):
         log.append("step", step=step)
-    kept = path.read_bytes()[: cut % (path.stat().st_size + 1)]
-    path.write_bytes(kept + tail)
+    intact = path.read_bytes()[: cut % (path.stat().st_size + 1)]
+    path.write_bytes(intact + tail)
     EventLog(path).append("finished", step=9, file="x")
     events, end = read_events(path)
     assert end == path.stat().st_size
-    whole = kept.count(b"\n")
-    assert [event.data["step"] for event in events[:whole]] == [1, 2, 3][:whole]
+    intact_lines = intact.count(b"\n")
+    assert [event.data["step"] for event in events[:intact_lines]] == [1, 2, 3][:intact_lines]
     history = RunHistory().add(events)
     assert history.last.kind == "finished"
-    assert max(history.steps, default=0) >= whole
+    assert max(history.steps, default=0) >= intact_lines

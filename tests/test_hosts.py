@@ -179,17 +179,17 @@ def test_no_checkpoint_is_selected(web, capsys):
 def test_selected_vae(web, monkeypatch, caplog):
     host, file = A1111(), web.path / "vae.pt"
     assert host.selected_vae() is None
-    asked = []
+    resolved_paths = []
 
     def resolve(path):
-        asked.append(path)
+        resolved_paths.append(path)
         return SimpleNamespace(tuple=lambda: (str(file), "specified in settings"))
 
     monkeypatch.setattr(web.sd_vae, "resolve_vae", resolve)
     assert host.selected_vae() is None  # chosen, and deleted since
     file.touch()
     assert host.selected_vae() == file
-    assert asked == [str(web.checkpoint)] * 2
+    assert resolved_paths == [str(web.checkpoint)] * 2
     monkeypatch.delattr(web.sd_vae, "resolve_vae")
     assert host.selected_vae() is None
     assert "Could not ask for the VAE: AttributeError" in caplog.text
@@ -289,9 +289,9 @@ def test_host_options(web):
 
 def test_models_are_offloaded_and_restored(web):
     """One that the host keeps in RAM stays there: it must not come to the card afterwards."""
-    current, other, kept = Model("current"), Model("other"), Model("kept", device="cpu")
+    current, other, in_ram = Model("current"), Model("other"), Model("in RAM", device="cpu")
     web.sd_models.model_data.sd_model = current
-    web.sd_models.model_data.loaded_sd_models = [current, other, kept]
+    web.sd_models.model_data.loaded_sd_models = [current, other, in_ram]
     with A1111().gpu_lent("my-mug"):
         assert web.shared.state.job == "Textual Inversion: my-mug"
         assert web.moves == [("current", "cpu"), ("other", "cpu")]
@@ -614,7 +614,7 @@ def test_foreign_lib_ti_package_disables_the_extension(callbacks, web, monkeypat
     other.__path__ = [str(tmp_path / "other" / "lib_ti")]
     monkeypatch.setitem(sys.modules, "lib_ti", other)
     assert "TextualInversionPicker" not in script(web, monkeypatch)
-    said = capsys.readouterr().out
-    assert str(tmp_path / "other" / "lib_ti") in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().out
+    assert str(tmp_path / "other" / "lib_ti") in output
+    assert output.count("\n") == 1
     assert not callbacks

@@ -101,9 +101,9 @@ def test_list_omits_thumbnails(client):
 
 
 def test_get_run_collects_all_events(client, service):
-    shown = client.get(AT).json()
-    assert shown["state"] == "finished"
-    assert [event["kind"] for event in shown["events"]] == ["loading", "step"]
+    run = client.get(AT).json()
+    assert run["state"] == "finished"
+    assert [event["kind"] for event in run["events"]] == ["loading", "step"]
     assert service.polls == [0, 7]
 
 
@@ -163,9 +163,9 @@ def test_problems_of_the_settings_are_passed_on(client, service):
     ],
 )
 def test_invalid_requests_start_nothing(client, service, tmp_path, body, option, message):
-    ((found, said),) = problems(client.post("/tinv/v1/runs", json=body))
-    assert found == option
-    assert message in said
+    ((refused_option, reason),) = problems(client.post("/tinv/v1/runs", json=body))
+    assert refused_option == option
+    assert message in reason
     assert not service.trained
     assert not service.drafts
     assert not (tmp_path / "uploads").exists() or not list((tmp_path / "uploads").iterdir())

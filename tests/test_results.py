@@ -93,14 +93,14 @@ def test_install_under_another_name_is_readable(results, run, host, name):
     with safe_open(str(path), framework="pt") as file:
         assert set(file.keys()) == set(before)
         assert all(torch.equal(file.get_tensor(key), tensor) for key, tensor in before.items())
-        said = file.metadata()
+        metadata = file.metadata()
     with safe_open(str(run.snapshot(4)), framework="pt") as file:
-        assert {k: v for k, v in said.items() if v != name} == {
+        assert {k: v for k, v in metadata.items() if v != name} == {
             k: v for k, v in file.metadata().items() if v != "my-mug"
         }
-    assert said["name"] == said["modelspec.title"] == said["modelspec.trigger_phrase"] == name
-    found = read_embedding(path)
-    assert found.num_vectors == 2
+    assert metadata["name"] == metadata["modelspec.title"] == metadata["modelspec.trigger_phrase"] == name
+    embedding = read_embedding(path)
+    assert embedding.num_vectors == 2
     header = int.from_bytes(path.read_bytes()[:8], "little")
     assert header % 8 == 0, "readers that map the file want it so"
     assert (host.embeddings_dir / "my-mug.safetensors").read_bytes() == run.embedding.read_bytes(), (
@@ -109,13 +109,13 @@ def test_install_under_another_name_is_readable(results, run, host, name):
 
 
 def test_with_name_changes_only_name_keys():
-    said = {"name": "mug", "checkpoint_name": "mug", "modelspec.title": "mug", "settings": '{"init_text": "mug"}'}
-    data = with_name(to_safetensors(Embedding("mug", {"clip_l": torch.ones(1, 8)}, said)), "cup")
+    metadata = {"name": "mug", "checkpoint_name": "mug", "modelspec.title": "mug", "settings": '{"init_text": "mug"}'}
+    data = with_name(to_safetensors(Embedding("mug", {"clip_l": torch.ones(1, 8)}, metadata)), "cup")
     length = int.from_bytes(data[:8], "little")
-    found = json.loads(data[8 : 8 + length])["__metadata__"]
-    assert found["name"] == found["modelspec.title"] == "cup"
-    assert found["checkpoint_name"] == "mug"
-    assert found["settings"] == said["settings"]
+    renamed = json.loads(data[8 : 8 + length])["__metadata__"]
+    assert renamed["name"] == renamed["modelspec.title"] == "cup"
+    assert renamed["checkpoint_name"] == "mug"
+    assert renamed["settings"] == metadata["settings"]
 
 
 def test_foreign_embedding_is_overwritten_only_on_request(results, run, host):

@@ -44,11 +44,11 @@ class Page:
     def send(self, text: str):
         reply = bridge.handle_request(self.service.actions(), text)
         reply.encode()
-        found = json.loads(reply, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-        assert isinstance(found, dict)
-        if "details" in found:
-            assert found["error"]
-        return found
+        reply_object = json.loads(reply, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert isinstance(reply_object, dict)
+        if "details" in reply_object:
+            assert reply_object["error"]
+        return reply_object
 
     def poll(self, run: str | None = None, after: int = 0):
         return self.ask("poll", run=run, after=after)
@@ -250,9 +250,9 @@ def test_unusable_checkpoint_is_reported(page, host, tmp_path):
 )
 def test_name_states(page, host, name, state):
     (host.embeddings_dir / "my-cup.pt").touch()
-    said = page.ask("check", form=page.form(name=name), draft=DRAFT)["name"]
-    assert said["state"] == state
-    assert said["suggestion"] == {"word": "my-mug", "taken": f"{name}-2"}.get(state, "")
+    name_state = page.ask("check", form=page.form(name=name), draft=DRAFT)["name"]
+    assert name_state["state"] == state
+    assert name_state["suggestion"] == {"word": "my-mug", "taken": f"{name}-2"}.get(state, "")
 
 
 def test_server_paths_are_refused_if_the_host_hides_them(page_with_images, host, pictures):
@@ -548,21 +548,21 @@ def lifecycle(tiny_checkpoint, pictures, tmp_path_factory):
     run = page.train(
         name="my-disc", steps="5000", snapshot_every="20", preview_every="5000", preview_steps="1", keep_generating=True
     )["run"]
-    seen = {"host": host, "page": page, "run": run}
+    record = {"host": host, "page": page, "run": run}
     trial = host.embeddings_dir / "my-disc-preview.safetensors"
     until(trial.exists, 60)
-    seen["trial"] = load_file(trial), host.lock.locked(), page.poll(run)
-    seen["sample"] = page.ask("sample", run=run)
+    record["trial"] = load_file(trial), host.lock.locked(), page.poll(run)
+    record["sample"] = page.ask("sample", run=run)
     until(lambda: len({step for step, _, _ in page.folder(run).history().previews}) > 1, 60)
     page.ask("stop", run=run)
-    seen["stopped"] = page.wait_until_ended(run)
-    seen["left"] = {path.name for path in host.embeddings_dir.iterdir()}
-    seen["more"] = page.ask("resume", run=run, steps=seen["stopped"]["step"] + 40)
-    until(lambda: page.state(run)["step"] > seen["stopped"]["step"], 60)
-    seen["handover"] = page.poll(run), host.lock.locked()
-    seen["finished"] = page.wait_until_ended(run, 60)
-    seen["after handover"] = page.poll(), host.lock.locked(), host.is_gpu_lent
-    yield seen
+    record["stopped"] = page.wait_until_ended(run)
+    record["left"] = {path.name for path in host.embeddings_dir.iterdir()}
+    record["more"] = page.ask("resume", run=run, steps=record["stopped"]["step"] + 40)
+    until(lambda: page.state(run)["step"] > record["stopped"]["step"], 60)
+    record["handover"] = page.poll(run), host.lock.locked()
+    record["finished"] = page.wait_until_ended(run, 60)
+    record["after handover"] = page.poll(), host.lock.locked(), host.is_gpu_lent
+    yield record
     page.service.close()
     patch.undo()
 

@@ -52,13 +52,13 @@ class RunQueue:
         """`on_job_end` is called after each job that was started, however it ended."""
         self._gpu_context, self._on_job_end = gpu_context, on_job_end
         self._jobs: list[Job] = []
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def add(self, job: Job) -> None:
         """Append a job. Only the first keeps a worker that is started already: each takes some hundred MB."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise TextualInversionError("the WebUI is closing")
             if self._jobs and job.worker:
@@ -67,14 +67,13 @@ class RunQueue:
             # first, so that a job whose event cannot be written is not queued
             EventLog(job.folder.events).append("queued", place=len(self._jobs))
             self._jobs.append(job)
-            self._changed.notify_all()
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run_jobs, name="textual-inversion-queue", daemon=True)
                 self._thread.start()
 
     def jobs(self) -> list[Job]:
         """The job that runs or is next, then those behind it."""
-        with self._changed:
+        with self._lock:
             return list(self._jobs)
 
     def find(self, path: Path) -> Job | None:
@@ -86,7 +85,7 @@ class RunQueue:
         job = self.find(path)
         if job is None:
             return False
-        with self._changed:
+        with self._lock:
             job.stop_event.set()
             if job.worker:
                 job.worker.stop()
@@ -98,7 +97,7 @@ class RunQueue:
 
     def close(self, timeout_s: float = 20.0) -> None:
         """Stop everything, and wait for the running training to save."""
-        with self._changed:
+        with self._lock:
             self._closed = True
         for job in reversed(self.jobs()):
             self.stop(job.folder.path)
@@ -107,7 +106,7 @@ class RunQueue:
 
     def _run_jobs(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._jobs:
                     self._thread = None
                     return
@@ -121,7 +120,7 @@ class RunQueue:
             finally:
                 if job.worker:
                     job.worker.close()
-                with self._changed:
+                with self._lock:
                     self._jobs.remove(job)
                     self._record_queue_positions()
 
@@ -140,7 +139,7 @@ class RunQueue:
     def _train(self, job: Job, stop_requested: Callable[[], bool]) -> None:
         try:
             worker = job.worker or Worker({"run": str(job.folder.path)})
-            with self._changed:
+            with self._lock:
                 job.worker, job.started = worker, True
             worker.reply()
         except TextualInversionError as error:
