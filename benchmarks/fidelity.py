@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.practice.concepts import CONCEPTS_DIR, KINDS, PRACTICE_MODEL, Evaluator, Score
-from lib_ti.runs.execute import create, execute
+from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.settings.train_settings import parse
 from lib_ti.text import option_flag
 from lib_ti.training.preflight.preflight import preflight
@@ -56,9 +56,9 @@ def train(concept: str, seed: int, options: dict[str, str]) -> tuple[torch.Tenso
         })  # fmt: skip
         plan = preflight(settings, problems)
         start_time = time.perf_counter()
-        run = create(plan)
-        execute(run)
-        return write.read(run.embedding).vectors["clip_l"], time.perf_counter() - start_time
+        run = create_run(plan)
+        execute_run(run)
+        return read_embedding(run.embedding).vectors["clip_l"], time.perf_counter() - start_time
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from lib_ti.model.speed.cuda_graphs import MAX_GRAPHS, GraphedCallable
 from lib_ti.model.speed.device import choose_acceleration
 from lib_ti.model.speed.prepacked_conv import PrepackedConv2d, can_prepack, prepack, prepacked_speedup
 from lib_ti.practice.concepts import PRACTICE_MODEL
-from lib_ti.runs.events import read
+from lib_ti.runs.events import read_events
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not can_prepack(torch.float32), reason="this torch has no oneDNN")
@@ -85,7 +85,7 @@ def test_prepacked_training_matches_the_plain_one(sizes, tmp_path, monkeypatch):
         asked = settings_for(checkpoint, tmp_path / "pictures", tmp_path / how, steps="3", acceleration=how)
         folder = run(asked)
         assert folder.settings.acceleration == how
-        losses = [event.data["loss"] for event in read(folder.events)[0] if event.kind == "step"]
+        losses = [event.data["loss"] for event in read_events(folder.events)[0] if event.kind == "step"]
         found[how] = losses, load_file(folder.settings.out / "my-mug.safetensors")
     (losses, vectors), (plain_losses, plain_vectors) = found["arranged"], found["none"]
     assert losses == pytest.approx(plain_losses, rel=1e-4)

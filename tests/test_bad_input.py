@@ -163,11 +163,11 @@ class TestPictures:
         assert f"Note: picture skipped: {Path('pictures/3.mask.png')}: not a picture" in said
         (run,) = desk.glob("textual_inversion/my-mug/*")
         assert sorted(p.name for p in (run / "images").iterdir()) == ["0000.png", "0001.png", "0002.png"]
-        told = [event.data["message"] for event in RunFolder(run).timeline().warnings]
+        told = [event.data["message"] for event in RunFolder(run).history().warnings]
         assert sum("picture skipped" in message for message in told) == 2
 
     def test_too_many(self, complaint, monkeypatch):
-        monkeypatch.setattr(preflight, "MOST_PICTURES", 3)
+        monkeypatch.setattr(preflight, "MAX_IMAGES", 3)
         assert complaint("images") == "4 pictures are too many; 3 is the most"
 
 

@@ -1,11 +1,11 @@
-"""The one way from the page to Python: any text in, one JSON object out."""
+"""The bridge from the page to Python: any text in, one JSON object out."""
 
 import json
 
 import pytest
 
 from lib_ti.errors import BadInput, Problem, TextualInversionError, UnusableFile
-from lib_ti.webui.api.bridge import answer
+from lib_ti.webui.api.bridge import handle_request
 
 
 def fail(error: Exception):
@@ -28,14 +28,14 @@ ACTIONS = {
 
 def ask(request: object) -> dict:
     text = request if isinstance(request, str) else json.dumps(request)
-    reply = answer(ACTIONS, text)
+    reply = handle_request(ACTIONS, text)
     reply.encode()
-    found = json.loads(reply, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert isinstance(found, dict)
-    return found
+    reply_object = json.loads(reply, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert isinstance(reply_object, dict)
+    return reply_object
 
 
-def test_arguments_go_by_name():
+def test_arguments_are_passed_by_name():
     assert ask({"do": "greet", "name": "my-mug"}) == {"said": "hello my-mug"}
     assert ask({"do": "greet", "name": "кружка", "loudly": True}) == {"said": "hello кружка!"}
     assert ask({"do": "nothing"}) == {}
@@ -51,17 +51,17 @@ def test_arguments_go_by_name():
         "__class__", '{"do": "__class__"}',
     ],
 )  # fmt: skip
-def test_what_is_no_request_says_to_reload(text):
+def test_malformed_requests_say_to_reload(text):
     reply = ask(text)
     assert reply.keys() == {"error"}
     assert "reload the page" in reply["error"]
 
 
-def test_no_text_at_all():
-    assert "reload" in json.loads(answer(ACTIONS, None))["error"]
+def test_missing_text_says_to_reload():
+    assert "reload" in json.loads(handle_request(ACTIONS, None))["error"]
 
 
-def test_problems_keep_their_options():
+def test_problems_name_their_options():
     assert ask({"do": "bad"}) == {
         "problems": [
             {"option": "steps", "message": "'x' is not a whole number"},
@@ -70,12 +70,12 @@ def test_problems_keep_their_options():
     }
 
 
-def test_errors_for_users_are_told_without_a_traceback():
+def test_user_errors_have_no_traceback():
     assert ask({"do": "unhappy"}) == {"error": "This training is not running."}
     assert ask({"do": "unusable"}) == {"error": "mug.png: not a picture"}
 
 
-def test_errors_of_ours_come_with_their_traceback_and_go_to_the_log(caplog):
+def test_unexpected_errors_have_a_traceback_and_are_logged(caplog):
     reply = ask({"do": "broken"})
     assert reply["error"] == "KeyError: 'oops'"
     assert "Traceback" in reply["details"]
@@ -83,12 +83,12 @@ def test_errors_of_ours_come_with_their_traceback_and_go_to_the_log(caplog):
 
 
 @pytest.mark.parametrize("value", ["\ud800", "\0", "\u2028</script>", "🦉", "\udfff\ud800", {"a\ud800": [None]}])
-def test_any_text_comes_back_as_it_went(value):
+def test_any_text_round_trips(value):
     """Half a surrogate pair is a text to JavaScript, and may be in a file's name; encoders of replies stumble over it."""
     assert ask({"do": "echo", "value": value}) == {"value": value}
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_what_is_no_number_to_json_is_never_sent(number):
+def test_non_finite_numbers_are_never_sent(number):
     """A browser would not read the reply."""
     ask('{"do": "echo", "value": ' + number + "}")

@@ -136,7 +136,7 @@ def source(tokenizer: PromptTokenizer, templates, name: str = "my-mug", count: i
     return BatchSource((), None, captioner, tokenizer, Placeholder(name, 0, count), seed=0, flip=False, times=1000)
 
 
-def learned(prompt) -> list[int]:
+def vector_rows(prompt) -> list[int]:
     return [row for row in prompt.vector_rows if row != NO_VECTOR]
 
 
@@ -145,7 +145,7 @@ HOSTILE = st.sampled_from(
      "\u0301", "杯子", "cat " * 90]
 )  # fmt: skip
 CAPTIONS = st.lists(HOSTILE | st.text(max_size=30), max_size=5).map(" ".join)
-SHARES = st.sampled_from([0.0, 0.5, 1.0])
+PROBABILITIES = st.sampled_from([0.0, 0.5, 1.0])
 
 
 @given(
@@ -155,28 +155,42 @@ SHARES = st.sampled_from([0.0, 0.5, 1.0])
     ),
     count=st.sampled_from([1, 2, 75]),
     shuffle=st.booleans(),
-    tags=SHARES,
-    whole=SHARES,
+    tag_dropout=PROBABILITIES,
+    caption_dropout=PROBABILITIES,
     seed=st.integers(0, 9),
 )
-@example(caption="a red my-mug", template="no slot", count=2, shuffle=False, tags=1.0, whole=0.0, seed=0)
-@example(caption="a <|EndOfText|> b", template="[name]", count=2, shuffle=False, tags=0.0, whole=0.0, seed=0)
-@example(caption="cat " * 74 + "my-mug", template="[name]", count=2, shuffle=False, tags=0.0, whole=0.0, seed=0)
-def test_placeholder_is_in_every_prompt(tokenizer, caption, template, count, shuffle, tags, whole, seed):
-    """A prompt without it has no gradient: a whole step would teach nothing."""
-    batches = source(tokenizer, [template], count=count, shuffle_tags=shuffle, tag_dropout=tags, caption_dropout=whole)
-    prompt = batches.prompt(caption, random.Random(seed))
+@example(
+    caption="a red my-mug", template="no slot", count=2, shuffle=False, tag_dropout=1.0, caption_dropout=0.0, seed=0
+)
+@example(
+    caption="a <|EndOfText|> b", template="[name]", count=2, shuffle=False, tag_dropout=0.0, caption_dropout=0.0, seed=0
+)
+@example(
+    caption="cat " * 74 + "my-mug",
+    template="[name]",
+    count=2,
+    shuffle=False,
+    tag_dropout=0.0,
+    caption_dropout=0.0,
+    seed=0,
+)
+def test_placeholder_is_in_every_prompt(
+    tokenizer, caption, template, count, shuffle, tag_dropout, caption_dropout, seed
+):
+    """Without it there is no gradient, and the step is wasted."""
+    options = {"shuffle_tags": shuffle, "tag_dropout": tag_dropout, "caption_dropout": caption_dropout}
+    prompt = source(tokenizer, [template], count=count, **options).prompt(caption, random.Random(seed))
     assert len(prompt.input_ids) == len(prompt.vector_rows) == 77
     assert prompt.vector_rows[0] == prompt.vector_rows[-1] == NO_VECTOR
-    at = prompt.vector_rows.index(0)
-    assert prompt.vector_rows[at : at + count] == tuple(range(count)), "its vectors stand together and in order"
-    ends = [place for place, token in enumerate(prompt.input_ids) if token == 49407]
-    assert ends == [*range(ends[0], 77)], "nothing in a text ends the prompt before its end"
+    start = prompt.vector_rows.index(0)
+    assert prompt.vector_rows[start : start + count] == tuple(range(count)), "its vectors are adjacent and in order"
+    ends = [i for i, token in enumerate(prompt.input_ids) if token == 49407]
+    assert ends == [*range(ends[0], 77)], "no text contains the end token"
 
 
 def test_caption_with_the_name_gets_no_second_one(tokenizer):
     prompt = source(tokenizer, ["a photo of [name]"]).prompt("a red My-Mug on a table", random.Random(0))
-    assert learned(prompt) == [0, 1]
+    assert vector_rows(prompt) == [0, 1]
     assert prompt == tokenizer.encode("a red my-mug on a table", [Placeholder("my-mug", 0, 2)])
 
 
@@ -185,7 +199,7 @@ def test_name_within_another_word_is_not_the_placeholder(tokenizer):
     prompt = source(tokenizer, ["a photo of [name], [filewords]"], name="cat", count=1).prompt(
         "a catalog", random.Random(0)
     )
-    assert learned(prompt) == [0]
+    assert vector_rows(prompt) == [0]
     assert prompt == tokenizer.encode("a photo of cat, a catalog", [Placeholder("cat", 0, 1)])
 
 

@@ -1,4 +1,4 @@
-"""Embedding files: written to the byte, read by their real readers, and read from whoever wrote them."""
+"""Embedding files: written to the byte, read by other programs' readers, and read whatever program wrote them."""
 
 import io
 import os
@@ -17,34 +17,34 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load, save, save_file
 
-from lib_ti.embedding import read
-from lib_ti.embedding import write as formats
+from lib_ti.embedding.read import join_encoder_files, read_embedding
 from lib_ti.embedding.summary import summarize
 from lib_ti.embedding.value import Embedding
-from lib_ti.embedding.write import WRITERS, safetensors_bytes
+from lib_ti.embedding.write import FORMATS, EmbeddingFormat, save_embedding, to_diffusers, to_safetensors
 from lib_ti.errors import TextualInversionError, TrainingFailed, UnusableFile
-from lib_ti.runs.execute import deliver
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
+from lib_ti.runs.execute import install_embedding
 from lib_ti.settings.names import name_problem
 
 TWO = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 0.5, 1e-8]])
 MUG = Embedding("my-mug", {"clip_l": TWO}, {"steps": "500", "checkpoint_name": "v1-5", "checkpoint_sha256": "ab" * 32})
 
 
-def same(found: Embedding, wanted: Embedding) -> bool:
-    """Their names and vectors, to the bit."""
-    vectors = [{k: v.tolist() for k, v in e.vectors.items()} for e in (found, wanted)]
-    return found.name == wanted.name and vectors[0] == vectors[1]
+def equal(first: Embedding, second: Embedding) -> bool:
+    """Compares names and vectors, to the bit."""
+    vectors = [{k: v.tolist() for k, v in e.vectors.items()} for e in (first, second)]
+    return first.name == second.name and vectors[0] == vectors[1]
 
 
-def write(embedding: Embedding, how: str, folder: Path) -> Path:
-    return formats.save(embedding, how, folder / f"{embedding.name}{WRITERS[how].suffix}")[0]
+def write(embedding: Embedding, format_name: str, folder: Path) -> Path:
+    return save_embedding(embedding, format_name, folder / f"{embedding.name}{FORMATS[format_name].suffix}")[0]
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.smoke
-def test_safetensors_byte_by_byte():
+def test_safetensors_bytes_exactly():
     header = (
         b'{"__metadata__":{"a":"1","b":"two"},'
         b'"first":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},'
@@ -59,7 +59,7 @@ def test_safetensors_byte_by_byte():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64], ids=str)
 @pytest.mark.parametrize("metadata", [{}, {"ключ": '"quoted"\n', "empty": ""}], ids=["bare", "with metadata"])
-def test_safetensors_own_reader_reads_it(tmp_path, dtype, metadata):
+def test_safetensors_package_reads_our_bytes(tmp_path, dtype, metadata):
     tensors = {"b": (torch.arange(6).view(2, 3) - 2).to(dtype).T, "a": torch.zeros(0, 5, dtype=dtype)}
     (tmp_path / "file.safetensors").write_bytes(safetensors_bytes(tensors, metadata))
     with safe_open(tmp_path / "file.safetensors", framework="pt") as file:
@@ -69,19 +69,19 @@ def test_safetensors_own_reader_reads_it(tmp_path, dtype, metadata):
             torch.testing.assert_close(file.get_tensor(name), tensor, rtol=0, atol=0)
 
 
-def test_the_portable_file():
-    written = load(formats.portable(MUG))
+def test_to_safetensors_keys_and_dtypes():
+    written = load(to_safetensors(MUG))
     assert list(written) == ["emb_params"]
     torch.testing.assert_close(written["emb_params"], TWO, rtol=0, atol=0)
     both = {"clip_l": torch.zeros(2, 768), "clip_g": torch.ones(2, 1280, dtype=torch.float16)}
-    written = load(formats.portable(Embedding("mug", both)))
+    written = load(to_safetensors(Embedding("mug", both)))
     assert {k: (tuple(v.shape), v.dtype) for k, v in written.items()} == {
         "clip_l": ((2, 768), torch.float32),
         "clip_g": ((2, 1280), torch.float32),
     }
 
 
-def test_a1111_s_file(tmp_path):
+def test_a1111_record(tmp_path):
     path = write(MUG, "a1111", tmp_path)
     record = torch.load(path, weights_only=True)
     vectors = record.pop("string_to_param")
@@ -99,53 +99,53 @@ def test_a1111_s_file(tmp_path):
     assert not vectors["*"].requires_grad
 
 
-def test_a1111_s_file_names_only_what_a1111_allows(tmp_path):
-    """It reads with an unpickler of its own, and takes no members into a zip archive that newer releases write."""
+def test_a1111_pickle_uses_only_globals_that_a1111_allows(tmp_path):
+    """It reads with an unpickler of its own, which refuses some members of the zip archives that newer releases write."""
     stream = io.BytesIO(write(MUG, "a1111", tmp_path).read_bytes())
     assert stream.read(2) == b"\x80\2"
     stream.seek(0)
-    named = set()
+    global_names = set()
     for _ in range(4):  # magic number, protocol, system, the record
-        named |= {argument for order, argument, _ in pickletools.genops(stream) if order.name == "GLOBAL"}
-    assert named == {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"}
+        global_names |= {argument for opcode, argument, _ in pickletools.genops(stream) if opcode.name == "GLOBAL"}
+    assert global_names == {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"}
 
 
-def test_an_embedding_that_tells_nothing_of_itself_becomes_a1111_s(tmp_path):
+def test_a1111_record_without_metadata(tmp_path):
     record = torch.load(write(Embedding("mug", {"clip_l": TWO}), "a1111", tmp_path), weights_only=True)
     assert (record["step"], record["sd_checkpoint"], record["sd_checkpoint_name"]) == (0, None, None)
 
 
-def test_foreign_metadata_does_not_hinder_a1111_s(tmp_path):
-    odd = Embedding("mug", {"clip_l": TWO}, {"steps": "2 epochs"})
-    assert torch.load(write(odd, "a1111", tmp_path), weights_only=True)["step"] == 0
+def test_a1111_record_with_odd_step_metadata(tmp_path):
+    embedding = Embedding("mug", {"clip_l": TWO}, {"steps": "2 epochs"})
+    assert torch.load(write(embedding, "a1111", tmp_path), weights_only=True)["step"] == 0
 
 
-def test_diffusers_file(tmp_path):
+def test_diffusers_key_and_metadata(tmp_path):
     path = write(MUG, "diffusers", tmp_path)
     with safe_open(path, framework="pt") as file:
         assert (list(file.keys()), file.metadata()) == (["my-mug"], {"format": "pt", **MUG.metadata})
 
 
-@pytest.mark.parametrize("how", WRITERS)
-def test_diffusers_reads_them_all(tmp_path, how):
-    path = write(MUG, how, tmp_path)
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_diffusers_reads_every_format(tmp_path, format_name):
+    path = write(MUG, format_name, tmp_path)
     tokenizer = type("Tokenizer", (), {"get_vocab": staticmethod(dict)})
-    token = "my-mug" if how == "safetensors" else None  # the others bring it along
-    found = textual_inversion.load_textual_inversion_state_dicts([str(tmp_path)], weight_name=path.name)
+    token = "my-mug" if format_name == "safetensors" else None  # the others contain it
+    state_dicts = textual_inversion.load_textual_inversion_state_dicts([str(tmp_path)], weight_name=path.name)
     retrieve = textual_inversion.TextualInversionLoaderMixin._retrieve_tokens_and_embeddings
-    (name,), (vectors,) = retrieve([token], found, tokenizer)
+    (name,), (vectors,) = retrieve([token], state_dicts, tokenizer)
     assert (name, vectors.tolist()) == ("my-mug", TWO.tolist())
 
 
-def test_the_same_embedding_gives_the_same_bytes_in_every_process():
-    """Except for A1111's file: PyTorch's old container numbers its tensors by their place in memory."""
+def test_bytes_are_reproducible_across_processes():
+    """Except for A1111's file: PyTorch's old container numbers tensors by their memory addresses."""
     program = """if True:  # for the indent
         import hashlib, torch
-        from lib_ti.embedding.write import WRITERS
+        from lib_ti.embedding.write import FORMATS
         from lib_ti.embedding.value import Embedding
         embedding = Embedding("mug", {"clip_l": torch.ones(2, 768)}, {str(n): str(-n) for n in range(50)})
-        for how in ("safetensors", "diffusers"):
-            print(hashlib.sha256(b"".join(WRITERS[how].write(embedding))).hexdigest())
+        for format_name in ("safetensors", "diffusers"):
+            print(hashlib.sha256(b"".join(FORMATS[format_name].encode(embedding))).hexdigest())
     """
     root = Path(__file__).parent.parent
     digests = {
@@ -166,32 +166,34 @@ def embeddings(draw: st.DrawFn) -> Embedding:
     name = draw(st.text(min_size=1, max_size=20).filter(lambda text: name_problem(text) is None))
     count, width = draw(st.integers(1, 75)), draw(st.integers(1, 48))
     number = st.floats(width=32, allow_nan=False, allow_infinity=False)
-    few = draw(st.lists(number, min_size=1, max_size=8).filter(lambda n: n[0] != 0))
-    vectors = torch.tensor(few).repeat(count * width)[: count * width].view(count, width)
+    values = draw(st.lists(number, min_size=1, max_size=8).filter(lambda n: n[0] != 0))
+    vectors = torch.tensor(values).repeat(count * width)[: count * width].view(count, width)
     return Embedding(name, {"clip_l": vectors}, draw(st.dictionaries(st.text(max_size=9), st.text(max_size=9))))
 
 
-@pytest.mark.parametrize("how", WRITERS)
+@pytest.mark.parametrize("format_name", FORMATS)
 @given(embedding=embeddings())
 @example(embedding=Embedding("emb_params", {"clip_l": torch.ones(1, 768)}))
 @example(embedding=Embedding("string_to_param", {"clip_l": torch.ones(75, 1024)}))
-def test_what_is_written_is_read_again(tmp_path_factory, how, embedding):
-    found = formats.read(write(embedding, how, tmp_path_factory.getbasetemp()))
-    assert same(found, embedding)
-    kept = {k: v for k, v in embedding.metadata.items() if how == "a1111" or k not in ("format", "token")}
-    assert {k: v for k, v in found.metadata.items() if how == "a1111" or k not in ("format", "token")} == kept
+def test_round_trip(tmp_path_factory, format_name, embedding):
+    loaded = read_embedding(write(embedding, format_name, tmp_path_factory.getbasetemp()))
+    assert equal(loaded, embedding)
+    expected = {k: v for k, v in embedding.metadata.items() if format_name == "a1111" or k not in ("format", "token")}
+    assert {
+        k: v for k, v in loaded.metadata.items() if format_name == "a1111" or k not in ("format", "token")
+    } == expected
 
 
 BOTH = Embedding("xl", {"clip_l": torch.rand(3, 768), "clip_g": torch.rand(3, 1280)}, {"steps": "1"})
 
 
-@pytest.mark.parametrize("how", ["safetensors", "a1111"])
-def test_two_encoders_there_and_back(tmp_path, how):
-    found = formats.read(write(BOTH, how, tmp_path))
-    assert same(found, BOTH)
-    assert (found.num_vectors, found.widths, found.family) == (3, (768, 1280), "sdxl")
-    assert found.metadata == (
-        BOTH.metadata if how == "safetensors" else {}
+@pytest.mark.parametrize("format_name", ["safetensors", "a1111"])
+def test_round_trip_of_two_encoders(tmp_path, format_name):
+    loaded = read_embedding(write(BOTH, format_name, tmp_path))
+    assert equal(loaded, BOTH)
+    assert (loaded.num_vectors, loaded.widths, loaded.family) == (3, (768, 1280), "sdxl")
+    assert loaded.metadata == (
+        BOTH.metadata if format_name == "safetensors" else {}
     )  # A1111 takes whatever is there for vectors
 
 
@@ -203,16 +205,16 @@ def test_two_encoders_there_and_back(tmp_path, how):
         ("mug", "mug_2"),
     ],
 )
-def test_two_files_for_two_encoders(tmp_path, first, second):
-    one, two = formats.save(BOTH, "diffusers", tmp_path / f"{first}.safetensors")
+def test_diffusers_writes_one_file_per_encoder(tmp_path, first, second):
+    one, two = save_embedding(BOTH, "diffusers", tmp_path / f"{first}.safetensors")
     assert (one.stem, two.stem) == (first, second)
     for files in ((one, two), (two, one)):
-        found = read.joined(*files)
-        assert {k: v.tolist() for k, v in found.vectors.items()} == {k: v.tolist() for k, v in BOTH.vectors.items()}
-        assert found.metadata == {"steps": "1", "token": "xl"}
+        loaded = join_encoder_files(*files)
+        assert {k: v.tolist() for k, v in loaded.vectors.items()} == {k: v.tolist() for k, v in BOTH.vectors.items()}
+        assert loaded.metadata == {"steps": "1", "token": "xl"}
 
 
-def test_files_that_do_not_belong_together_are_not_joined(tmp_path):
+def test_join_encoder_files_refuses_files_that_do_not_match(tmp_path):
     names = {"l": torch.ones(2, 768), "l2": torch.ones(2, 768), "g": torch.ones(2, 1280), "g3": torch.ones(3, 1280)}
     for name, vectors in names.items():
         save_file({"<mug>": vectors}, tmp_path / f"{name}.safetensors")
@@ -223,40 +225,42 @@ def test_files_that_do_not_belong_together_are_not_joined(tmp_path):
         "xl": "both",
     }.items():
         with pytest.raises(UnusableFile, match=reason):
-            read.joined(tmp_path / "l.safetensors", tmp_path / f"{other}.safetensors")
+            join_encoder_files(tmp_path / "l.safetensors", tmp_path / f"{other}.safetensors")
 
 
-def test_what_does_not_read_as_it_was_written_is_not_left(tmp_path, monkeypatch):
-    wrong = formats.Writer(".safetensors", lambda e: (safetensors_bytes({"emb_params": TWO + 1}, {}),))
-    torn = formats.Writer(".safetensors", lambda e: (formats.portable(e)[:-1],))
-    (tmp_path / "my-mug.safetensors").write_bytes(b"what was there")
-    for writer, reason in ((wrong, "does not read as"), (torn, "cannot be read again")):
-        monkeypatch.setitem(WRITERS, "wrong", writer)
+def test_save_that_fails_verification_changes_nothing(tmp_path, monkeypatch):
+    altered = EmbeddingFormat(".safetensors", lambda e: (safetensors_bytes({"emb_params": TWO + 1}, {}),))
+    truncated = EmbeddingFormat(".safetensors", lambda e: (to_safetensors(e)[:-1],))
+    (tmp_path / "my-mug.safetensors").write_bytes(b"another file")
+    for embedding_format, reason in ((altered, "does not read as"), (truncated, "cannot be read again")):
+        monkeypatch.setitem(FORMATS, "faulty", embedding_format)
         with pytest.raises(TextualInversionError, match=reason):
-            write(MUG, "wrong", tmp_path)
-        assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("my-mug.safetensors", b"what was there")]
+            write(MUG, "faulty", tmp_path)
+        assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("my-mug.safetensors", b"another file")]
 
 
-def test_a_finished_embedding_is_delivered_only_if_it_can_be_read(tmp_path, monkeypatch):
-    """A disk that loses what was written; the run's own copy remains."""
+def test_delivery_verifies_what_was_written(tmp_path, monkeypatch):
+    """On a disk that loses data the run's own copy remains."""
     run = SimpleNamespace(embedding=tmp_path / "run.safetensors")
     settings = SimpleNamespace(out=tmp_path / "out", name="mug", overwrite=False)
-    whole = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: whole(path)[:-1] if path.suffix == ".part" else whole(path))
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: read_bytes(path)[:-1] if path.suffix == ".part" else read_bytes(path)
+    )
     with pytest.raises(TrainingFailed, match="what was written reads otherwise"):
-        deliver(formats.portable(MUG), run, settings)
+        install_embedding(to_safetensors(MUG), run, settings)
     assert list((tmp_path / "out").iterdir()) == []
-    assert whole(run.embedding) == formats.portable(MUG)
+    assert read_bytes(run.embedding) == to_safetensors(MUG)
 
 
-# --- what others write ---------------------------------------------------------------------------------------------
+# --- other programs' layouts ---------------------------------------------------------------------------------------
 
 
-def in_parameter_dict() -> torch.nn.ParameterDict:
+def parameter_dict() -> torch.nn.ParameterDict:
     return torch.nn.ParameterDict({"*": torch.nn.Parameter(TWO.clone())})
 
 
-def a1111(vectors: torch.Tensor) -> dict:
+def a1111_record(vectors: torch.Tensor) -> dict:
     return {
         "string_to_token": {"*": 265},
         "string_to_param": {"*": vectors},
@@ -267,7 +271,7 @@ def a1111(vectors: torch.Tensor) -> dict:
     }
 
 
-OTHERS = {
+LAYOUTS = {
     "kohya.safetensors": {"emb_params": TWO.half()},
     "onetrainer.safetensors": {"emp_params": TWO},
     "diffusers.safetensors": {"<mug>": TWO},
@@ -278,71 +282,76 @@ OTHERS = {
     "one-vector.bin": {"<mug>": TWO[0].clone()},
     "parameter.bin": {"<mug>": torch.nn.Parameter(TWO.clone())},
     "bare.pt": TWO,
-    "a1111.pt": a1111(TWO),
-    "a1111-parameter.pt": a1111(torch.nn.Parameter(TWO.clone())),
-    "paper.pt": {"string_to_token": {"*": torch.tensor(265)}, "string_to_param": in_parameter_dict()},
+    "a1111.pt": a1111_record(TWO),
+    "a1111-parameter.pt": a1111_record(torch.nn.Parameter(TWO.clone())),
+    "paper.pt": {"string_to_token": {"*": torch.tensor(265)}, "string_to_param": parameter_dict()},
     "UPPER.PT": {"<mug>": TWO},
     "with.dots.pt": {"<mug>": TWO},
 }
 
 
-@pytest.mark.parametrize("file", OTHERS)
+@pytest.mark.parametrize("file", LAYOUTS)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old container"])
-def test_what_others_write(tmp_path, file, zipped):
-    path, content = tmp_path / file, OTHERS[file]
+def test_other_programs_layouts_are_read(tmp_path, file, zipped):
+    path, content = tmp_path / file, LAYOUTS[file]
     if path.suffix == ".safetensors":
         save_file(content, path, {"modelspec.title": "mug"})
     else:
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    found = formats.read(path)
-    vectors = found.vectors["clip_l"]
-    assert found.name == path.stem  # as the WebUIs have it, whatever the file says
+    loaded = read_embedding(path)
+    vectors = loaded.vectors["clip_l"]
+    assert loaded.name == path.stem  # as in the WebUIs, whatever the file says
     assert (vectors.dtype, vectors.requires_grad, vectors.is_contiguous()) == (torch.float32, False, True)
-    wanted = TWO[:1] if "one-vector" in file else TWO
-    torch.testing.assert_close(vectors, wanted, rtol=0.01, atol=1e-7)
+    expected = TWO[:1] if "one-vector" in file else TWO
+    torch.testing.assert_close(vectors, expected, rtol=0.01, atol=1e-7)
 
 
-def test_what_a1111_says_of_an_embedding_is_kept(tmp_path):
-    torch.save(a1111(TWO), tmp_path / "mug.pt")
-    told = {"steps": "800", "checkpoint_name": "v1-5-pruned", "checkpoint_hash": "81761151", "name": "another name"}
-    assert formats.read(tmp_path / "mug.pt").metadata == told
+def test_a1111_metadata_is_kept(tmp_path):
+    torch.save(a1111_record(TWO), tmp_path / "mug.pt")
+    metadata = {"steps": "800", "checkpoint_name": "v1-5-pruned", "checkpoint_hash": "81761151", "name": "another name"}
+    assert read_embedding(tmp_path / "mug.pt").metadata == metadata
 
 
 @pytest.mark.parametrize(
     ("widths", "family"),
     [([768], "sd1"), ([1024], "sd2"), ([768, 1280], "sdxl"), ([64], "unknown"), ([1280], "unknown")],
 )
-def test_the_family_is_told_by_the_widths(widths, family):
+def test_family_from_widths_and_metadata(widths, family):
     vectors = {str(width): torch.zeros(2, width) for width in widths}
     assert Embedding("mug", vectors).family == family
     possible = {"sdxl"} if len(widths) > 1 else {"sd1", "sd2"}
-    for told in ("sd1", "sd2", "sdxl", "\x1b[2J"):
-        assert Embedding("mug", vectors, {"family": told}).family == (told if told in possible else family)
+    for stated in ("sd1", "sd2", "sdxl", "\x1b[2J"):
+        assert Embedding("mug", vectors, {"family": stated}).family == (stated if stated in possible else family)
 
 
-# --- what other programs wrote ------------------------------------------------------------------------------------
+# --- golden files --------------------------------------------------------------------------------------------------
 
 GOLDEN = Path(__file__).parent / "golden"
 ONE = torch.tensor([[1.0, -2.0, 0.5, 0.125, -0.25, 3.0], [0.1, -1e-8, 65504.0, 7.0, -0.75, 0.0]])
 XL = {"clip_l": torch.arange(12.0).view(2, 6) / 8 - 1, "clip_g": torch.arange(20.0).view(2, 10) / 16 - 0.5}
-OF_A1111 = {"steps": "800", "checkpoint_hash": "6ce0161689", "checkpoint_name": "v1-5-pruned-emaonly", "name": "my-mug"}
-SPEC = {
+A1111_METADATA = {
+    "steps": "800",
+    "checkpoint_hash": "6ce0161689",
+    "checkpoint_name": "v1-5-pruned-emaonly",
+    "name": "my-mug",
+}
+MODELSPEC_METADATA = {
     "modelspec.sai_model_spec": "1.0.0",
     "modelspec.architecture": "stable-diffusion-v1/textual-inversion",
     "modelspec.title": "my-mug",
     "modelspec.resolution": "512x512",
 }
-TOKEN = {"token": "<my-mug>"}
-WRITTEN = {
-    "a1111.pt": ({"clip_l": ONE}, OF_A1111),
-    "a1111-text.png": ({"clip_l": ONE}, OF_A1111),
-    "a1111-pixels.png": ({"clip_l": ONE}, OF_A1111),
-    "a1111-pixels.webp": ({"clip_l": ONE}, OF_A1111),
-    "diffusers.safetensors": ({"clip_l": ONE}, TOKEN),
-    "diffusers.bin": ({"clip_l": ONE}, TOKEN),
+TOKEN_METADATA = {"token": "<my-mug>"}
+GOLDEN_FILES = {
+    "a1111.pt": ({"clip_l": ONE}, A1111_METADATA),
+    "a1111-text.png": ({"clip_l": ONE}, A1111_METADATA),
+    "a1111-pixels.png": ({"clip_l": ONE}, A1111_METADATA),
+    "a1111-pixels.webp": ({"clip_l": ONE}, A1111_METADATA),
+    "diffusers.safetensors": ({"clip_l": ONE}, TOKEN_METADATA),
+    "diffusers.bin": ({"clip_l": ONE}, TOKEN_METADATA),
     "diffusers-advanced.safetensors": (XL, {}),
-    "learned_embeds.safetensors": ({"clip_l": XL["clip_l"]}, TOKEN),
-    "learned_embeds_2.safetensors": ({"clip_l": XL["clip_g"]}, TOKEN),  # by its width of 10, nobody could tell
+    "learned_embeds.safetensors": ({"clip_l": XL["clip_l"]}, TOKEN_METADATA),
+    "learned_embeds_2.safetensors": ({"clip_l": XL["clip_g"]}, TOKEN_METADATA),  # its width of 10 is no real encoder's
     "invoke-training.safetensors": ({"clip_l": ONE}, {}),
     "invoke-training-xl.safetensors": (XL, {}),
     "onetrainer.safetensors": ({"clip_l": ONE}, {}),
@@ -351,21 +360,21 @@ WRITTEN = {
     "onetrainer-lora.safetensors": ({"clip_l": ONE}, {}),
     "paper-torch2.1.2.pt": ({"clip_l": ONE}, {}),
     "paper-torch2.13.0.pt": ({"clip_l": ONE}, {}),
-    "sd-scripts.safetensors": ({"clip_l": ONE.half().float()}, SPEC),
+    "sd-scripts.safetensors": ({"clip_l": ONE.half().float()}, MODELSPEC_METADATA),
     "sd-scripts.pt": ({"clip_l": ONE}, {}),
-    "sd-scripts-xl.safetensors": (XL, SPEC),
+    "sd-scripts-xl.safetensors": (XL, MODELSPEC_METADATA),
     "sd-scripts-xl.pt": (XL, {}),
 }
-REFUSED_OF_OTHERS = {
+UNUSABLE_GOLDEN_FILES = {
     "onetrainer-output.safetensors": r"output embeddings \(emp_params_out\)",
     "onetrainer-xl-output.safetensors": r"output embeddings \(clip_g_out, clip_l_out\)",
     "onetrainer-xl-lora.safetensors": "2 embeddings: my-cup, my-mug; inspect and convert take one",
 }
 
 
-def test_nothing_that_others_wrote_is_left_out():
-    files = {path.name for path in GOLDEN.iterdir()} - {"README.md"}
-    assert files == WRITTEN.keys() | REFUSED_OF_OTHERS.keys() | {
+def test_every_golden_file_is_listed():
+    files = {path.name for path in GOLDEN.iterdir() if path.is_file()} - {"README.md"}
+    assert files == GOLDEN_FILES.keys() | UNUSABLE_GOLDEN_FILES.keys() | {
         "ours.safetensors",
         "ours-xl.safetensors",
         "ours.diffusers",
@@ -374,39 +383,39 @@ def test_nothing_that_others_wrote_is_left_out():
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("file", WRITTEN)
-def test_what_other_programs_wrote(file):
-    vectors, told = WRITTEN[file]
-    found = formats.read(GOLDEN / file)
-    inside = file.startswith("a1111-") or "lora" in file
-    assert found.name == ("my-mug" if inside else Path(file).stem)
-    assert {k: v.tolist() for k, v in found.vectors.items()} == {k: v.tolist() for k, v in vectors.items()}
-    assert found.metadata == told
+@pytest.mark.parametrize("file", GOLDEN_FILES)
+def test_golden_files_are_read(file):
+    vectors, metadata = GOLDEN_FILES[file]
+    loaded = read_embedding(GOLDEN / file)
+    named_inside = file.startswith("a1111-") or "lora" in file
+    assert loaded.name == ("my-mug" if named_inside else Path(file).stem)
+    assert {k: v.tolist() for k, v in loaded.vectors.items()} == {k: v.tolist() for k, v in vectors.items()}
+    assert loaded.metadata == metadata
     if "lora" not in file:
-        seen = summarize(GOLDEN / file)
-        assert (seen.num_vectors, seen.widths, seen.name) == (2, found.widths, found.name)
+        summary = summarize(GOLDEN / file)
+        assert (summary.num_vectors, summary.widths, summary.name) == (2, loaded.widths, loaded.name)
 
 
-@pytest.mark.parametrize("file", REFUSED_OF_OTHERS)
-def test_what_other_programs_wrote_and_is_no_use(file):
-    for look in (formats.read, summarize):
-        with pytest.raises(UnusableFile, match=REFUSED_OF_OTHERS[file]):
-            look(GOLDEN / file)
+@pytest.mark.parametrize("file", UNUSABLE_GOLDEN_FILES)
+def test_unusable_golden_files_are_refused(file):
+    for read in (read_embedding, summarize):
+        with pytest.raises(UnusableFile, match=UNUSABLE_GOLDEN_FILES[file]):
+            read(GOLDEN / file)
 
 
-def test_one_of_several_is_chosen_by_its_name(tmp_path):
+def test_name_selects_one_of_several_embeddings(tmp_path):
     lora = GOLDEN / "onetrainer-xl-lora.safetensors"
-    for name, more in (("my-mug", 0), ("my-cup", 1)):
-        found = formats.read(lora, name)
-        assert found.name == name
-        assert {k: v.tolist() for k, v in found.vectors.items()} == {k: (v + more).tolist() for k, v in XL.items()}
+    for name, added in (("my-mug", 0), ("my-cup", 1)):
+        loaded = read_embedding(lora, name)
+        assert loaded.name == name
+        assert {k: v.tolist() for k, v in loaded.vectors.items()} == {k: (v + added).tolist() for k, v in XL.items()}
     with pytest.raises(UnusableFile, match="no embedding called 'mug', but my-cup, my-mug"):
-        formats.read(lora, "mug")
+        read_embedding(lora, "mug")
     torch.save({"string_to_param": {"<a>": TWO, "<b>": TWO + 1}}, tmp_path / "two.pt")
-    assert formats.read(tmp_path / "two.pt", "<b>").vectors["clip_l"].tolist() == (TWO + 1).tolist()
-    assert same(formats.read(GOLDEN / "a1111.pt", "a1111"), formats.read(GOLDEN / "a1111.pt"))
+    assert read_embedding(tmp_path / "two.pt", "<b>").vectors["clip_l"].tolist() == (TWO + 1).tolist()
+    assert equal(read_embedding(GOLDEN / "a1111.pt", "a1111"), read_embedding(GOLDEN / "a1111.pt"))
     with pytest.raises(UnusableFile, match="only 'a1111'"):
-        formats.read(GOLDEN / "a1111.pt", "mug")
+        read_embedding(GOLDEN / "a1111.pt", "mug")
 
 
 @pytest.mark.parametrize(
@@ -416,21 +425,21 @@ def test_one_of_several_is_chosen_by_its_name(tmp_path):
         ("bundle_emb.my-mug.string_to_param.*", "my-mug"),
     ],
 )
-def test_names_in_bundles(tmp_path, key, name):
+def test_name_of_a_bundled_embedding(tmp_path, key, name):
     save_file({key: TWO, "lora_unet_a.lora_up.weight": torch.zeros(1, 1)}, tmp_path / "lora.safetensors")
-    assert same(formats.read(tmp_path / "lora.safetensors"), Embedding(name, {"clip_l": TWO}))
+    assert equal(read_embedding(tmp_path / "lora.safetensors"), Embedding(name, {"clip_l": TWO}))
 
 
-def test_what_we_write_to_the_byte():
-    """What these files are is a promise to every program that reads them."""
-    told = {"name": "my-mug", "steps": "500", "checkpoint_name": "v1-5"}
-    one, both = Embedding("my-mug", {"clip_l": ONE}, told), Embedding("my-mug", XL, told)
-    assert formats.portable(one) == (GOLDEN / "ours.safetensors").read_bytes()
-    assert formats.portable(both) == (GOLDEN / "ours-xl.safetensors").read_bytes()
-    assert b"".join(formats.diffusers(both)) == (GOLDEN / "ours.diffusers").read_bytes()
+def test_written_bytes_equal_golden_files():
+    """The formats are a contract with every program that reads them."""
+    metadata = {"name": "my-mug", "steps": "500", "checkpoint_name": "v1-5"}
+    one, both = Embedding("my-mug", {"clip_l": ONE}, metadata), Embedding("my-mug", XL, metadata)
+    assert to_safetensors(one) == (GOLDEN / "ours.safetensors").read_bytes()
+    assert to_safetensors(both) == (GOLDEN / "ours-xl.safetensors").read_bytes()
+    assert b"".join(to_diffusers(both)) == (GOLDEN / "ours.diffusers").read_bytes()
 
 
-# --- what cannot be used -------------------------------------------------------------------------------------------
+# --- refused files -------------------------------------------------------------------------------------------------
 
 REFUSED = {
     "nothing": ({}, "holds none"),
@@ -445,7 +454,7 @@ REFUSED = {
     "lora": ({"lora_unet_a.lora_down.weight": torch.zeros(1, 4, 1, 1), "b": TWO}, "a LoRA, and no embedding"),
     "checkpoint": ({"a.weight": torch.zeros(1, 4, 1, 1), "b": TWO}, "this file holds 2 tensors"),
     "zeros": ({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}, "never trained"),
-    "picture": ({"a": torch.zeros(2, 3, 4)}, "not an embedding"),
+    "three-dimensional": ({"a": torch.zeros(2, 3, 4)}, "not an embedding"),
     "number": ({"a": torch.tensor(1.0)}, "not an embedding"),
     "integers": ({"a": torch.zeros(2, 768, dtype=torch.int64)}, "its numbers are I64, and not F32, F16"),
     "exchanged": ({"clip_l": torch.ones(2, 1280), "clip_g": torch.ones(2, 768)}, "clip_l and clip_g are exchanged"),
@@ -464,12 +473,12 @@ REFUSED = {
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_no_embedding_is_refused(tmp_path, kind, suffix):
+def test_tensors_that_are_no_embedding_are_refused(tmp_path, kind, suffix):
     content, reason = REFUSED[kind]
     path = tmp_path / f"{kind}{suffix}"
     save_file(content, path) if suffix == ".safetensors" else torch.save(content, path)
     with pytest.raises(UnusableFile, match=reason):
-        formats.read(path)
+        read_embedding(path)
 
 
 @pytest.mark.parametrize(
@@ -486,16 +495,16 @@ def test_what_is_no_embedding_is_refused(tmp_path, kind, suffix):
     ],
     ids=repr,
 )
-def test_pickles_of_something_else_are_refused(tmp_path, content):
+def test_pickles_of_other_objects_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "mug.pt")
     with pytest.raises(UnusableFile, match=r"mug\.pt"):
-        formats.read(tmp_path / "mug.pt")
+        read_embedding(tmp_path / "mug.pt")
 
 
-@pytest.mark.parametrize("told", [[1, 2], {"a": TWO}, 10**5000], ids=["list", "dict", "huge"])
-def test_odd_words_about_an_embedding_are_passed_over(tmp_path, told):
-    torch.save(a1111(TWO) | {"step": told, "name": told}, tmp_path / "mug.pt")
-    assert formats.read(tmp_path / "mug.pt").metadata == {
+@pytest.mark.parametrize("value", [[1, 2], {"a": TWO}, 10**5000], ids=["list", "dict", "huge"])
+def test_odd_a1111_metadata_is_ignored(tmp_path, value):
+    torch.save(a1111_record(TWO) | {"step": value, "name": value}, tmp_path / "mug.pt")
+    assert read_embedding(tmp_path / "mug.pt").metadata == {
         "checkpoint_name": "v1-5-pruned",
         "checkpoint_hash": "81761151",
     }
@@ -505,14 +514,14 @@ def test_odd_words_about_an_embedding_are_passed_over(tmp_path, told):
 def test_other_suffixes_are_refused(tmp_path, file):
     (tmp_path / file).write_bytes(save({"emb_params": TWO}))
     with pytest.raises(UnusableFile, match="ends in"):
-        formats.read(tmp_path / file)
+        read_embedding(tmp_path / file)
 
 
-def test_what_is_not_there_is_refused(tmp_path):
+def test_missing_files_and_folders_are_refused(tmp_path):
     (tmp_path / "folder.pt").mkdir()
     for name, reason in {"mug.pt": "no such file", "folder.pt": "this is a folder"}.items():
         with pytest.raises(UnusableFile, match=reason):
-            formats.read(tmp_path / name)
+            read_embedding(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -529,46 +538,46 @@ def test_what_is_not_there_is_refused(tmp_path):
         ("mug.webp", "README.md", "this is no PNG or WebP picture"),
     ],
 )
-def test_a_file_that_is_not_what_its_name_says(tmp_path, name, content, reason):
+def test_content_that_does_not_match_the_suffix_is_refused(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes((GOLDEN / content).read_bytes() if content else b"")
     with pytest.raises(UnusableFile, match=reason):
-        formats.read(tmp_path / name)
+        read_embedding(tmp_path / name)
 
 
-def test_a_picture_may_end_as_one_of_the_other_kind(tmp_path):
+def test_png_named_webp_is_read(tmp_path):
     (tmp_path / "mug.webp").write_bytes((GOLDEN / "a1111-text.png").read_bytes())
-    assert formats.read(tmp_path / "mug.webp").name == "my-mug"
+    assert read_embedding(tmp_path / "mug.webp").name == "my-mug"
 
 
-def test_a_checkpoint_is_not_read_as_an_embedding(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "LARGEST", 1000)
+def test_large_pickles_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib_ti.embedding.read.MAX_PICKLE_BYTES", 1000)
     torch.save({"emb_params": torch.ones(1, 768)}, tmp_path / "mug.pt")
     with pytest.raises(UnusableFile, match="too large"):
-        formats.read(tmp_path / "mug.pt")
+        read_embedding(tmp_path / "mug.pt")
 
 
 # --- damage --------------------------------------------------------------------------------------------------------
 
 
 def files() -> dict[str, bytes]:
-    """Sound files of each kind."""
-    zipped = io.BytesIO()
-    torch.save(a1111(TWO), zipped)
-    written = {f"{how}{suffix}": write(MUG)[0] for how, (suffix, write) in WRITERS.items()}
-    return written | {"zip.pt": zipped.getvalue()}
+    """Valid files of each format."""
+    zip_file = io.BytesIO()
+    torch.save(a1111_record(TWO), zip_file)
+    written = {f"{name}{suffix}": encode(MUG)[0] for name, (suffix, encode) in FORMATS.items()}
+    return written | {"zip.pt": zip_file.getvalue()}
 
 
 @given(st.sampled_from(sorted(files())), st.data())
 def test_damaged_files_are_read_or_refused(tmp_path_factory, file, data):
-    """Nothing but UnusableFile comes of any file."""
+    """No other error than UnusableFile is raised."""
     content = bytearray(files()[file])
-    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=6), "places"):
-        content[place] = data.draw(st.integers(0, 255), "byte")
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=6), "positions"):
+        content[position] = data.draw(st.integers(0, 255), "byte")
     end = data.draw(st.integers(0, len(content)) | st.just(len(content)), "end")
     path = tmp_path_factory.getbasetemp() / f"damaged-{file}"
     path.write_bytes(content[:end] + data.draw(st.binary(max_size=9), "rest"))
     with suppress(UnusableFile):
-        formats.read(path)
+        read_embedding(path)
 
 
 @given(st.sampled_from([".safetensors", ".pt", ".bin"]), st.binary(max_size=300))
@@ -577,11 +586,11 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, file, data):
 @example(".safetensors", b"\xff" * 8 + b"{}")
 @example(".safetensors", b"\x02" + bytes(7) + b"{}")
 @example(".safetensors", b"\x10" + bytes(7) + b'{"__metadata__":')
-def test_bytes_of_any_kind_are_refused(tmp_path_factory, suffix, content):
+def test_arbitrary_bytes_are_refused(tmp_path_factory, suffix, content):
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"
     path.write_bytes(content)
     with pytest.raises(UnusableFile):
-        formats.read(path)
+        read_embedding(path)
 
 
 DTYPES = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I64", "U8", "U16", "U32", "U64", "BOOL",
@@ -597,9 +606,9 @@ DTYPES = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I64", "
 @example(dtype="F8_E4M3", shape=[1, 2], end=2, size=2)
 @example(dtype="U16", shape=[1, 2], end=4, size=4)
 @example(dtype="F32", shape=[2**32, 2**32], end=0, size=0)
-def test_headers_that_say_anything_are_read_or_refused(tmp_path_factory, dtype, shape, end, size):
+def test_arbitrary_headers_are_read_or_refused(tmp_path_factory, dtype, shape, end, size):
     header = f'{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{end}]}}}}'.encode()
     path = tmp_path_factory.getbasetemp() / "header.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
     with suppress(UnusableFile):
-        assert formats.read(path).num_vectors <= 75
+        assert read_embedding(path).num_vectors <= 75

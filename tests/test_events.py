@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lib_ti.runs.events import ENDINGS, FIELDS, Event, EventLog, Timeline, read
+from lib_ti.runs.events import EVENT_FIELDS, TERMINAL_KINDS, Event, EventLog, RunHistory, read_events
 
 
 @pytest.fixture
@@ -14,20 +14,20 @@ def path(tmp_path):
     return tmp_path / "events.jsonl"
 
 
-def kinds(path):
-    return [event.kind for event in read(path)[0]]
+def event_kinds(path):
+    return [event.kind for event in read_events(path)[0]]
 
 
-def test_what_is_appended_is_read(path):
+def test_append_and_read(path):
     log = EventLog(path)
     written = [log.append("loading", checkpoint="sd é.safetensors"), log.append("step", step=1, loss=0.25)]
-    events, end = read(path)
+    events, end = read_events(path)
     assert [(e.kind, e.data) for e in events] == [(e.kind, e.data) for e in written]
     assert events[1].time == pytest.approx(written[1].time, abs=0.001)
     assert end == path.stat().st_size
 
 
-def test_an_event_is_a_line_of_json(path):
+def test_event_is_one_json_line(path):
     EventLog(path).append("warning", message="two\nlines")
     (line,) = path.read_bytes().splitlines()
     record = json.loads(line)
@@ -35,78 +35,78 @@ def test_an_event_is_a_line_of_json(path):
     assert record == {"kind": "warning", "message": "two\nlines"}
 
 
-def test_a_reader_goes_on_from_where_it_was(path):
+def test_read_continues_from_an_offset(path):
     log = EventLog(path)
     log.append("loading", checkpoint="a")
-    _, after = read(path)
-    assert read(path, after) == ([], after)
+    _, after = read_events(path)
+    assert read_events(path, after) == ([], after)
     log.append("stopped", step=3)
-    events, end = read(path, after)
+    events, end = read_events(path, after)
     assert [e.kind for e in events] == ["stopped"]
-    assert read(path, end) == ([], end)
+    assert read_events(path, end) == ([], end)
 
 
-def test_no_log_yet(path):
-    assert read(path) == ([], 0)
+def test_missing_log_is_empty(path):
+    assert read_events(path) == ([], 0)
 
 
-def test_a_torn_last_line_is_left_for_later(path):
+def test_incomplete_last_line_is_not_read(path):
     log = EventLog(path)
     log.append("loading", checkpoint="a")
-    whole = path.stat().st_size
+    complete = path.stat().st_size
     log.append("stopped", step=3)
-    line = path.read_bytes()[whole:]
+    line = path.read_bytes()[complete:]
     for length in range(1, len(line)):  # as a reader may find it while it is being written
-        path.write_bytes(path.read_bytes()[:whole] + line[:length])
-        events, end = read(path)
-        assert ([e.kind for e in events], end) == (["loading"], whole)
+        path.write_bytes(path.read_bytes()[:complete] + line[:length])
+        events, end = read_events(path)
+        assert ([e.kind for e in events], end) == (["loading"], complete)
     with path.open("ab") as file:
         file.write(b"\n")
-    assert [e.kind for e in read(path, whole)[0]] == ["stopped"]
+    assert [e.kind for e in read_events(path, complete)[0]] == ["stopped"]
 
 
-def test_a_log_torn_by_a_kill_is_mended_by_the_next_writer(path):
+def test_next_writer_terminates_a_torn_line(path):
     log = EventLog(path)
     log.append("loading", checkpoint="a")
     log.append("stopped", step=3)
     path.write_bytes(path.read_bytes()[:-5])
-    _, after = read(path)
+    _, after = read_events(path)
     EventLog(path).append("saving", step=4)
-    assert kinds(path) == ["loading", "saving"]
-    assert [e.kind for e in read(path, after)[0]] == ["saving"], "a reader that was there before sees it too"
+    assert event_kinds(path) == ["loading", "saving"]
+    assert [e.kind for e in read_events(path, after)[0]] == ["saving"], "a reader that was there before sees it too"
 
 
-def test_mending_leaves_a_whole_log_alone(path):
+def test_complete_log_is_not_modified(path):
     EventLog(path).append("loading", checkpoint="a")
     before = path.read_bytes()
     EventLog(path)
     assert path.read_bytes() == before
 
 
-def test_events_of_another_version_are_passed_over(path):
+def test_unknown_kinds_and_fields_are_skipped(path):
     path.write_text('{"kind": "of tomorrow", "time": 1}\n{"kind": "saving", "time": 2, "step": 1, "of tomorrow": 2}\n')
-    assert read(path)[0] == [Event("saving", {"step": 1}, 2.0)]
+    assert read_events(path)[0] == [Event("saving", {"step": 1}, 2.0)]
 
 
-def test_only_declared_events_can_be_written(path):
+def test_undeclared_events_raise(path):
     with pytest.raises(ValueError, match="no \\['colour'\\]"):
         EventLog(path).append("step", step=1, colour="red")
     with pytest.raises(KeyError):
         EventLog(path).append("lunch")
-    assert kinds(path) == []
+    assert event_kinds(path) == []
 
 
-def test_every_run_can_end_in_a_declared_way():
-    assert FIELDS.keys() > ENDINGS
+def test_terminal_kinds_are_declared():
+    assert EVENT_FIELDS.keys() > TERMINAL_KINDS
 
 
-def test_text_that_is_no_unicode_is_written_all_the_same(path):
+def test_lone_surrogates_are_replaced(path):
     """File names on Linux are bytes; Python hands their odd ones on as surrogates."""
     EventLog(path).append("warning", message="picture \udcff.png")
-    assert read(path)[0][0].data["message"] == "picture ?.png"
+    assert read_events(path)[0][0].data["message"] == "picture ?.png"
 
 
-def test_after_a_resume_the_later_record_of_a_step_counts(path):
+def test_history_keeps_the_later_record_of_a_step(path):
     log = EventLog(path)
     for step, loss in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 0.22), (3, 0.33)):
         log.append("step", step=step, loss=loss)
@@ -115,26 +115,26 @@ def test_after_a_resume_the_later_record_of_a_step_counts(path):
     log.append("snapshot", step=2, file="old")
     log.append("snapshot", step=2, file="new")
     log.append("warning", message="a")
-    timeline = Timeline().add(read(path)[0])
-    assert {step: event.data["loss"] for step, event in timeline.steps.items()} == {1: 0.1, 2: 0.22, 3: 0.33}
-    assert {place: event.data["file"] for place, event in timeline.previews.items()} == {
+    history = RunHistory().add(read_events(path)[0])
+    assert {step: event.data["loss"] for step, event in history.steps.items()} == {1: 0.1, 2: 0.22, 3: 0.33}
+    assert {place: event.data["file"] for place, event in history.previews.items()} == {
         (2, 0, 0): "new",
         (2, 0, 1): "other",
     }
-    assert timeline.snapshots[2].data["file"] == "new"
-    assert [event.data["message"] for event in timeline.warnings] == ["a"]
-    assert timeline.last.data["loss"] == 0.33, "outputs and warnings do not say where a run stands"
+    assert history.snapshots[2].data["file"] == "new"
+    assert [event.data["message"] for event in history.warnings] == ["a"]
+    assert history.last.data["loss"] == 0.33, "outputs and warnings do not say where a run stands"
 
 
-def test_a_timeline_grows_as_a_log_does(path):
-    log, timeline, after = EventLog(path), Timeline(), 0
+def test_history_grows_incrementally(path):
+    log, history, after = EventLog(path), RunHistory(), 0
     for step in range(1, 6):
         log.append("step", step=step)
-        events, after = read(path, after)
-        timeline.add(events)
+        events, after = read_events(path, after)
+        history.add(events)
     log.append("finished", step=5, file="x")
-    assert timeline.add(read(path, after)[0]) == Timeline().add(read(path)[0])
-    assert timeline.last.kind in ENDINGS
+    assert history.add(read_events(path, after)[0]) == RunHistory().add(read_events(path)[0])
+    assert history.last.kind in TERMINAL_KINDS
 
 
 @given(st.integers(0), st.binary() | st.just(b"\0" * 64))
@@ -146,19 +146,19 @@ def test_a_timeline_grows_as_a_log_does(path):
 @example(0, b'{"kind": "preview", "time": 1, "step": 1}\n')
 @example(0, b'["kind", "time"]\n')
 @example(0, b"[" * 100_000 + b"\n")
-def test_whatever_a_broken_disk_leaves_a_log_can_be_read_and_gone_on_with(tmp_path_factory, cut, tail):
+def test_damaged_log_is_readable_and_appendable(tmp_path_factory, cut, tail):
     path = tmp_path_factory.getbasetemp() / "broken.jsonl"
     path.unlink(missing_ok=True)
     log = EventLog(path)
     for step in (1, 2, 3):
         log.append("step", step=step)
-    kept = path.read_bytes()[: cut % (path.stat().st_size + 1)]
-    path.write_bytes(kept + tail)
+    intact = path.read_bytes()[: cut % (path.stat().st_size + 1)]
+    path.write_bytes(intact + tail)
     EventLog(path).append("finished", step=9, file="x")
-    events, end = read(path)
+    events, end = read_events(path)
     assert end == path.stat().st_size
-    whole = kept.count(b"\n")
-    assert [event.data["step"] for event in events[:whole]] == [1, 2, 3][:whole]
-    timeline = Timeline().add(events)
-    assert timeline.last.kind == "finished"
-    assert max(timeline.steps, default=0) >= whole
+    intact_lines = intact.count(b"\n")
+    assert [event.data["step"] for event in events[:intact_lines]] == [1, 2, 3][:intact_lines]
+    history = RunHistory().add(events)
+    assert history.last.kind == "finished"
+    assert max(history.steps, default=0) >= intact_lines

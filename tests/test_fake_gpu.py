@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.runs.execute import execute
+from lib_ti.runs.execute import execute_run
 
 CARD = torch.device("meta")
 ATEN = torch.ops.aten
@@ -78,9 +78,9 @@ def test_a_training_keeps_together_what_meets(sizes, mode, pictures, tmp_path, m
     )  # fmt: skip
     asked = count()
     with Card():
-        folder = run(settings, stopped=lambda: next(asked) > 12)
+        folder = run(settings, should_stop=lambda: next(asked) > 12)
         between = folder.saved_step
-        assert execute(folder)
+        assert execute_run(folder)
     assert 0 < between < 3, "what was saved has been read again"
     assert (folder.settings.out / "my-mug.safetensors").is_file()
     assert folder.preview(3, 0, 0).is_file()

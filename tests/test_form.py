@@ -21,19 +21,9 @@ CONTRACT = {
 }  # fmt: skip
 
 
-class TrainingService:
-    """Offers nothing; the tab is only looked at."""
-
-    def __init__(self, hides_paths: bool = False) -> None:
-        self.host = type("Host", (), {"hides_paths": hides_paths})()
-
-    def actions(self):
-        return {}
-
-
 def built(hides_paths=False):
     """The components of the tab."""
-    return list(tab.build(TrainingService(hides_paths)).blocks.values())
+    return list(tab.build({}, hides_paths).blocks.values())
 
 
 def ids(components):
@@ -51,13 +41,17 @@ def schema(components):
 
 
 def test_every_option_has_a_field_or_is_the_servers():
-    assert set(form.offered(False)) == set(OPTIONS) - form.SERVER_DECIDES - form.ABSORBED | {form.KEEP_GENERATING}
-    assert set(OPTIONS) >= form.SERVER_DECIDES | form.SERVER_FILES
-    assert set(form.LABELS) | set(form.HELP) | form.WIDE | set(form.PLACEHOLDERS) <= set(form.offered(False))
+    assert set(form.field_names(False)) == set(OPTIONS) - form.SERVER_OPTIONS - form.IMPLIED_OPTIONS | {
+        form.KEEP_GENERATING
+    }
+    assert set(OPTIONS) >= form.SERVER_OPTIONS | form.SERVER_PATH_OPTIONS
+    assert set(form.LABELS) | set(form.HELP) | form.FULL_WIDTH | set(form.PLACEHOLDER_TEXTS) <= set(
+        form.field_names(False)
+    )
 
 
 def test_a_host_that_hides_its_paths_is_not_asked_for_files():
-    assert set(form.offered(False)) - set(form.offered(True)) == form.SERVER_FILES
+    assert set(form.field_names(False)) - set(form.field_names(True)) == form.SERVER_PATH_OPTIONS
     assert not any("tinv_folder" in i for i in ids(built(hides_paths=True)))
     assert {"tinv_template_file", "tinv_init_embedding"}.isdisjoint(ids(built(hides_paths=True)))
 
@@ -65,10 +59,10 @@ def test_a_host_that_hides_its_paths_is_not_asked_for_files():
 @pytest.mark.parametrize("hides_paths", [False, True])
 def test_every_field_is_in_the_tab_once(hides_paths):
     components = built(hides_paths)
-    for name in form.offered(hides_paths):
+    for name in form.field_names(hides_paths):
         (component,) = (c for c in components if c.elem_id == form.element_id(name))
         assert component.label == form.label(name)
-        assert component.info == form.explain(name)
+        assert component.info == form.help_text(name)
         assert component.do_not_save_to_config
         assert "tinv-field" in component.elem_classes
 
@@ -84,12 +78,12 @@ def test_the_ids_are_the_contracts_and_ours():
 
 
 def test_labels_are_unique():
-    labels = [form.label(name) for name in form.offered(False)]
+    labels = [form.label(name) for name in form.field_names(False)]
     assert len(set(labels)) == len(labels)
 
 
 def test_the_empty_form_means_the_defaults():
-    given = {name: value for name, value in form.values(False).items() if name in TYPES and value != ""}
+    given = {name: value for name, value in form.default_values(False).items() if name in TYPES and value != ""}
     given |= dict.fromkeys(REQUIRED, "x")
     settings, problems = parse(given)
     assert problems == []
@@ -98,32 +92,32 @@ def test_the_empty_form_means_the_defaults():
 
 def test_fields_show_the_defaults_and_numbers_are_plain_text():
     components = {c.elem_id: c for c in built()}
-    for name, shown in form.values(False).items():
+    for name, shown in form.default_values(False).items():
         component = components[form.element_id(name)]
-        assert component.value == form.CHOICES.get(name, {}).get(shown, shown)
+        assert component.value == form.CHOICE_LABELS.get(name, {}).get(shown, shown)
         if name in OPTIONS and OPTIONS[name].low is not None and TYPES[name] != tuple[int, ...]:
             assert isinstance(component, gr.Textbox)
             assert component.max_lines == 1
 
 
 def test_help_tells_unit_range_and_default():
-    assert form.explain("vectors").endswith("1–75 vectors; default 2.")
-    assert form.explain("steps").endswith("1 or more steps; default 500.")
-    assert form.explain("resolution").endswith("64–4096 pixels; default auto.")
-    assert form.explain("clip_at").endswith("Above 0; default 1.")
-    assert all(re.search(r"[.]$", form.explain(name)) for name in form.offered(False))
-    assert "give it again" not in "".join(map(form.explain, form.offered(False)))
+    assert form.help_text("vectors").endswith("1–75 vectors; default 2.")
+    assert form.help_text("steps").endswith("1 or more steps; default 500.")
+    assert form.help_text("resolution").endswith("64–4096 pixels; default auto.")
+    assert form.help_text("clip_at").endswith("Above 0; default 1.")
+    assert all(re.search(r"[.]$", form.help_text(name)) for name in form.field_names(False))
+    assert "give it again" not in "".join(map(form.help_text, form.field_names(False)))
 
 
 def test_the_page_is_told_the_fields_in_their_order():
     components = built()
     told = schema(components)["fields"]
-    assert [field["name"] for field in told] == list(form.offered(False))
+    assert [field["name"] for field in told] == list(form.field_names(False))
     assert {field["id"] for field in told} <= set(ids(components))
     kinds = {field["name"]: field["holds"] for field in told}
     assert (kinds["flip"], kinds["kind"], kinds["seed"]) == ("switch", "choice", "text")
     assert (kinds["preview_prompt"], kinds["preview_seed"], kinds["template_file"]) == ("lines", "lines", "path")
-    assert next(field["words"] for field in told if field["name"] == "kind") == form.CHOICES["kind"]
+    assert next(field["words"] for field in told if field["name"] == "kind") == form.CHOICE_LABELS["kind"]
 
 
 def test_options_of_some_families_say_so_wherever_they_are_offered():
@@ -133,7 +127,7 @@ def test_options_of_some_families_say_so_wherever_they_are_offered():
     assert {name for name, families in told.items() if families} == some == {"learning_rate_2", "train_encoders"}
     for name in some:
         assert set(OPTIONS[name].families) < {family.name for family in FAMILIES}
-        assert form.explain(name).endswith("SDXL only.")
+        assert form.help_text(name).endswith("SDXL only.")
         assert option_help(name, OPTIONS[name]).startswith("SDXL only: ")
         assert [OPTIONS[name].applies_to(family) for family in ("sd1", "sd2", "sdxl", None)] == [
             False,
@@ -145,7 +139,7 @@ def test_options_of_some_families_say_so_wherever_they_are_offered():
 
 
 def test_choices_have_words_for_each_value():
-    for name, words in form.CHOICES.items():
+    for name, words in form.CHOICE_LABELS.items():
         assert set(words) == set(OPTIONS[name].choices)
     assert set(schema(built())["presets"]) == {"quick", "balanced", "thorough", "custom"}
 

@@ -1,4 +1,4 @@
-"""The hosts' adapters, against small stand-ins for the hosts' modules."""
+"""The host adapters and the extension, against fakes of the hosts' modules."""
 
 import json
 import logging
@@ -8,8 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from lib_ti.webui import extension
-from lib_ti.webui.extension import detect
+from lib_ti.webui.extension import detect_host, get_extension
 from lib_ti.webui.hosts import a1111, host_options
 from lib_ti.webui.hosts.a1111 import A1111
 from lib_ti.webui.hosts.forge import Forge
@@ -51,10 +50,10 @@ class FakeOptions(SimpleNamespace):
 class OptionInfo:
     def __init__(self, default=None, label="", component=None, component_args=None, onchange=None, section=None):
         self.default, self.label, self.component_args, self.onchange = default, label, component_args, onchange
-        self.section, self.said = section, ""
+        self.section, self.info_text = section, ""
 
     def info(self, text):
-        self.said = text
+        self.info_text = text
         return self
 
 
@@ -82,7 +81,7 @@ class Database:
 
 @pytest.fixture
 def web(monkeypatch, tmp_path):
-    """A1111's modules, as far as they are asked for. `web.moves`: where models were sent, in order."""
+    """Fakes of the A1111 modules that the adapter uses. `web.moves`: where models were sent, in order."""
     moves = []
     checkpoint = tmp_path / "sd.safetensors"
     choice = SimpleNamespace(title="sd.safetensors [abc]", filename=str(checkpoint))
@@ -116,12 +115,12 @@ def web(monkeypatch, tmp_path):
             "StableDiffusionProcessingTxt2Img": SimpleNamespace(cached_hr_c=["c", 3, None], cached_hr_uc=[None, None]),
         },
     }
-    made = SimpleNamespace(moves=moves, checkpoint=checkpoint, path=tmp_path)
+    fake = SimpleNamespace(moves=moves, checkpoint=checkpoint, path=tmp_path)
     monkeypatch.setitem(sys.modules, "modules", ModuleType("modules"))
     for name, contents in models.items():
-        add(monkeypatch, made, name, contents)
-    monkeypatch.setattr(a1111, "RESTORE_PAUSE_S", 0)
-    return made
+        add_module(monkeypatch, fake, name, contents)
+    monkeypatch.setattr(a1111, "RESTORE_INTERVAL_S", 0)
+    return fake
 
 
 @pytest.fixture
@@ -132,71 +131,71 @@ def forge(monkeypatch, web):
         "soft_empty_cache": lambda: web.moves.append("emptied"),
     }
     monkeypatch.setitem(sys.modules, "backend", ModuleType("backend"))
-    add(monkeypatch, web, "backend.memory_management", management)
-    add(monkeypatch, web, "backend.args", {"args": SimpleNamespace(all_in_fp32=False)})
-    add(monkeypatch, web, "modules.ui_extra_networks_textual_inversion", {"embedding_db": Database()})
+    add_module(monkeypatch, web, "backend.memory_management", management)
+    add_module(monkeypatch, web, "backend.args", {"args": SimpleNamespace(all_in_fp32=False)})
+    add_module(monkeypatch, web, "modules.ui_extra_networks_textual_inversion", {"embedding_db": Database()})
     return web
 
 
-def add(monkeypatch, web, name, contents):
+def add_module(monkeypatch, web, name, contents):
     module = ModuleType(name)
     vars(module).update(contents)
     monkeypatch.setitem(sys.modules, name, module)
     setattr(web, name.rpartition(".")[2], module)
 
 
-# What is chosen
+# Checkpoint, VAE, device
 
 
-def test_the_host_is_told_by_its_modules(web, monkeypatch):
-    assert type(detect()) is A1111
-    assert detect().title == "AUTOMATIC1111"
-    add(monkeypatch, web, "ldm_patched.modules.model_management", {})
-    assert detect().title == "WebUI"
+def test_detect_a1111_and_reforge(web, monkeypatch):
+    assert type(detect_host()) is A1111
+    assert detect_host().title == "AUTOMATIC1111"
+    add_module(monkeypatch, web, "ldm_patched.modules.model_management", {})
+    assert detect_host().title == "WebUI"
 
 
-def test_forge_is_told_by_its_backend(forge):
-    assert type(detect()) is Forge
+def test_detect_forge(forge):
+    assert type(detect_host()) is Forge
 
 
-def test_the_chosen_checkpoint(web):
-    choice = A1111().selected()
+def test_selected_checkpoint(web):
+    choice = A1111().selected_checkpoint()
     assert (choice.title, choice.path) == ("sd.safetensors [abc]", web.checkpoint)
 
 
-def test_the_first_checkpoint_where_the_chosen_one_is_gone(web):
+def test_first_checkpoint_if_the_selected_one_is_deleted(web):
     web.shared.opts.sd_model_checkpoint = "deleted.safetensors"
-    assert A1111().selected().path == web.checkpoint
+    assert A1111().selected_checkpoint().path == web.checkpoint
 
 
-def test_no_checkpoint(web, capsys):
+def test_no_checkpoint_is_selected(web, capsys):
     web.sd_models.checkpoints_list.clear()
     web.sd_models.checkpoint_aliases.clear()
-    assert A1111().selected() is None
-    assert A1111().vae() is None
+    assert A1111().selected_checkpoint() is None
+    assert A1111().selected_vae() is None
     assert capsys.readouterr().out == ""
 
 
-def test_the_vae(web, monkeypatch, caplog):
+def test_selected_vae(web, monkeypatch, caplog):
     host, file = A1111(), web.path / "vae.pt"
-    assert host.vae() is None
-    asked = []
+    assert host.selected_vae() is None
+    resolved_paths = []
 
     def resolve(path):
-        asked.append(path)
+        resolved_paths.append(path)
         return SimpleNamespace(tuple=lambda: (str(file), "specified in settings"))
 
     monkeypatch.setattr(web.sd_vae, "resolve_vae", resolve)
-    assert host.vae() is None  # chosen, and deleted since
+    assert host.selected_vae() is None  # chosen, and deleted since
     file.touch()
-    assert host.vae() == file
-    assert asked == [str(web.checkpoint)] * 2
+    assert host.selected_vae() == file
+    assert resolved_paths == [str(web.checkpoint)] * 2
     monkeypatch.delattr(web.sd_vae, "resolve_vae")
-    assert host.vae() is None
+    assert host.selected_vae() is None
     assert "Could not ask for the VAE: AttributeError" in caplog.text
 
 
-def test_forges_vae_among_its_text_encoders(forge):
+def test_forge_vae_among_additional_modules(forge):
     def tensors(name, *keys):
         empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
         header = json.dumps(dict.fromkeys(keys, empty)).encode()
@@ -221,21 +220,21 @@ def test_forges_vae_among_its_text_encoders(forge):
         ([str(forge.path / "gone.pt")], None),
     ]:
         forge.shared.opts.forge_additional_modules = listed
-        assert host.vae() == (Path(expected) if expected else None)
+        assert host.selected_vae() == (Path(expected) if expected else None)
     del forge.shared.opts.forge_additional_modules
-    assert host.vae() is None
+    assert host.selected_vae() is None
 
 
 @pytest.mark.parametrize(
     ("kind", "index", "expected"),
     [("cuda", None, "cuda:0"), ("cuda", 1, "cuda:1"), ("cpu", None, "cpu"), ("mps", None, "auto")],
 )
-def test_the_device(web, kind, index, expected):
+def test_device(web, kind, index, expected):
     web.devices.device = SimpleNamespace(type=kind, index=index)
     assert A1111().device() == expected
 
 
-def test_full_precision_is_asked_for_by_flags_and_means_nothing_on_a_cpu(forge):
+def test_full_precision_flags_are_ignored_on_a_cpu(forge):
     assert (A1111().precision(), Forge().precision()) == ("auto", "auto")
     forge.args.args.all_in_fp32 = True
     assert (A1111().precision(), Forge().precision()) == ("auto", "fp32")
@@ -248,82 +247,82 @@ def test_full_precision_is_asked_for_by_flags_and_means_nothing_on_a_cpu(forge):
 # Settings and folders
 
 
-def test_folders(web):
+def test_embeddings_and_runs_folders(web):
     host = A1111()
-    assert host.embeddings == web.path / "embeddings"
-    assert host.runs == web.path / "data" / "textual_inversion"
+    assert host.embeddings_dir == web.path / "embeddings"
+    assert host.runs_dir == web.path / "data" / "textual_inversion"
     web.shared.opts.embeddings_dir = str(web.path / "elsewhere")
-    assert host.embeddings == web.path / "elsewhere"
+    assert host.embeddings_dir == web.path / "elsewhere"
     web.shared.opts.tinv_runs_folder = ' "mine" '
-    assert host.runs == web.path / "data" / "mine"
+    assert host.runs_dir == web.path / "data" / "mine"
     web.shared.opts.tinv_runs_folder = str(web.path / "runs")
-    assert host.runs == web.path / "runs"
+    assert host.runs_dir == web.path / "runs"
     assert not host.hides_paths
     web.shared.cmd_opts.hide_ui_dir_config = True
     assert host.hides_paths
 
 
-def test_settings(web):
+def test_host_options(web):
     host = A1111()
-    assert host.keeps_snapshots
-    assert host.keeps_pictures
+    assert host.keep_snapshots
+    assert host.keep_images
     changed = []
-    host_options.add(lambda: changed.append(1))
+    host_options.add_options(lambda: changed.append(1))
     labels = web.shared.opts.labels
     assert {key: info.default for key, info in labels.items()} == {
         "tinv_runs_folder": "", "tinv_keep_snapshots": True, "tinv_keep_pictures": True,
     }  # fmt: skip
     assert {info.section for info in labels.values()} == {("textual_inversion_trainer", "Textual Inversion")}
-    assert all(info.said for info in labels.values())
+    assert all(info.info_text for info in labels.values())
     assert labels["tinv_runs_folder"].component_args is web.shared.hide_dirs
     labels["tinv_runs_folder"].onchange()
     assert changed == [1]
     web.shared.opts.tinv_keep_snapshots = web.shared.opts.tinv_keep_pictures = False
-    assert not host.keeps_snapshots
-    assert not host.keeps_pictures
+    assert not host.keep_snapshots
+    assert not host.keep_images
     web.shared.opts.tinv_runs_folder = None  # a settings file that someone has edited
-    assert host.runs == web.path / "data" / "textual_inversion"
+    assert host.runs_dir == web.path / "data" / "textual_inversion"
 
 
-# Lending the card
+# GPU handover
 
 
-def test_models_leave_the_card_and_come_back(web):
+def test_models_are_offloaded_and_restored(web):
     """One that the host keeps in RAM stays there: it must not come to the card afterwards."""
-    current, other, kept = Model("current"), Model("other"), Model("kept", device="cpu")
+    current, other, in_ram = Model("current"), Model("other"), Model("in RAM", device="cpu")
     web.sd_models.model_data.sd_model = current
-    web.sd_models.model_data.loaded_sd_models = [current, other, kept]
-    with A1111().lent("my-mug"):
+    web.sd_models.model_data.loaded_sd_models = [current, other, in_ram]
+    with A1111().gpu_lent("my-mug"):
         assert web.shared.state.job == "Textual Inversion: my-mug"
         assert web.moves == [("current", "cpu"), ("other", "cpu")]
     assert web.moves[2:] == [("other", "cuda"), ("current", "cuda")]
     assert web.shared.state.job == ""
 
 
-def test_a_model_whose_parts_come_and_go_is_sent_away_too(web):
+def test_lowvram_model_is_offloaded_too(web):
     web.sd_models.model_data.sd_model = Model("low", device="cpu", lowvram=True)
-    with A1111().lent("w"):
+    with A1111().gpu_lent("w"):
         assert web.moves == [("low", "cpu")]
     assert web.moves[1:] == [("low", "cuda")]
 
 
-def test_no_model_is_loaded_for_it(web):
+def test_no_model_is_loaded_for_a_handover(web):
     """Nor while the host is still loading its first: that is waited for, since it would come to the card."""
     data = web.sd_models.model_data
-    with A1111().lent("w"):
+    with A1111().gpu_lent("w"):
         assert web.moves == []
     assert data.lock.taken == 11
     data.sd_model = Model("current")
-    with A1111().lent("w"):
+    with A1111().gpu_lent("w"):
         pass
     assert data.lock.taken == 11
 
 
-def test_the_model_comes_back_when_the_training_fails(web):
+def test_model_is_restored_after_a_failed_training(web):
     web.sd_models.model_data.sd_model = Model("current")
 
     def fail():
-        with A1111().lent("w"):
+        with A1111().gpu_lent("w"):
             raise RuntimeError("training")
 
     with pytest.raises(RuntimeError, match="training"):
@@ -332,26 +331,26 @@ def test_the_model_comes_back_when_the_training_fails(web):
     assert web.shared.state.job == ""
 
 
-def test_a_model_that_got_stuck_half_way_is_brought_back_whole(web, caplog):
+def test_partly_offloaded_model_is_restored(web, caplog):
     """The training goes on with what memory there is."""
     current, other = Model("current"), Model("other")
     web.sd_models.model_data.sd_model = current
     web.sd_models.model_data.loaded_sd_models = [current, other]
     send = web.sd_models.send_model_to_cpu
 
-    def stick(model):
+    def fail_half_way(model):
         if model is current:
             raise MemoryError("no room in RAM")
         send(model)
 
-    web.sd_models.send_model_to_cpu = stick
-    with A1111().lent("w"):
+    web.sd_models.send_model_to_cpu = fail_half_way
+    with A1111().gpu_lent("w"):
         assert web.moves == [("other", "cpu")]
     assert web.moves[1:] == [("other", "cuda"), ("current", "cuda")]
-    assert "Could not move the host's model off the card: MemoryError: no room in RAM" in caplog.text
+    assert "Could not move the host's model off the GPU: MemoryError: no room in RAM" in caplog.text
 
 
-def test_models_parked_come_back_when_parking_is_interrupted(web):
+def test_offloaded_models_are_restored_after_ctrl_c(web):
     current, other = Model("current"), Model("other")
     web.sd_models.model_data.sd_model = current
     web.sd_models.model_data.loaded_sd_models = [current, other]
@@ -363,14 +362,14 @@ def test_models_parked_come_back_when_parking_is_interrupted(web):
         send(model)
 
     web.sd_models.send_model_to_cpu = press_ctrl_c
-    with pytest.raises(KeyboardInterrupt), A1111().lent("w"):
+    with pytest.raises(KeyboardInterrupt), A1111().gpu_lent("w"):
         pytest.fail("lent although interrupted")
     assert web.moves == [("current", "cpu"), ("other", "cuda"), ("current", "cuda")]
     assert web.shared.state.job == ""
 
 
 @pytest.mark.parametrize(("failures", "back"), [(2, True), (99, False)])
-def test_a_full_card_is_tried_again(web, caplog, failures, back):
+def test_model_restore_is_retried_when_out_of_memory(web, caplog, failures, back):
     current, other = Model("current"), Model("other")
     web.sd_models.model_data.sd_model = current
     web.sd_models.model_data.loaded_sd_models = [current, other]
@@ -383,42 +382,42 @@ def test_a_full_card_is_tried_again(web, caplog, failures, back):
         send(model)
 
     web.sd_models.send_model_to_device = full
-    with A1111().lent("w"):
+    with A1111().gpu_lent("w"):
         pass
     assert (("current", "cuda") in web.moves) == back
     assert ("other", "cuda") in web.moves
-    assert ("choose the checkpoint anew" in caplog.text) != back
+    assert ("choose the checkpoint again" in caplog.text) != back
     assert web.shared.state.job == ""
 
 
-def test_a_host_of_another_version_lends_what_it_can(web, caplog):
+def test_missing_offload_functions_are_logged(web, caplog):
     web.shared.state = SimpleNamespace()
     del web.sd_models.send_model_to_cpu
     web.sd_models.model_data.sd_model = Model("current")
-    with A1111().lent("w") as interrupted:
+    with A1111().gpu_lent("w") as interrupted:
         assert not interrupted()
     assert web.moves == [("current", "cuda")]
     assert caplog.text.count("Could not") == 4
 
 
-def test_interrupt_is_noticed_and_not_forgotten(web):
+def test_interrupt_is_remembered(web):
     state = web.shared.state
     state.interrupted = True  # from before
-    with A1111().lent("w") as interrupted:
+    with A1111().gpu_lent("w") as interrupted:
         assert not interrupted()
         state.interrupt()
         assert interrupted()
         state.interrupted = False  # as the host does after any other call
         assert interrupted()
-    with A1111().lent("w") as interrupted:
+    with A1111().gpu_lent("w") as interrupted:
         assert not interrupted()
         state.stopping_generation = True
         assert interrupted()
 
 
-def test_reloading_the_page_is_no_interrupt(web):
+def test_reload_ui_does_not_interrupt(web):
     state = web.shared.state
-    with A1111().lent("w") as interrupted:
+    with A1111().gpu_lent("w") as interrupted:
         state.request_restart()
         assert not interrupted()
         state.interrupt()
@@ -428,32 +427,32 @@ def test_reloading_the_page_is_no_interrupt(web):
     assert state.interrupted
 
 
-def test_forge_unloads_and_reloads_by_itself(forge):
-    with Forge().lent("w"):
+def test_forge_unloads_models(forge):
+    with Forge().gpu_lent("w"):
         assert forge.moves == ["unloaded", "emptied"]
         assert forge.shared.state.job
     assert forge.moves == ["unloaded", "emptied"]
     assert forge.shared.state.job == ""
 
 
-def test_reforge_unloads_and_reloads_by_itself(web, monkeypatch):
+def test_reforge_unloads_models(web, monkeypatch):
     management = {"unload_all_models": lambda: web.moves.append("unloaded"), "soft_empty_cache": lambda: None}
-    add(monkeypatch, web, "ldm_patched.modules.model_management", management)
+    add_module(monkeypatch, web, "ldm_patched.modules.model_management", management)
     web.sd_models.model_data.sd_model = Model("current")
-    with A1111().lent("w"):
+    with A1111().gpu_lent("w"):
         pass
     assert web.moves == ["unloaded"]
 
 
-def test_forge_that_cannot_unload_trains_all_the_same(forge, caplog):
+def test_forge_without_unload_function_is_logged(forge, caplog):
     del forge.memory_management.unload_all_models
-    with Forge().lent("w"):
+    with Forge().gpu_lent("w"):
         pass
-    assert "Could not free the card of the host's model: AttributeError" in caplog.text
+    assert "Could not move the host's models off the GPU: AttributeError" in caplog.text
     assert forge.shared.state.job == ""
 
 
-# New words
+# Embeddings
 
 
 def caches(web):
@@ -464,22 +463,22 @@ def caches(web):
     ]
 
 
-def test_embeddings_are_read_again_and_prompts_forgotten_in_place(web):
-    kept = caches(web)
+def test_embeddings_are_reloaded_and_prompt_caches_cleared_in_place(web):
+    lists = caches(web)
     web.sd_models.model_data.sd_model = Model("current")
-    A1111().embeddings_changed(["my-mug"])
+    A1111().reload_embeddings(["my-mug"])
     assert web.sd_hijack.model_hijack.embedding_db.reads == [{"force_reload": True}]
-    assert [cache[0] for cache in kept] == [None] * 4
-    assert all(now is before for now, before in zip(caches(web), kept, strict=True))
+    assert [cache[0] for cache in lists] == [None] * 4
+    assert all(now is before for now, before in zip(caches(web), lists, strict=True))
 
 
-def test_without_a_model_there_is_nothing_to_read(web):
-    A1111().embeddings_changed([])
+def test_nothing_is_reloaded_without_a_model(web):
+    A1111().reload_embeddings([])
     assert web.sd_hijack.model_hijack.embedding_db.reads == []
     assert [cache[0] for cache in caches(web)] == [None] * 4
 
 
-def test_forge_reads_into_all_its_tables(forge):
+def test_forge_reloads_every_embedding_database(forge):
     """Also when one of them fails, and with the stand-in that Forge has before its first generation."""
     engines = {f"text_processing_engine{end}": SimpleNamespace(embeddings=Database()) for end in ("", "_l", "_g")}
     broken = SimpleNamespace(embeddings=SimpleNamespace(load_textual_inversion_embeddings=lambda: 1 / 0))
@@ -487,85 +486,84 @@ def test_forge_reads_into_all_its_tables(forge):
     forge.sd_models.model_data.sd_model = SimpleNamespace(
         text_processing_engine_x=broken, text_processing_engine_t5=t5, other=SimpleNamespace(embeddings=1), **engines
     )
-    Forge().embeddings_changed(["my-mug"])
+    Forge().reload_embeddings(["my-mug"])
     assert [engine.embeddings.reads for engine in engines.values()] == [[{}]] * 3
     cards = forge.ui_extra_networks_textual_inversion.embedding_db
     assert cards.reads == [{"force_reload": True, "sync_with_sd_model": False}]
     assert [cache[0] for cache in caches(forge)] == [None] * 4
     for model in (None, SimpleNamespace(cond_stage_model=None)):
         forge.sd_models.model_data.sd_model = model
-        Forge().embeddings_changed([])
+        Forge().reload_embeddings([])
     assert len(cards.reads) == 3
 
 
-def test_a_host_of_another_version_costs_no_training(web, caplog):
+def test_missing_reload_functions_are_logged(web, caplog):
     web.sd_models.model_data.sd_model = Model("current")
     del web.sd_hijack.model_hijack.embedding_db
     del web.processing.StableDiffusionProcessingTxt2Img
     caplog.set_level(logging.WARNING)
-    A1111().embeddings_changed(["my-mug"])
+    A1111().reload_embeddings(["my-mug"])
     assert caplog.text.count("Could not") == 2
 
 
-# What is registered
+# The extension
 
 
 @pytest.fixture
-def application(web, monkeypatch):
-    """The trainer's stand-in, and the host's callbacks by name."""
+def callbacks(web, monkeypatch):
+    """The callbacks that the extension registers, by kind. Its training service is a fake."""
     called = {}
     register = {
         f"on_{name}": lambda function, name=name: called.__setitem__(name, function)
         for name in ("ui_settings", "ui_tabs", "app_started")
     }
-    add(monkeypatch, web, "modules.script_callbacks", register)
-    trainer = SimpleNamespace(blocked=lambda: ["/data/runs"], actions=lambda: {}, close=lambda: None)
-    monkeypatch.setattr(extension, "trainer", lambda: trainer)
-    extension.register()
+    add_module(monkeypatch, web, "modules.script_callbacks", register)
+    get_extension().service = SimpleNamespace(private_paths=lambda: ["/data/runs"], actions=lambda: {})
+    get_extension().register()
     return called
 
 
-def test_what_is_registered(application, web):
-    application["ui_settings"]()
+def test_registered_callbacks(callbacks, web):
+    callbacks["ui_settings"]()
     assert "tinv_runs_folder" in web.shared.opts.labels
-    assert application.keys() == {"ui_settings", "ui_tabs", "app_started"}
+    assert callbacks.keys() == {"ui_settings", "ui_tabs", "app_started"}
 
 
-def test_callbacks_are_registered_without_a_search_for_the_caller(application, web):
-    known = {f"callbacks_{kind}": [] for kind in ("ui_settings", "ui_tabs")}  # a host without the third
-    web.script_callbacks.callback_map = known
+def test_callbacks_are_registered_through_the_callback_map(callbacks, web):
+    callback_map = {f"callbacks_{kind}": [] for kind in ("ui_settings", "ui_tabs")}  # a host without the third
+    web.script_callbacks.callback_map = callback_map
 
-    def add_callback(callbacks, function, *, name=None, category="unknown", filename=None):
+    def add_callback(registered, function, *, name=None, category="unknown", filename=None):
         assert Path(filename).is_file()
-        callbacks.append((function, category))
+        registered.append((function, category))
 
     web.script_callbacks.add_callback = add_callback
-    application.clear()
-    extension.register()
-    assert known == {
-        "callbacks_ui_settings": [(extension.add_settings, "ui_settings")],
-        "callbacks_ui_tabs": [(extension.make_tab, "ui_tabs")],
+    callbacks.clear()
+    get_extension().register()
+    assert callback_map == {
+        "callbacks_ui_settings": [(get_extension().add_settings, "ui_settings")],
+        "callbacks_ui_tabs": [(get_extension().build_tab, "ui_tabs")],
     }
-    assert application == {"app_started": extension.serve}
+    assert callbacks == {"app_started": get_extension().on_app_started}
 
 
-def test_the_runs_are_closed_to_whoever_guesses_an_address(application, web):
+def test_runs_folder_is_blocked_in_gradio(callbacks, web):
     demo = SimpleNamespace(blocked_paths=["/secret"])
     for _ in range(2):
-        application["app_started"](demo, None)
+        callbacks["app_started"](demo, None)
         assert demo.blocked_paths == ["/data/runs", "/secret"]
     web.shared.demo = SimpleNamespace()
-    application["ui_settings"]()
+    callbacks["ui_settings"]()
     web.shared.opts.labels["tinv_runs_folder"].onchange()
     assert web.shared.demo.blocked_paths == ["/data/runs"]
 
 
-def test_routes_only_where_the_host_has_an_api(application, web):
+def test_rest_routes_need_the_api_flag(callbacks, web):
     from fastapi import FastAPI
 
     def paths():
         app = FastAPI()
-        application["app_started"](None, app)
+        callbacks["app_started"](None, app)
         return {route.path for route in app.routes if route.path.startswith("/tinv")}
 
     assert not paths()
@@ -577,7 +575,7 @@ def test_routes_only_where_the_host_has_an_api(application, web):
 
 def script(web, monkeypatch):
     """The names in the namespace of the script, executed as the hosts do."""
-    add(monkeypatch, web, "modules.scripts", {"Script": type("Script", (), {}), "AlwaysVisible": object()})
+    add_module(monkeypatch, web, "modules.scripts", {"Script": type("Script", (), {}), "AlwaysVisible": object()})
     sys.modules["modules"].scripts = web.scripts
     path = Path(__file__).resolve().parent.parent / "scripts" / "textual_inversion.py"
     names = {"__file__": str(path), "__name__": "textual_inversion.py"}
@@ -585,29 +583,38 @@ def script(web, monkeypatch):
     return names
 
 
-def test_the_script(application, web, monkeypatch):
-    application.clear()
+def test_script_registers_callbacks_and_picker(callbacks, web, monkeypatch):
+    callbacks.clear()
     before = list(sys.path)
     names = script(web, monkeypatch)
-    assert application.keys() == {"ui_settings", "ui_tabs", "app_started"}
+    assert callbacks.keys() == {"ui_settings", "ui_tabs", "app_started"}
     assert sys.path == before
-    made = []
-    monkeypatch.setattr(extension, "make_picker", made.append)
+    built = []
+    monkeypatch.setattr(get_extension(), "build_picker", built.append)
     picker = names["TextualInversionPicker"]()
     assert isinstance(picker, web.scripts.Script)
     assert picker.title() == "Textual Inversion"
     assert picker.show(True) is picker.show(False) is web.scripts.AlwaysVisible
     assert picker.ui(True) == picker.ui(False) == []
-    assert made == [True, False]
+    assert built == [True, False]
 
 
-def test_another_package_of_our_name_is_told_and_nothing_registered(application, web, monkeypatch, tmp_path, capsys):
-    application.clear()
+def test_extension_outlives_reload_ui(callbacks, web, monkeypatch):
+    """The host executes the script again; the service, and with it a running training, stays."""
+    extension, service = get_extension(), get_extension().service
+    names = script(web, monkeypatch)
+    assert names["extension"] is extension is web.shared.textual_inversion_extension
+    assert extension.service is service
+    assert callbacks["app_started"] == extension.on_app_started
+
+
+def test_foreign_lib_ti_package_disables_the_extension(callbacks, web, monkeypatch, tmp_path, capsys):
+    callbacks.clear()
     other = ModuleType("lib_ti")
     other.__path__ = [str(tmp_path / "other" / "lib_ti")]
     monkeypatch.setitem(sys.modules, "lib_ti", other)
     assert "TextualInversionPicker" not in script(web, monkeypatch)
-    said = capsys.readouterr().out
-    assert str(tmp_path / "other" / "lib_ti") in said
-    assert said.count("\n") == 1
-    assert not application
+    output = capsys.readouterr().out
+    assert str(tmp_path / "other" / "lib_ti") in output
+    assert output.count("\n") == 1
+    assert not callbacks

@@ -560,7 +560,7 @@ class TestImportImages:
         import_images(source_folder, "none", tmp_path / "images", lambda: next(answers))
         assert not (tmp_path / "images").exists()
         assert len([*self.import_images(tmp_path).iterdir()]) == 3
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["source", "images"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "source"]
 
     def test_examples_follow_the_settings(self, source_folder, tmp_path):
         saved(source_folder / "a.png", quarters(600, 300))

@@ -15,7 +15,7 @@ import torch
 from reference.checkpoints import SIZES, write_checkpoint
 from reference.trainings import run, settings_for
 
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint.families import FAMILIES, SD1
 from lib_ti.model.checkpoint.open import open_checkpoint
@@ -28,7 +28,7 @@ from lib_ti.model.memory.lean_layers import use_lean_layers
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import DTYPES
 from lib_ti.model.speed.prepacked_conv import can_prepack
-from lib_ti.runs.execute import create, execute
+from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.resume import resume
 from lib_ti.settings.train_settings import MEMORY_MODES, TrainSettings, parse
@@ -148,7 +148,7 @@ def test_fp8_training_losses_are_close_to_the_exact_ones(tmp_path):
         settings = settings_for(
             PRACTICE_MODEL, CONCEPTS_DIR / "coin", tmp_path, name=f"my-{mode}", steps="20", batch_size="2", memory=mode
         )
-        return [e.data["loss"] for e in run(settings).timeline().steps.values()]
+        return [e.data["loss"] for e in run(settings).history().steps.values()]
 
     exact, packed = losses("fast"), losses("low")
     assert packed == pytest.approx(exact, rel=0.05)
@@ -334,14 +334,14 @@ def test_the_old_switch_asks_for_balanced_at_the_least(memory, checkpointing, mo
 
 
 def test_a_run_of_before_goes_on(tiny_checkpoint, pictures, tmp_path):
-    folder = create(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, gradient_checkpointing="true")))
+    folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, gradient_checkpointing="true")))
     path = folder.path / "settings.json"
     stored = json.loads(path.read_text())
     del stored["settings"]["memory"]
     path.write_text(json.dumps(stored))
-    assert execute(folder)
+    assert execute_run(folder)
     assert folder.settings.memory == "balanced"
-    assert folder.timeline().memory.data["mode"] == "balanced"
+    assert folder.history().memory.data["mode"] == "balanced"
 
 
 # --- out of memory ----------------------------------------------------------------------------------------------
@@ -369,15 +369,15 @@ def training(call, arguments) -> bool:
 
 
 def vectors(folder: RunFolder) -> torch.Tensor:
-    return write.read(folder.embedding).vectors["clip_l"]
+    return read_embedding(folder.embedding).vectors["clip_l"]
 
 
 def warnings(folder: RunFolder) -> list[str]:
-    return [event.data["message"] for event in folder.timeline().warnings]
+    return [event.data["message"] for event in folder.history().warnings]
 
 
 def losses(folder: RunFolder) -> list[float]:
-    return [event.data["loss"] for event in folder.timeline().steps.values()]
+    return [event.data["loss"] for event in folder.history().steps.values()]
 
 
 def test_a_batch_that_does_not_fit_is_halved_without_losing_a_step(tiny_checkpoint, pictures, tmp_path, monkeypatch):
@@ -419,21 +419,21 @@ def test_a_step_that_fails_half_way_is_done_again_whole(tiny_checkpoint, picture
     assert folder.embedding.read_bytes() == expected.embedding.read_bytes()
     assert losses(folder) == losses(expected)
     assert folder.settings.memory == "balanced"
-    assert folder.timeline().memory.data["mode"] == "balanced"
+    assert folder.history().memory.data["mode"] == "balanced"
     assert any("computed twice" in warning for warning in warnings(folder))
 
 
 def test_then_come_eight_bits_and_then_a_sentence(tiny_checkpoint, pictures, tmp_path, monkeypatch):
-    folder = create(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, batch_size="2")))
+    folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, batch_size="2")))
     Shortage(monkeypatch, StableDiffusion, "predict", training)
     with pytest.raises(TrainingFailed, match=r"not enough memory for this training.*--resolution"):
-        execute(folder)
+        execute_run(folder)
     assert (folder.settings.memory, folder.settings.batch_size) == ("low", 1)
     assert len(warnings(folder)) == 3
     monkeypatch.undo()
     resume(folder, {})
-    assert execute(folder)  # a resume begins where this one ended
-    assert folder.timeline().memory.data == {"mode": "low", "batch_size": 1, "acceleration": "none"}
+    assert execute_run(folder)  # a resume begins where this one ended
+    assert folder.history().memory.data == {"mode": "low", "batch_size": 1, "acceleration": "none"}
     assert len(warnings(folder)) == 3
 
 
@@ -442,13 +442,13 @@ def test_what_cannot_be_had_is_not_kept_in_the_settings(tiny_checkpoint, picture
     """Leaner modes have no second copy of weights, and another torch may not have any."""
     plan = preflight(settings_for(tiny_checkpoint, pictures, tmp_path, acceleration="arranged", memory="balanced"))
     assert plan.settings.acceleration == "arranged"
-    folder = create(plan)
-    assert execute(folder)
-    assert folder.settings.acceleration == folder.timeline().memory.data["acceleration"] == "none"
+    folder = create_run(plan)
+    assert execute_run(folder)
+    assert folder.settings.acceleration == folder.history().memory.data["acceleration"] == "none"
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, acceleration="arranged", name="my-cup")
-    other = create(preflight(settings))
+    other = create_run(preflight(settings))
     monkeypatch.setattr("lib_ti.model.memory.modes.can_prepack", lambda dtype: False)
-    assert execute(other)
+    assert execute_run(other)
     assert other.settings.acceleration == "none"
 
 
@@ -483,7 +483,7 @@ def test_previews_that_do_not_fit_are_left_out(tiny_checkpoint, pictures, tmp_pa
     assert shortage.failed == 2  # once as it was, and once with more room
     assert folder.embedding.read_bytes() == expected.embedding.read_bytes()
     assert warnings(folder) == [NO_ROOM]
-    assert sorted({step for step, _, _ in folder.timeline().previews}) == [0, 4]
+    assert sorted({step for step, _, _ in folder.history().previews}) == [0, 4]
 
 
 @pytest.mark.parametrize(
@@ -502,10 +502,10 @@ def test_what_is_a_want_of_memory(error, short):
 
 
 def test_other_errors_are_not_swallowed(tiny_checkpoint, pictures, tmp_path, monkeypatch):
-    folder = create(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
+    folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
     Shortage(monkeypatch, StableDiffusion, "predict", training, error=ZeroDivisionError)
     with pytest.raises(TrainingFailed, match="ZeroDivisionError"):
-        execute(folder)
+        execute_run(folder)
 
 
 def test_the_table_is_read_without_torch():

@@ -87,7 +87,7 @@ def test_resumed_run_ends_as_the_uninterrupted_one_did(checkpoints, tmp_path, na
         difference = (vectors[key] - recorded_value).abs()
         assert float(difference.mean()) < 5e-5
         assert float(difference.max()) < 1e-3  # AdamW turns the rounding of a vanishing gradient into a step of its own
-    timeline = folder.timeline()
+    timeline = folder.history()
     assert list(timeline.steps) == list(range(1, expected["steps"] + 1))
     losses = [event.data["loss"] for event in timeline.steps.values()]
     assert losses == pytest.approx(expected["losses"], rel=0 if exact else 1e-3)
@@ -123,7 +123,7 @@ def test_values_of_speed_and_memory_options_are_kept():
 @pytest.mark.parametrize("name", RUNS)
 def test_events_are_readable_as_a_timeline(name):
     folder, expected = RunFolder.open(OLD_RUNS / name), RUNS[name]
-    timeline, settings = folder.timeline(), folder.settings
+    timeline, settings = folder.history(), folder.settings
     assert list(timeline.steps) == list(range(1, expected["step"] + 1))
     losses = [event.data["loss"] for event in timeline.steps.values()]
     if expected["state"] != "finished":  # a longer training has other learning rates from the start
@@ -168,4 +168,4 @@ def test_interrupted_run_goes_on_from_a_state_behind_its_last_event():
     """A kill leaves the last steps unsaved and the last line torn."""
     folder = RunFolder.open(OLD_RUNS / "arranged")
     assert not folder.events.read_bytes().endswith(b"\n")
-    assert folder.saved_step < max(folder.timeline().steps)
+    assert folder.saved_step < max(folder.history().steps)

@@ -1,6 +1,6 @@
-"""An old PyTorch file may say "call this function": nothing it names is run, and nobody's class is needed to read it.
+"""Hostile pickles: nothing that they name is called.
 
-Every file here would leave a mark on the disk, or is one that torch.load hands on to code of its own.
+Every file here would leave a mark on the disk, or makes torch.load run other code.
 """
 
 import builtins
@@ -23,24 +23,24 @@ import pytest
 import torch
 from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 
-from lib_ti.embedding import write as formats
+from lib_ti.embedding.read import read_embedding
 from lib_ti.errors import UnusableFile
 from lib_ti.formats import pickle_reader
 from lib_ti.formats.weights import open_weights
 
 
 class Call:
-    """Pickled, it is an order to call a function."""
+    """Pickles as a call of a function."""
 
     def __init__(self, function, *arguments) -> None:
-        self.order = function, arguments
+        self.reduced = function, arguments
 
     def __reduce__(self):
-        return self.order
+        return self.reduced
 
 
-def hostile(mark: Path) -> dict[str, Call]:
-    """Calls that would leave `mark`, or lead to some that would."""
+def hostile_calls(mark: Path) -> dict[str, Call]:
+    """Calls that would create the file `mark`, or give access to such calls."""
     command, code = f'echo > "{mark}"', f"open({str(mark)!r}, 'w')"
     return {
         "os.system": Call(os.system, command),
@@ -61,36 +61,36 @@ def hostile(mark: Path) -> dict[str, Call]:
         "operator": Call(operator.attrgetter, "__class__"),
         "types": Call(types.SimpleNamespace),
         "pickle": Call(pickle.loads, b"."),
-        "this package": Call(formats.read, Path("x.pt")),
+        "this package": Call(read_embedding, Path("x.pt")),
         "itself": Call(pickle_reader.load, Path("x.pt")),
     }
 
 
-def in_zip(thing: object, path: Path) -> None:
-    torch.save({"state_dict": {"a": torch.zeros(2)}, "more": thing}, path)
+def save_zip(value: object, path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "more": value}, path)
 
 
-def in_old_container(thing: object, path: Path) -> None:
-    torch.save({"a": torch.zeros(2), "more": thing}, path, _use_new_zipfile_serialization=False)
+def save_old_container(value: object, path: Path) -> None:
+    torch.save({"a": torch.zeros(2), "more": value}, path, _use_new_zipfile_serialization=False)
 
 
-def bare(thing: object, path: Path) -> None:
-    path.write_bytes(pickle.dumps(thing, 4))
+def save_bare_pickle(value: object, path: Path) -> None:
+    path.write_bytes(pickle.dumps(value, 4))
 
 
-@pytest.mark.parametrize("write", [in_zip, in_old_container, bare], ids=lambda write: write.__name__)
-@pytest.mark.parametrize("name", hostile(Path()))
-def test_no_call_is_made(tmp_path, name, write):
+@pytest.mark.parametrize("write", [save_zip, save_old_container, save_bare_pickle], ids=lambda write: write.__name__)
+@pytest.mark.parametrize("name", hostile_calls(Path()))
+def test_hostile_calls_are_refused(tmp_path, name, write):
     mark = tmp_path / "mark"
-    write(hostile(mark)[name], tmp_path / "model.ckpt")
+    write(hostile_calls(mark)[name], tmp_path / "model.ckpt")
     with pytest.raises(UnusableFile, match="contains code"):
         open_weights(tmp_path / "model.ckpt")
     assert not mark.exists()
 
 
-def test_the_calls_would_leave_their_mark(tmp_path):
-    """Else the test above would prove nothing."""
-    pickle.loads(pickle.dumps(hostile(tmp_path / "mark")["os.system"]))
+def test_hostile_calls_work_when_unpickled(tmp_path):
+    """Otherwise the test above would prove nothing."""
+    pickle.loads(pickle.dumps(hostile_calls(tmp_path / "mark")["os.system"]))
     assert (tmp_path / "mark").exists()
 
 
@@ -108,32 +108,32 @@ def test_the_calls_would_leave_their_mark(tmp_path):
         ("__main__", "anything"),
     ],
 )
-def test_no_way_leads_round_through_attributes(tmp_path, module, name):
-    """Newer pickles name things by a path, along which anything can be reached from anything."""
-    (tmp_path / "model.ckpt").write_bytes(b"\x80\4" + text(module) + text(name) + b"\x93)R.")
+def test_dotted_names_are_refused(tmp_path, module, name):
+    """Protocol 4 resolves dotted names, through which any attribute can be reached."""
+    (tmp_path / "model.ckpt").write_bytes(b"\x80\4" + short_string_op(module) + short_string_op(name) + b"\x93)R.")
     with pytest.raises(UnusableFile, match="contains code"):
         open_weights(tmp_path / "model.ckpt")
 
 
-def text(value: str) -> bytes:
-    """The order to push a short string, without a place in the memory for it."""
+def short_string_op(value: str) -> bytes:
+    """SHORT_BINUNICODE without MEMOIZE."""
     return b"\x8c" + bytes([len(value)]) + value.encode()
 
 
-def push(value: object) -> bytes:
-    """The orders that build a value."""
+def pickle_ops(value: object) -> bytes:
+    """The opcodes that build a value."""
     return pickle.dumps(value, 2)[2:-1]
 
 
 @pytest.mark.parametrize("tail", [b"", b"PK\5\6"], ids=["plain", "hidden"])
-def test_torchscript_is_not_run(tmp_path, monkeypatch, tail):
-    """To torch.load such an archive is a program, whatever unpickler it was given; loading one can write files.
+def test_torchscript_is_not_loaded(tmp_path, monkeypatch, tail):
+    """torch.load runs such an archive whatever `pickle_module` it is given, and loading can write files.
 
-    With half an end mark behind it, it is a zip archive to torch, but none to Python.
+    With half an end record appended it is a zip archive to torch, but not to Python.
     """
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("the program was loaded"))
     path = tmp_path / "model.ckpt"
-    in_zip(None, path)
+    save_zip(None, path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("model/constants.pkl", b"")
     path.write_bytes(path.read_bytes() + tail)
@@ -141,14 +141,16 @@ def test_torchscript_is_not_run(tmp_path, monkeypatch, tail):
         open_weights(path)
 
 
-def test_the_source_in_an_old_file_is_not_written_out(tmp_path, monkeypatch):
-    """Old files of whole modules hold these modules' source, and torch.load writes a .patch where it has changed.
+def test_module_source_in_an_old_file_is_not_written(tmp_path, monkeypatch):
+    """Old files of whole modules hold the modules' source, and torch.load writes a .patch file if it has changed.
 
-    Here it is "the source" of a function that the file first gave another name, and so the patch another place.
+    Here it is the source of a function whose `__name__` the pickle has changed, and with it the patch's file name.
     """
     monkeypatch.chdir(tmp_path)
-    function = b"ctorch._utils\n_rebuild_tensor_v2\n" + push((None, {"dump_patches": True, "__name__": "mark"})) + b"b"
-    module = b"\x80\2(" + push("module") + function + push("source.py") + push("rm -r /\n") + b"tQ."
+    function = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n" + pickle_ops((None, {"dump_patches": True, "__name__": "mark"})) + b"b"
+    )
+    module = b"\x80\2(" + pickle_ops("module") + function + pickle_ops("source.py") + pickle_ops("rm -r /\n") + b"tQ."
     parts = [pickle.dumps(part, 2) for part in (MAGIC_NUMBER, PROTOCOL_VERSION, {})]
     Path("model.ckpt").write_bytes(b"".join([*parts, module, pickle.dumps([], 2)]))
     with pytest.raises(UnusableFile):
@@ -166,18 +168,19 @@ def test_the_source_in_an_old_file_is_not_written_out(tmp_path, monkeypatch):
         ("collections", "OrderedDict"),
     ],
 )
-def test_what_a_pickle_may_name_it_cannot_change(tmp_path, module, name):
-    """A pickle can set attributes of what it was given: these would stay changed for the whole process."""
+def test_allowed_globals_cannot_be_modified(tmp_path, module, name):
+    """A pickle can set attributes of what it gets, which would last for the whole process."""
     path = tmp_path / "model.ckpt"
-    path.write_bytes(b"\x80\4" + text(module) + text(name) + b"\x93" + push((None, {"mark": 1})) + b"b.")
+    set_state = b"\x93" + pickle_ops((None, {"mark": 1})) + b"b."
+    path.write_bytes(b"\x80\4" + short_string_op(module) + short_string_op(name) + set_state)
     with pytest.raises(UnusableFile):
         open_weights(path)
     assert not hasattr(operator.attrgetter(name)(importlib.import_module(module)), "mark")
 
 
 @pytest.mark.parametrize("name", ["embedding.pt", "model.ckpt"])
-def test_tar_archives_are_not_unpacked(tmp_path, monkeypatch, name):
-    """The container of the first PyTorch, which torch.load unpacks into a temporary folder."""
+def test_tar_archives_are_refused(tmp_path, monkeypatch, name):
+    """The first PyTorch's container, which torch.load unpacks into a temporary folder."""
     monkeypatch.setattr("tarfile.TarFile.extract", lambda *_, **__: pytest.fail("it was unpacked"))
     path = tmp_path / name
     with tarfile.open(path, "w") as archive:
@@ -186,8 +189,8 @@ def test_tar_archives_are_not_unpacked(tmp_path, monkeypatch, name):
         pickle_reader.load(path)
 
 
-def test_a_replaced_unpickler_changes_nothing(tmp_path, monkeypatch):
-    """As a library in AUTOMATIC1111's process does it."""
+def test_replaced_pickle_and_torch_load_have_no_effect(tmp_path, monkeypatch):
+    """As libraries in AUTOMATIC1111's process do."""
     torch.save({"emb": torch.ones(2, 8)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     monkeypatch.setattr(pickle, "Unpickler", type("Other", (pickle._Unpickler,), {}))
     monkeypatch.setattr(torch, "load", None)
@@ -197,84 +200,84 @@ def test_a_replaced_unpickler_changes_nothing(tmp_path, monkeypatch):
 # --- memory --------------------------------------------------------------------------------------------------------
 
 
-def packed(path: Path, name: str, size: int) -> Path:
-    """An embedding's archive, compressed, and in it a part of that many zeros."""
-    whole = path.with_suffix(".whole")
-    torch.save({"*": torch.ones(2, 768)}, whole)
-    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
-        for part in old.namelist():
-            if not part.endswith(f"/{name}"):
-                new.writestr(part, old.read(part))
+def compressed_archive(path: Path, name: str, size: int) -> Path:
+    """A compressed embedding file with one entry of `size` zeros."""
+    uncompressed = path.with_suffix(".whole")
+    torch.save({"*": torch.ones(2, 768)}, uncompressed)
+    with zipfile.ZipFile(uncompressed) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.namelist():
+            if not entry.endswith(f"/{name}"):
+                new.writestr(entry, old.read(entry))
         if size:
             new.writestr(f"{old.namelist()[0].partition('/')[0]}/{name}", bytes(size))
     return path
 
 
 @pytest.mark.parametrize("name", ["version", "data.pkl", "data/0", "more"])
-def test_archives_that_would_fill_the_memory_are_not_unpacked(tmp_path, monkeypatch, name):
-    path = packed(tmp_path / "bomb.pt", name, 80 << 20)
+def test_zip_bombs_are_refused(tmp_path, monkeypatch, name):
+    path = compressed_archive(tmp_path / "bomb.pt", name, 80 << 20)
     assert path.stat().st_size < 1 << 20
     monkeypatch.setattr(torch._C, "PyTorchFileReader", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(UnusableFile, match="unpacked it would take 80 MB"):
-        formats.read(path)
+        read_embedding(path)
 
 
-def test_a_compressed_archive_is_read_where_it_is_small(tmp_path):
-    path = packed(tmp_path / "small.pt", "more", 0)
-    assert formats.read(path).vectors["clip_l"].tolist() == torch.ones(2, 768).tolist()
+def test_small_compressed_archives_are_read(tmp_path):
+    path = compressed_archive(tmp_path / "small.pt", "more", 0)
+    assert read_embedding(path).vectors["clip_l"].tolist() == torch.ones(2, 768).tolist()
 
 
-def test_an_archive_that_lies_of_its_size_is_refused(tmp_path):
+def test_wrong_sizes_in_an_archive_are_refused(tmp_path):
     path = tmp_path / "mug.pt"
     torch.save({"*": torch.ones(2, 768)}, path)
     data = bytearray(path.read_bytes())
     entry = data.index(b"PK\1\2")
-    data[entry + 24 : entry + 28] = (1 << 30).to_bytes(4, "little")  # a part's size, unpacked
+    data[entry + 24 : entry + 28] = (1 << 30).to_bytes(4, "little")  # an entry's uncompressed size
     path.write_bytes(data)
     with pytest.raises(UnusableFile):
-        formats.read(path)
+        read_embedding(path)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray], ids=lambda kind: kind.__name__)
-def test_no_memory_is_filled_with_zeros(tmp_path, kind):
-    bare({"*": Call(kind, 1 << 40)}, tmp_path / "bomb.pt")
+def test_huge_bytes_objects_are_refused(tmp_path, kind):
+    save_bare_pickle({"*": Call(kind, 1 << 40)}, tmp_path / "bomb.pt")
     with pytest.raises(UnusableFile, match=r"fill the memory|not a PyTorch file"):
-        formats.read(tmp_path / "bomb.pt")
-    in_zip({"*": Call(kind, 1 << 40)}, tmp_path / "bomb.pt")
+        read_embedding(tmp_path / "bomb.pt")
+    save_zip({"*": Call(kind, 1 << 40)}, tmp_path / "bomb.pt")
     with pytest.raises(UnusableFile, match="fill the memory"):
-        formats.read(tmp_path / "bomb.pt")
+        read_embedding(tmp_path / "bomb.pt")
 
 
-def test_text_in_encodings_that_take_for_ever(tmp_path):
-    in_zip(Call(codecs.encode, "a" * 99, "idna"), tmp_path / "slow.pt")
+def test_slow_text_encodings_are_refused(tmp_path):
+    save_zip(Call(codecs.encode, "a" * 99, "idna"), tmp_path / "slow.pt")
     with pytest.raises(UnusableFile):
-        formats.read(tmp_path / "slow.pt")
+        read_embedding(tmp_path / "slow.pt")
 
 
-@pytest.mark.parametrize("write", [in_zip, in_old_container], ids=lambda write: write.__name__)
+@pytest.mark.parametrize("write", [save_zip, save_old_container], ids=lambda write: write.__name__)
 @pytest.mark.parametrize("shape", [(2, 768), (75, 768), (10**6, 10**6)], ids=str)
-def test_a_tensor_is_no_larger_than_its_data(tmp_path, write, shape):
-    """torch would enlarge its storage, by whatever lies in the memory."""
+def test_tensors_larger_than_their_storage_are_refused(tmp_path, write, shape):
+    """torch would enlarge the storage, by uninitialized memory."""
     small = torch.zeros(4).untyped_storage()
-    order = (
+    arguments = (
         torch.storage.TypedStorage(wrap_storage=small, dtype=torch.float32, _internal=True),
         0,
         shape,
         (shape[1], 1),
     )
-    write(Call(torch._utils._rebuild_tensor_v2, *order, False, {}), tmp_path / "small.pt")
+    write(Call(torch._utils._rebuild_tensor_v2, *arguments, False, {}), tmp_path / "small.pt")
     with pytest.raises(UnusableFile, match="damaged"):
-        formats.read(tmp_path / "small.pt")
+        read_embedding(tmp_path / "small.pt")
 
 
-def test_a_tensor_that_is_one_number_over_and_over_is_judged_by_its_shape(tmp_path):
+def test_expanded_tensors_are_judged_by_their_shape(tmp_path):
     torch.save({"*": torch.ones(1).expand(10**9, 768)}, tmp_path / "wide.pt")
     with pytest.raises(UnusableFile, match="has room for 75"):
-        formats.read(tmp_path / "wide.pt")
+        read_embedding(tmp_path / "wide.pt")
 
 
-def test_deep_nesting_is_survived(tmp_path):
+def test_deeply_nested_pickles_are_refused(tmp_path):
     depth = 200_000
     (tmp_path / "deep.pt").write_bytes(b"\x80\2" + b"(" * depth + b"]" + b"t" * depth + b".")
     with pytest.raises(UnusableFile):
-        formats.read(tmp_path / "deep.pt")
+        read_embedding(tmp_path / "deep.pt")

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
@@ -25,7 +25,7 @@ from lib_ti.practice.concepts import (
 from lib_ti.practice.export import ldm_checkpoint
 from lib_ti.practice.scenes import STYLES, caption, random_scene, render
 from lib_ti.practice.things import UNNAMED
-from lib_ti.runs.execute import create, execute
+from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.settings.train_settings import parse
 from lib_ti.training.preflight.preflight import preflight
 
@@ -41,9 +41,9 @@ def train(folder, **options: str) -> tuple[list[float], torch.Tensor]:
         "model": str(PRACTICE_MODEL), "images": str(CONCEPTS_DIR / "coin"), "name": "my-coin", "out": str(folder / "out"),
         "runs_dir": str(folder / "runs"), "preview_every": "0", "precision": "fp32", "lr_schedule": "constant", **options,
     })  # fmt: skip
-    run = create(preflight(settings, problems))
-    execute(run)
-    return [e.data["loss"] for e in run.timeline().steps.values()], write.read(run.embedding).vectors["clip_l"]
+    run = create_run(preflight(settings, problems))
+    execute_run(run)
+    return [e.data["loss"] for e in run.history().steps.values()], read_embedding(run.embedding).vectors["clip_l"]
 
 
 GOLDEN_LOSSES = [0.182325, 0.055163, 0.073101, 0.31686, 0.195605, 0.157624, 0.15138, 0.085609, 0.052223, 0.115393]

@@ -1,7 +1,7 @@
-"""Prompts become what AUTOMATIC1111 makes of them.
+"""Prompts are encoded as AUTOMATIC1111 encodes them.
 
-golden/a1111-conditioning.safetensors keeps what its own code answered; where LOADERS is set, as for test_loaders.py, it is asked
-again and every number compared.
+golden/a1111-conditioning.safetensors holds projections of its conditioning; where LOADERS is set, as for test_loaders.py, its
+code runs again and every number is compared.
 """
 
 import json
@@ -12,8 +12,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from reference import conditioning
-from reference.conditioning import ASKED, FAMILIES, sketch
-from test_loaders import loader
+from reference.conditioning import FAMILIES, REQUESTS, sketch
+from test_loaders import loader_of
 
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner, apply_weights
@@ -33,11 +33,11 @@ SYNTAX = st.lists(
 ).map("".join)  # fmt: skip
 
 
-# --- weights -----------------------------------------------------------------------------------------------------
+# --- attention weights ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("a (red:1.5) mug", [("a ", 1), ("red", 1.5), (" mug", 1)]),
         ("(a)[b]", [("a", 1.1), ("b", 1 / 1.1)]),
@@ -53,13 +53,13 @@ SYNTAX = st.lists(
         ("", []),
     ],
 )
-def test_weights(text, wanted):
-    found = parse_attention(text)
-    assert [piece.text for piece in found] == [text for text, _ in wanted]
-    assert [piece.weight for piece in found] == pytest.approx([weight for _, weight in wanted])
+def test_attention_weights(text, expected):
+    pieces = parse_attention(text)
+    assert [piece.text for piece in pieces] == [text for text, _ in expected]
+    assert [piece.weight for piece in pieces] == pytest.approx([weight for _, weight in expected])
 
 
-def test_a_break_in_a_bracket_is_text_of_its_negative_weight():
+def test_break_in_brackets_is_literal_with_negative_weight():
     assert [piece.is_break for piece in parse_attention("a BREAK b")] == [False, True, False]
     assert [(piece.text, piece.weight) for piece in parse_attention("(a BREAK b:1.2)")] == [
         ("a", 1.2),
@@ -70,10 +70,10 @@ def test_a_break_in_a_bracket_is_text_of_its_negative_weight():
 
 
 @given(SYNTAX)
-def test_any_text_can_be_read_and_none_is_lost(text):
+def test_any_text_parses_and_keeps_its_letters(text):
     plain = "".join(c for c in text if c.isalpha()).replace("BREAK", "")
-    found = "".join(piece.text for piece in parse_attention(text) if not piece.is_break)
-    assert "".join(c for c in found if c.isalpha()).replace("BREAK", "") == plain
+    parsed = "".join(piece.text for piece in parse_attention(text) if not piece.is_break)
+    assert "".join(c for c in parsed if c.isalpha()).replace("BREAK", "") == plain
     steps = prompt_schedule(text, 7)
     assert [end for end, _ in steps] == sorted({end for end, _ in steps})
     assert steps[-1][0] == 7
@@ -83,17 +83,17 @@ def test_any_text_can_be_read_and_none_is_lost(text):
 
 
 @given(st.text(st.characters(blacklist_characters="()[]:|\\#", blacklist_categories=["Cs"])))
-def test_text_without_syntax_stays_what_it_is(text):
+def test_text_without_syntax_is_unchanged(text):
     if "BREAK" not in text and "AND" not in text:
         assert [piece.text for piece in parse_attention(text)] == ([text] if text else [])
         assert (prompt_schedule(text, 5), split_by_and(text)) == ([(5, text)], [(text.rstrip(), 1.0)])
 
 
-# --- what changes on the way -------------------------------------------------------------------------------------
+# --- prompt schedule -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("a [b:3]", {3: "a ", 10: "a b"}),
         ("a [[[b]]:2]", {2: "a ", 10: "a [[b]]"}),
@@ -109,23 +109,23 @@ def test_text_without_syntax_stays_what_it_is(text):
         ("[a:3] \\", {10: "[a:3] \\"}),
     ],
 )
-def test_editing(text, wanted):
-    assert dict(prompt_schedule(text, 10)) == wanted
+def test_prompt_editing(text, expected):
+    assert dict(prompt_schedule(text, 10)) == expected
 
 
-def test_deep_and_long_prompts():
+def test_deeply_nested_prompts():
     assert prompt_schedule("[" * 3000 + "a" + ":1]" * 3000, 5) == [(1, ""), (5, "a")]
     assert len(parse_attention("(" * 3000 + "a")) == 1
     assert prompt_schedule("[a|" * 500, 5) == [(5, "[a|" * 500)]
 
 
-def test_prompts_joined_by_and():
+def test_split_by_and():
     assert split_by_and("a cat AND a dog :0.5 AND b: -2.") == [("a cat", 1.0), (" a dog", 0.5), (" b", -2.0)]
     assert split_by_and("a SAND b :1.x") == [("a SAND b :1.x", 1.0)]
     assert split_by_and("AND\n\n") == [("", 1.0), ("", 1.0)]
 
 
-def test_comments():
+def test_strip_comments():
     assert strip_comments("a # b\n# c\nd#e") == "a \nd\n"
     assert encoded_texts("a AND [b:c:2] # d", "e", 9) == {"a", " b", " c", "e"}
 
@@ -133,7 +133,7 @@ def test_comments():
 # --- tokens and chunks -------------------------------------------------------------------------------------------
 
 
-def test_two_dialects():
+def test_clip_and_openclip_tokenizers():
     both = [tokenizer.encode("< A Café’s &amp;lt; mug") for tokenizer in (CLIP_TOKENIZER, OPENCLIP_TOKENIZER)]
     assert [[CLIP_TOKENIZER.decode(token) for token in ids] for ids in both] == [
         ["<", "a", "café", "'s", "&", "amp", ";", "lt", ";", "mug"],
@@ -147,10 +147,10 @@ def test_two_dialects():
 @given(SYNTAX, st.sampled_from([CLIP_TOKENIZER, OPENCLIP_TOKENIZER]), st.integers(3, 75))
 @example("cat, " + "my-mug " * 50, CLIP_TOKENIZER, 75)
 @example("\ud800", OPENCLIP_TOKENIZER, 75)
-def test_chunks_are_whole(text, tokenizer, max_tokens):
-    found = split_into_chunks(text, PlaceholderMatcher([Placeholder("my-mug", 5, 4)]), tokenizer, max_tokens)
-    assert found
-    for chunk in found:
+def test_chunks_have_one_length(text, tokenizer, max_tokens):
+    chunks = split_into_chunks(text, PlaceholderMatcher([Placeholder("my-mug", 5, 4)]), tokenizer, max_tokens)
+    assert chunks
+    for chunk in chunks:
         assert len(chunk.input_ids) == len(chunk.vector_rows) == len(chunk.weights) == max_tokens + 2
         assert (chunk.input_ids[0], chunk.input_ids[-1]) == (BOS, EOS)
         assert (chunk.vector_rows[0], chunk.vector_rows[-1], chunk.weights[0], chunk.weights[-1]) == (
@@ -159,39 +159,40 @@ def test_chunks_are_whole(text, tokenizer, max_tokens):
             1,
             1,
         )
-    assert {row for chunk in found for row in chunk.vector_rows} <= {NO_VECTOR, 5, 6, 7, 8}
+    assert {row for chunk in chunks for row in chunk.vector_rows} <= {NO_VECTOR, 5, 6, 7, 8}
 
 
-def test_a_short_prompt_is_one_chunk_like_a_plain_one():
-    word = Placeholder("my-word", 3, 2)
-    (found,) = split_into_chunks("a photo of my-word here", PlaceholderMatcher([word]))
-    plain = PromptTokenizer().encode("a photo of my-word here", [word])
-    assert (found.input_ids, found.vector_rows, set(found.weights)) == (plain.input_ids, plain.vector_rows, {1.0})
-    (strong,) = split_into_chunks("a photo of (my-word:1.5) here", PlaceholderMatcher([word]))
-    assert (strong.input_ids, strong.vector_rows) == (plain.input_ids, plain.vector_rows)
-    assert [row for row, weight in zip(strong.vector_rows, strong.weights, strict=True) if weight == 1.5] == [3, 4]
+def test_short_prompt_is_one_chunk_equal_to_prompt_tokenizer():
+    placeholder = Placeholder("my-word", 3, 2)
+    (chunk,) = split_into_chunks("a photo of my-word here", PlaceholderMatcher([placeholder]))
+    prompt = PromptTokenizer().encode("a photo of my-word here", [placeholder])
+    assert (chunk.input_ids, chunk.vector_rows, set(chunk.weights)) == (prompt.input_ids, prompt.vector_rows, {1.0})
+    (weighted_chunk,) = split_into_chunks("a photo of (my-word:1.5) here", PlaceholderMatcher([placeholder]))
+    assert (weighted_chunk.input_ids, weighted_chunk.vector_rows) == (prompt.input_ids, prompt.vector_rows)
+    weights = dict(zip(weighted_chunk.vector_rows, weighted_chunk.weights, strict=True))
+    assert weights == {NO_VECTOR: 1, 3: 1.5, 4: 1.5}
     assert split_into_chunks("", PlaceholderMatcher([])) == [empty_chunk()]
 
 
-def words_of(text, **words):
-    """How many tokens of each chunk are its own."""
-    named = PlaceholderMatcher(Placeholder(name, 0, count) for name, count in words.items())
-    return [sum(token != EOS for token in chunk.input_ids) - 1 for chunk in split_into_chunks(text, named)]
+def token_counts(text, **placeholders):
+    """The tokens of each chunk before its EOS."""
+    matcher = PlaceholderMatcher(Placeholder(name, 0, count) for name, count in placeholders.items())
+    return [sum(token != EOS for token in chunk.input_ids) - 1 for chunk in split_into_chunks(text, matcher)]
 
 
-def test_where_chunks_end():
-    assert words_of("cat " * 75) == [75]
-    assert words_of("cat " * 76) == [75, 1]
-    assert words_of("cat BREAK dog bird") == [1, 2]
+def test_chunk_boundaries():
+    assert token_counts("cat " * 75) == [75]
+    assert token_counts("cat " * 76) == [75, 1]
+    assert token_counts("cat BREAK dog bird") == [1, 2]
     near, far = "cat " * (74 - COMMA_BACKTRACK + 1), "cat " * (74 - COMMA_BACKTRACK)
-    assert words_of(near + ", " + "dog " * 50) == [75 - COMMA_BACKTRACK + 1, 50]
-    assert words_of(far + ", " + "dog " * 50) == [75, 74 - COMMA_BACKTRACK + 1 + 50 - 75]
-    assert words_of("cat " * 70 + "mug mug", mug=3) == [73, 3]
-    assert words_of("cat mug", mug=90) == [1, 75]
+    assert token_counts(near + ", " + "dog " * 50) == [75 - COMMA_BACKTRACK + 1, 50]
+    assert token_counts(far + ", " + "dog " * 50) == [75, 74 - COMMA_BACKTRACK + 1 + 50 - 75]
+    assert token_counts("cat " * 70 + "mug mug", mug=3) == [73, 3]
+    assert token_counts("cat mug", mug=90) == [1, 75]
 
 
-def test_vectors_stay_where_they_were_when_their_words_move_on():
-    """As in AUTOMATIC1111: the words behind the comma go to the next chunk, their vectors do not."""
+def test_vectors_keep_their_positions_when_tokens_move_to_the_next_chunk():
+    """As in AUTOMATIC1111: the tokens after the comma move to the next chunk, their vectors do not."""
     first, second = split_into_chunks(
         "cat " * 70 + ", mug dog dog dog dog dog", PlaceholderMatcher([Placeholder("mug", 7, 1)])
     )
@@ -201,17 +202,17 @@ def test_vectors_stay_where_they_were_when_their_words_move_on():
     assert set(second.vector_rows) == {NO_VECTOR}
 
 
-def test_which_word_is_meant():
-    words = [
+def test_placeholder_matching_takes_the_longest_and_last():
+    placeholders = [
         Placeholder("mug", 0, 1),
         Placeholder("my-mug", 1, 1),
         Placeholder("MUG", 2, 1),
         Placeholder("mug", 3, 1),
         Placeholder("", 4, 1),
     ]
-    (chunk,) = split_into_chunks("Mug my-mug", PlaceholderMatcher(words))
+    (chunk,) = split_into_chunks("Mug my-mug", PlaceholderMatcher(placeholders))
     assert [row for row in chunk.vector_rows if row != NO_VECTOR] == [2, 1], (
-        "the first of those spelt alike, once replaced"
+        "MUG replaces mug, as both have the same tokens"
     )
     assert mentioned_names(["a (my-mug:2)", "x"], ["mug", "my-mug", "cup", ""]) == {"mug", "my-mug"}
     assert not mentioned_names(["my-(mug:2)"], ["my-mug"])
@@ -226,41 +227,41 @@ def family(request):
 
 
 @pytest.fixture(scope="module")
-def found(family, tmp_path_factory):
-    """Our tensors, the parts of prompts, and the checkpoint."""
+def conditioning_of_family(family, tmp_path_factory):
+    """Our tensors, the weights and end steps of prompts, and the checkpoint."""
     path = conditioning.checkpoint(family, tmp_path_factory.mktemp("conditioning"))
     return *conditioning.ours(family, path), path
 
 
-def test_tensors_are_those_that_the_program_made(family, found):
-    kept, told = conditioning.golden()
-    tensors, ours, _ = found
-    assert told[family] == json.loads(json.dumps(ours))
-    assert {name.partition(".")[2] for name in kept if name.startswith(f"{family}.")} == set(tensors)
+def test_conditioning_equals_a1111_golden(family, conditioning_of_family):
+    golden, schedules = conditioning.golden()
+    tensors, our_schedules, _ = conditioning_of_family
+    assert schedules[family] == json.loads(json.dumps(our_schedules))
+    assert {name.partition(".")[2] for name in golden if name.startswith(f"{family}.")} == set(tensors)
     for name, tensor in tensors.items():
-        wanted, asked = kept[f"{family}.{name}"], ASKED[int(name.split(".")[0])]
-        torch.testing.assert_close(sketch(tensor), wanted, rtol=0, atol=1e-4, msg=lambda text: f"{asked}: {text}")  # noqa: B023
+        expected, request = golden[f"{family}.{name}"], REQUESTS[int(name.split(".")[0])]
+        torch.testing.assert_close(sketch(tensor), expected, rtol=0, atol=1e-4, msg=lambda text: f"{request}: {text}")  # noqa: B023
 
 
-def test_tensors_are_those_that_the_program_makes(family, found):
-    program, python = loader("a1111")
-    tensors, ours, path = found
-    theirs, told = conditioning.theirs(family, path, program, python)
-    assert told == json.loads(json.dumps(ours))
-    kept, _ = conditioning.golden()
-    for name, wanted in theirs.items():
-        asked = ASKED[int(name.split(".")[0])]
-        assert tensors[name].shape == wanted.shape, asked
-        assert float((tensors[name] - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max()), asked
-        torch.testing.assert_close(kept[f"{family}.{name}"], sketch(wanted), rtol=0, atol=1e-4)
+def test_conditioning_equals_a1111_run_now(family, conditioning_of_family):
+    program, python = loader_of("a1111")
+    tensors, our_schedules, path = conditioning_of_family
+    theirs, schedules = conditioning.theirs(family, path, program, python)
+    assert schedules == json.loads(json.dumps(our_schedules))
+    golden, _ = conditioning.golden()
+    for name, expected in theirs.items():
+        request = REQUESTS[int(name.split(".")[0])]
+        assert tensors[name].shape == expected.shape, request
+        assert float((tensors[name] - expected).abs().max()) <= 1e-5 * float(expected.abs().max()), request
+        torch.testing.assert_close(golden[f"{family}.{name}"], sketch(expected), rtol=0, atol=1e-4)
     assert set(theirs) == set(tensors)
 
 
-def test_weights_keep_the_mean_of_all():
+def test_attention_weights_keep_the_mean():
     features = torch.rand(2, 3, 4) + 1
-    found = apply_weights(features, [(1, 2, 1), (0.5, 1, -1)])
-    assert torch.isclose(found.mean(), features.mean())
-    assert torch.allclose(found[0, 1] / features[0, 1], 2 * found[0, 0] / features[0, 0])
+    product = apply_weights(features, [(1, 2, 1), (0.5, 1, -1)])
+    assert torch.isclose(product.mean(), features.mean())
+    assert torch.allclose(product[0, 1] / features[0, 1], 2 * product[0, 0] / features[0, 0])
     assert apply_weights(features, [(1, 1, 1), (1, 1, 1)]) is features
 
 
@@ -275,39 +276,39 @@ def conditioner(model):
     return Conditioner(model, [], model.empty_vectors())
 
 
-def test_nothing_unwanted_is_zeros(model, conditioner):
+def test_empty_negative_prompt_is_zeros(model, conditioner):
     for negative, blank in (("", True), (" ", False), ("# a comment", False)):
         unwanted = guide(conditioner, "a mug", negative, 5).negative.at(0)
         assert (not unwanted.encoder_hidden_states.any(), not unwanted.pooled.any()) == (blank, blank)
     assert guide(conditioner, "", "", 5).prompts[0].at(0).encoder_hidden_states.any()
 
 
-def test_prompts_guide_together(model, conditioner):
-    """Composed by hand from single predictions; a longer negative prompt is predicted by itself."""
+def test_composed_prompts_predict_the_weighted_sum(model, conditioner):
+    """Against single predictions; a longer negative prompt goes through the UNet by itself."""
     noisy, t = torch.randn(1, 4, 8, 8), torch.tensor(500)
 
-    def alone(text, negative=""):
+    def predict_alone(text, negative=""):
         return guide(conditioner, text, negative, 9).predict(noisy, t, 0, 1.0)
 
     long = "cat " * 80
     for negative in ("bad", long):
-        without, cat, dog = (alone(text) for text in (negative, "a cat", "a dog"))
-        found = guide(conditioner, "a cat AND a dog:0.5", negative, 9).predict(noisy, t, 0, 4.0)
-        torch.testing.assert_close(found, without + 4 * (cat - without) + 2 * (dog - without), rtol=1e-4, atol=1e-4)
+        without, cat, dog = (predict_alone(text) for text in (negative, "a cat", "a dog"))
+        predicted = guide(conditioner, "a cat AND a dog:0.5", negative, 9).predict(noisy, t, 0, 4.0)
+        torch.testing.assert_close(predicted, without + 4 * (cat - without) + 2 * (dog - without), rtol=1e-4, atol=1e-4)
     two = guide(conditioner, f"{long} AND a dog:0", "bad", 9).predict(noisy, t, 0, 1.0)
-    torch.testing.assert_close(two, alone(long), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(two, predict_alone(long), rtol=1e-4, atol=1e-4)
 
 
-def test_a_prompt_changes_behind_its_step(model, conditioner):
+def test_scheduled_prompt_changes_after_its_end_step(model, conditioner):
     noisy, t = torch.randn(1, 4, 8, 8), torch.tensor(500)
     changing = guide(conditioner, "[a cat:a dog:3]", "", 9)
     early, late = (guide(conditioner, text, "", 9).predict(noisy, t, 0, 5.0) for text in ("a cat", "a dog"))
     for step in range(9):
-        wanted = early if step <= 3 else late
-        torch.testing.assert_close(changing.predict(noisy, t, step, 5.0), wanted, rtol=1e-4, atol=1e-4)
+        expected = early if step <= 3 else late
+        torch.testing.assert_close(changing.predict(noisy, t, step, 5.0), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_an_end_that_has_passed_holds_no_more():
+def test_scheduled_prompt_selects_context_by_step():
     context = Context(torch.arange(3.0)[:, None, None])
     assert [int(ScheduledPrompt(context, [2, 5, 9]).at(step).encoder_hidden_states) for step in range(9)] == [
         0,
@@ -322,10 +323,10 @@ def test_an_end_that_has_passed_holds_no_more():
     ]
 
 
-def test_contexts_are_in_the_networks_precision(model):
+def test_contexts_have_the_models_dtype(model):
     half = StableDiffusion(**{**model.__dict__, "dtype": torch.bfloat16})
-    found = guide(Conditioner(half, [], half.empty_vectors()), "a (mug:1.2)", "", 5)
-    assert isinstance(found, Guidance)
-    assert {found.negative.context.encoder_hidden_states.dtype, found.prompts[0].context.pooled.dtype} == {
+    guidance = guide(Conditioner(half, [], half.empty_vectors()), "a (mug:1.2)", "", 5)
+    assert isinstance(guidance, Guidance)
+    assert {guidance.negative.context.encoder_hidden_states.dtype, guidance.prompts[0].context.pooled.dtype} == {
         torch.bfloat16
     }

@@ -1,4 +1,4 @@
-"""Trainings one after another, whatever becomes of their processes, their folders and the host."""
+"""The queue: order, stopping, and failures of workers, run folders and the host."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from lib_ti.errors import TextualInversionError
-from lib_ti.runs import worker as children
-from lib_ti.runs.events import ENDINGS, read
-from lib_ti.runs.execute import create, execute
+from lib_ti.runs import worker as worker_module
+from lib_ti.runs.events import TERMINAL_KINDS, read_events
+from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.settings.train_settings import parse
@@ -27,14 +27,14 @@ from lib_ti.webui.hosts.host import CheckpointChoice
 
 ROOT = Path(__file__).resolve().parent.parent
 
-WORKER = """
+FAKE_WORKER = """
 import json, os, sys, threading, time
 
 request = json.loads(sys.stdin.readline())
 if "settings" in request:
     sys.path.insert(0, os.getcwd())
     from lib_ti.runs.folder import RunFolder
-    from lib_ti.settings import parse
+    from lib_ti.settings.train_settings import parse
 
     settings, problems = parse(request["settings"])
     if problems:
@@ -85,34 +85,32 @@ if "complains" in how:
 event("finished", step=step, file="")
 os._exit(0)
 """
-"""Speaks as a training's process does, but starts at once and learns nothing. `how.json` in the run's folder tells it
-what to do."""
+"""Speaks the worker's protocol, but starts at once and trains nothing. `how.json` in the run folder configures it."""
 
 
-class StandIn:
-    """A host. `fails` says where; `wants_stop` is its Interrupt."""
+class FakeHost:
+    """A host. `fails` names the calls that raise; `wants_stop` is its Interrupt."""
 
     title = "stand-in"
     hides_paths = False
-    keeps_snapshots = True
-    keeps_pictures = True
+    keep_snapshots = True
+    keep_images = True
 
     def __init__(self, folder: Path, checkpoint: Path | None = None) -> None:
         self.lock = threading.Lock()
-        self.embeddings, self.runs = folder / "embeddings", folder / "textual_inversion"
-        self.embeddings.mkdir()
+        self.embeddings_dir, self.runs_dir = folder / "embeddings", folder / "textual_inversion"
+        self.embeddings_dir.mkdir()
         self.checkpoint = checkpoint
         self.fails: set[str] = set()
         self.wants_stop = threading.Event()
         self.lent_for: list[str] = []
-        self.is_lent = False
-        self.told: list[str] = []
-        self.seen: list[tuple[str, bool]] = []  # when it was told: which files were there, was it locked
+        self.is_gpu_lent = False
+        self.reloaded_names: list[str] = []
 
-    def selected(self) -> CheckpointChoice | None:
+    def selected_checkpoint(self) -> CheckpointChoice | None:
         return CheckpointChoice("tiny.safetensors [0123]", self.checkpoint) if self.checkpoint else None
 
-    def vae(self) -> Path | None:
+    def selected_vae(self) -> Path | None:
         return None
 
     def device(self) -> str:
@@ -122,16 +120,16 @@ class StandIn:
         return "fp32"
 
     @contextmanager
-    def lent(self, name):
+    def gpu_lent(self, name):
         assert self.lock.locked()
         if "lend" in self.fails:
             raise RuntimeError("the model cannot leave")
         self.lent_for.append(name)
-        self.is_lent = True
+        self.is_gpu_lent = True
         try:
             yield self._interrupted
         finally:
-            self.is_lent = False
+            self.is_gpu_lent = False
             if "return" in self.fails:
                 raise RuntimeError("the model cannot come back")
 
@@ -140,20 +138,20 @@ class StandIn:
             raise RuntimeError("nobody knows")
         return self.wants_stop.is_set()
 
-    def embeddings_changed(self, names) -> None:
+    def reload_embeddings(self, names) -> None:
         assert self.lock.locked()
-        self.told += names
+        self.reloaded_names += names
         if "reload" in self.fails:
             raise RuntimeError("the list is broken")
 
 
-def until(condition, patience_s: float = 10.0):
-    """What the condition gives, as soon as it is true."""
-    deadline = time.monotonic() + patience_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never happened"
+def until(condition, timeout_s: float = 10.0):
+    """Poll until the condition is true; its value."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.03)
-    return found
+    return value
 
 
 def alive(pid: int) -> bool:
@@ -163,12 +161,12 @@ def alive(pid: int) -> bool:
         return False
 
 
-def kinds(folder: RunFolder) -> list[str]:
-    return [event.kind for event in read(folder.events)[0]]
+def event_kinds(folder: RunFolder) -> list[str]:
+    return [event.kind for event in read_events(folder.events)[0]]
 
 
-def places(folder: RunFolder) -> list[int]:
-    return [event.data["place"] for event in read(folder.events)[0] if event.kind == "queued"]
+def queue_positions(folder: RunFolder) -> list[int]:
+    return [event.data["place"] for event in read_events(folder.events)[0] if event.kind == "queued"]
 
 
 def pid_of(folder: RunFolder) -> int:
@@ -176,17 +174,17 @@ def pid_of(folder: RunFolder) -> int:
     return int(until((folder.path / "pid").read_text))
 
 
-def ending(folder: RunFolder):
-    return next((event for event in reversed(read(folder.events)[0]) if event.kind in ENDINGS), None)
+def terminal_event(folder: RunFolder):
+    return next((event for event in reversed(read_events(folder.events)[0]) if event.kind in TERMINAL_KINDS), None)
 
 
 @pytest.fixture
 def host(tmp_path):
-    return StandIn(tmp_path)
+    return FakeHost(tmp_path)
 
 
 @pytest.fixture
-def lending(host):
+def handover(host):
     return GpuHandover(host)
 
 
@@ -196,34 +194,40 @@ def ended():
 
 
 @pytest.fixture
-def queue(lending, ended, monkeypatch):
-    monkeypatch.setattr(children, "_program", lambda: WORKER)
-    queue = RunQueue(lending.around, lambda job: ended.append(job.folder.path.parent.name))
+def queue(handover, ended, monkeypatch):
+    monkeypatch.setattr(worker_module, "_program", lambda: FAKE_WORKER)
+    queue = RunQueue(handover.gpu_context, lambda job: ended.append(job.folder.path.parent.name))
     yield queue
     queue.close(5)
 
 
 @pytest.fixture
 def run(host):
-    """Makes a run's folder, for the worker above."""
+    """Creates run folders, configured for the fake worker."""
 
-    def make(name: str = "my-mug", **how: object) -> RunFolder:
-        asked = {"images": "x", "model": "x", "name": name, "out": str(host.embeddings), "runs_dir": str(host.runs)}
-        settings, _ = parse(asked)
+    def create(name: str = "my-mug", **how: object) -> RunFolder:
+        raw_settings = {
+            "images": "x",
+            "model": "x",
+            "name": name,
+            "out": str(host.embeddings_dir),
+            "runs_dir": str(host.runs_dir),
+        }
+        settings, _ = parse(raw_settings)
         return RunFolder.create(settings, {"how.json": json.dumps(how).encode()})
 
-    return make
+    return create
 
 
 @pytest.fixture
-def is_over(queue, host, lending):
-    """Waits for the queue to be empty, and sees that all that was the host's is the host's again."""
+def wait_until_idle(queue, host, handover):
+    """Waits until the queue is empty, and checks that the host has its lock and GPU back."""
 
     def wait() -> None:
         until(lambda: not queue.jobs())
         until(lambda: not host.lock.locked())
-        assert not host.is_lent
-        assert lending.borrower is None
+        assert not host.is_gpu_lent
+        assert handover.current_job is None
 
     return wait
 
@@ -234,285 +238,285 @@ ENDLESS = 100_000
 # --- the order ---------------------------------------------------------------------------------------------------
 
 
-def test_one_after_another_in_their_order(queue, run, host, ended, is_over):
+def test_jobs_run_in_order(queue, run, host, ended, wait_until_idle):
     folders = [run(name) for name in ("one", "two", "three")]
     for folder in folders:
         queue.add(Job(folder))
     assert [job.folder for job in queue.jobs()] == folders
-    is_over()
-    assert [kinds(folder)[-1] for folder in folders] == ["finished"] * 3
-    assert ended == host.lent_for == host.told == ["one", "two", "three"]
-    times = [[e.time for e in read(folder.events)[0] if e.kind != "queued"] for folder in folders]
+    wait_until_idle()
+    assert [event_kinds(folder)[-1] for folder in folders] == ["finished"] * 3
+    assert ended == host.lent_for == host.reloaded_names == ["one", "two", "three"]
+    times = [[e.time for e in read_events(folder.events)[0] if e.kind != "queued"] for folder in folders]
     assert all(earlier[-1] <= later[0] for earlier, later in pairwise(times))
 
 
-def test_events_tell_the_place_and_how_it_moves_up(queue, run, host, is_over):
+def test_queued_events_record_position_changes(queue, run, host, wait_until_idle):
     folders = [run(name) for name in ("one", "two", "three", "four")]
     with host.lock:
         for folder in folders:
             queue.add(Job(folder))
-        assert [places(folder) for folder in folders] == [[0], [1], [2], [3]]
+        assert [queue_positions(folder) for folder in folders] == [[0], [1], [2], [3]]
         queue.stop(folders[1].path)
-        assert [places(folder) for folder in folders] == [[0], [1], [2, 1], [3, 2]]
-    is_over()
-    assert places(folders[3]) == [3, 2, 1]
+        assert [queue_positions(folder) for folder in folders] == [[0], [1], [2, 1], [3, 2]]
+    wait_until_idle()
+    assert queue_positions(folders[3]) == [3, 2, 1]
 
 
-def test_many_clicks_at_once_lose_none(queue, run, is_over):
+def test_concurrent_adds_are_all_queued(queue, run, wait_until_idle):
     folders = [run(f"word-{i}", steps=1) for i in range(8)]
     threads = [threading.Thread(target=queue.add, args=(Job(folder),)) for folder in folders]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    is_over()
-    assert [kinds(folder).count("finished") for folder in folders] == [1] * 8
+    wait_until_idle()
+    assert [event_kinds(folder).count("finished") for folder in folders] == [1] * 8
 
 
-def test_only_the_first_keeps_a_warm_process(queue, run, is_over):
+def test_only_the_first_job_keeps_a_started_worker(queue, run, wait_until_idle):
     first, second = run("one", steps=ENDLESS), run("two")
-    warm = [children.Worker({"run": str(folder.path)}) for folder in (first, second)]
-    for child in warm:
-        child.answer()
-    queue.add(Job(first, child=warm[0]))
-    queue.add(Job(second, child=warm[1]))
+    warm = [worker_module.Worker({"run": str(folder.path)}) for folder in (first, second)]
+    for worker in warm:
+        worker.reply()
+    queue.add(Job(first, worker=warm[0]))
+    queue.add(Job(second, worker=warm[1]))
     assert warm[1].exit_code(5) is not None
     assert warm[0].running
     queue.stop(first.path)
-    is_over()
-    assert kinds(second)[-1] == "finished", "with a process of its own"
+    wait_until_idle()
+    assert event_kinds(second)[-1] == "finished", "with a process of its own"
 
 
 # --- stopping ----------------------------------------------------------------------------------------------------
 
 
-def test_stopping_one_that_waits_leaves_the_others(queue, run, host, ended, is_over):
+def test_stop_a_queued_job(queue, run, host, ended, wait_until_idle):
     first, second, third = run("one", steps=30), run("two"), run("three")
     for folder in (first, second, third):
         queue.add(Job(folder))
     assert queue.stop(second.path)
     assert [job.folder for job in queue.jobs()] == [first, third]
-    assert kinds(second) == ["queued", "stopped"]
-    assert not queue.stop(second.path), "it is out already"
-    is_over()
-    assert (kinds(first)[-1], kinds(third)[-1]) == ("finished", "finished")
+    assert event_kinds(second) == ["queued", "stopped"]
+    assert not queue.stop(second.path), "it is not queued any more"
+    wait_until_idle()
+    assert (event_kinds(first)[-1], event_kinds(third)[-1]) == ("finished", "finished")
     assert ended == ["one", "three"]
 
 
-def test_stopping_what_was_never_there(queue, tmp_path):
+def test_stop_an_unknown_job(queue, tmp_path):
     assert not queue.stop(tmp_path)
     assert queue.find(tmp_path) is None
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_stopping_while_the_host_generates(queue, run, host, ended, lending, warm):
+def test_stop_while_waiting_for_the_host(queue, run, host, ended, handover, warm):
     folder = run()
-    child = children.Worker({"run": str(folder.path)}) if warm else None
-    if child:
-        child.answer()
+    worker = worker_module.Worker({"run": str(folder.path)}) if warm else None
+    if worker:
+        worker.reply()
     with host.lock:
-        queue.add(Job(folder, child=child))
+        queue.add(Job(folder, worker=worker))
         time.sleep(0.05)
-        assert lending.borrower is None
+        assert handover.current_job is None
         assert queue.stop(folder.path)
         until(lambda: not queue.jobs())
-        assert kinds(folder) == ["queued", "stopped"]
-        assert host.lock.locked(), "it is still the host's"
+        assert event_kinds(folder) == ["queued", "stopped"]
+        assert host.lock.locked(), "the host still holds it"
     assert host.lent_for == ended == []
-    assert not child or child.exit_code(5) is not None
+    assert not worker or worker.exit_code(5) is not None
 
 
-def test_stopping_while_its_process_still_starts(queue, run, host, is_over):
+def test_stop_while_the_worker_starts(queue, run, host, wait_until_idle):
     folder = run(starts_for_s=0.6)
     queue.add(Job(folder))
     pid_of(folder)
     assert queue.stop(folder.path)
-    is_over()
-    assert kinds(folder) == ["queued", "stopped"]
+    wait_until_idle()
+    assert event_kinds(folder) == ["queued", "stopped"]
 
 
-def test_stopping_while_it_trains(queue, run, is_over):
+def test_stop_a_running_job(queue, run, wait_until_idle):
     folder = run(steps=ENDLESS)
     queue.add(Job(folder))
-    until(lambda: "step" in kinds(folder))
+    until(lambda: "step" in event_kinds(folder))
     assert queue.stop(folder.path)
     assert queue.stop(folder.path), "pressed twice"
-    is_over()
-    assert [kind for kind in kinds(folder) if kind in ENDINGS] == ["stopped"]
+    wait_until_idle()
+    assert [kind for kind in event_kinds(folder) if kind in TERMINAL_KINDS] == ["stopped"]
 
 
-def test_the_hosts_interrupt_stops_it(queue, run, host, is_over):
+def test_host_interrupt_stops_the_job(queue, run, host, wait_until_idle):
     folder = run(steps=ENDLESS)
     queue.add(Job(folder))
-    until(lambda: "step" in kinds(folder))
+    until(lambda: "step" in event_kinds(folder))
     host.wants_stop.set()
-    is_over()
-    assert kinds(folder)[-1] == "stopped"
+    wait_until_idle()
+    assert event_kinds(folder)[-1] == "stopped"
 
 
-def test_closing_saves_the_running_one_and_takes_no_more(queue, run, is_over):
+def test_close_stops_all_jobs_and_refuses_new_ones(queue, run, wait_until_idle):
     first, second = run("one", steps=ENDLESS), run("two")
     queue.add(Job(first))
     queue.add(Job(second))
-    until(lambda: "step" in kinds(first))
+    until(lambda: "step" in event_kinds(first))
     queue.close(10)
-    assert kinds(first)[-1] == kinds(second)[-1] == "stopped"
+    assert event_kinds(first)[-1] == event_kinds(second)[-1] == "stopped"
     assert not alive(pid_of(first))
     with pytest.raises(TextualInversionError, match="closing"):
         queue.add(Job(run("three")))
-    is_over()
+    wait_until_idle()
     queue.close(10)
 
 
-# --- processes that end badly ------------------------------------------------------------------------------------
+# --- workers that fail ----------------------------------------------------------------------------------------
 
 
-def test_a_killed_process_is_a_failure_that_is_explained(queue, run, is_over):
+def test_killed_worker_is_recorded_as_out_of_memory(queue, run, wait_until_idle):
     first, second = run("one", steps=ENDLESS), run("two")
     queue.add(Job(first))
     queue.add(Job(second))
-    until(lambda: "step" in kinds(first))
+    until(lambda: "step" in event_kinds(first))
     os.kill(pid_of(first), signal.SIGKILL)
-    is_over()
-    assert kinds(first)[-1] == "failed"
-    message = ending(first).data["message"]
+    wait_until_idle()
+    assert event_kinds(first)[-1] == "failed"
+    message = terminal_event(first).data["message"]
     assert "memory" in message
     assert "resume" in message
-    assert kinds(second)[-1] == "finished"
+    assert event_kinds(second)[-1] == "finished"
 
 
-def test_what_a_process_last_complained_of_is_told(queue, run, is_over):
+def test_last_stderr_line_is_recorded(queue, run, wait_until_idle):
     folder = run(complains="libcuda.so.1: it is gone")
     queue.add(Job(folder))
-    is_over()
-    assert "libcuda.so.1: it is gone" in ending(folder).data["message"]
+    wait_until_idle()
+    assert "libcuda.so.1: it is gone" in terminal_event(folder).data["message"]
 
 
-def test_a_request_that_is_refused_is_a_failure(queue, run, is_over):
+def test_refused_request_is_recorded_as_failure(queue, run, wait_until_idle):
     first, second = run("one", refuses="the checkpoint of this run is not there any more"), run("two")
     queue.add(Job(first))
     queue.add(Job(second))
-    is_over()
-    assert ending(first).data["message"] == "the checkpoint of this run is not there any more"
-    assert kinds(second)[-1] == "finished"
+    wait_until_idle()
+    assert terminal_event(first).data["message"] == "the checkpoint of this run is not there any more"
+    assert event_kinds(second)[-1] == "finished"
 
 
-def test_a_process_that_cannot_start(queue, run, monkeypatch, is_over):
-    monkeypatch.setattr(children, "_program", lambda: "raise SystemExit('no torch here')")
+def test_worker_that_cannot_start(queue, run, monkeypatch, wait_until_idle):
+    monkeypatch.setattr(worker_module, "_program", lambda: "raise SystemExit('no torch here')")
     folder = run()
     queue.add(Job(folder))
-    is_over()
-    assert "no torch here" in ending(folder).data["message"]
+    wait_until_idle()
+    assert "no torch here" in terminal_event(folder).data["message"]
 
 
-def test_libraries_that_greet_on_standard_output_are_passed_over(queue, run, is_over):
+def test_library_output_before_the_reply_is_skipped(queue, run, wait_until_idle):
     """Some do when they are imported, and the host's environment is not ours to choose."""
     folder = run(greets=True)
     queue.add(Job(folder))
-    is_over()
-    assert kinds(folder)[-1] == "finished"
+    wait_until_idle()
+    assert event_kinds(folder)[-1] == "finished"
 
 
 # --- hosts that fail ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_host_that_cannot_lend_keeps_its_lock_and_its_memory(queue, run, host, is_over, warm):
+def test_failed_gpu_handover_releases_lock_and_worker(queue, run, host, wait_until_idle, warm):
     first, second = run("one"), run("two")
     host.fails = {"lend"}
-    child = children.Worker({"run": str(first.path)}) if warm else None
-    if child:
-        child.answer()
-    queue.add(Job(first, child=child))
-    is_over()
-    assert "the model cannot leave" in ending(first).data["message"]
-    assert not child or child.exit_code(5) is not None, "a process that nobody will ever let go"
+    worker = worker_module.Worker({"run": str(first.path)}) if warm else None
+    if worker:
+        worker.reply()
+    queue.add(Job(first, worker=worker))
+    wait_until_idle()
+    assert "the model cannot leave" in terminal_event(first).data["message"]
+    assert not worker or worker.exit_code(5) is not None, "the worker is closed"
     host.fails = set()
     queue.add(Job(second))
-    is_over()
-    assert kinds(second)[-1] == "finished"
+    wait_until_idle()
+    assert event_kinds(second)[-1] == "finished"
 
 
 @pytest.mark.parametrize("where", ["return", "reload"])
-def test_a_host_that_fails_afterwards_does_not_undo_the_training(queue, run, host, is_over, where):
+def test_host_failing_after_training_keeps_the_run_finished(queue, run, host, wait_until_idle, where):
     first, second = run("one"), run("two")
     host.fails = {where}
     queue.add(Job(first))
     queue.add(Job(second))
-    is_over()
-    assert host.told == ["one", "two"]
-    assert [kinds(folder)[-1] for folder in (first, second)] == ["finished", "finished"]
+    wait_until_idle()
+    assert host.reloaded_names == ["one", "two"]
+    assert [event_kinds(folder)[-1] for folder in (first, second)] == ["finished", "finished"]
 
 
-def test_a_failure_afterwards_does_not_undo_the_training(lending, run, host, monkeypatch):
+def test_failing_on_job_end_callback_keeps_the_run_finished(handover, run, host, monkeypatch):
     def fail(job: Job) -> None:
         raise OSError(28, "no space left")
 
-    monkeypatch.setattr(children, "_program", lambda: WORKER)
-    queue, folder = RunQueue(lending.around, fail), run()
+    monkeypatch.setattr(worker_module, "_program", lambda: FAKE_WORKER)
+    queue, folder = RunQueue(handover.gpu_context, fail), run()
     queue.add(Job(folder))
     until(lambda: not queue.jobs())
     until(lambda: not host.lock.locked())
-    assert kinds(folder)[-1] == "finished"
+    assert event_kinds(folder)[-1] == "finished"
 
 
-def test_a_host_that_fails_meanwhile_gets_its_device_back_when_nothing_trains_on_it(queue, run, host, is_over):
+def test_gpu_is_returned_only_after_the_worker_exits(queue, run, host, wait_until_idle):
     folder = run(steps=ENDLESS)
     queue.add(Job(folder))
-    until(lambda: "step" in kinds(folder))
+    until(lambda: "step" in event_kinds(folder))
     host.fails = {"interrupt"}
-    is_over()
+    wait_until_idle()
     assert not alive(pid_of(folder))
-    assert kinds(folder)[-1] in ("failed", "stopped")
+    assert event_kinds(folder)[-1] in ("failed", "stopped")
 
 
-# --- folders that go away ----------------------------------------------------------------------------------------
+# --- deleted run folders --------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_goes_while_it_waits(queue, run, host, is_over):
+def test_run_folder_deleted_while_queued(queue, run, host, wait_until_idle):
     first, second, third = run("one"), run("two"), run("three")
     with host.lock:
         for folder in (first, second, third):
             queue.add(Job(folder))
         shutil.rmtree(third.path)
         shutil.rmtree(second.path)
-    is_over()
-    assert kinds(first)[-1] == "finished"
+    wait_until_idle()
+    assert event_kinds(first)[-1] == "finished"
     last = run("four")
     queue.add(Job(last))
-    is_over()
-    assert kinds(last)[-1] == "finished"
+    wait_until_idle()
+    assert event_kinds(last)[-1] == "finished"
     assert not third.path.exists()
 
 
-def test_a_folder_that_is_gone_when_another_is_stopped(queue, run, host, is_over):
+def test_run_folder_deleted_before_another_is_stopped(queue, run, host, wait_until_idle):
     first, second, third = run("one"), run("two"), run("three")
     with host.lock:
         for folder in (first, second, third):
             queue.add(Job(folder))
         shutil.rmtree(third.path)
         assert queue.stop(second.path)
-    is_over()
+    wait_until_idle()
 
 
-def test_a_folder_that_goes_while_it_trains(queue, run, is_over):
+def test_run_folder_deleted_while_training(queue, run, wait_until_idle):
     first, second = run("one", steps=ENDLESS), run("two")
     queue.add(Job(first))
     queue.add(Job(second))
-    until(lambda: "step" in kinds(first))
+    until(lambda: "step" in event_kinds(first))
     shutil.rmtree(first.path)
-    is_over()
-    assert kinds(second)[-1] == "finished"
+    wait_until_idle()
+    assert event_kinds(second)[-1] == "finished"
 
 
-def test_what_cannot_be_recorded_does_not_stay_in_the_queue(queue, run, is_over):
+def test_job_without_a_folder_is_not_queued(queue, run, wait_until_idle):
     folder = run()
     shutil.rmtree(folder.path)
     try:
         queue.add(Job(folder))
     except OSError:
         assert not queue.jobs()
-    is_over()
+    wait_until_idle()
 
 
 # --- the host's end ----------------------------------------------------------------------------------------------
@@ -535,7 +539,7 @@ time.sleep(600)
 """
 
 
-def test_a_training_outlives_its_killed_host_just_long_enough_to_save(tiny_checkpoint, pictures, tmp_path):
+def test_worker_of_a_killed_host_saves_and_resumes_to_the_same_bytes(tiny_checkpoint, pictures, tmp_path):
     def start(place: str) -> RunFolder:
         settings, problems = parse({
             "model": str(tiny_checkpoint), "images": str(pictures), "name": "my-mug",
@@ -544,21 +548,21 @@ def test_a_training_outlives_its_killed_host_just_long_enough_to_save(tiny_check
         })  # fmt: skip
         assert not problems
         (tmp_path / place).mkdir()
-        return create(preflight(settings))
+        return create_run(preflight(settings))
 
     folder = start("killed")
     program = HOST.format(root=str(ROOT), run=str(folder.path))
     host = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
     try:
-        until(lambda: "step" in kinds(folder), 60)
+        until(lambda: "step" in event_kinds(folder), 300)
     finally:
         os.killpg(host.pid, signal.SIGKILL)
         host.wait()
     until(lambda: not folder.running, 30)
-    assert kinds(folder)[-1] == "stopped"
+    assert event_kinds(folder)[-1] == "stopped"
     assert 0 < folder.saved_step < 60
-    assert folder.saved_step == max(folder.timeline().steps) == ending(folder).data["step"]
-    assert execute(folder)
+    assert folder.saved_step == max(folder.history().steps) == terminal_event(folder).data["step"]
+    assert execute_run(folder)
     whole = start("whole")
-    assert execute(whole)
+    assert execute_run(whole)
     assert folder.embedding.read_bytes() == whole.embedding.read_bytes()

@@ -1,4 +1,4 @@
-"""The routes for scripts, before a stand-in of the trainer."""
+"""The REST API, on a fake training service."""
 
 import base64
 from pathlib import Path
@@ -14,11 +14,11 @@ RUN = "my-mug/2024-05-01T12-00-00"
 AT = f"/tinv/v1/runs/{RUN}"
 
 
-class TrainingService:
-    """What the actions were asked, and what they answer."""
+class FakeTrainingService:
+    """Records the calls of its actions."""
 
     def __init__(self):
-        self.drafts, self.trained, self.asked = {}, [], []
+        self.drafts, self.trained, self.calls = {}, [], []
         self.fails = None
         self.polls = []
 
@@ -36,13 +36,13 @@ class TrainingService:
         return {"run": {"id": run, "state": "finished", "events": [{"kind": "step"}], "after": 9, "more": False}}
 
     def stop(self, run):
-        self.asked.append(("stop", run))
+        self.calls.append(("stop", run))
         if self.fails:
             raise self.fails
         return {}
 
     def resume(self, run, steps, form):
-        self.asked.append(("resume", run, steps, form))
+        self.calls.append(("resume", run, steps, form))
         return {"run": run}
 
     def form(self):
@@ -71,20 +71,20 @@ class TrainingService:
 
 
 @pytest.fixture
-def trainer(monkeypatch, tmp_path):
+def service(monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    return TrainingService()
+    return FakeTrainingService()
 
 
-def client_of(trainer, api_auth=None):
+def client_of(service, api_auth=None):
     app = FastAPI()
-    rest.add_routes(app, trainer.actions(), api_auth)
+    rest.add_routes(app, service.actions(), api_auth)
     return TestClient(app)
 
 
 @pytest.fixture
-def client(trainer):
-    return client_of(trainer)
+def client(service):
+    return client_of(service)
 
 
 def picture(name="1.png", data=b"pixels", **more):
@@ -96,54 +96,54 @@ def problems(reply):
     return [(problem["option"], problem["message"]) for problem in reply.json()["problems"]]
 
 
-def test_the_list_is_without_pictures(client):
+def test_list_omits_thumbnails(client):
     assert client.get("/tinv/v1/runs").json() == {"runs": [{"id": RUN, "name": "my-mug", "state": "running"}]}
 
 
-def test_a_run_with_all_its_events(client, trainer):
-    shown = client.get(AT).json()
-    assert shown["state"] == "finished"
-    assert [event["kind"] for event in shown["events"]] == ["loading", "step"]
-    assert trainer.polls == [0, 7]
+def test_get_run_collects_all_events(client, service):
+    run = client.get(AT).json()
+    assert run["state"] == "finished"
+    assert [event["kind"] for event in run["events"]] == ["loading", "step"]
+    assert service.polls == [0, 7]
 
 
 @pytest.mark.parametrize(("method", "end"), [("get", ""), ("post", "/stop"), ("post", "/resume")])
-def test_a_run_that_is_not_there(client, trainer, method, end):
+def test_unknown_run_is_404(client, service, method, end):
     reply = getattr(client, method)(f"/tinv/v1/runs/my-mug/2023{end}")
     assert (reply.status_code, reply.json()) == (404, {"error": "There is no run my-mug/2023."})
-    assert not trainer.asked
+    assert not service.calls
 
 
-def test_stop_and_resume(client, trainer):
+def test_stop_and_resume(client, service):
     assert client.post(f"{AT}/stop").json() == {}
     assert client.post(f"{AT}/resume").json() == {"run": RUN}
     assert client.post(f"{AT}/resume", json={"steps": 800}).json() == {"run": RUN}
-    assert trainer.asked == [("stop", RUN), ("resume", RUN, None, None), ("resume", RUN, 800, None)]
+    assert service.calls == [("stop", RUN), ("resume", RUN, None, None), ("resume", RUN, 800, None)]
     for steps in (True, "800", 8.5):
         assert problems(client.post(f"{AT}/resume", json={"steps": steps})) == [("steps", "is not a whole number")]
     assert problems(client.post(f"{AT}/resume", json={"name": "other"}))[0][0] == "name"
-    assert len(trainer.asked) == 3
+    assert len(service.calls) == 3
 
 
-def test_start(client, trainer, tmp_path):
+def test_start_a_run(client, service, tmp_path):
     body = {
         "name": "my-mug", "steps": 300, "flip": True, "preview_prompt": ["a [name]", "two [name]"], "seed": None,
         "pictures": [picture("1.png", caption="a red mug"), {**picture("2.png"), "data": "data:image/png;base64,AAAA"}],
     }  # fmt: skip
     del body["seed"]
     assert client.post("/tinv/v1/runs", json=body).json() == {"run": RUN, "warnings": []}
-    ((form, pictures),) = trainer.trained
+    ((form, pictures),) = service.trained
     assert form == {"name": "my-mug", "steps": "300", "flip": True, "preview_prompt": "a [name]\ntwo [name]"}
     assert pictures == [["1.png", b"pixels", "a red mug"], ["2.png", b"\0\0\0", ""]]
     assert list((tmp_path / "uploads").iterdir()) == []
-    assert not trainer.drafts
+    assert not service.drafts
 
 
-def test_what_is_wrong_with_the_settings_comes_from_the_trainer_and_leaves_nothing(client, trainer):
-    trainer.fails = BadInput([Problem("name", "is taken"), Problem("steps", "is out of range")])
+def test_problems_of_the_settings_are_passed_on(client, service):
+    service.fails = BadInput([Problem("name", "is taken"), Problem("steps", "is out of range")])
     reply = client.post("/tinv/v1/runs", json={"name": "cat", "steps": 0, "pictures": [picture()]})
     assert problems(reply) == [("name", "is taken"), ("steps", "is out of range")]
-    assert not trainer.drafts
+    assert not service.drafts
 
 
 @pytest.mark.parametrize(
@@ -162,16 +162,16 @@ def test_what_is_wrong_with_the_settings_comes_from_the_trainer_and_leaves_nothi
         ({"pictures": [picture("x.png", b"not a picture")]}, "pictures", "x.png: not a picture that can be read"),
     ],
 )
-def test_bad_requests_start_nothing(client, trainer, tmp_path, body, option, message):
-    ((found, said),) = problems(client.post("/tinv/v1/runs", json=body))
-    assert found == option
-    assert message in said
-    assert not trainer.trained
-    assert not trainer.drafts
+def test_invalid_requests_start_nothing(client, service, tmp_path, body, option, message):
+    ((refused_option, reason),) = problems(client.post("/tinv/v1/runs", json=body))
+    assert refused_option == option
+    assert message in reason
+    assert not service.trained
+    assert not service.drafts
     assert not (tmp_path / "uploads").exists() or not list((tmp_path / "uploads").iterdir())
 
 
-def test_what_is_no_json_object(client):
+def test_body_must_be_a_json_object(client):
     def post(content, kind="application/json; charset=utf-8"):
         return client.post("/tinv/v1/runs", content=content, headers={"Content-Type": kind})
 
@@ -182,22 +182,22 @@ def test_what_is_no_json_object(client):
     assert client.post(f"{AT}/resume", content=b"{}").status_code == 415
 
 
-def test_a_request_beyond_all_measure(client, monkeypatch):
-    monkeypatch.setattr(rest, "LARGEST_BODY", 1 << 20)
+def test_oversized_request_is_refused(client, monkeypatch):
+    monkeypatch.setattr(rest, "MAX_BODY_BYTES", 1 << 20)
     assert client.post("/tinv/v1/runs", json={"name": "x" * (2 << 20)}).status_code == 413
 
 
-def test_what_cannot_be_done_now_and_what_went_wrong(client, trainer):
-    trainer.fails = TextualInversionError("This run is not running.")
+def test_error_status_codes(client, service):
+    service.fails = TextualInversionError("This run is not running.")
     reply = client.post(f"{AT}/stop")
     assert (reply.status_code, reply.json()) == (409, {"error": "This run is not running."})
-    trainer.fails = RuntimeError("oh")
+    service.fails = RuntimeError("oh")
     reply = client.post(f"{AT}/stop")
     assert (reply.status_code, reply.json()) == (500, {"error": "RuntimeError: oh"})
 
 
-def test_the_hosts_credentials(trainer):
-    client = client_of(trainer, "ann:secret,bob:pass:word,zoë:ключ")  # FastAPI itself reads no more than ASCII
+def test_basic_auth(service):
+    client = client_of(service, "ann:secret,bob:pass:word,zoë:ключ")  # FastAPI itself reads no more than ASCII
     allowed = [("ann", "secret"), ("bob", "pass:word")]
     refused = [("ann", "pass:word"), ("ann", ""), ("", ""), ("ann", "secret "), ("eve", "secret"), ("zoë", "ключ")]
     routes = [

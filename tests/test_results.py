@@ -1,4 +1,4 @@
-"""What becomes of a run's results: words in the host's folder, cards, downloads, and the run's end."""
+"""Actions on the results of a run: install, card image, download, delete."""
 
 import base64
 import dataclasses
@@ -12,25 +12,26 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load as load_safetensors
-from test_queue import StandIn
+from test_queue import FakeHost
 
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import to_safetensors
 from lib_ti.errors import BadInput, TextualInversionError
-from lib_ti.runs.execute import create, execute
+from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import parse
 from lib_ti.training.preflight.output_paths import answering_to, space_needed
 from lib_ti.training.preflight.preflight import preflight
-from lib_ti.webui.api import results as module
-from lib_ti.webui.api.results import Results, delete, renamed
-from lib_ti.webui.embedding_index import free_name, taken_by
+from lib_ti.webui.api import results as results_module
+from lib_ti.webui.api.results import Results, delete_run, with_name
+from lib_ti.webui.embedding_index import files_named, free_name
 from lib_ti.webui.images.thumbnails import ThumbnailCache
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_checkpoint, pictures, tmp_path_factory) -> Path:
-    """A run of six steps, with snapshots at each second and previews at each third."""
+    """A run of six steps, with a snapshot every two steps and previews every three."""
     folder = tmp_path_factory.mktemp("finished")
     settings, problems = parse({
         "model": str(tiny_checkpoint), "images": str(pictures), "name": "my-mug", "out": str(folder / "embeddings"),
@@ -38,174 +39,176 @@ def finished(tiny_checkpoint, pictures, tmp_path_factory) -> Path:
         "device": "cpu", "precision": "fp32",
     })  # fmt: skip
     assert not problems
-    run = create(preflight(settings))
-    assert execute(run)
+    run = create_run(preflight(settings))
+    assert execute_run(run)
     return run.path
 
 
 @pytest.fixture
-def host(tmp_path) -> StandIn:
-    return StandIn(tmp_path)
+def host(tmp_path) -> FakeHost:
+    return FakeHost(tmp_path)
 
 
 @pytest.fixture
 def run(finished, host) -> RunFolder:
-    """A copy of the run, in a host that has its word."""
-    folder = RunFolder(host.runs / "my-mug" / finished.name)
+    """A copy of the run, in a host that has its embedding."""
+    folder = RunFolder(host.runs_dir / "my-mug" / finished.name)
     shutil.copytree(finished, folder.path)
-    folder.store_settings(dataclasses.replace(folder.settings, out=host.embeddings, runs_dir=host.runs))
-    shutil.copyfile(folder.embedding, host.embeddings / "my-mug.safetensors")
+    folder.store_settings(dataclasses.replace(folder.settings, out=host.embeddings_dir, runs_dir=host.runs_dir))
+    shutil.copyfile(folder.embedding, host.embeddings_dir / "my-mug.safetensors")
     return folder
 
 
 @pytest.fixture
-def told() -> list[str]:
+def reloaded_names() -> list[str]:
     return []
 
 
 @pytest.fixture
-def results(host, told) -> Results:
-    return Results(host, ThumbnailCache(), told.extend)
+def results(host, reloaded_names) -> Results:
+    return Results(host, ThumbnailCache(), reloaded_names.extend)
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def file_contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-# --- a step as the word ------------------------------------------------------------------------------------------
+# --- install --------------------------------------------------------------------------------------------------
 
 
-def test_an_earlier_step_becomes_the_word_and_back(results, run, host, told):
-    target = host.embeddings / "my-mug.safetensors"
-    assert results.use(run, 2, None, False) == "my-mug"
+def test_install_a_snapshot_and_the_result_again(results, run, host, reloaded_names):
+    target = host.embeddings_dir / "my-mug.safetensors"
+    assert results.install(run, 2, None, False) == "my-mug"
     assert target.read_bytes() == run.snapshot(2).read_bytes() != run.embedding.read_bytes()
-    assert results.use(run, None, None, False) == "my-mug"
+    assert results.install(run, None, None, False) == "my-mug"
     assert target.read_bytes() == run.embedding.read_bytes()
-    assert told == ["my-mug", "my-mug"]
+    assert reloaded_names == ["my-mug", "my-mug"]
 
 
 @pytest.mark.parametrize("name", ["my-mug-at-4", "M", "кружка", "杯" * 33, "a b c", "it's", "x" * 100])
-def test_under_another_name_it_is_a_file_that_others_read(results, run, host, name):
-    assert results.use(run, 4, name, False) == name
-    path = host.embeddings / f"{name}.safetensors"
+def test_install_under_another_name_is_readable(results, run, host, name):
+    assert results.install(run, 4, name, False) == name
+    path = host.embeddings_dir / f"{name}.safetensors"
     before = load_safetensors(run.snapshot(4).read_bytes())
     with safe_open(str(path), framework="pt") as file:
         assert set(file.keys()) == set(before)
         assert all(torch.equal(file.get_tensor(key), tensor) for key, tensor in before.items())
-        said = file.metadata()
+        metadata = file.metadata()
     with safe_open(str(run.snapshot(4)), framework="pt") as file:
-        assert {k: v for k, v in said.items() if v != name} == {
+        assert {k: v for k, v in metadata.items() if v != name} == {
             k: v for k, v in file.metadata().items() if v != "my-mug"
         }
-    assert said["name"] == said["modelspec.title"] == said["modelspec.trigger_phrase"] == name
-    found = write.read(path)
-    assert found.num_vectors == 2
+    assert metadata["name"] == metadata["modelspec.title"] == metadata["modelspec.trigger_phrase"] == name
+    embedding = read_embedding(path)
+    assert embedding.num_vectors == 2
     header = int.from_bytes(path.read_bytes()[:8], "little")
     assert header % 8 == 0, "readers that map the file want it so"
-    assert (host.embeddings / "my-mug.safetensors").read_bytes() == run.embedding.read_bytes(), "the word itself stays"
+    assert (host.embeddings_dir / "my-mug.safetensors").read_bytes() == run.embedding.read_bytes(), (
+        "the word itself stays"
+    )
 
 
-def test_only_the_names_of_the_word_are_changed():
-    said = {"name": "mug", "checkpoint_name": "mug", "modelspec.title": "mug", "settings": '{"init_text": "mug"}'}
-    data = renamed(write.portable(Embedding("mug", {"clip_l": torch.ones(1, 8)}, said)), "cup")
+def test_with_name_changes_only_name_keys():
+    metadata = {"name": "mug", "checkpoint_name": "mug", "modelspec.title": "mug", "settings": '{"init_text": "mug"}'}
+    data = with_name(to_safetensors(Embedding("mug", {"clip_l": torch.ones(1, 8)}, metadata)), "cup")
     length = int.from_bytes(data[:8], "little")
-    found = json.loads(data[8 : 8 + length])["__metadata__"]
-    assert found["name"] == found["modelspec.title"] == "cup"
-    assert found["checkpoint_name"] == "mug"
-    assert found["settings"] == said["settings"]
+    renamed = json.loads(data[8 : 8 + length])["__metadata__"]
+    assert renamed["name"] == renamed["modelspec.title"] == "cup"
+    assert renamed["checkpoint_name"] == "mug"
+    assert renamed["settings"] == metadata["settings"]
 
 
-def test_a_word_of_somebody_else_is_replaced_only_when_asked(results, run, host):
-    target = host.embeddings / "my-cup.safetensors"
+def test_foreign_embedding_is_overwritten_only_on_request(results, run, host):
+    target = host.embeddings_dir / "my-cup.safetensors"
     target.write_bytes(b"somebody else's")
     with pytest.raises(BadInput, match="exists already"):
-        results.use(run, 2, "my-cup", False)
+        results.install(run, 2, "my-cup", False)
     assert target.read_bytes() == b"somebody else's"
-    results.use(run, 2, "my-cup", True)
-    assert write.read(target).num_vectors == 2
+    results.install(run, 2, "my-cup", True)
+    assert read_embedding(target).num_vectors == 2
 
 
-def test_the_words_own_name_may_be_somebody_elses_by_now(results, run, host):
-    (host.embeddings / "my-mug.safetensors").write_bytes(b"somebody else's")
+def test_install_over_a_foreign_file_of_the_same_name_is_refused(results, run, host):
+    (host.embeddings_dir / "my-mug.safetensors").write_bytes(b"somebody else's")
     with pytest.raises(BadInput, match="exists already"):
-        results.use(run, 2, None, False)
-    (host.embeddings / "my-mug.safetensors").unlink()
-    results.use(run, 2, None, False)
+        results.install(run, 2, None, False)
+    (host.embeddings_dir / "my-mug.safetensors").unlink()
+    results.install(run, 2, None, False)
 
 
 @pytest.mark.parametrize("other", ["My-Cup.pt", "my-cup.bin", "folder/my-cup.safetensors", "a/b/MY-CUP.PT"])
-def test_any_file_that_a_webui_calls_so_takes_the_name(results, run, host, other):
-    path = host.embeddings / other
+def test_name_is_taken_by_any_file_that_a_webui_would_load(results, run, host, other):
+    path = host.embeddings_dir / other
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     with pytest.raises(BadInput):
-        results.use(run, 2, "my-cup", False)
-    assert taken_by("my-cup", host.embeddings) == [path.name]
-    assert free_name("my-cup", host.embeddings) == "my-cup-2"
+        results.install(run, 2, "my-cup", False)
+    assert files_named("my-cup", host.embeddings_dir) == [path.name]
+    assert free_name("my-cup", host.embeddings_dir) == "my-cup-2"
 
 
 @pytest.mark.parametrize(
     "name", ["", " ", "../up", "a/b", "a\\b", "..", ".x", "con", "a\0b", "x" * 101, "m.pt", "\ud800"]
 )
-def test_names_that_cannot_be(results, run, host, name):
-    before = files(host.embeddings.parent)
+def test_install_under_an_invalid_name_is_refused(results, run, host, name):
+    before = file_contents(host.embeddings_dir.parent)
     with pytest.raises(BadInput) as raised:
-        results.use(run, None, name, True)
+        results.install(run, None, name, True)
     assert [p.option for p in raised.value.problems] == ["name"]
-    assert files(host.embeddings.parent) == before
+    assert file_contents(host.embeddings_dir.parent) == before
 
 
-def test_a_host_whose_folder_is_not_there_yet(results, run, host):
-    shutil.rmtree(host.embeddings)
-    results.use(run, None, None, False)
-    assert (host.embeddings / "my-mug.safetensors").read_bytes() == run.embedding.read_bytes()
+def test_install_creates_the_embeddings_folder(results, run, host):
+    shutil.rmtree(host.embeddings_dir)
+    results.install(run, None, None, False)
+    assert (host.embeddings_dir / "my-mug.safetensors").read_bytes() == run.embedding.read_bytes()
 
 
 @pytest.mark.parametrize("step", [1, 3, -2, 10**30])
-def test_steps_that_were_not_kept(results, run, step):
+def test_missing_snapshots_raise(results, run, step):
     with pytest.raises(TextualInversionError, match="not saved"):
-        results.use(run, step, None, False)
+        results.install(run, step, None, False)
 
 
-def test_of_an_unfinished_run_the_last_snapshot_is_the_result(results, run):
+def test_result_of_an_unfinished_run_is_its_last_snapshot(results, run):
     run.embedding.unlink()
     (run.path / "snapshots" / "a copy of mine.safetensors").write_bytes(b"x")
     (run.path / "snapshots" / "10.safetensors").write_bytes(run.snapshot(2).read_bytes())
-    assert results.file(run, None) == run.snapshot(10)
+    assert results.embedding_file(run, None) == run.snapshot(10)
     shutil.rmtree(run.path / "snapshots")
     with pytest.raises(TextualInversionError, match="not saved"):
-        results.file(run, None)
+        results.embedding_file(run, None)
 
 
-def test_a_link_to_a_folder_that_a_webui_follows_takes_names_too(host, tmp_path):
+def test_files_named_follows_links(host, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "my-cup.pt").touch()
-    (host.embeddings / "linked").symlink_to(tmp_path / "elsewhere")
-    (host.embeddings / "round").symlink_to(host.embeddings)
-    assert taken_by("my-cup", host.embeddings) == ["my-cup.pt"]
+    (host.embeddings_dir / "linked").symlink_to(tmp_path / "elsewhere")
+    (host.embeddings_dir / "round").symlink_to(host.embeddings_dir)
+    assert files_named("my-cup", host.embeddings_dir) == ["my-cup.pt"]
 
 
-def test_a_picture_takes_the_name_of_the_embedding_in_it(host):
+def test_files_named_reads_names_inside_images(host):
     """It is called what it is called inside; no other picture takes a name, however it is called."""
     golden = Path(__file__).parent / "golden"
     for name in ("a1111-text.png", "a1111-pixels.webp"):
-        shutil.copy(golden / name, host.embeddings / f"holds {name}")
+        shutil.copy(golden / name, host.embeddings_dir / f"holds {name}")
     for name in ("my-cup.png", "my-cup.webp", "my-cup.preview.png"):
-        Image.new("RGB", (40, 40), "teal").save(host.embeddings / name)
-    shutil.copy(golden / "a1111-text.png", host.embeddings / "my-hat.preview.png")
-    (host.embeddings / "my-hat.png").write_bytes((golden / "a1111-text.png").read_bytes()[:300])
-    for looks in (taken_by, answering_to):
-        assert looks("My-Mug", host.embeddings) == ["holds a1111-pixels.webp", "holds a1111-text.png"]
-        assert not any(looks(name, host.embeddings) for name in ("holds a1111-text", "my-cup", "my-hat"))
-    assert free_name("my-mug", host.embeddings) == "my-mug-2"
+        Image.new("RGB", (40, 40), "teal").save(host.embeddings_dir / name)
+    shutil.copy(golden / "a1111-text.png", host.embeddings_dir / "my-hat.preview.png")
+    (host.embeddings_dir / "my-hat.png").write_bytes((golden / "a1111-text.png").read_bytes()[:300])
+    for find_files in (files_named, answering_to):
+        assert find_files("My-Mug", host.embeddings_dir) == ["holds a1111-pixels.webp", "holds a1111-text.png"]
+        assert not any(find_files(name, host.embeddings_dir) for name in ("holds a1111-text", "my-cup", "my-hat"))
+    assert free_name("my-mug", host.embeddings_dir) == "my-mug-2"
 
 
-def test_free_names(host):
-    assert free_name("my-mug", host.embeddings) == "my-mug"
-    assert free_name("my-mug", host.embeddings / "missing") == "my-mug"
+def test_free_name_appends_a_number(host):
+    assert free_name("my-mug", host.embeddings_dir) == "my-mug"
+    assert free_name("my-mug", host.embeddings_dir / "missing") == "my-mug"
     for name in ("my-mug.pt", "MY-MUG-2.safetensors", "my-mug-4.bin", "my-mug-3.txt"):
-        (host.embeddings / name).touch()
-    assert free_name("my-mug", host.embeddings) == "my-mug-3"
+        (host.embeddings_dir / name).touch()
+    assert free_name("my-mug", host.embeddings_dir) == "my-mug-3"
 
 
 # --- previews, cards, downloads ----------------------------------------------------------------------------------
@@ -217,40 +220,40 @@ def picture(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def test_previews_are_shown(results, run):
+def test_previews_as_png_and_thumbnail(results, run):
     assert picture(results.preview(run, 3, 0, 0, full=True)).size == (64, 64)
     assert picture(results.preview(run, 3, 0, 0, full=False)).format == "JPEG"
-    for place in ((2, 0, 0), (3, 9, 0), (3, 0, 9), (-3, 0, 0)):
+    for index in ((2, 0, 0), (3, 9, 0), (3, 0, 9), (-3, 0, 0)):
         for full in (True, False):
             with pytest.raises(TextualInversionError, match="not there any more"):
-                results.preview(run, *place, full)
+                results.preview(run, *index, full)
 
 
-def test_a_preview_becomes_the_card(results, run, host):
-    results.make_card(run, 3, 0, 0)
-    assert (host.embeddings / "my-mug.preview.png").read_bytes() == run.preview(3, 0, 0).read_bytes()
+def test_preview_becomes_the_card_image(results, run, host):
+    results.set_card_image(run, 3, 0, 0)
+    assert (host.embeddings_dir / "my-mug.preview.png").read_bytes() == run.preview(3, 0, 0).read_bytes()
     with pytest.raises(TextualInversionError, match="not there any more"):
-        results.make_card(run, 2, 0, 0)
-    assert (host.embeddings / "my-mug.preview.png").read_bytes() == run.preview(3, 0, 0).read_bytes()
+        results.set_card_image(run, 2, 0, 0)
+    assert (host.embeddings_dir / "my-mug.preview.png").read_bytes() == run.preview(3, 0, 0).read_bytes()
 
 
-def test_downloads_are_the_files(results, run):
+def test_download_returns_the_file(results, run):
     whole, early = results.download(run, None), results.download(run, 2)
     assert (whole["file"], base64.b64decode(whole["data"])) == ("my-mug.safetensors", run.embedding.read_bytes())
     assert (early["file"], base64.b64decode(early["data"])) == ("my-mug-2.safetensors", run.snapshot(2).read_bytes())
 
 
-def test_folders_are_opened_only_where_they_may_be_known(results, run, host, monkeypatch):
+def test_open_folder_is_refused_if_paths_are_hidden(results, run, host, monkeypatch):
     started = []
-    monkeypatch.setattr(module.shutil, "which", lambda name: None)
-    monkeypatch.setattr(module.subprocess, "Popen", lambda command, **_: started.append(command))
+    monkeypatch.setattr(results_module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(results_module.subprocess, "Popen", lambda command, **_: started.append(command))
     with pytest.raises(TextualInversionError, match="The folder is"):
         results.open_folder(run)
     host.hides_paths = True
     with pytest.raises(TextualInversionError) as raised:
         results.open_folder(run)
     assert str(run.path) not in str(raised.value)
-    monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/" + name)
+    monkeypatch.setattr(results_module.shutil, "which", lambda name: "/usr/bin/" + name)
     with pytest.raises(TextualInversionError):
         results.open_folder(run)
     assert not started
@@ -262,18 +265,18 @@ def test_folders_are_opened_only_where_they_may_be_known(results, run, host, mon
 # --- the end of a run --------------------------------------------------------------------------------------------
 
 
-def test_a_deleted_run_is_gone_and_its_word_stays(run, host):
+def test_delete_run_keeps_the_installed_embedding(run, host):
     other = run.path.with_name("2020-01-01T00-00-00")
     shutil.copytree(run.path, other)
-    before = files(host.embeddings)
-    delete(run)
-    assert [p.name for p in host.runs.rglob("*") if p.parent.name == "my-mug"] == [other.name]
-    delete(RunFolder(other))
-    assert list(host.runs.iterdir()) == []
-    assert files(host.embeddings) == before
+    before = file_contents(host.embeddings_dir)
+    delete_run(run)
+    assert [p.name for p in host.runs_dir.rglob("*") if p.parent.name == "my-mug"] == [other.name]
+    delete_run(RunFolder(other))
+    assert list(host.runs_dir.iterdir()) == []
+    assert file_contents(host.embeddings_dir) == before
 
 
-def test_previews_take_room_by_their_number_and_size():
+def test_space_needed_counts_previews():
     def room(**raw) -> int:
         return space_needed(parse({"steps": "100", **raw})[0], [], 512)
 

@@ -9,7 +9,7 @@ from reference.checkpoints import SIZES, write_checkpoint
 from reference.folder import write_sdxl_folder
 from test_embedding_index import Host
 
-from lib_ti.embedding.write import safetensors_bytes
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.settings.train_settings import parse
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.webui.forms.selected_checkpoint import FOUND_OUT, Selected

@@ -16,14 +16,14 @@ from reference.trainings import run
 from lib_ti.data.captions import Captioner
 from lib_ti.data.dataset import Example
 from lib_ti.data.latent_cache import LatentCache, LatentDistribution
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.prompt.text_encoder import Context
 from lib_ti.model.speed.device import choose_precision
-from lib_ti.runs.execute import create, execute
+from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training import init_vectors
@@ -217,16 +217,16 @@ def test_random_vectors_have_the_vocabularys_scale(model):
 def test_a_run_from_pictures_to_file(tiny_checkpoint, pictures, tmp_path):
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="10", preview_every="5", preview_steps="2")
     seen = []
-    folder = run(settings, watch=seen.append)
+    folder = run(settings, on_event=seen.append)
     kinds = [event.kind for event in seen]
     assert kinds[0] == "loading"
     assert kinds[-2:] == ["saving", "finished"]
     assert kinds.index("preview") > kinds.index("step")  # training starts before the first preview
-    timeline = folder.timeline()
+    timeline = folder.history()
     assert sorted(timeline.steps) == list(range(1, 11))
     assert {step for step, _, _ in timeline.previews} == {0, 5, 10}
     assert sorted(timeline.snapshots) == [5, 10]
-    embedding = write.read(tmp_path / "out" / "my-mug.safetensors")
+    embedding = read_embedding(tmp_path / "out" / "my-mug.safetensors")
     assert embedding.vectors["clip_l"].shape == (2, open_checkpoint(tiny_checkpoint).widths[0])
     assert embedding.metadata["checkpoint_sha256"] == open_checkpoint(tiny_checkpoint).sha256()
     assert not (folder.path / "latents.cache").exists()
@@ -249,19 +249,21 @@ def test_stopped_and_resumed_is_uninterrupted(tiny_checkpoint, pictures, tmp_pat
         tiny_checkpoint, pictures, tmp_path, flip="true", out=str(tmp_path / "whole"), name="flipped"
     )
     whole = run(settings)
-    folder = create(preflight(dataclasses.replace(settings, out=tmp_path / "parts")))
-    assert not execute(folder, watch=seen.append, stopped=lambda: sum(e.kind == "step" for e in seen) >= stop_at)
+    folder = create_run(preflight(dataclasses.replace(settings, out=tmp_path / "parts")))
+    assert not execute_run(
+        folder, on_event=seen.append, should_stop=lambda: sum(e.kind == "step" for e in seen) >= stop_at
+    )
     assert folder.summary()["state"] == "stopped"
     assert not (tmp_path / "parts").exists()
-    assert execute(folder)
+    assert execute_run(folder)
     assert folder.embedding.read_bytes() == whole.embedding.read_bytes()
     assert (tmp_path / "parts" / "flipped.safetensors").read_bytes() == whole.embedding.read_bytes()
 
 
 def test_stop_before_the_first_step_loses_nothing(tiny_checkpoint, pictures, tmp_path):
-    folder = create(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
-    assert not execute(folder, stopped=lambda: True)
-    assert execute(folder)
+    folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
+    assert not execute_run(folder, should_stop=lambda: True)
+    assert execute_run(folder)
     assert folder.summary()["state"] == "finished"
 
 
@@ -269,56 +271,56 @@ def test_going_on_past_the_end_is_a_longer_training(tiny_checkpoint, pictures, t
     long = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="12"))
     short = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="7", out=str(tmp_path / "short")))
     short.store_settings(dataclasses.replace(short.settings, steps=12))
-    assert execute(short)
-    mine, its = (write.read(run.embedding).vectors["clip_l"] for run in (short, long))
+    assert execute_run(short)
+    mine, its = (read_embedding(run.embedding).vectors["clip_l"] for run in (short, long))
     assert torch.equal(mine, its)
 
 
 def test_a_stop_within_a_preview_makes_it_after_the_resume(tiny_checkpoint, pictures, tmp_path):
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="4", preview_every="2", preview_steps="3")
-    folder, seen, asked = create(preflight(settings)), [], []
+    folder, seen, asked = create_run(preflight(settings)), [], []
 
     def stopped() -> bool:
         asked.append(1)
         return any(e.kind == "step" and e.data["step"] == 2 for e in seen) and len(asked) > 0
 
-    assert not execute(folder, watch=seen.append, stopped=stopped)
-    assert (2, 0, 0) not in folder.timeline().previews
-    assert execute(folder)
-    assert {step for step, _, _ in folder.timeline().previews} == {0, 2, 4}
+    assert not execute_run(folder, on_event=seen.append, should_stop=stopped)
+    assert (2, 0, 0) not in folder.history().previews
+    assert execute_run(folder)
+    assert {step for step, _, _ in folder.history().previews} == {0, 2, 4}
 
 
 def test_another_file_of_that_name_is_left_alone(tiny_checkpoint, pictures, tmp_path):
-    folder = create(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, steps="2")))
+    folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, steps="2")))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "my-mug.safetensors").write_bytes(b"someone else's")
     with pytest.raises(TrainingFailed, match="left alone"):
-        execute(folder)
+        execute_run(folder)
     assert (tmp_path / "out" / "my-mug.safetensors").read_bytes() == b"someone else's"
-    assert write.read(folder.embedding).num_vectors == 2
+    assert read_embedding(folder.embedding).num_vectors == 2
     assert folder.summary()["state"] == "failed"
 
 
 def test_two_processes_do_not_train_one_run(tiny_checkpoint, pictures, tmp_path):
     from lib_ti.errors import RunBusy
 
-    folder = create(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
+    folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
     lock = folder.lock
     lock.acquire()
     assert folder.running
     with pytest.raises(RunBusy):
-        execute(folder)
+        execute_run(folder)
     lock.release()
     assert not folder.running
 
 
 def test_a_failure_reaches_the_log_and_the_events(tiny_checkpoint, pictures, tmp_path, monkeypatch):
-    folder = create(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
+    folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
     monkeypatch.setattr("lib_ti.training.loop.update", lambda *a, **k: 1 / 0)
     with pytest.raises(TrainingFailed, match="division by zero"):
-        execute(folder)
+        execute_run(folder)
     assert "ZeroDivisionError" in folder.log.read_text()
-    assert folder.timeline().last.kind == "failed"
+    assert folder.history().last.kind == "failed"
     assert not folder.running
 
 
@@ -369,14 +371,14 @@ def test_half_precision_learns_the_same(tiny_checkpoint, pictures, tmp_path, pre
         pytest.skip(str(error))
     full = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="20"))
     half = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="20", name="half", precision=precision))
-    a, b = ([e.data["loss"] for e in f.timeline().steps.values()] for f in (full, half))
+    a, b = ([e.data["loss"] for e in f.history().steps.values()] for f in (full, half))
     assert a == pytest.approx(b, rel=0.05)
 
 
 def test_gradient_checkpointing_changes_nothing(tiny_checkpoint, pictures, tmp_path):
     plain = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="4"))
     saving = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="4", name="b", gradient_checkpointing="true"))
-    a, b = (write.read(f.embedding).vectors["clip_l"] for f in (plain, saving))
+    a, b = (read_embedding(f.embedding).vectors["clip_l"] for f in (plain, saving))
     assert torch.equal(a, b)
 
 
@@ -394,7 +396,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_checkpoint, pict
     """A real process, killed while it loads, in its first steps and later, then left to finish."""
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="120", snapshot_every="10")
     whole = run(dataclasses.replace(settings, out=tmp_path / "whole"))
-    folder = create(preflight(settings))
+    folder = create_run(preflight(settings))
     for moment in ("loading", '"step": 3,', '"step": 40,'):
         process = start_training(["resume", str(folder.path), "--json"])
         assert process.stdout is not None
@@ -405,7 +407,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_checkpoint, pict
         process.wait()
         assert not folder.embedding.exists()
         assert folder.summary()["state"] == "interrupted"
-    assert execute(folder)
+    assert execute_run(folder)
     assert folder.embedding.read_bytes() == whole.embedding.read_bytes()
 
 

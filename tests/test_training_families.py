@@ -17,14 +17,15 @@ from safetensors.torch import load_file, save_file
 from lib_ti.data.captions import Captioner
 from lib_ti.data.dataset import Example
 from lib_ti.data.latent_cache import LatentCache, LatentDistribution
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import save_embedding
 from lib_ti.errors import BadInput
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import choose_precision
-from lib_ti.runs.execute import create, execute
+from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training import init_vectors, prediction_check
 from lib_ti.training.dataloader import BatchSource
@@ -124,7 +125,7 @@ def test_each_encoder_has_its_rate(sdxl, files, pictures, tmp_path):
 @pytest.mark.parametrize("encoder", ["clip_l", "clip_g"])
 def test_one_encoder_alone_leaves_the_other_s_vectors(files, pictures, tmp_path, encoder):
     run(settings_for(files["sdxl"], pictures, tmp_path, train_encoders=encoder))
-    found = write.read(tmp_path / "out" / "my-mug.safetensors")
+    found = read_embedding(tmp_path / "out" / "my-mug.safetensors")
     tables = open_checkpoint(files["sdxl"]).token_embeddings()
     (word,) = StableDiffusion.load(open_checkpoint(files["sdxl"]), torch.float32, CPU).tokenizer.token_ids("object")
     for name, vectors in found.vectors.items():
@@ -160,9 +161,9 @@ def test_it_is_that_of_the_run_s_own_copy(files, tmp_path, buckets):
 def test_stopped_and_resumed_is_uninterrupted(files, pictures, tmp_path, family):
     settings = settings_for(files[family], pictures, tmp_path, out=str(tmp_path / "whole"), batch_size="2", flip="true")
     whole, seen = run(settings), []
-    folder = create(preflight(dataclasses.replace(settings, out=tmp_path / "parts")))
-    assert not execute(folder, watch=seen.append, stopped=lambda: sum(e.kind == "step" for e in seen) >= 3)
-    assert execute(folder)
+    folder = create_run(preflight(dataclasses.replace(settings, out=tmp_path / "parts")))
+    assert not execute_run(folder, on_event=seen.append, should_stop=lambda: sum(e.kind == "step" for e in seen) >= 3)
+    assert execute_run(folder)
     assert folder.embedding.read_bytes() == whole.embedding.read_bytes()
 
 
@@ -179,7 +180,7 @@ def test_what_auto_becomes(files, pictures, tmp_path):
 
 def test_both_rates_are_reported_each_with_its_schedule(files, pictures, tmp_path):
     folder = run(settings_for(files["sdxl"], pictures, tmp_path, learning_rate="0.01", learning_rate_2="0.2:2, 0.1"))
-    steps = [event.data for event in folder.timeline().steps.values()]
+    steps = [event.data for event in folder.history().steps.values()]
     assert [s["learning_rate_2"] for s in steps] == [0.2, 0.2, 0.1, 0.1, 0.1, 0.1]
     assert steps[0]["learning_rate"] == 0.01
     assert steps[-1]["learning_rate"] < 0.002
@@ -208,7 +209,7 @@ def test_half_precision_learns_the_same(files, pictures, tmp_path, precision):
         pytest.skip(str(error))
     full = run(settings_for(files["sdxl"], pictures, tmp_path))
     half = run(settings_for(files["sdxl"], pictures, tmp_path, name="half", precision=precision))
-    a, b = ([e.data["loss"] for e in f.timeline().steps.values()] for f in (full, half))
+    a, b = ([e.data["loss"] for e in f.history().steps.values()] for f in (full, half))
     assert a == pytest.approx(b, rel=0.05)
 
 
@@ -223,11 +224,13 @@ def test_an_sd1_embedding_starts_the_half_it_has(files, pictures, tmp_path):
     )  # fmt: skip
     plan = preflight(settings)
     assert "'old-mug' starts CLIP-L; CLIP-G starts from 'mug'" in plan.warnings
-    folder = create(plan)
+    folder = create_run(plan)
     seen = []
-    assert not execute(folder, watch=seen.append, stopped=lambda: any(event.kind == "step" for event in seen))
-    assert execute(folder)  # what a stop leaves knows it too
-    found = write.read(tmp_path / "out" / "my-mug.safetensors")
+    assert not execute_run(
+        folder, on_event=seen.append, should_stop=lambda: any(event.kind == "step" for event in seen)
+    )
+    assert execute_run(folder)  # what a stop leaves knows it too
+    found = read_embedding(tmp_path / "out" / "my-mug.safetensors")
     assert torch.equal(found.vectors["clip_l"], torch.full((2, 64), 0.1))
     assert found.metadata["start"] == "old-mug (clip_l), mug (clip_g)"
     assert problems_of(dataclasses.replace(settings, init_text=""))["init_text"].startswith(
@@ -245,7 +248,7 @@ def test_an_embedding_of_the_same_family_starts_all_of_it(files, pictures, tmp_p
             files[family], pictures, tmp_path, init_embedding=str(tmp_path / f"old-{family}.safetensors"), name=family,
             learning_rate="1e-9", steps="1",
         )  # fmt: skip
-        found = write.read(run(settings).embedding)
+        found = read_embedding(run(settings).embedding)
         assert found.metadata["start"] == f"old-{family}"
         for mine, old in zip(found.vectors.values(), vectors.values(), strict=True):
             torch.testing.assert_close(mine, old)
@@ -255,7 +258,7 @@ def test_an_embedding_of_the_same_family_starts_all_of_it(files, pictures, tmp_p
 def test_diffusers_two_files_start_both_halves(files, pictures, tmp_path, given):
     """The first brings the second along; the second is one half, which its key tells."""
     old = Embedding("old", {"clip_l": torch.full((2, 64), 0.1), "clip_g": torch.full((2, 96), 0.2)})
-    _, second = write.save(old, "diffusers", tmp_path / "learned_embeds.safetensors")
+    _, second = save_embedding(old, "diffusers", tmp_path / "learned_embeds.safetensors")
     if given == second.stem:
         save_file({"clip_g": old.vectors["clip_g"]}, second)
     settings = settings_for(
@@ -264,7 +267,7 @@ def test_diffusers_two_files_start_both_halves(files, pictures, tmp_path, given)
     )  # fmt: skip
     both = given == "learned_embeds"
     assert any(f"together with {second.name}" in warning for warning in preflight(settings).warnings) == both
-    found = write.read(run(settings).embedding)
+    found = read_embedding(run(settings).embedding)
     torch.testing.assert_close(found.vectors["clip_g"], old.vectors["clip_g"])
     assert found.metadata["start"] == (given if both else f"{given} (clip_g), {settings.init_text} (clip_l)")
     assert torch.allclose(found.vectors["clip_l"], old.vectors["clip_l"]) == both
@@ -302,7 +305,7 @@ def test_a_picture_that_is_no_numbers_is_not_black(files, pictures, tmp_path):
             model, pictures, tmp_path, steps="2", preview_every="1", preview_steps="2", preview_prompt=["a [name]"]
         )
     )
-    told = folder.timeline().warnings
+    told = folder.history().warnings
     assert [event.data["message"].partition(":")[0] for event in told] == ["there is no preview of 'a my-mug'"]
     assert folder.embedding.exists()
 
@@ -363,7 +366,7 @@ def test_the_run_says_so(files, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("lib_ti.training.trainer.check_prediction_type", lambda *_: "it predicts v")
     monkeypatch.setattr("lib_ti.training.prediction_check.TOO_HIGH", 0.1)
     folder = run(settings_for(files["sdxl"], pictures, tmp_path))
-    said = [event.data["message"] for event in folder.timeline().warnings]
+    said = [event.data["message"] for event in folder.history().warnings]
     assert said[0] == "it predicts v"
     assert "far above 1" in said[1]
     assert len(said) == 2
@@ -392,7 +395,7 @@ def test_from_pictures_to_a_picture(files, pictures, tmp_path, family):
     file = tmp_path / "out" / "my-mug.safetensors"
     shapes = {name: tuple(value.shape) for name, value in load_file(file).items()}
     assert shapes == ({"emb_params": (2, 96)} if family == "sd2" else {"clip_l": (2, 64), "clip_g": (2, 96)})
-    assert write.read(file).family == family
+    assert read_embedding(file).family == family
     told = command("inspect", file, "--model", files[family])
     assert told.returncode == 0, told.stderr
     made = command(

@@ -98,14 +98,14 @@ def inspect(arguments: Sequence[str]) -> int:
 
 
 def convert(arguments: Sequence[str]) -> int:
-    from lib_ti.embedding.write import WRITERS
+    from lib_ti.embedding.write import FORMATS
 
     parser = Parser("convert", "Write an embedding in another format.")
     parser.add_argument(
         "source", type=Path, nargs="+", metavar="IN", help="the file; or the two in which diffusers keeps one of SDXL's"
     )
     parser.add_argument("target", type=Path, metavar="OUT", help="the file to write, or a folder for it")
-    parser.add_argument("--to", required=True, choices=WRITERS)
+    parser.add_argument("--to", required=True, choices=FORMATS)
     parser.add_argument("--name", metavar="NAME", help="which embedding, of a file that holds several")
     parser.add_argument("--token", metavar="WORD", help="the word in diffusers' files [the embedding's name]")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
@@ -144,10 +144,10 @@ def _describe_device() -> str:
 
     device = choose_device("auto")
     precision = choose_precision("auto", device, LARGE_UNET)
-    words = len(PromptTokenizer().token_ids("a photo of a mug"))
+    num_tokens = len(PromptTokenizer().token_ids("a photo of a mug"))
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         name = f"{torch.cuda.get_device_name(device)}, {free >> 20} of {total >> 20} MB free"
     else:
         name = f"the CPU, {torch.get_num_threads()} threads (no CUDA device found)"
-    return f"  trains on {name}, in {precision}; the tokenizer works ({words} tokens)"
+    return f"  trains on {name}, in {precision}; the tokenizer works ({num_tokens} tokens)"

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_ti.cli.exit_codes import OK
-from lib_ti.embedding import write
-from lib_ti.embedding.compatibility import unfit
-from lib_ti.embedding.inspect import Report
-from lib_ti.embedding.inspect import inspect as describe
-from lib_ti.embedding.read import SECOND_HALF, joined, read_whole
-from lib_ti.embedding.summary import made_for
+from lib_ti.embedding.compatibility import incompatibility
+from lib_ti.embedding.inspect import EmbeddingReport, inspect_embedding
+from lib_ti.embedding.read import SECOND_FILE_NOTE, join_encoder_files, read_with_second_file
+from lib_ti.embedding.summary import base_model
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import FORMATS, output_paths, save_embedding
 from lib_ti.errors import BadInput, Problem
 from lib_ti.model.checkpoint.families import encoder_title
 from lib_ti.model.checkpoint.open import open_checkpoint
@@ -27,9 +26,9 @@ def inspect(file: Path, model: Path | None, name: str | None, as_json: bool) -> 
     """Print a report on an embedding; with a checkpoint also the vocabulary's nearest tokens. Raises BadInput, UnusableFile."""
     embedding = _read([file], name)
     checkpoint = open_checkpoint(model) if model else None
-    if checkpoint and (reason := unfit(embedding, checkpoint)):
+    if checkpoint and (reason := incompatibility(embedding, checkpoint)):
         raise BadInput([Problem("model", reason)])
-    report = describe(embedding, checkpoint.token_embeddings() if checkpoint else {})
+    report = inspect_embedding(embedding, checkpoint.token_embeddings() if checkpoint else {})
     if as_json:
         print(json.dumps(report.to_json(), ensure_ascii=False))
     else:
@@ -37,12 +36,12 @@ def inspect(file: Path, model: Path | None, name: str | None, as_json: bool) -> 
     return OK
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: EmbeddingReport) -> None:
     embedding = report.embedding
     widths = " + ".join(map(str, embedding.widths))
     vectors = "1 vector" if embedding.num_vectors == 1 else f"{embedding.num_vectors} vectors"
     name = printable(embedding.name)
-    print(f"{name}: {vectors} of width {widths}, family {embedding.family}, for {made_for(embedding.widths)}")
+    print(f"{name}: {vectors} of width {widths}, family {embedding.family}, for {base_model(embedding.widths)}")
     for encoder, encoder_report in report.encoders.items():
         mean = encoder_report.vocabulary_norm
         note = f" (the vocabulary's mean is {mean:.3f}), and nearest words with their cosines" if mean else ""
@@ -81,7 +80,7 @@ def convert(sources: Sequence[Path], name: str | None, output: ConversionOutput)
     if len(sources) > 2:
         raise BadInput([Problem("", f"one embedding is in one file, or in two, but these are {len(sources)}")])
     embedding = _read(sources, name)
-    suffix = write.WRITERS[output.to].suffix
+    suffix = FORMATS[output.to].suffix
     stem = sources[0].stem if names.name_problem(embedding.name) else embedding.name
     target = output.target / f"{stem}{suffix}" if output.target.is_dir() else output.target
     embedding = _rename(embedding, _output_name(embedding, target, output))
@@ -101,7 +100,7 @@ def convert(sources: Sequence[Path], name: str | None, output: ConversionOutput)
         problems.append(Problem("token", "only diffusers' files hold the word; elsewhere it is the file's name"))
     if output.to == "diffusers" and (embedding.name == "__metadata__" or not embedding.name.strip()):
         problems.append(Problem("token", f"{embedding.name!r} cannot be the word in such a file; choose another"))
-    existing = [path for path in write.targets(embedding, output.to, target) if path.exists()]
+    existing = [path for path in output_paths(embedding, output.to, target) if path.exists()]
     if existing and not output.overwrite:
         problems.append(
             Problem("", f"{existing[0]} exists already; choose another name, or replace it with --overwrite")
@@ -109,7 +108,7 @@ def convert(sources: Sequence[Path], name: str | None, output: ConversionOutput)
     if problems:
         raise BadInput(problems)
     try:
-        return write.save(embedding, output.to, target)
+        return save_embedding(embedding, output.to, target)
     except OSError as error:
         raise BadInput([Problem("", f"{target} cannot be written ({error.strerror})")]) from error
 
@@ -135,8 +134,8 @@ def _rename(embedding: Embedding, name: str) -> Embedding:
 def _read(sources: Sequence[Path], name: str | None) -> Embedding:
     """Read an embedding from one file, from two, or from one and its other half beside it."""
     if len(sources) > 1:
-        return joined(sources[0], sources[1], name)
-    embedding, other = read_whole(sources[0], name)
+        return join_encoder_files(sources[0], sources[1], name)
+    embedding, other = read_with_second_file(sources[0], name)
     if other:
-        print(printable(f"with {other.name}, {SECOND_HALF}"), file=sys.stderr)
+        print(printable(f"with {other.name}, {SECOND_FILE_NOTE}"), file=sys.stderr)
     return embedding

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from lib_ti import files
 from lib_ti.embedding.combine import combine
-from lib_ti.embedding.compatibility import unfit
-from lib_ti.embedding.read import read_for
+from lib_ti.embedding.compatibility import incompatibility
+from lib_ti.embedding.read import read_for_encoders
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
@@ -147,11 +147,11 @@ class _Validator:
         embeddings = []
         for path in paths:
             try:
-                embedding, _ = read_for(path, len(checkpoint.widths_by_encoder) if checkpoint else 1)
+                embedding, _ = read_for_encoders(path, len(checkpoint.widths_by_encoder) if checkpoint else 1)
             except UnusableFile as error:
                 self.problems.append(Problem("embedding", str(error)))
                 continue
-            if checkpoint and (reason := unfit(embedding, checkpoint)):
+            if checkpoint and (reason := incompatibility(embedding, checkpoint)):
                 self.problems.append(Problem("embedding", reason))
             embeddings.append(embedding)
         return embeddings

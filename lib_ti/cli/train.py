@@ -22,11 +22,11 @@ def train(arguments: Sequence[str]) -> int:
     _add_json(parser)
     values, argument_problems = parser.parse_collecting(arguments)
     settings, problems = parse(raw_settings(values))
-    from lib_ti.runs.execute import create
+    from lib_ti.runs.execute import create_run
     from lib_ti.training.preflight.preflight import preflight
 
     plan = preflight(settings, argument_problems + problems)
-    return _run(create(plan).path, values.json, plan.warnings)
+    return _run(create_run(plan).path, values.json, plan.warnings)
 
 
 def resume(arguments: Sequence[str]) -> int:
@@ -55,14 +55,14 @@ def _add_json(parser: Parser) -> None:
 
 
 def _run(path: Path, as_json: bool, warnings: Sequence[str]) -> int:
-    from lib_ti.runs.execute import execute
+    from lib_ti.runs.execute import execute_run
 
     folder, progress = RunFolder.open(path), Progress()
     if not as_json:
         print(f"Run folder: {folder.path}", flush=True)
     try:
         with stop_on_signals() as stop:
-            finished = execute(folder, _print_json if as_json else progress.handle, stop.is_set, warnings)
+            finished = execute_run(folder, _print_json if as_json else progress.handle, stop.is_set, warnings)
     finally:
         progress.close()
     return OK if finished else STOPPED

@@ -42,9 +42,10 @@ def ui(arguments: Sequence[str]) -> int:
     auth = _parse_auth(values.auth)
     if not values.data_dir.is_dir():
         raise BadInput([Problem("data_dir", f"there is no folder {values.data_dir}")])
-    from lib_ti.webui.standalone.host import PRACTICE, Standalone
+    from lib_ti.webui.standalone.checkpoints import PRACTICE_MODEL
+    from lib_ti.webui.standalone.host import StandaloneHost
 
-    host = Standalone(values.data_dir, values.model or PRACTICE, values.hide_paths)
+    host = StandaloneHost(values.data_dir, values.model or PRACTICE_MODEL, values.hide_paths)
     address = "0.0.0.0" if values.listen else "127.0.0.1"
     with _bind(address, values.port) as listener:
         _serve(host, listener, auth, opens_browser=not values.no_browser)
@@ -56,13 +57,14 @@ def _serve(host: Any, listener: socket.socket, auth: tuple[str, str] | None, ope
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     import uvicorn
 
-    from lib_ti.webui import service
+    from lib_ti.webui.service import TrainingService
     from lib_ti.webui.standalone import page
+    from lib_ti.webui.standalone.server import create_app
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: trainings are saved
-    training_service = service.start(host)
+    service = TrainingService(host)
     try:
-        app = page.serve(training_service, page.build(host, training_service), auth)
+        app = create_app(service, page.build(host, service), auth)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
         # in a thread uvicorn leaves the signals to us
         server_thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -78,7 +80,7 @@ def _serve(host: Any, listener: socket.socket, auth: tuple[str, str] | None, ope
         pass
     finally:
         print("Ending. A running training is saved.", flush=True)
-        training_service.close()
+        service.close()
 
 
 def _print_address(server: Any, url: str, opens_browser: bool) -> None:

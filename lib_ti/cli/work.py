@@ -35,13 +35,13 @@ def work(arguments: Sequence[str]) -> int:
         if not control.wait_for_go():
             return STOPPED
         _redirect_output(folder)
-        from lib_ti.runs.execute import execute
+        from lib_ti.runs.execute import execute_run
 
         def stopped() -> bool:
             return control.stopped() or stop_flag.is_set()
 
         try:
-            finished = execute(folder, stopped=stopped, sample=control.preview_requested)
+            finished = execute_run(folder, should_stop=stopped, preview_requested=control.preview_requested)
         except TextualInversionError:
             return FAILED  # the reason is the run's last event
     return OK if finished else STOPPED
@@ -49,7 +49,7 @@ def work(arguments: Sequence[str]) -> int:
 
 def _prepare(request: dict[str, Any]) -> tuple[RunFolder, Sequence[str]]:
     """Create the requested run from its settings, or open one to resume; its folder and warnings."""
-    from lib_ti.runs.execute import create
+    from lib_ti.runs.execute import create_run
     from lib_ti.runs.resume import resume
     from lib_ti.training.preflight.preflight import preflight
 
@@ -59,7 +59,7 @@ def _prepare(request: dict[str, Any]) -> tuple[RunFolder, Sequence[str]]:
         return folder, ()
     settings, problems = parse(request["settings"])
     plan = preflight(settings, problems)
-    return create(plan), plan.warnings
+    return create_run(plan), plan.warnings
 
 
 def _answer(answer: dict[str, Any]) -> int:

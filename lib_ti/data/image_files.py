@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_IMAGES = 1000
+"""The most images that a run learns from."""
+
 _OTHER_SUFFIXES = {".txt", ".json", ".caption", ".npz", ".md", ".csv", ".yaml", ".toml", ".db", ".ini"}
 _OTHER_NAMES = ("thumbs.db", "desktop.ini")
 _LEADING_NUMBER = re.compile(r"^[-\d]+\s*")

@@ -1,4 +1,4 @@
-"""Several embeddings in one table of vectors, which prompts' rows point into."""
+"""Several embeddings in one table of vectors, whose rows the placeholders of prompts point to."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ import torch
 from lib_ti.embedding.value import Embedding
 from lib_ti.model.prompt.placeholder import Placeholder
 
-Vectors = dict[str, torch.Tensor]
-
 
 def combine(
     embeddings: Sequence[Embedding], widths: Mapping[str, int], device: torch.device
-) -> tuple[list[Placeholder], Vectors]:
-    """Each embedding's word, by its name, and for each text encoder in `widths` the vectors of all, (n, width).
+) -> tuple[list[Placeholder], dict[str, torch.Tensor]]:
+    """A placeholder for each embedding, and for each text encoder in `widths` all embeddings' vectors (n, width).
 
-    Each must fit, see `embedding.fit`.
+    Each embedding must have vectors for all encoders: see `compatibility.incompatibility`.
     """
-    words: list[Placeholder] = []
-    first = 0
+    placeholders: list[Placeholder] = []
+    first_row = 0
     for embedding in embeddings:
-        words.append(Placeholder(embedding.name, first, embedding.num_vectors))
-        first += embedding.num_vectors
-    fitted = [embedding.fitted(widths) for embedding in embeddings]
-    return words, {
-        encoder: torch.cat([torch.zeros(0, width), *(vectors[encoder] for vectors in fitted)]).to(device)
+        placeholders.append(Placeholder(embedding.name, first_row, embedding.num_vectors))
+        first_row += embedding.num_vectors
+    by_encoder = [embedding.vectors_for(widths) for embedding in embeddings]
+    return placeholders, {
+        encoder: torch.cat([torch.zeros(0, width), *(vectors[encoder] for vectors in by_encoder)]).to(device)
         for encoder, width in widths.items()
     }

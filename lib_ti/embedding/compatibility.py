@@ -1,4 +1,4 @@
-"""Which embeddings a checkpoint takes, and which it can at least start from: told by their widths alone."""
+"""Whether a checkpoint can use an embedding, or initialize a training with it: both depend on the vectors' widths alone."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from lib_ti.errors import Problem
-from lib_ti.model.checkpoint.families import Family, encoder_title, family_title
+from lib_ti.model.checkpoint.families import FAMILIES, SDXL, Family, encoder_title
 from lib_ti.settings.train_settings import TrainSettings
 
-_SECOND_HALF = (1280,)
 
-
-class Vectors(Protocol):
-    """An `Embedding`, or the `Summary` of its file. Widths go by the text encoder's name; `num_vectors`: tokens it takes up."""
+class EmbeddingInfo(Protocol):
+    """An `Embedding`, or the `Summary` of its file. `widths_by_encoder`: of its vectors, by the text encoders' names."""
 
     @property
     def name(self) -> str: ...
@@ -23,7 +21,7 @@ class Vectors(Protocol):
     def widths_by_encoder(self) -> Mapping[str, int]: ...
 
 
-class Model(Protocol):
+class CheckpointInfo(Protocol):
     """A `Checkpoint`, or the `CheckpointInfo` of one."""
 
     @property
@@ -32,63 +30,66 @@ class Model(Protocol):
     def widths_by_encoder(self) -> Mapping[str, int]: ...
 
 
-def unfit(embedding: Vectors, checkpoint: Model) -> str | None:
-    """Why an embedding cannot be used with a checkpoint: what it is made for, and what fits. None where it can."""
-    has, wanted = (tuple(of.widths_by_encoder.values()) for of in (embedding, checkpoint))
-    if has == wanted:
+def incompatibility(embedding: EmbeddingInfo, checkpoint: CheckpointInfo) -> str | None:
+    """Why a checkpoint cannot use an embedding: what it is made for, and what would fit. None if it can."""
+    widths, required = (tuple(info.widths_by_encoder.values()) for info in (embedding, checkpoint))
+    if widths == required:
         return None
-    if has == _SECOND_HALF:
+    if widths == SDXL.widths[1:]:
         return (
             f"{embedding.name!r} holds only half of an embedding for SDXL, the vectors for CLIP-G (of width 1280); put the file "
             "with the other half beside it, or join the two with: python -m lib_ti convert FIRST SECOND OUT --to safetensors"
         )
-    title = family_title(has)
-    known = not title.endswith(_joined(has))
-    made_for = f"{title} (vectors of width {_joined(has)})" if known else title
+    family = next((family for family in FAMILIES if family.widths == widths), None)
+    if family:
+        made_for, fits = f"{family.title} (vectors of width {_join(widths)})", f"{family.title} checkpoints"
+    else:
+        made_for, fits = f"models of width {_join(widths)}", "only checkpoints of its width"
     return (
         f"{embedding.name!r} is an embedding for {made_for}, but this {checkpoint.family.title} checkpoint takes vectors of "
-        f"width {_joined(wanted)}; it fits {title if known else 'only'} checkpoints{'' if known else ' of its width'}"
+        f"width {_join(required)}; it fits {fits}"
     )
 
 
-def starts(embedding: Vectors, checkpoint: Model) -> str | None:
-    """The text encoder, of a checkpoint that has two, that an embedding for one of them can start: SD1's may start CLIP-L."""
-    return part_of(embedding.widths_by_encoder, checkpoint.widths_by_encoder)
+def initializable_encoder(widths: Mapping[str, int], required: Mapping[str, int]) -> str | None:
+    """Of a checkpoint's two text encoders the one that an embedding for a single encoder can initialize.
 
-
-def part_of(widths: Mapping[str, int], wanted: Mapping[str, int]) -> str | None:
-    """The same, by the widths that an embedding has, and a checkpoint wants, for each text encoder."""
-    if len(widths) != 1 or len(wanted) == 1:
+    `widths`: of the embedding's vectors, by encoder; `required`: those of the checkpoint's. An embedding for SD 1.x fits SDXL's
+    CLIP-L.
+    """
+    if len(widths) != 1 or len(required) == 1:
         return None
     ((encoder, width),) = widths.items()
-    return encoder if wanted.get(encoder) == width else None
+    return encoder if required.get(encoder) == width else None
 
 
-def suits_as_start(
-    embedding: Vectors, settings: TrainSettings, checkpoint: Model | None, init_text_holds: bool
+def check_init_embedding(
+    embedding: EmbeddingInfo, settings: TrainSettings, checkpoint: CheckpointInfo | None, has_init_text: bool
 ) -> tuple[Problem | None, list[str]]:
-    """Whether an embedding can be started from, and what is to be said of it.
+    """The problem with an initial embedding, if any, and notes for the user.
 
-    `init_text_holds`: the settings' words can begin what it does not hold.
+    `has_init_text`: the settings' `init_text` has tokens that can initialize what the embedding has no vectors for.
     """
-    told: list[str] = []
+    notes: list[str] = []
     problem = None
-    if checkpoint and (reason := unfit(embedding, checkpoint)):
-        part = starts(embedding, checkpoint)
-        rest = " and ".join(encoder_title(name) for name in checkpoint.widths_by_encoder if name != part)
-        if not part:
+    if checkpoint and (reason := incompatibility(embedding, checkpoint)):
+        encoder = initializable_encoder(embedding.widths_by_encoder, checkpoint.widths_by_encoder)
+        rest = " and ".join(encoder_title(name) for name in checkpoint.widths_by_encoder if name != encoder)
+        if not encoder:
             problem = Problem("init_embedding", reason)
-        elif not init_text_holds:
-            reason = f"{embedding.name!r} starts {encoder_title(part)} only; name a word for {rest}"
+        elif not has_init_text:
+            reason = f"{embedding.name!r} starts {encoder_title(encoder)} only; name a word for {rest}"
             problem = Problem("init_text", reason)
         else:
-            told.append(f"{embedding.name!r} starts {encoder_title(part)}; {rest} starts from {settings.init_text!r}")
+            notes.append(
+                f"{embedding.name!r} starts {encoder_title(encoder)}; {rest} starts from {settings.init_text!r}"
+            )
     if embedding.num_vectors != settings.vectors:
-        what = "the rest is left out" if embedding.num_vectors > settings.vectors else "the last one is repeated"
-        has = "1 vector" if embedding.num_vectors == 1 else f"{embedding.num_vectors} vectors"
-        told.append(f"{embedding.name!r} has {has}, the word {settings.vectors}; {what}")
-    return problem, told
+        effect = "the rest is left out" if embedding.num_vectors > settings.vectors else "the last one is repeated"
+        count = "1 vector" if embedding.num_vectors == 1 else f"{embedding.num_vectors} vectors"
+        notes.append(f"{embedding.name!r} has {count}, the word {settings.vectors}; {effect}")
+    return problem, notes
 
 
-def _joined(widths: tuple[int, ...]) -> str:
+def _join(widths: tuple[int, ...]) -> str:
     return " + ".join(map(str, widths))

@@ -1,4 +1,4 @@
-"""What can be said of an embedding: how long its vectors are, and which words lie nearest."""
+"""Reports on an embedding: its vectors' norms, and the tokens nearest to them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 import torch
 
-from lib_ti.embedding.summary import made_for
+from lib_ti.embedding.summary import base_model
 from lib_ti.embedding.value import Embedding
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 
 
 @dataclass(frozen=True)
 class VectorReport:
-    """One vector: its length, and the vocabulary's words nearest to it."""
+    """A vector's norm, and the nearest tokens with their cosine similarities, the nearest first."""
 
     norm: float
-    nearest: tuple[tuple[str, float], ...] = ()  # words and their cosines, the nearest first
+    nearest: tuple[tuple[str, float], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             "norm": round(self.norm, 4),
-            "nearest_words": [[word, round(cosine, 4)] for word, cosine in self.nearest],
+            "nearest_words": [[token, round(cosine, 4)] for token, cosine in self.nearest],
         }
 
 
 @dataclass(frozen=True)
 class EncoderReport:
-    """The vectors for one text encoder. `vocabulary_norm`: the mean over its vocabulary."""
+    """The vectors for one text encoder. `vocabulary_norm`: the mean norm of its token embeddings."""
 
     width: int
     vectors: tuple[VectorReport, ...]
@@ -45,47 +45,50 @@ class EncoderReport:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All that can be said of an embedding."""
+class EmbeddingReport:
+    """The report on an embedding, by text encoder."""
 
     embedding: Embedding
     encoders: Mapping[str, EncoderReport] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        e = self.embedding
+        embedding = self.embedding
         return {
-            "name": e.name,
-            "family": e.family,
-            "made_for": made_for(e.widths),
-            "vectors": e.num_vectors,
+            "name": embedding.name,
+            "family": embedding.family,
+            "made_for": base_model(embedding.widths),
+            "vectors": embedding.num_vectors,
             "encoders": {name: report.to_json() for name, report in self.encoders.items()},
-            "metadata": dict(sorted(e.metadata.items())),
+            "metadata": dict(sorted(embedding.metadata.items())),
         }
 
 
-def inspect(embedding: Embedding, tables: Mapping[str, torch.Tensor], words: int = 5) -> Report:
-    """Describe an embedding, with a checkpoint's token tables, if any, in terms of its vocabulary. Their widths must agree."""
-    tokenizer = PromptTokenizer()
-    given = list(tables.values())
-    if given and tuple(table.shape[1] for table in given) != embedding.widths:
+def inspect_embedding(
+    embedding: Embedding, token_tables: Mapping[str, torch.Tensor], num_nearest: int = 5
+) -> EmbeddingReport:
+    """Report on an embedding; with a checkpoint's token tables (vocabulary, width) also on the nearest tokens.
+
+    Raises ValueError if the tables' widths are not the embedding's.
+    """
+    tables = list(token_tables.values())
+    if tables and tuple(table.shape[1] for table in tables) != embedding.widths:
         raise ValueError("the embedding is not for this checkpoint")
-    reports = {}
-    for place, (name, vectors) in enumerate(embedding.vectors.items()):
-        reports[name] = _report(vectors, given[place] if given else None, tokenizer, words)
-    return Report(embedding, reports)
+    reports = {
+        encoder: _inspect_vectors(vectors, tables[i] if tables else None, num_nearest)
+        for i, (encoder, vectors) in enumerate(embedding.vectors.items())
+    }
+    return EmbeddingReport(embedding, reports)
 
 
-def _report(vectors: torch.Tensor, table: torch.Tensor | None, tokenizer: PromptTokenizer, words: int) -> EncoderReport:
+def _inspect_vectors(vectors: torch.Tensor, table: torch.Tensor | None, num_nearest: int) -> EncoderReport:
     norms = [float(norm) for norm in vectors.norm(dim=1)]
     if table is None:
         return EncoderReport(vectors.shape[1], tuple(VectorReport(norm) for norm in norms))
-    unit = torch.nn.functional.normalize
-    found = (unit(vectors, dim=1) @ unit(table, dim=1).T).topk(min(words, len(table)), dim=1)  # (n, words)
-    told = tuple(
-        VectorReport(
-            norm,
-            tuple((tokenizer.decode(token), cosine) for token, cosine in zip(tokens, cosines, strict=True) if norm),
-        )
-        for norm, tokens, cosines in zip(norms, found.indices.tolist(), found.values.tolist(), strict=True)
+    tokenizer, normalize = PromptTokenizer(), torch.nn.functional.normalize
+    cosines = normalize(vectors, dim=1) @ normalize(table, dim=1).T  # (n, vocabulary)
+    nearest = cosines.topk(min(num_nearest, len(table)), dim=1)
+    reports = tuple(
+        VectorReport(norm, tuple((tokenizer.decode(i), cosine) for i, cosine in zip(ids, row, strict=True) if norm))
+        for norm, ids, row in zip(norms, nearest.indices.tolist(), nearest.values.tolist(), strict=True)
     )
-    return EncoderReport(vectors.shape[1], told, float(table.norm(dim=1).mean()))
+    return EncoderReport(vectors.shape[1], reports, float(table.norm(dim=1).mean()))

@@ -1,7 +1,7 @@
-"""Embeddings that A1111 puts into pictures: as text in a PNG's chunks, and as strips of pixels left and right of the picture.
+"""Embeddings that AUTOMATIC1111 stores in images: in a PNG's text chunks, and in strips of pixels left and right of the image.
 
-What is stored is the record of its `.pt`, in JSON, tensors as `{"TORCHTENSOR": [[...]]}`. The pixels survive where
-programs drop the text, but not lossy compression. Nothing here needs torch; a picture's text is found without decoding it.
+The content is the record of its `.pt` in JSON, tensors as `{"TORCHTENSOR": [[...]]}`. The strips survive programs that drop text
+chunks, but not lossy compression. Nothing here needs torch, and text chunks are found without decoding the image.
 """
 
 from __future__ import annotations
@@ -17,94 +17,93 @@ from typing import Any, BinaryIO
 
 from lib_ti.errors import UnusableFile
 
-SUFFIXES = (".png", ".webp")
 _KEYWORD = b"sd-ti-embedding"
-_LONGEST = 16 << 20  # bytes of text: 75 vectors of SD2 take 2 MB
-_PIXELS = 32_000_000
-_LONGEST_NAME = 100  # bytes
-_PNG = b"\x89PNG\r\n\x1a\n"
+_MAX_TEXT_BYTES = 16 << 20  # 75 vectors of SD2 take 2 MB
+_MAX_PIXELS = 32_000_000
+_MAX_NAME_BYTES = 100
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 def is_preview(path: Path) -> bool:
-    """Whether A1111 takes a picture for a card, without a look into it."""
+    """Whether A1111 takes an image for an embedding's card by its name alone."""
     return path.stem.lower().endswith(".preview")
 
 
-def record_in(path: Path, pixels: bool = True) -> dict[str, Any] | None:
-    """What A1111 stored in a picture, its tensors as numpy arrays; None for a plain picture or none at all.
+def read_record(path: Path, decode_pixels: bool = True) -> dict[str, Any] | None:
+    """The record that A1111 stored in an image, its tensors as numpy arrays; None for any other file.
 
-    Raises UnusableFile where there is something, but damaged. `pixels`: whether to look at the pixels, too.
+    Raises UnusableFile for a damaged record. `decode_pixels`: look for strips of pixels, too.
     """
     try:
-        text = _text_in(path)
+        text = _find_text(path)
         if text is not None:
-            return _record(base64.b64decode(text))
-        strips = _strips(path) if pixels else None
-        return _record(_inflated(strips)) if strips else None
+            return _parse_record(base64.b64decode(text))
+        strips = _read_strips(path) if decode_pixels else None
+        return _parse_record(_inflate(strips)) if strips else None
     except OSError as error:
         raise UnusableFile(path, f"it cannot be read ({error.strerror or error})") from error
     except (ValueError, TypeError, OverflowError, KeyError, RecursionError, MemoryError, zlib.error) as error:
         raise UnusableFile(path, "the embedding in this picture is damaged") from error
 
 
-def own_name(record: Mapping[str, Any]) -> str:
-    """What an embedding in a picture is called, as A1111 has it; empty if it is nothing that people could write."""
+def stored_name(record: Mapping[str, Any]) -> str:
+    """The embedding's name in a record, which A1111 uses; empty if it is no name that a prompt could hold."""
     name = record.get("name")
-    usable = isinstance(name, str) and name.strip() and name.isprintable() and len(name.encode()) <= _LONGEST_NAME
+    usable = isinstance(name, str) and name.strip() and name.isprintable() and len(name.encode()) <= _MAX_NAME_BYTES
     return str(name) if usable else ""
 
 
-def _record(text: bytes) -> dict[str, Any]:
+def _parse_record(text: bytes) -> dict[str, Any]:
     import numpy as np
 
-    def tensors(found: dict[str, Any]) -> Any:
-        return np.array(found["TORCHTENSOR"], dtype=np.float64) if "TORCHTENSOR" in found else found
+    def to_array(value: dict[str, Any]) -> Any:
+        return np.array(value["TORCHTENSOR"], dtype=np.float64) if "TORCHTENSOR" in value else value
 
-    record = json.loads(text.decode(), object_hook=tensors)
+    record = json.loads(text.decode(), object_hook=to_array)
     if not isinstance(record, dict):
         raise ValueError("no record")
     return record
 
 
-def _inflated(data: bytes) -> bytes:
-    engine = zlib.decompressobj()
-    text = engine.decompress(data, _LONGEST)
-    if not engine.eof:
+def _inflate(data: bytes) -> bytes:
+    decompressor = zlib.decompressobj()
+    text = decompressor.decompress(data, _MAX_TEXT_BYTES)
+    if not decompressor.eof:
         raise ValueError("incomplete, or far too long")
     return text
 
 
-# --- text ----------------------------------------------------------------------------------------------------------
+# --- text chunks ---------------------------------------------------------------------------------------------------
 
 
-def _text_in(path: Path) -> bytes | None:
-    """The embedding's text in a PNG file, which may be in any of the three kinds of chunks for text."""
+def _find_text(path: Path) -> bytes | None:
+    """The embedding's text in a PNG file, in any of the three types of text chunks."""
     with path.open("rb") as file:
-        if file.read(len(_PNG)) != _PNG:
+        if file.read(len(_PNG_MAGIC)) != _PNG_MAGIC:
             return None
-        for kind, data in _texts(file):
+        for chunk_type, data in _text_chunks(file):
             keyword, _, rest = data.partition(b"\0")
             if keyword != _KEYWORD:
                 continue
-            if kind == b"tEXt":
+            if chunk_type == b"tEXt":
                 return rest
-            if kind == b"zTXt":
-                return _inflated(rest[1:])
-            packed, (_, _, text) = rest[:1] == b"\1", rest[2:].split(b"\0", 2)
-            return _inflated(text) if packed else text
+            if chunk_type == b"zTXt":
+                return _inflate(rest[1:])
+            compressed, (_, _, text) = rest[:1] == b"\1", rest[2:].split(b"\0", 2)
+            return _inflate(text) if compressed else text
     return None
 
 
-def _texts(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of text, the others skipped unread. http://www.libpng.org/pub/png/spec/1.2/PNG-Chunks.html"""
+def _text_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Types and data of the text chunks; others are skipped. http://www.libpng.org/pub/png/spec/1.2/PNG-Chunks.html"""
     while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind in (b"tEXt", b"zTXt", b"iTXt") and length <= _LONGEST:
-            data, check = file.read(length), file.read(4)
-            if data.startswith(_KEYWORD) and check != struct.pack(">I", zlib.crc32(kind + data)):
+        length, chunk_type = struct.unpack(">I4s", head)
+        if chunk_type in (b"tEXt", b"zTXt", b"iTXt") and length <= _MAX_TEXT_BYTES:
+            data, crc = file.read(length), file.read(4)
+            if data.startswith(_KEYWORD) and crc != struct.pack(">I", zlib.crc32(chunk_type + data)):
                 raise ValueError("a damaged chunk")
-            yield kind, data
-        elif kind == b"IEND":
+            yield chunk_type, data
+        elif chunk_type == b"IEND":
             return
         else:
             file.seek(length + 4, 1)
@@ -113,50 +112,52 @@ def _texts(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 # --- pixels --------------------------------------------------------------------------------------------------------
 
 
-def _strips(path: Path) -> bytes | None:
-    """The bytes in the low halves of the pixels, half of each on either side of the picture; None where there are none.
+def _read_strips(path: Path) -> bytes | None:
+    """The compressed record in the strips of pixels, or None.
 
-    A black column ends each strip. Both are hidden under a pattern from a linear congruential generator.
+    Each strip is separated from the image by a black column. A byte's low half is in the left strip, its high half in the
+    right one, each in the low half of a channel, xored with a pattern.
     """
     import numpy as np
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's limit is a warning; the one below is kept
+            warnings.simplefilter("ignore")  # Pillow warns of large images; the limit below is enforced
             with Image.open(path, formats=("PNG", "WEBP")) as image:
-                if image.width * image.height > _PIXELS:
+                if image.width * image.height > _MAX_PIXELS:
                     return None
                 pixels = np.asarray(image.convert("RGB"))
-    except Exception:  # no picture, or a damaged one, in whatever way a decoder may put it
+    except Exception:  # no image, or a damaged one: decoders raise anything
         return None
-    seen = (pixels > 0).all(axis=2)
-    if not seen.any():
+    nonzero = (pixels > 0).all(axis=2)
+    if not nonzero.any():
         return None
-    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    rows, columns = np.flatnonzero(nonzero.any(axis=1)), np.flatnonzero(nonzero.any(axis=0))
     low = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] & 0x0F
-    ends = np.flatnonzero(~low.any(axis=(0, 2)))
-    if len(ends) < 2:
+    black_columns = np.flatnonzero(~low.any(axis=(0, 2)))
+    if len(black_columns) < 2:
         return None
-    left, right = low[:, : ends[0]], low[:, ends[-1] + 1 :]
+    left, right = low[:, : black_columns[0]], low[:, black_columns[-1] + 1 :]
     if left.shape != right.shape or not left.size:
         return None
-    pattern = _pattern(left.size).reshape(left.shape)
+    pattern = _xor_pattern(left.size).reshape(left.shape)
     data = ((right ^ pattern) << 4 | (left ^ pattern)).tobytes()
-    return data if data[:1] == b"\x78" and not int.from_bytes(data[:2], "big") % 31 else None  # zlib's mark
+    is_zlib = data[:1] == b"\x78" and not int.from_bytes(data[:2], "big") % 31
+    return data if is_zlib else None
 
 
-def _pattern(count: int) -> Any:
-    """The low halves of that generator's first numbers: x' = 1664525 x + 1013904223 mod 2³², of which x mod 255 is taken.
+def _xor_pattern(count: int) -> Any:
+    """The low halves of x mod 255, for the first numbers x of A1111's generator x' = 1664525 x + 1013904223 mod 2³².
 
-    Each round knows the next as many numbers as there are, by a multiplier and an addend for that many steps at once.
+    Each round computes as many further numbers as there are, with the multiplier and the increment of that many steps at once.
     """
     import numpy as np
 
-    multiplier, addend, mask = 1664525, 1013904223, (1 << 32) - 1
-    numbers = np.array([addend], dtype=np.uint64)
+    multiplier, increment, mask = 1664525, 1013904223, (1 << 32) - 1
+    numbers = np.array([increment], dtype=np.uint64)
     while len(numbers) < count:
-        further = (numbers * np.uint64(multiplier) + np.uint64(addend)) & np.uint64(mask)
+        further = (numbers * np.uint64(multiplier) + np.uint64(increment)) & np.uint64(mask)
         numbers = np.concatenate([numbers, further])
-        multiplier, addend = multiplier * multiplier & mask, (multiplier + 1) * addend & mask
+        multiplier, increment = multiplier * multiplier & mask, (multiplier + 1) * increment & mask
     return (numbers[:count] % np.uint64(255)).astype(np.uint8) & np.uint8(0x0F)

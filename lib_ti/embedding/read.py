@@ -1,4 +1,4 @@
-"""Reading embedding files of every program, by whatever a file is: safetensors, PyTorch's pickles, A1111's pictures."""
+"""Reads embedding files of any program: safetensors, PyTorch pickles, and A1111's images."""
 
 from __future__ import annotations
 
@@ -9,166 +9,162 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from lib_ti.embedding import png
-from lib_ti.embedding.key_detection import Choice, Kind, checked, choose
-from lib_ti.embedding.naming import well_named
+from lib_ti.embedding.file_type import IMAGE_SUFFIXES, PICKLE_SUFFIXES, check_suffix
+from lib_ti.embedding.key_detection import DetectedKeys, check_vectors, detect_keys
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import UnusableFile
 from lib_ti.formats import pickle_reader
-from lib_ti.formats.safetensors_header import read_header
+from lib_ti.formats.safetensors_header import read_safetensors_header
+from lib_ti.formats.safetensors_tensors import read_tensors, tensor_info
+from lib_ti.model.checkpoint.families import SDXL
 
-SECOND_HALF = "which holds the vectors for the second text encoder"
-LARGEST = 64 << 20  # bytes of a pickled file, which is read whole; an embedding is a few thousand of them
-_DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-}  # fmt: skip
+SECOND_FILE_NOTE = "which holds the vectors for the second text encoder"
+MAX_PICKLE_BYTES = 64 << 20  # of a file that is read whole; an embedding takes a few thousand
 
 
-def read(path: Path, wanted: str | None = None) -> Embedding:
-    """Read an embedding file; of several embeddings in one, that called `wanted`. Raises UnusableFile.
+def read_embedding(path: Path, name: str | None = None) -> Embedding:
+    """Read an embedding file; `name` selects one of several embeddings in it. Raises UnusableFile.
 
-    Its name is the file's stem, as in the WebUIs; what comes in a LoRA or in a picture is called what it is called there.
+    The embedding is called as the file's stem, as in the WebUIs; one in a LoRA or an image as it is called there.
     """
-    return read_as(path, path.suffix.lower(), wanted)
+    return read_embedding_as(path, path.suffix.lower(), name)
 
 
-def read_as(path: Path, suffix: str, wanted: str | None = None) -> Embedding:
-    """Read a file as one that ends in `suffix`, whatever its name."""
-    well_named(path, suffix)
+def read_embedding_as(path: Path, suffix: str, name: str | None = None) -> Embedding:
+    """Read a file as one with that suffix, whatever its own. Raises UnusableFile."""
+    check_suffix(path, suffix)
     if suffix == ".safetensors":
-        return _of_safetensors(path, wanted)
-    if suffix in (".pt", ".bin"):
-        if path.stat().st_size > LARGEST:
+        return _read_safetensors(path, name)
+    if suffix in PICKLE_SUFFIXES:
+        if path.stat().st_size > MAX_PICKLE_BYTES:
             raise UnusableFile(path, "far too large for an embedding")
-        return _of_record(path, pickle_reader.load(path), wanted)
-    if suffix in png.SUFFIXES:
-        record = png.record_in(path)
+        return _from_record(path, pickle_reader.load(path), name)
+    if suffix in IMAGE_SUFFIXES:
+        record = png.read_record(path)
         if record is None:
             raise UnusableFile(path, "there is no embedding in this picture")
-        embedding = _of_record(path, record, wanted)
-        return replace(embedding, name=png.own_name(record) or path.stem)
+        embedding = _from_record(path, record, name)
+        return replace(embedding, name=png.stored_name(record) or path.stem)
     raise UnusableFile(path, "an embedding ends in .safetensors, .pt or .bin, or it is A1111's .png or .webp")
 
 
-def _of_safetensors(path: Path, wanted: str | None) -> Embedding:
-    header = read_header(path)
-    kinds = {key: Kind(shape, header.dtypes[key]) for key, shape in header.shapes.items()}
-    choice = choose(path, kinds, wanted)
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in choice.tensors.values()}
-    except (SafetensorError, OSError, ValueError, AttributeError) as error:  # the last: a dtype this torch lacks
-        raise UnusableFile(path, f"damaged, or not a safetensors file ({str(error).splitlines()[0]})") from error
-    own = {k: v for k, v in header.metadata.items() if (k, v) != ("format", "pt")}  # which diffusers writes, of torch
-    return _embedding(path, choice, tensors, {} if choice.bundled else own)
+def _read_safetensors(path: Path, name: str | None) -> Embedding:
+    header = read_safetensors_header(path)
+    detected = detect_keys(path, header.tensors, name)
+    tensors = read_tensors(path, detected.keys.values())
+    metadata = {k: v for k, v in header.metadata.items() if (k, v) != ("format", "pt")}  # diffusers' mark of torch
+    return _build(path, detected, tensors, {} if detected.in_lora else metadata)
 
 
-def _of_record(path: Path, found: Any, wanted: str | None) -> Embedding:
-    """Of what was pickled, or lay in a picture: vectors by words, A1111's record of them, or the vectors alone."""
-    told: dict[str, str] = {}
-    if isinstance(found, dict) and isinstance(found.get("string_to_param"), dict):
-        told, found = _told(found), found["string_to_param"]
-    elif not isinstance(found, dict):
-        found = {"*": found}
-    tensors = {key: as_tensor(value) for key, value in found.items() if isinstance(key, str)}
-    kept = {key: value for key, value in tensors.items() if value is not None}
-    choice = choose(path, {key: kind_of(value) for key, value in kept.items()}, wanted)
-    return _embedding(path, choice, kept, told)
+def _from_record(path: Path, record: Any, name: str | None) -> Embedding:
+    """The embedding in an unpickled object or an image's record: A1111's dictionary, tensors by token, or one tensor."""
+    metadata: dict[str, str] = {}
+    if isinstance(record, dict) and isinstance(record.get("string_to_param"), dict):
+        metadata, record = _a1111_metadata(record), record["string_to_param"]
+    elif not isinstance(record, dict):
+        record = {"*": record}
+    values = {key: _as_tensor(value) for key, value in record.items() if isinstance(key, str)}
+    tensors = {key: tensor for key, tensor in values.items() if tensor is not None}
+    detected = detect_keys(path, {key: tensor_info(tensor) for key, tensor in tensors.items()}, name)
+    return _build(path, detected, tensors, metadata)
 
 
-def as_tensor(found: Any) -> torch.Tensor | None:
-    """A tensor, also from numpy; None for anything else."""
-    if isinstance(found, torch.Tensor):
-        return found.detach()
-    return torch.from_numpy(found) if isinstance(found, np.ndarray) else None
+def _as_tensor(value: Any) -> torch.Tensor | None:
+    """The tensor in a tensor or a numpy array; None for anything else."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else None
 
 
-def kind_of(tensor: torch.Tensor) -> Kind:
-    """A tensor's shape and format."""
-    return Kind(tuple(tensor.shape), _DTYPES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")))
-
-
-def _told(record: Mapping[str, Any]) -> dict[str, str]:
-    """What A1111's record says of its embedding, in our terms, and what of ours was kept in it."""
-    told = {
+def _a1111_metadata(record: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata that this program added to A1111's record, or else what A1111's own entries say, under the keys used here."""
+    added = record.get("metadata")
+    if isinstance(added, dict) and all(isinstance(text, str) for pair in added.items() for text in pair):
+        return dict(added)
+    entries = {
         "steps": record.get("step"),
         "checkpoint_hash": record.get("sd_checkpoint"),
         "checkpoint_name": record.get("sd_checkpoint_name"),
         "name": record.get("name"),
     }
-    plain = {k: str(v) for k, v in told.items() if isinstance(v, str) or (isinstance(v, int) and 0 <= v < 10**9)}
-    ours = record.get("metadata")
-    if isinstance(ours, dict) and all(isinstance(text, str) for pair in ours.items() for text in pair):
-        return dict(ours)
-    return plain
+    return {k: str(v) for k, v in entries.items() if isinstance(v, str) or (isinstance(v, int) and 0 <= v < 10**9)}
 
 
-def _embedding(path: Path, choice: Choice, tensors: Mapping[str, torch.Tensor], told: dict[str, str]) -> Embedding:
-    vectors = {encoder: _numbers(path, tensors[key]) for encoder, key in choice.tensors.items()}
+def _build(
+    path: Path, detected: DetectedKeys, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]
+) -> Embedding:
+    vectors = {encoder: _to_vectors(path, tensors[key]) for encoder, key in detected.keys.items()}
     if not any(bool(v.any()) for v in vectors.values()):
         raise UnusableFile(path, "all its vectors are zero; it was never trained")
-    if choice.name not in ("", path.stem) and not choice.bundled:
-        told = told | {"token": choice.name}
-    if choice.left_out:
-        told = told | {"left_out": ", ".join(choice.left_out)}
-    return Embedding(choice.name if choice.bundled else path.stem, vectors, told)
+    if detected.name not in ("", path.stem) and not detected.in_lora:
+        metadata = metadata | {"token": detected.name}
+    if detected.ignored:
+        metadata = metadata | {"left_out": ", ".join(detected.ignored)}
+    return Embedding(detected.name if detected.in_lora else path.stem, vectors, metadata)
 
 
-def _numbers(path: Path, tensor: torch.Tensor) -> torch.Tensor:
-    """The vectors as (n, width) fp32 of their own, in no file's memory."""
-    count, width = checked(path, kind_of(tensor))
-    vectors = tensor.reshape(count, width).to(torch.float32, copy=True).contiguous()
+def _to_vectors(path: Path, tensor: torch.Tensor) -> torch.Tensor:
+    """The vectors (n, width) in fp32, copied, so that no file stays mapped. Raises UnusableFile for NaN and infinity."""
+    num_vectors, width = check_vectors(path, tensor_info(tensor))
+    vectors = tensor.reshape(num_vectors, width).to(torch.float32, copy=True).contiguous()
     if not torch.isfinite(vectors).all():
         raise UnusableFile(path, "its vectors are not numbers (NaN or infinite); the training that made it failed")
     return vectors
 
 
-# --- two files for two text encoders -------------------------------------------------------------------------------
+# --- one file per text encoder -------------------------------------------------------------------------------------
 
 
-def joined(first: Path, second: Path, wanted: str | None = None) -> Embedding:
-    """The embedding that diffusers wrote into two files, one for each text encoder. Raises UnusableFile."""
-    halves = [read(path, wanted) for path in (first, second)]
+def join_encoder_files(first: Path, second: Path, name: str | None = None) -> Embedding:
+    """The SDXL embedding that diffusers wrote into two files, one per text encoder, in either order. Raises UnusableFile."""
+    halves = [read_embedding(path, name) for path in (first, second)]
     for path, half in zip((first, second), halves, strict=True):
         if len(half.vectors) > 1:
             raise UnusableFile(path, "it holds the vectors for both text encoders already")
+    clip_l, clip_g = (encoder.name for encoder in SDXL.encoders)
     vectors = [next(iter(half.vectors.values())) for half in halves]
-    if "clip_g" in halves[0].vectors:
+    if clip_g in halves[0].vectors:
         vectors.reverse()
     if len(vectors[0]) != len(vectors[1]):
         raise UnusableFile(
             second, f"it holds {halves[1].num_vectors} vectors, but {first.name} holds {halves[0].num_vectors}"
         )
-    if [v.shape[1] for v in vectors] in ([768, 768], [1280, 1280]):
+    if vectors[0].shape[1] == vectors[1].shape[1] and vectors[0].shape[1] in SDXL.widths:
         raise UnusableFile(second, f"it is for the same text encoder as {first.name}")
-    return Embedding(halves[0].name, {"clip_l": vectors[0], "clip_g": vectors[1]}, halves[0].metadata)
+    return Embedding(halves[0].name, {clip_l: vectors[0], clip_g: vectors[1]}, halves[0].metadata)
 
 
-def second_file(path: Path) -> Path:
-    """Where the second text encoder's vectors lie: learned_embeds_2.bin, learned_embeds_2-steps-500.bin, mug_2.bin."""
+def second_file_path(path: Path) -> Path:
+    """Where diffusers puts the second encoder's vectors: learned_embeds_2.bin, learned_embeds_2-steps-500.bin, mug_2.bin."""
     stem, steps, number = path.stem.partition("-steps-")
     return path.with_name(f"{stem}_2{steps}{number}{path.suffix}")
 
 
-def read_whole(path: Path, wanted: str | None = None) -> tuple[Embedding, Path | None]:
-    """The embedding in a file, and the file beside it that was read, too, as it holds the other half. Raises UnusableFile."""
-    embedding, other = read(path, wanted), second_file(path)
-    if len(embedding.vectors) > 1 or not other.is_file():
+def read_with_second_file(path: Path, name: str | None = None) -> tuple[Embedding, Path | None]:
+    """Read an embedding, with the other encoder's vectors if they are in a file beside it; gives that path, too.
+
+    Raises UnusableFile.
+    """
+    embedding, second = read_embedding(path, name), second_file_path(path)
+    if len(embedding.vectors) > 1 or not second.is_file():
         return embedding, None
     try:
-        both = joined(path, other, wanted)
-        token = read(other, wanted).metadata.get("token", other.stem)
+        joined = join_encoder_files(path, second, name)
+        second_token = read_embedding(second, name).metadata.get("token", second.stem)
     except UnusableFile:
-        return embedding, None  # another embedding, which only happens to be called so
-    if token != embedding.metadata.get("token", path.stem):
+        return embedding, None  # an unrelated embedding whose name happens to end in _2
+    if second_token != embedding.metadata.get("token", path.stem):
         return embedding, None
-    if both.widths != (768, 1280) and not path.stem.startswith("learned_embeds"):
+    if joined.widths != SDXL.widths and not path.stem.startswith("learned_embeds"):
         return embedding, None
-    return both, other
+    return joined, second
 
 
-def read_for(path: Path, encoders: int) -> tuple[Embedding, Path | None]:
-    """As `read_whole`, for a checkpoint of so many text encoders; of one, the file alone. Raises UnusableFile."""
-    return read_whole(path) if encoders > 1 else (read(path), None)
+def read_for_encoders(path: Path, num_encoders: int) -> tuple[Embedding, Path | None]:
+    """Read an embedding for a checkpoint with that many text encoders: the second file only counts where there are two.
+
+    Raises UnusableFile.
+    """
+    return read_with_second_file(path) if num_encoders > 1 else (read_embedding(path), None)

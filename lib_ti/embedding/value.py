@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from lib_ti.model.checkpoint.families import FAMILIES
+
 
 @dataclass(frozen=True)
 class Embedding:
-    """`vectors`: for each text encoder, by its name in files ("clip_l"), its (n, width) fp32."""
+    """`vectors`: (n, width) fp32 for each text encoder, by its name in files ("clip_l")."""
 
     name: str
     vectors: Mapping[str, torch.Tensor]
@@ -18,36 +20,40 @@ class Embedding:
 
     @property
     def num_vectors(self) -> int:
-        """Tokens it takes up in a prompt."""
+        """Vectors per text encoder, and so tokens in a prompt."""
         return next(iter(self.vectors.values())).shape[0]
 
     @property
     def widths(self) -> tuple[int, ...]:
-        return tuple(v.shape[1] for v in self.vectors.values())
-
-    @property
-    def has_zeros(self) -> bool:
-        """Whether some of its vectors are nothing but zeros, as no training leaves them."""
-        return any(not vectors.any(dim=1).all() for vectors in self.vectors.values())
+        return tuple(vectors.shape[1] for vectors in self.vectors.values())
 
     @property
     def widths_by_encoder(self) -> dict[str, int]:
-        return {name: v.shape[1] for name, v in self.vectors.items()}
+        return {encoder: vectors.shape[1] for encoder, vectors in self.vectors.items()}
 
-    def fitted(self, widths: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        """Its vectors for text encoders of these widths, as far as it has them.
+    @property
+    def has_zero_vectors(self) -> bool:
+        """Whether some vector is all zeros, which no training produces."""
+        return any(not vectors.any(dim=1).all() for vectors in self.vectors.values())
 
-        Files of a single encoder do not say which one; where there is only one, it is that.
+    def vectors_for(self, widths: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        """The vectors for those text encoders of `widths` (by name) that it has vectors of that width for.
+
+        Files with vectors for a single encoder do not name it; a model with a single encoder can only mean that one.
         """
-        alone = len(widths) == len(self.vectors) == 1
-        named = dict(zip(widths, self.vectors.values(), strict=True)) if alone else self.vectors
-        return {name: named[name] for name, width in widths.items() if name in named and named[name].shape[1] == width}
+        single = len(widths) == len(self.vectors) == 1
+        by_encoder = dict(zip(widths, self.vectors.values(), strict=True)) if single else self.vectors
+        return {
+            encoder: by_encoder[encoder]
+            for encoder, width in widths.items()
+            if encoder in by_encoder and by_encoder[encoder].shape[1] == width
+        }
 
     @property
     def family(self) -> str:
-        """sd1, sd2 or sdxl as its header tells, if it can be, or its widths; else "unknown"."""
-        by_width = {(768,): "sd1", (1024,): "sd2", (768, 1280): "sdxl"}
-        told = self.metadata.get("family", "")
-        if told in by_width.values() and (told == "sdxl") == (len(self.widths) > 1):
-            return told
-        return by_width.get(tuple(sorted(self.widths)), "unknown")
+        """The family's name: as the metadata say, if that is possible, else by the widths; "unknown" for other widths."""
+        stated = self.metadata.get("family", "")
+        num_encoders = {family.name: len(family.encoders) for family in FAMILIES}
+        if num_encoders.get(stated) == min(len(self.widths), 2):
+            return stated
+        return next((family.name for family in FAMILIES if family.widths == tuple(sorted(self.widths))), "unknown")

@@ -1,124 +1,118 @@
-"""What a file holds, by its header alone: quick, and without torch.
+"""Headers of safetensors files, read and written: what a file holds is known at once, and without torch.
 
-A safetensors file begins with eight bytes that give its header's length, then comes the header in JSON, then the data.
+A file consists of 8 bytes with the header's length (little-endian), the header in JSON, and the tensors' data.
+https://github.com/huggingface/safetensors#format
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from lib_ti.errors import UnusableFile
 
 Shape = tuple[int, ...]
-LONGEST = 25_000_000  # bytes: a large checkpoint's takes one million; parsed, it takes up to twenty times its length
-_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # a number's
+MAX_HEADER_BYTES = 25_000_000  # a large checkpoint's takes a million; parsed, it takes up to twenty times its length
+_ITEM_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_METADATA_KEY = "__metadata__"
+
+
+class TensorInfo(NamedTuple):
+    """A tensor's shape, and its dtype as safetensors calls it: "F32"."""
+
+    shape: Shape
+    dtype: str
 
 
 @dataclass(frozen=True)
 class Header:
-    """Shapes and number formats of a file's tensors, by their names, and what it says of itself."""
+    """`tensors`, `offsets`: by name; where a tensor's data begins and ends, in bytes from `data_start` in the file."""
 
-    shapes: Mapping[str, Shape]
-    dtypes: Mapping[str, str]
+    tensors: Mapping[str, TensorInfo]
+    offsets: Mapping[str, tuple[int, int]]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    data_start: int = 0
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        return {name: info.shape for name, info in self.tensors.items()}
 
 
-def read_header(path: Path) -> Header:
-    """The header of a safetensors file, whose data must be as long as it says. Raises UnusableFile."""
+class InvalidHeader(ValueError):
+    """The file is no safetensors file, or damaged; the message is for the user."""
+
+
+def read_safetensors_header(path: Path) -> Header:
+    """The header of a safetensors file, whose data must be as long as the header says. Raises UnusableFile."""
     try:
         with path.open("rb") as file:
-            size = path.stat().st_size
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            text = file.read(length) if 0 < length <= min(LONGEST, size - 8) else b""
-        if not start:
-            raise UnusableFile(path, "the file is empty")
-        if LONGEST < length <= size - 8:
-            raise UnusableFile(path, f"its header is {length >> 20} MB long, which no model's is; it was not read")
-        return _parse(json.loads(text.decode()), size - 8 - length, path)
+            return _read(file, path.stat().st_size)
     except OSError as error:
         raise UnusableFile(path, f"it cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise UnusableFile(path, "damaged, or not a safetensors file") from error
+    except InvalidHeader as error:
+        raise UnusableFile(path, str(error)) from error
 
 
-def _parse(found: Any, size: int, path: Path) -> Header:
-    metadata = found.pop("__metadata__", None) or {}
-    told = max((int(tensor["data_offsets"][1]) for tensor in found.values()), default=0)
-    if told != size:
-        how = "truncated" if told > size else "longer than its header says"
-        raise UnusableFile(path, f"the file is {how}; download it again")
-    shapes = {name: tuple(int(side) for side in tensor["shape"]) for name, tensor in found.items()}
-    for name, tensor in found.items():
-        start, end = tensor["data_offsets"]
-        length = math.prod(shapes[name]) * _BYTES.get(tensor["dtype"], 0)
-        if not 0 <= start <= end or length not in (0, end - start):
-            raise UnusableFile(path, f"damaged: {name[:60]!r} is not as long as its shape says")
-    return Header(
-        shapes=shapes,
-        dtypes={name: str(tensor["dtype"]) for name, tensor in found.items()},
-        metadata={str(key): str(value) for key, value in metadata.items()},
-    )
+def parse_header(content: bytes) -> Header:
+    """The header of a whole safetensors file in memory. Raises InvalidHeader."""
+    return _read(io.BytesIO(content), len(content))
 
 
-_TABLES = (
-    ("conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
-     "conditioner.embedders.1.model.token_embedding.weight"),
-    ("conditioner.embedders.0.model.token_embedding.weight",),
-    ("cond_stage_model.model.token_embedding.weight",),
-    ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",),
-    ("cond_stage_model.transformer.embeddings.token_embedding.weight",),
-)  # fmt: skip
-"""Where SDXL, its refiner, Stable Diffusion 2 and 1 keep their vocabularies' vectors."""
+def header_bytes(
+    tensors: Mapping[str, TensorInfo], offsets: Mapping[str, tuple[int, int]], metadata: Mapping[str, str]
+) -> bytes:
+    """The beginning of a safetensors file, up to its data: sorted by name, and so reproducible to the byte.
 
-
-def vector_widths(path: Path) -> tuple[int, ...] | None:
-    """How wide an embedding's vectors have to be for each text encoder of a checkpoint: (768,), or (768, 1280) for SDXL.
-
-    None where it cannot be told: for other kinds of models, and for files that would have to be read whole.
+    Its length is a multiple of 8, which aligns the data for readers that map the file into memory.
     """
+    header: dict[str, Any] = {_METADATA_KEY: dict(sorted(metadata.items()))} if metadata else {}
+    for name, (shape, dtype) in sorted(tensors.items()):
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets[name])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def replace_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """A whole safetensors file with other metadata. Raises InvalidHeader."""
+    header = parse_header(content)
+    return header_bytes(header.tensors, header.offsets, metadata) + content[header.data_start :]
+
+
+def _read(file: BinaryIO, file_size: int) -> Header:
+    prefix = file.read(8)
+    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+    if not prefix:
+        raise InvalidHeader("the file is empty")
+    if MAX_HEADER_BYTES < length <= file_size - 8:
+        raise InvalidHeader(f"its header is {length >> 20} MB long, which no model's is; it was not read")
+    text = file.read(length) if 0 < length <= file_size - 8 else b""
     try:
-        if path.is_dir():
-            return widths_of_folder(path)
-        return widths_of(_shapes(path))
-    except (UnusableFile, OSError):
-        return None
+        return _parse(json.loads(text.decode()), 8 + length, file_size)
+    except InvalidHeader:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise InvalidHeader("damaged, or not a safetensors file") from error
 
 
-def widths_of(shapes: Mapping[str, Shape]) -> tuple[int, ...] | None:
-    """The same, of a checkpoint whose tensors have these names and shapes."""
-    for tables in _TABLES:
-        if all(len(shapes.get(name, ())) == 2 for name in tables):
-            return tuple(shapes[name][1] for name in tables)
-    return None
-
-
-def _shapes(path: Path) -> Mapping[str, Shape]:
-    with path.open("rb") as file:
-        magic = file.read(9)
-    if magic[8:9] == b"{":
-        return read_header(path).shapes
-    if magic[:2] != b"PK":  # PyTorch's older container cannot be looked into without reading its gigabytes
-        return {}
-    from lib_ti.formats.weights import open_weights
-
-    return open_weights(path).shapes
-
-
-def widths_of_folder(path: Path) -> tuple[int, ...] | None:
-    """The same, of a diffusers folder."""
-    widths = []
-    for part in ("text_encoder", "text_encoder_2"):
-        config = path / part / "config.json"
-        if config.is_file():
-            try:
-                widths.append(int(json.loads(config.read_text(encoding="utf-8"))["hidden_size"]))
-            except (ValueError, KeyError, TypeError, RecursionError):
-                return None
-    return tuple(widths) or None
+def _parse(entries: Any, data_start: int, file_size: int) -> Header:
+    metadata = entries.pop(_METADATA_KEY, None) or {}
+    data_end = data_start + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    if data_end != file_size:
+        reason = "truncated" if data_end > file_size else "longer than its header says"
+        raise InvalidHeader(f"the file is {reason}; download it again")
+    tensors, offsets = {}, {}
+    for name, entry in entries.items():
+        shape, dtype = tuple(int(size) for size in entry["shape"]), str(entry["dtype"])
+        start, end = entry["data_offsets"]
+        num_bytes = math.prod(shape) * _ITEM_BYTES.get(entry["dtype"], 0)  # 0: a dtype whose size is unknown here
+        if not 0 <= start <= end or num_bytes not in (0, end - start):
+            raise InvalidHeader(f"damaged: {name[:60]!r} is not as long as its shape says")
+        tensors[name], offsets[name] = TensorInfo(shape, dtype), (start, end)
+    return Header(tensors, offsets, {str(key): str(value) for key, value in metadata.items()}, data_start)

@@ -1,4 +1,4 @@
-"""The tensors of a file, by name, read one at a time: nothing is in memory before it is asked for."""
+"""The tensors of a checkpoint file, by name, each read through a memory map when it is needed."""
 
 from __future__ import annotations
 
@@ -10,36 +10,40 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from lib_ti import files
 from lib_ti.errors import UnusableFile
-from lib_ti.files import read_header
 from lib_ti.formats import pickle_reader
+from lib_ti.formats.safetensors_header import Shape, read_safetensors_header
 
-Shape = tuple[int, ...]
-
-QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8", "F4"}
+QUANTISED_DTYPES = {"F8_E4M3", "F8_E5M2", "I8", "U8", "F4"}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a tensor stands in a file: under `name`, or as one of `of` equal parts of what stands there, or transposed."""
+class TensorSource:
+    """Where a parameter is stored: as the tensor `name`, or as one of its `num_chunks` equal chunks, or transposed."""
 
     name: str
-    part: int = 0
-    of: int = 1
+    chunk: int = 0
+    num_chunks: int = 1
     transposed: bool = False
 
-    def shape(self, whole: Shape) -> Shape:
-        rows = (whole[0] // self.of, *whole[1:]) if self.of > 1 and whole else whole
-        return rows[::-1] if self.transposed else rows
+    def shape_of(self, stored: Shape) -> Shape:
+        """The parameter's shape, from that of the stored tensor."""
+        shape = (stored[0] // self.num_chunks, *stored[1:]) if self.num_chunks > 1 and stored else stored
+        return shape[::-1] if self.transposed else shape
 
-    def tensor(self, whole: torch.Tensor) -> torch.Tensor:
-        rows = whole.chunk(self.of)[self.part] if self.of > 1 else whole
-        return rows.T if self.transposed else rows
+    def extract(self, stored: torch.Tensor) -> torch.Tensor:
+        """The parameter, from the stored tensor."""
+        tensor = stored.chunk(self.num_chunks)[self.chunk] if self.num_chunks > 1 else stored
+        return tensor.T if self.transposed else tensor
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Names and shapes of a file's tensors, and a way to read each. Reading goes through a memory map."""
+    """A file's tensors: their shapes by name, and `read`, which gives the tensor of a name.
+
+    `quantised`: some matrix has a dtype of `QUANTISED_DTYPES`, or one of integers.
+    """
 
     path: Path
     shapes: Mapping[str, Shape]
@@ -47,57 +51,50 @@ class Weights:
     metadata: Mapping[str, str] = field(default_factory=dict)
     quantised: bool = False
 
-    def renamed(self, names: Mapping[str, str | Place]) -> Weights:
-        """The same tensors under other names: `names` maps each new name to the one in the file, or to its place there."""
-        places = {new: Place(old) if isinstance(old, str) else old for new, old in names.items()}
-        shapes = {new: place.shape(self.shapes[place.name]) for new, place in places.items()}
+    def renamed(self, sources: Mapping[str, str | TensorSource]) -> Weights:
+        """The same tensors under other names: for each new name the one in the file, or the source there."""
+        by_name = {new: TensorSource(old) if isinstance(old, str) else old for new, old in sources.items()}
+        shapes = {new: source.shape_of(self.shapes[source.name]) for new, source in by_name.items()}
 
         def read(new: str) -> torch.Tensor:
-            return places[new].tensor(self.read(places[new].name))
+            return by_name[new].extract(self.read(by_name[new].name))
 
         return Weights(self.path, shapes, read, self.metadata, self.quantised)
 
-    def has(self, prefix: str) -> bool:
-        """Whether any name begins with `prefix`."""
+    def has_prefix(self, prefix: str) -> bool:
+        """Whether any tensor's name begins with `prefix`."""
         return any(name.startswith(prefix) for name in self.shapes)
 
 
 def open_weights(path: Path) -> Weights:
     """The weights in a `.safetensors` file or a PyTorch pickle. Raises UnusableFile."""
-    magic = read_header(path)
+    magic = files.read_header(path)
     if magic[:4] == b"GGUF":
         raise UnusableFile(path, "gguf files are quantised; use the original .safetensors checkpoint")
-    # a safetensors file starts with its header's length, whose bytes may be any, then the header, which is JSON
+    # a safetensors file begins with its header's length, which may be any 8 bytes; then comes JSON
     if magic[8:9] != b"{" and (magic[:2] == b"PK" or magic[:1] == b"\x80"):
-        return _from_pickle(path)
-    return _from_safetensors(path)
+        return _open_pickle(path)
+    return _open_safetensors(path)
 
 
-def _from_safetensors(path: Path) -> Weights:
+def _open_safetensors(path: Path) -> Weights:
+    header = read_safetensors_header(path)
     try:
         file: Any = safe_open(str(path), framework="pt")
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        quantised = any(len(shapes[name]) >= 2 and part.get_dtype() in QUANTISED for name, part in slices.items())
     except (SafetensorError, OSError, ValueError) as error:
-        raise UnusableFile(path, _damage(path, str(error))) from error
-    return Weights(path, shapes, file.get_tensor, file.metadata() or {}, quantised)
+        raise UnusableFile(path, f"damaged, or not a safetensors file ({str(error).splitlines()[0]})") from error
+    quantised = any(len(info.shape) >= 2 and info.dtype in QUANTISED_DTYPES for info in header.tensors.values())
+    return Weights(path, header.shapes, file.get_tensor, header.metadata, quantised)
 
 
-def _damage(path: Path, error: str) -> str:
-    if "incomplete" in error.lower() or "not fully covered" in error.lower():
-        return "the file is truncated; download it again"
-    return f"damaged, or not a safetensors file ({error.splitlines()[0]})"
-
-
-def _from_pickle(path: Path) -> Weights:
-    found = pickle_reader.load(path)
-    if isinstance(found, dict) and isinstance(inner := found.get("state_dict", found.get("model")), dict):
-        found = inner
-    if not isinstance(found, dict):
+def _open_pickle(path: Path) -> Weights:
+    content = pickle_reader.load(path)
+    if isinstance(content, dict) and isinstance(inner := content.get("state_dict", content.get("model")), dict):
+        content = inner
+    if not isinstance(content, dict):
         raise UnusableFile(path, "it holds no weights")
     tensors = {
-        name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, torch.Tensor)
+        name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)
     }
     if not tensors:
         raise UnusableFile(path, "it holds no weights")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from lib_ti.embedding.write import safetensors_bytes
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.model.checkpoint import ldm_keys
 from lib_ti.model.checkpoint.families import SD1
 from lib_ti.model.checkpoint.yaml_config import ModelConfig

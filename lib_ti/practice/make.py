@@ -30,7 +30,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lib_ti import files
-from lib_ti.embedding.write import safetensors_bytes
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.model.checkpoint import yaml_config
 from lib_ti.model.prompt.tokenizer import VOCAB_DIR
 from lib_ti.practice.classifier import CLASSES, SceneClassifier

@@ -55,7 +55,7 @@ def draw_sheet(seeds: int = 2) -> Image.Image:
 
 def draw_run(run: RunFolder) -> Image.Image:
     """The training images of a run, then a row for each preview prompt, with steps from left to right."""
-    previews = run.timeline().previews
+    previews = run.history().previews
     steps = sorted({step for step, _, _ in previews})
     prompts = sorted({prompt for _, prompt, _ in previews})
     training_images = sorted(run.images.glob("*.png"))[: len(steps)]

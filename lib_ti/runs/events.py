@@ -1,7 +1,7 @@
-"""What a run reports, as lines of JSON that are only ever appended.
+"""The event log of a run: one JSON object per line, only ever appended.
 
-Readers survive a torn last line (a process was killed while it wrote) and skip kinds they do not know. After a resume
-some steps are reported twice; the later report counts (`Timeline`).
+Readers survive a torn last line (the process was killed while writing) and skip kinds they do not know. After a resume some
+steps are reported twice; the later report counts (`RunHistory`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FIELDS: dict[str, frozenset[str]] = {
+EVENT_FIELDS: dict[str, frozenset[str]] = {
     "queued": frozenset({"place"}),
     "loading": frozenset({"checkpoint", "folder"}),
     "encoding": frozenset({"done", "images"}),
@@ -31,47 +31,47 @@ FIELDS: dict[str, frozenset[str]] = {
     "stopped": frozenset({"step"}),
     "failed": frozenset({"message"}),
 }  # fmt: skip
-"""The kinds of event and what each carries beside `kind` and `time` (seconds since 1970).
+"""The kinds of event and the fields of each, beside `kind` and `time` (seconds since 1970).
 
 `learning_rate_2`: of the second text encoder, where there is one. `memory_mb`: peak memory of the device, or of the process
-on a CPU. `norm`: mean length of the vectors. `similarity`: mean cosine to where they started. `file`: relative to the run
-folder, but absolute in `finished`. `memory`: how memory and time are saved from here on; `needed_mb` is an estimate, and both
-numbers hold what CUDA itself takes on the card.
+on a CPU. `norm`: mean norm of the vectors. `similarity`: mean cosine similarity to the initial vectors. `file`: relative to the
+run folder, but absolute in `finished`. `memory`: the memory mode and acceleration from here on; `needed_mb` is an estimate, and
+both numbers include CUDA's own overhead. `validation`: written by no current version, but old logs may hold it.
 """
 
-_PLACE = {"step": ("step",), "preview": ("step", "prompt_index", "seed_index"), "snapshot": ("step",)}
-"""By what readers file an event; without it, it is unreadable."""
+_KEY_FIELDS = {"step": ("step",), "preview": ("step", "prompt_index", "seed_index"), "snapshot": ("step",)}
+"""The fields that `RunHistory` indexes an event by; each must be an int, or the event is skipped."""
 
-_STEP = b'{"kind": "step"'  # how `EventLog` begins the line of one
+_STEP_PREFIX = b'{"kind": "step"'  # how `Event.to_json` begins the line of a step
 
-ENDINGS = frozenset({"finished", "stopped", "failed"})
+TERMINAL_KINDS = frozenset({"finished", "stopped", "failed"})
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something a run reports: its kind, what `FIELDS` says the kind carries, and when, in seconds since 1970."""
+    """One entry of the log: its kind, the fields that `EVENT_FIELDS` declares for it, and its time in seconds since 1970."""
 
     kind: str
     data: dict[str, Any] = field(default_factory=dict)
     time: float = 0.0
 
     def __post_init__(self) -> None:
-        if unknown := self.data.keys() - FIELDS[self.kind]:
-            raise ValueError(f"event {self.kind!r} has no {sorted(unknown)}")
+        if undeclared := self.data.keys() - EVENT_FIELDS[self.kind]:
+            raise ValueError(f"event {self.kind!r} has no {sorted(undeclared)}")
 
     def to_json(self) -> str:
         return json.dumps({"kind": self.kind, "time": round(self.time, 3), **self.data}, ensure_ascii=False)
 
 
 class EventLog:
-    """Appends events to a file, each in one write, so that a reader never sees half of one that was finished."""
+    """Appends events to a file, each with a single write, so that a reader never sees half of a completed event."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._mend()
+        self._terminate_torn_line()
 
-    def _mend(self) -> None:
-        """End a line that was torn, so that the next event starts on its own."""
+    def _terminate_torn_line(self) -> None:
+        """End a torn last line, so that the next event starts on its own line."""
         if self._path.exists() and (data := self._path.read_bytes()) and not data.endswith(b"\n"):
             with self._path.open("ab") as file:
                 file.write(b"\n")
@@ -83,29 +83,30 @@ class EventLog:
         return event
 
 
-def read(path: Path, after: int = 0, most: int = -1) -> tuple[list[Event], int]:
-    """The events from byte `after` on, and the byte to go on from. Unfinished and unreadable lines are left out.
+def read_events(path: Path, offset: int = 0, max_bytes: int = -1) -> tuple[list[Event], int]:
+    """The events from byte `offset` on, and the offset to continue from. Incomplete and unreadable lines are skipped.
 
-    Of `most` bytes at a time, where that is given; it must be more than a line.
+    Reads at most `max_bytes`, if given; that must be longer than a line.
     """
-    whole = _whole_lines(path, after, most)
-    return list(_parse(whole.splitlines())), after + len(whole)
+    data = _read_complete_lines(path, offset, max_bytes)
+    return list(_parse(data.splitlines())), offset + len(data)
 
 
-def read_milestones(path: Path, after: int = 0) -> tuple[list[Event], int]:
-    """As `read`, but of the steps only the last: quick, where a run has very many."""
-    whole = _whole_lines(path, after)
-    lines = whole.splitlines()
-    last = next((i for i in range(len(lines) - 1, -1, -1) if lines[i].startswith(_STEP)), None)
-    return list(_parse(x for i, x in enumerate(lines) if i == last or not x.startswith(_STEP))), after + len(whole)
+def read_events_last_step_only(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """Like `read_events`, but of all steps only the last: fast even if there are very many."""
+    data = _read_complete_lines(path, offset)
+    lines = data.splitlines()
+    last_step = next((i for i in range(len(lines) - 1, -1, -1) if lines[i].startswith(_STEP_PREFIX)), None)
+    selected = (line for i, line in enumerate(lines) if i == last_step or not line.startswith(_STEP_PREFIX))
+    return list(_parse(selected)), offset + len(data)
 
 
-def _whole_lines(path: Path, after: int, most: int = -1) -> bytes:
+def _read_complete_lines(path: Path, offset: int, max_bytes: int = -1) -> bytes:
     if not path.exists():
         return b""
     with path.open("rb") as file:
-        file.seek(after)
-        data = file.read(most)
+        file.seek(offset)
+        data = file.read(max_bytes)
     return data[: data.rfind(b"\n") + 1]
 
 
@@ -113,26 +114,29 @@ def _parse(lines: Iterable[bytes]) -> Iterator[Event]:
     for line in lines:
         try:
             record = json.loads(line)
-            kind, moment = record.pop("kind"), float(record.pop("time"))
-            known = kind in FIELDS and all(type(record.get(name)) is int for name in _PLACE.get(kind, ()))
+            kind, timestamp = record.pop("kind"), float(record.pop("time"))
+            valid = kind in EVENT_FIELDS and all(type(record.get(name)) is int for name in _KEY_FIELDS.get(kind, ()))
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError):
-            continue  # torn by a kill, then mended: the event is lost, the log is not
-        if known:
-            yield Event(kind, {k: v for k, v in record.items() if k in FIELDS[kind]}, moment)
+            continue  # torn by a kill, then terminated: the event is lost, the log is not
+        if valid:
+            yield Event(kind, {k: v for k, v in record.items() if k in EVENT_FIELDS[kind]}, timestamp)
 
 
 @dataclass
-class Timeline:
-    """Events put in order: one record for each step and preview, the later one where a resume repeated them."""
+class RunHistory:
+    """The events of a run by what they are about: of each step, preview and snapshot the latest record.
+
+    `previews` is indexed by (step, prompt index, seed index).
+    """
 
     steps: dict[int, Event] = field(default_factory=dict)
     previews: dict[tuple[int, int, int], Event] = field(default_factory=dict)
     snapshots: dict[int, Event] = field(default_factory=dict)
     warnings: list[Event] = field(default_factory=list)
     memory: Event | None = None
-    last: Event | None = None
+    last: Event | None = None  # says what the run is doing, so no outputs, warnings or memory modes
 
-    def add(self, events: list[Event]) -> Timeline:
+    def add(self, events: list[Event]) -> RunHistory:
         for event in events:
             data = event.data
             if event.kind == "step":
@@ -148,3 +152,14 @@ class Timeline:
             if event.kind not in ("memory", "warning", "preview", "snapshot", "validation"):
                 self.last = event
         return self
+
+    def last_step(self) -> int:
+        """The number of the last step; 0 before the first."""
+        return max(self.steps, default=0)
+
+    def latest_preview(self) -> tuple[int, int, int] | None:
+        """The first preview of the last step that has any, as (step, prompt index, seed index)."""
+        if not self.previews:
+            return None
+        latest = max(step for step, _, _ in self.previews)
+        return min(index for index in self.previews if index[0] == latest)

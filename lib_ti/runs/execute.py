@@ -1,4 +1,4 @@
-"""Carrying out a run: the one way, for a new one and for one that goes on."""
+"""Creates a run and trains it to its end; new and resumed runs, command line and worker all go through `execute_run`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 
 from lib_ti import files
 from lib_ti.data.captions import load_templates
-from lib_ti.embedding import write
+from lib_ti.embedding.read import read_embedding
 from lib_ti.errors import TextualInversionError, TrainingFailed
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
-from lib_ti.runs.card_image import place_card
+from lib_ti.runs.card_image import save_card_image
 from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.recorder import FolderRecorder
@@ -22,40 +23,40 @@ from lib_ti.training.preflight.preflight import Plan
 from lib_ti.training.trainer import Trainer
 
 
-def create(plan: Plan) -> RunFolder:
-    """The run folder of a new training, with all it needs but the pictures, which `execute` takes in."""
+def create_run(plan: Plan) -> RunFolder:
+    """Create the run folder of a new training, complete but for the images, which `execute_run` imports."""
     contents = {"templates.txt": "\n".join(plan.templates).encode() + b"\n"}
     if plan.initial:
-        contents["start.safetensors"] = write.safetensors_bytes(plan.initial.vectors, plan.initial.metadata)
+        contents["start.safetensors"] = safetensors_bytes(plan.initial.vectors, plan.initial.metadata)
     return RunFolder.create(plan.settings, contents)
 
 
-def execute(
+def execute_run(
     folder: RunFolder,
-    watch: Callable[[Event], None] = lambda event: None,
-    stopped: Callable[[], bool] = lambda: False,
+    on_event: Callable[[Event], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
     warnings: Sequence[str] = (),
-    sample: Callable[[], bool] = lambda: False,
+    preview_requested: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Train from wherever the run is to its end, and put the embedding in its place. False if it was stopped before.
+    """Train from the saved state to the last step, and save the embedding. Returns False if it was stopped before.
 
-    `sample` says whether previews were asked for since it was called last. However it ends, the last event says so.
-    Raises TextualInversionError, after the log has the traceback.
+    `preview_requested` says whether previews were requested since its last call. However training ends, the last event says so.
+    Raises TextualInversionError; the traceback is in the run's log by then.
     """
     lock = folder.lock
     lock.acquire()
-    recorder = FolderRecorder(folder, watch)
+    recorder = FolderRecorder(folder, on_event)
     try:
         for message in warnings:
             recorder.event("warning", message=message)
-        return _execute(folder, recorder, stopped, sample)
+        return _train(folder, recorder, should_stop, preview_requested)
     except KeyboardInterrupt:
         recorder.event("stopped", step=folder.saved_step)
         raise
     except Exception as error:
         with folder.log.open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())
-        message = str(error) if isinstance(error, TextualInversionError) else _unexpected(error, folder)
+        message = str(error) if isinstance(error, TextualInversionError) else _describe_unexpected(error, folder)
         recorder.event("failed", message=message)
         if isinstance(error, TextualInversionError):
             raise
@@ -64,48 +65,48 @@ def execute(
         lock.release()
 
 
-def _execute(
-    folder: RunFolder, recorder: FolderRecorder, stopped: Callable[[], bool], sample: Callable[[], bool]
+def _train(
+    folder: RunFolder, recorder: FolderRecorder, should_stop: Callable[[], bool], preview_requested: Callable[[], bool]
 ) -> bool:
     settings = folder.settings
     recorder.event("loading", checkpoint=settings.model.name, folder=str(folder.path))
-    import_images(settings.images, settings.captions, folder.images, stopped, settings.masks)
-    done = None
-    if not stopped():
-        session = Trainer(
+    import_images(settings.images, settings.captions, folder.images, should_stop, settings.masks)
+    embedding = None
+    if not should_stop():
+        trainer = Trainer(
             settings=settings,
-            checkpoint=checkpoint_of(settings),
+            checkpoint=open_run_checkpoint(settings),
             examples=load_examples(folder.images, settings),
             templates=load_templates(folder.templates),
-            initial=write.read(folder.start) if folder.start.exists() else None,
+            initial=read_embedding(folder.init_embedding) if folder.init_embedding.exists() else None,
             recorder=recorder,
-            stopped=stopped,
-            sample=sample,
+            stopped=should_stop,
+            sample=preview_requested,
         )
-        done = session.run()
-    if done is None:
+        embedding = trainer.run()
+    if embedding is None:
         recorder.event("stopped", step=folder.saved_step)
         return False
-    deliver(done, folder, settings)
-    if problem := place_card(folder, settings):
-        recorder.event("warning", message=problem)
+    install_embedding(embedding, folder, settings)
+    if warning := save_card_image(folder, settings):
+        recorder.event("warning", message=warning)
     recorder.event("finished", step=settings.steps, file=str(settings.out / f"{settings.name}.safetensors"))
     return True
 
 
-def checkpoint_of(settings: TrainSettings) -> Checkpoint:
-    """The checkpoint that a run's settings name. Raises UnusableFile."""
+def open_run_checkpoint(settings: TrainSettings) -> Checkpoint:
+    """Open the checkpoint that a run's settings name, with their VAE, prediction type and CLIP skip. Raises UnusableFile."""
     checkpoint = open_checkpoint(settings.model)
     if settings.vae:
         checkpoint = with_vae(checkpoint, settings.vae)
     return checkpoint.with_overrides(settings.prediction, settings.zero_terminal_snr, settings.clip_skip)
 
 
-def deliver(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
-    """Put a finished embedding into its place, and into the run folder; another one of that name is not touched.
+def install_embedding(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
+    """Write a finished embedding to `settings.out` and into the run folder; never overwrite somebody else's file.
 
-    The place comes first: if the run is killed in between, the file there is known by its bytes as this run's own; so
-    is a snapshot that the user has put there.
+    `out` comes first: if the process is killed in between, the resumed run recognizes the file there by its bytes, and
+    likewise a snapshot that the user has copied there. Raises TrainingFailed; the run folder has the embedding then.
     """
     target = settings.out / f"{settings.name}.safetensors"
     if target.exists() and not settings.overwrite and target.read_bytes() not in (data, *folder.own_embeddings()):
@@ -127,6 +128,6 @@ def deliver(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
     files.atomic_write_bytes(folder.embedding, data)
 
 
-def _unexpected(error: Exception, folder: RunFolder) -> str:
-    reason = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {reason[0] if reason else 'no reason given'} (details in {folder.log})"
+def _describe_unexpected(error: Exception, folder: RunFolder) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'} (details in {folder.log})"

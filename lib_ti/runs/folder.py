@@ -1,12 +1,13 @@
 """The run folder: the only truth about a training.
 
-settings.json                       what was asked for, "auto" resolved; written first, with the folder
-images/0000.png, .txt, .mask.png    the run's own copies, without metadata; whole or not there
-templates.txt  start.safetensors    the prompts it is trained in; the embedding it starts from, if any
-events.jsonl                        what happened
+settings.json                       the settings, with every "auto" resolved; written first, together with the folder
+images/0000.png, .txt, .mask.png    the run's own copies of the images, without metadata; complete or absent
+templates.txt  start.safetensors    the prompt templates; the embedding that training starts from, if any
+events.jsonl                        the event log
 previews/STEP-PROMPT-SEED.png  snapshots/STEP.safetensors
-state.safetensors                   to go on from
-log.txt                             tracebacks, for whoever is asked for help
+state.safetensors                   the state that training resumes from
+log.txt                             tracebacks, for bug reports
+latents.cache                       encoded images that do not fit into memory, while training
 embedding.safetensors               the result
 """
 
@@ -22,30 +23,31 @@ from typing import Any
 
 from lib_ti import __version__, files
 from lib_ti.errors import BadInput, UnusableFile
-from lib_ti.runs.events import ENDINGS, Timeline, read
+from lib_ti.formats.safetensors_header import read_safetensors_header
+from lib_ti.runs.events import TERMINAL_KINDS, RunHistory, read_events
 from lib_ti.runs.lock import RunLock, is_held
 from lib_ti.settings.train_settings import TrainSettings
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where everything of a run lies."""
+    """The paths and stored values of one run."""
 
     path: Path
 
     @classmethod
     def create(cls, settings: TrainSettings, contents: Mapping[str, bytes]) -> RunFolder:
-        """A new folder `RUNS_DIR/NAME/<date-time>/`, which comes into being together with its settings and `contents`."""
+        """Create `RUNS_DIR/NAME/<date-time>/` with its settings and `contents` (data by file name), in one rename."""
         parent = settings.runs_dir.absolute() / settings.name
         parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=".", dir=parent))
-        part.chmod(0o755)  # mkdtemp's own is for one user alone, and the WebUI's server may be another
-        cls(part).store_settings(_absolute(settings))
+        part.chmod(0o755)  # mkdtemp's mode excludes other users, and the WebUI may run as one
+        cls(part).store_settings(_with_absolute_paths(settings))
         for name, data in contents.items():
             (part / name).write_bytes(data)
-        moment, number = time.strftime("%Y-%m-%dT%H-%M-%S"), 1
+        timestamp, number = time.strftime("%Y-%m-%dT%H-%M-%S"), 1
         while True:
-            target = parent / (moment if number == 1 else f"{moment}-{number}")
+            target = parent / (timestamp if number == 1 else f"{timestamp}-{number}")
             if not target.exists():
                 part.rename(target)
                 return cls(target)
@@ -53,7 +55,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """An existing run. Raises UnusableFile if it is none."""
+        """Open an existing run. Raises UnusableFile if `path` is not a run folder."""
         if not (path / "settings.json").is_file():
             raise UnusableFile(path, "this is not a run folder: it has no settings.json")
         return cls(path.absolute())
@@ -83,7 +85,7 @@ class RunFolder:
         return self.path / "templates.txt"
 
     @property
-    def start(self) -> Path:
+    def init_embedding(self) -> Path:
         return self.path / "start.safetensors"
 
     @property
@@ -92,14 +94,12 @@ class RunFolder:
 
     @property
     def saved_step(self) -> int:
-        """The step that the saved state would go on from. Raises UnusableFile if the state is damaged."""
+        """The step of the saved state; 0 without one. Raises UnusableFile if the state is damaged."""
         if not self.state.exists():
             return 0
         try:
-            with self.state.open("rb") as file:  # a safetensors file: its header is JSON, with its length in front
-                header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 20)))
-            return int(json.loads(header["__metadata__"]["state"])["step"])
-        except (ValueError, KeyError, TypeError) as error:
+            return int(json.loads(read_safetensors_header(self.state).metadata["state"])["step"])
+        except (UnusableFile, ValueError, KeyError, TypeError) as error:
             raise UnusableFile(self.state, "the saved state is damaged; start a new training") from error
 
     @property
@@ -111,7 +111,7 @@ class RunFolder:
         return self.path / "embedding.safetensors"
 
     def own_embeddings(self) -> Iterator[bytes]:
-        """The result and the snapshots."""
+        """The contents of the result and of all snapshots."""
         for path in (self.embedding, *(self.path / "snapshots").glob("*.safetensors")):
             if path.exists():
                 yield path.read_bytes()
@@ -121,7 +121,7 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     @property
-    def latents(self) -> Path:
+    def latent_cache(self) -> Path:
         return self.path / "latents.cache"
 
     def preview(self, step: int, prompt_index: int, seed_index: int) -> Path:
@@ -136,18 +136,19 @@ class RunFolder:
 
     @property
     def running(self) -> bool:
+        """Whether any process is training this run."""
         return is_held(self.path / "lock")
 
-    def timeline(self) -> Timeline:
-        return Timeline().add(read(self.events)[0])
+    def history(self) -> RunHistory:
+        return RunHistory().add(read_events(self.events)[0])
 
     def summary(self) -> dict[str, Any]:
-        """What a list of runs shows. `state`: running, interrupted (killed), or how it ended."""
-        timeline = self.timeline()
-        last = timeline.last.kind if timeline.last else "loading"
-        state = "running" if self.running else last if last in ENDINGS else "interrupted"
-        step = max(timeline.steps, default=0)
-        loss = timeline.steps[step].data.get("smoothed_loss") if step else None
+        """One line of a list of runs. `state`: running, interrupted (killed), or the last event's kind."""
+        history = self.history()
+        last_kind = history.last.kind if history.last else "loading"
+        state = "running" if self.running else last_kind if last_kind in TERMINAL_KINDS else "interrupted"
+        step = history.last_step()
+        loss = history.steps[step].data.get("smoothed_loss") if step else None
         settings = self.settings
         return {
             "name": settings.name, "folder": str(self.path), "state": state, "step": step, "steps": settings.steps,
@@ -156,14 +157,14 @@ class RunFolder:
 
 
 def find_runs(runs_dir: Path) -> Iterator[RunFolder]:
-    """The runs below a folder, the newest first."""
-    found = [path.parent for path in runs_dir.glob("*/*/settings.json") if not path.parent.name.startswith(".")]
-    for path in sorted(found, key=lambda p: (p.name, p.parent.name), reverse=True):
+    """The runs below `runs_dir`, newest first."""
+    paths = [path.parent for path in runs_dir.glob("*/*/settings.json") if not path.parent.name.startswith(".")]
+    for path in sorted(paths, key=lambda p: (p.name, p.parent.name), reverse=True):
         yield RunFolder(path.absolute())
 
 
-def _absolute(settings: TrainSettings) -> TrainSettings:
-    """With paths that hold from any working directory."""
+def _with_absolute_paths(settings: TrainSettings) -> TrainSettings:
+    """The settings with paths that are valid from any working directory."""
     record = settings.to_json()
     for name in ("images", "model", "vae", "out", "runs_dir", "template_file", "init_embedding"):
         if record[name] is not None:

@@ -1,4 +1,8 @@
-"""A lock on a run that the system lets go of when its holder ends, however it ends."""
+"""A lock on a run folder that the operating system releases when its holder exits, however it exits.
+
+Not the `filelock` package, because the host decides which version is installed: on Unix 3.21 to 3.24 unlink the lock file on
+release, and 3.24 and 4.x fall back to a `SoftFileLock`, which survives a killed holder. These few lines need no clean-up.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,16 @@ from lib_ti.errors import RunBusy
 
 
 class RunLock:
-    """Held from `acquire` to `release`, or until the process is gone."""
+    """Held from `acquire` to `release`, or until the process exits."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: Any = None
 
-    def acquire(self, patience_s: float = 1.0) -> None:
-        """Raises RunBusy if another process holds it. For a moment whoever only looks at it may hold it, too."""
+    def acquire(self, timeout_s: float = 1.0) -> None:
+        """Raises RunBusy if another process holds the lock for longer than `timeout_s`; `is_held` takes it for a moment."""
         file = self._path.open("ab")
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         while True:
             try:
                 _lock(file.fileno())
@@ -45,7 +49,7 @@ def is_held(path: Path) -> bool:
         return False
     lock = RunLock(path)
     try:
-        lock.acquire(patience_s=0)
+        lock.acquire(timeout_s=0)
     except RunBusy:
         return True
     lock.release()

@@ -1,194 +1,195 @@
-"""Trainings one after another, each in its child process."""
+"""Trains one run after another, each in its own worker process."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import TextualInversionError
-from lib_ti.runs.events import ENDINGS, EventLog
+from lib_ti.runs.events import TERMINAL_KINDS, EventLog
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.worker import Worker
 
 log = logging.getLogger("lib_ti")
-LOOK_EVERY_S = 0.2
-PATIENCE_S = 120.0  # a process whose input has ended takes no longer to end itself
-STOPPED = 130
-MEMORY_SIGNAL = -9  # what Linux ends a process with that takes more memory than there is
+POLL_INTERVAL_S = 0.2
+EXIT_TIMEOUT_S = 120.0  # longer than a worker takes to exit once its standard input is closed
+EXIT_STOPPED = 130  # the exit code of a worker that was stopped before it trained
+EXIT_OOM_KILLED = -9  # SIGKILL, which Linux's out-of-memory killer sends
 
 
 @dataclass
 class Job:
-    """A training that waits or runs. `child` is there when it runs, and before where it is warm already."""
+    """A queued or running training. `worker` exists once it runs, or earlier if it was started for the checks."""
 
     folder: RunFolder
-    sharing: bool = False  # the host goes on generating meanwhile
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    child: Worker | None = None
+    keep_generating: bool = False  # the host keeps its model on the GPU and its lock free
+    worker: Worker | None = None
     started: bool = False
-    stopping: threading.Event = field(default_factory=threading.Event)
+    stop_event: threading.Event = field(default_factory=threading.Event)
 
     @property
     def cancelled(self) -> bool:
-        return self.stopping.is_set()
+        return self.stop_event.is_set()
 
 
-Around = Callable[[Job], AbstractContextManager[Callable[[], bool] | None]]
-"""What surrounds the training of a job: the host's lock, its model out of the way. It gives a function that says whether
-the host wants the training stopped, or None where waiting for the host was cancelled."""
+GpuContext = Callable[[Job], AbstractContextManager[Callable[[], bool] | None]]
+"""Gives a context that owns the GPU while a job trains: the host's lock is held and its model offloaded.
+
+The context's value is a function that says whether the host wants the training stopped, or None if the job was cancelled while
+it waited for the host.
+"""
 
 
 class RunQueue:
-    """Takes jobs and works through them in a thread of its own."""
+    """Trains jobs in order, in a thread of its own."""
 
-    def __init__(self, around: Around, ended: Callable[[Job], None] = lambda job: None) -> None:
-        """`ended` is called after each job that has begun, however it ended."""
-        self._around, self._ended = around, ended
+    def __init__(self, gpu_context: GpuContext, on_job_end: Callable[[Job], None] = lambda job: None) -> None:
+        """`on_job_end` is called after each job that was started, however it ended."""
+        self._gpu_context, self._on_job_end = gpu_context, on_job_end
         self._jobs: list[Job] = []
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
         self._closed = False
-        self._worker: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
 
     def add(self, job: Job) -> None:
-        """Put a job at the end. Only the first keeps a warm child: each holds some hundred MB."""
-        with self._changed:
+        """Append a job. Only the first keeps a worker that is started already: each takes some hundred MB."""
+        with self._lock:
             if self._closed:
                 raise TextualInversionError("the WebUI is closing")
-            if self._jobs and job.child:
-                job.child.close()
-                job.child = None
-            # first: where it cannot be recorded, there is no job
+            if self._jobs and job.worker:
+                job.worker.close()
+                job.worker = None
+            # first, so that a job whose event cannot be written is not queued
             EventLog(job.folder.events).append("queued", place=len(self._jobs))
             self._jobs.append(job)
-            self._changed.notify_all()
-            if self._worker is None or not self._worker.is_alive():
-                self._worker = threading.Thread(target=self._work, name="textual-inversion-queue", daemon=True)
-                self._worker.start()
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run_jobs, name="textual-inversion-queue", daemon=True)
+                self._thread.start()
 
     def jobs(self) -> list[Job]:
-        """The one that runs or is next, and those behind it."""
-        with self._changed:
+        """The job that runs or is next, then those behind it."""
+        with self._lock:
             return list(self._jobs)
 
     def find(self, path: Path) -> Job | None:
-        """The job of a run folder."""
+        """The job of the run folder at `path`."""
         return next((job for job in self.jobs() if job.folder.path == path), None)
 
     def stop(self, path: Path) -> bool:
-        """Stop a run, or take it out of the queue. False if it is not in it."""
+        """Stop a run, or remove it from the queue. False if it is not queued."""
         job = self.find(path)
         if job is None:
             return False
-        with self._changed:
-            job.stopping.set()
-            if job.child:
-                job.child.stop()
+        with self._lock:
+            job.stop_event.set()
+            if job.worker:
+                job.worker.stop()
             if job in self._jobs[1:]:
                 self._jobs.remove(job)
                 _record(job.folder, "stopped", step=_saved_step(job.folder))
-                self._tell_places()
+                self._record_queue_positions()
         return True
 
-    def close(self, patience_s: float = 20.0) -> None:
-        """Stop everything; waits for the running training to save."""
-        with self._changed:
+    def close(self, timeout_s: float = 20.0) -> None:
+        """Stop everything, and wait for the running training to save."""
+        with self._lock:
             self._closed = True
         for job in reversed(self.jobs()):
             self.stop(job.folder.path)
-        if worker := self._worker:
-            worker.join(patience_s)
+        if thread := self._thread:
+            thread.join(timeout_s)
 
-    def _work(self) -> None:
+    def _run_jobs(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._jobs:
-                    self._worker = None
+                    self._thread = None
                     return
                 job = self._jobs[0]
             try:
-                self._carry_out(job)
+                self._run_job(job)
             except Exception as error:
                 log.exception("a training could not be carried out")
-                if not _has_ended(job.folder):  # the host's trouble afterwards does not undo the training
+                if not _has_ended(job.folder):  # a later failure of the host does not undo the training
                     _record(job.folder, "failed", message=f"{type(error).__name__}: {error}")
             finally:
-                if job.child:
-                    job.child.close()
-                with self._changed:
+                if job.worker:
+                    job.worker.close()
+                with self._lock:
                     self._jobs.remove(job)
-                    self._tell_places()
+                    self._record_queue_positions()
 
-    def _carry_out(self, job: Job) -> None:
-        with self._around(job) as unwanted:
-            if unwanted is None or job.cancelled:
-                if job.child:
-                    job.child.close()
+    def _run_job(self, job: Job) -> None:
+        with self._gpu_context(job) as stop_requested:
+            if stop_requested is None or job.cancelled:
+                if job.worker:
+                    job.worker.close()
                 _record(job.folder, "stopped", step=_saved_step(job.folder))
                 return
             try:
-                self._train(job, unwanted)
+                self._train(job, stop_requested)
             finally:
-                self._ended(job)
+                self._on_job_end(job)
 
-    def _train(self, job: Job, unwanted: Callable[[], bool]) -> None:
+    def _train(self, job: Job, stop_requested: Callable[[], bool]) -> None:
         try:
-            child = job.child or Worker({"run": str(job.folder.path), "changes": dict(job.changes)})
-            with self._changed:
-                job.child, job.started = child, True
-            child.answer()
+            worker = job.worker or Worker({"run": str(job.folder.path)})
+            with self._lock:
+                job.worker, job.started = worker, True
+            worker.reply()
         except TextualInversionError as error:
             _record(job.folder, "failed", message=str(error))
             return
-        child.go()
+        worker.start_training()
         try:
-            while child.running:
-                if unwanted() and not job.cancelled:
-                    job.stopping.set()
+            while worker.running:
+                if stop_requested() and not job.cancelled:
+                    job.stop_event.set()
                 if job.cancelled:
-                    child.stop()
-                child.exit_code(LOOK_EVERY_S)
+                    worker.stop()
+                worker.exit_code(POLL_INTERVAL_S)
         finally:
-            child.close()
-            child.exit_code(PATIENCE_S)  # nobody else may have the device before
-        _explain(job, child.exit_code(), child.last_words())
+            worker.close()
+            worker.exit_code(EXIT_TIMEOUT_S)  # nobody else may use the GPU before
+        _record_unreported_exit(job, worker.exit_code(), worker.last_stderr_line())
 
-    def _tell_places(self) -> None:
-        for place, job in enumerate(self._jobs):
-            if place and not job.started:
-                _record(job.folder, "queued", place=place)
+    def _record_queue_positions(self) -> None:
+        for position, job in enumerate(self._jobs):
+            if position and not job.started:
+                _record(job.folder, "queued", place=position)
 
 
 def _has_ended(folder: RunFolder) -> bool:
     try:
-        last = folder.timeline().last
+        last = folder.history().last
     except OSError:
         return False
-    return last is not None and last.kind in ENDINGS
+    return last is not None and last.kind in TERMINAL_KINDS
 
 
-def _explain(job: Job, code: int | None, last_words: str) -> None:
-    """Where a child ended without a word, say so for it."""
+def _record_unreported_exit(job: Job, exit_code: int | None, last_stderr_line: str) -> None:
+    """Record the end of a run whose worker exited without recording it."""
     if _has_ended(job.folder):
         return
-    if job.cancelled and code == STOPPED:  # before it had begun
+    if job.cancelled and exit_code == EXIT_STOPPED:  # before it trained
         _record(job.folder, "stopped", step=_saved_step(job.folder))
         return
-    if code == MEMORY_SIGNAL:
+    if exit_code == EXIT_OOM_KILLED:
         reason = "the system ended the training process, most often for want of memory"
     else:
-        reason = f"the training process ended unexpectedly ({last_words or f'exit code {code}'})"
+        reason = f"the training process ended unexpectedly ({last_stderr_line or f'exit code {exit_code}'})"
     _record(job.folder, "failed", message=f"{reason}; what was learned up to the last save is kept, so resume it")
 
 
 def _record(folder: RunFolder, kind: str, **data: Any) -> None:
     try:
         EventLog(folder.events).append(kind, **data)
-    except OSError:  # the folder was deleted, or the disk is full: there is nobody to tell but the log
+    except OSError:  # the folder was deleted, or the disk is full
         log.exception("%s of %s could not be recorded", kind, folder.path)
 
 

@@ -1,4 +1,4 @@
-"""Writes what a training hands out into its run folder, and passes each event on to whoever watches."""
+"""Writes the outputs of a training into its run folder, and passes each event on to a callback."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lib_ti.training.recorder import Picture
 
 
 class FolderRecorder:
-    """A `training.recorder.Recorder` that keeps everything in a run folder."""
+    """A `training.recorder.Recorder` that stores everything in a run folder."""
 
-    def __init__(self, folder: RunFolder, watch: Callable[[Event], None] = lambda event: None) -> None:
+    def __init__(self, folder: RunFolder, on_event: Callable[[Event], None] = lambda event: None) -> None:
         self._folder = folder
         self._log = EventLog(folder.events)
-        self._watch = watch
+        self._on_event = on_event
 
     def event(self, kind: str, **data: Any) -> None:
-        self._watch(self._log.append(kind, **data))
+        self._on_event(self._log.append(kind, **data))
 
     def preview(self, image: Picture, step: int, prompt_index: int, seed_index: int, **data: Any) -> None:
         path = self._folder.preview(step, prompt_index, seed_index)
@@ -50,4 +50,4 @@ class FolderRecorder:
 
     @property
     def scratch(self) -> Path:
-        return self._folder.latents
+        return self._folder.latent_cache

@@ -1,4 +1,4 @@
-"""Making a run that exists ready to go on."""
+"""Prepares an existing run to be continued."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from collections.abc import Mapping
 
 from lib_ti.errors import BadInput, Problem, RunBusy, UnusableFile
 from lib_ti.model.speed.device import choose_device
-from lib_ti.runs.execute import checkpoint_of
+from lib_ti.runs.execute import open_run_checkpoint
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.option import RawValue
 from lib_ti.settings.train_settings import CHANGEABLE_ON_RESUME, REQUIRED, TrainSettings, parse
 from lib_ti.training.preflight.output_paths import unwritable
 
 
-def resume(folder: RunFolder, given: Mapping[str, RawValue]) -> bool:
-    """Check that a run can go on with the options `given`, and store them. False if it is finished with them already.
+def resume(folder: RunFolder, changes: Mapping[str, RawValue]) -> bool:
+    """Check that a run can continue with its settings changed by `changes`, and store them.
 
-    Raises BadInput, UnusableFile or RunBusy.
+    Returns False if the run is already finished with them. Raises BadInput, UnusableFile or RunBusy.
     """
     if folder.running:
         raise RunBusy(f"{folder.path} is being trained by another process")
     settings = folder.settings
-    asked, problems = parse({**dict.fromkeys(REQUIRED, "x"), **given})
-    problems += [Problem(name, "cannot change any more in this run") for name in given.keys() - CHANGEABLE_ON_RESUME]
-    done = folder.saved_step
-    if "steps" in given and not problems and asked.steps < done:
-        problems.append(Problem("steps", f"the run has made {done} steps already; give a larger total"))
+    parsed, problems = parse({**dict.fromkeys(REQUIRED, "x"), **changes})
+    problems += [Problem(name, "cannot change any more in this run") for name in changes.keys() - CHANGEABLE_ON_RESUME]
+    saved_step = folder.saved_step
+    if "steps" in changes and not problems and parsed.steps < saved_step:
+        problems.append(Problem("steps", f"the run has made {saved_step} steps already; give a larger total"))
     if problems:
         raise BadInput(problems)
-    settings = dataclasses.replace(settings, **{name: getattr(asked, name) for name in given})
-    _check(settings, folder)
-    if done >= settings.steps and (settings.out / f"{settings.name}.safetensors").exists():
+    settings = dataclasses.replace(settings, **{name: getattr(parsed, name) for name in changes})
+    _check_inputs(settings, folder)
+    if saved_step >= settings.steps and (settings.out / f"{settings.name}.safetensors").exists():
         return False
     folder.store_settings(settings)
     return True
 
 
-def _check(settings: TrainSettings, folder: RunFolder) -> None:
-    """What a run needs from outside must still be there. Raises BadInput or UnusableFile."""
+def _check_inputs(settings: TrainSettings, folder: RunFolder) -> None:
+    """Check that everything outside the run folder is still there. Raises BadInput or UnusableFile."""
     if not settings.model.exists():
         raise UnusableFile(settings.model, "the checkpoint of this run is not there any more; put it back to go on")
-    checkpoint_of(settings)
+    open_run_checkpoint(settings)
     problems = []
     try:
         choose_device(settings.device)

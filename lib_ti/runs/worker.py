@@ -1,8 +1,8 @@
-"""A training in a process of its own: started, spoken to, and known by what it leaves.
+"""The child process that trains: how it is started, controlled and read.
 
-The child runs the host's Python on this package. It is asked with one line of JSON, `{"settings": ...}` or `{"run": ...}`,
-answers with one (`cli.work`), and then waits for lines: `go`, `sample`, `stop`. The end of its input is a stop too, so it
-never outlives whoever started it by more than it takes to save.
+The worker runs the host's Python on this package. It is sent a request as one line of JSON, `{"settings": ...}` or `{"run":
+...}`, replies with one (`cli.work`), and then waits for lines: `go`, `sample`, `stop`. End of file stops it too, so it outlives
+its parent only by the time it needs to save.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from lib_ti.errors import BadInput, Problem, TrainingFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 PRIVATE = ROOT / "private"
-"""Packages that install.py brought along for the child alone."""
+"""Packages that install.py installed for the worker alone."""
+STDERR_LINES = 60  # kept for error messages
 
 
 class Worker:
-    """A started child process."""
+    """A running worker process."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
-        """Start it and hand it its request; `answer` waits for what it says to it."""
-        self._answer: dict[str, Any] | None = None
-        self._complaints: deque[str] = deque(maxlen=60)
+        """Start the process and send it the request; `reply` waits for its reply."""
+        self._reply: dict[str, Any] | None = None
+        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._process = subprocess.Popen(
             [sys.executable, "-c", _program()],
             stdin=subprocess.PIPE,
@@ -40,92 +41,90 @@ class Worker:
             env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
             encoding="utf-8",
             errors="replace",
-            **_detached(),
+            **_own_process_group(),
         )
-        self._listener = threading.Thread(target=self._listen, name="textual-inversion-stderr", daemon=True)
-        self._listener.start()
-        self._say(json.dumps(request))
+        self._stderr_reader = threading.Thread(target=self._read_stderr, name="textual-inversion-stderr", daemon=True)
+        self._stderr_reader.start()
+        self._send(json.dumps(request))
 
-    def answer(self) -> dict[str, Any]:
-        """What it says to its request; the first time it takes as long as importing torch. Raises BadInput or TrainingFailed."""
-        if self._answer is not None:
-            return self._answer
+    def reply(self) -> dict[str, Any]:
+        """The reply to the request; the first call takes as long as importing torch. Raises BadInput or TrainingFailed."""
+        if self._reply is not None:
+            return self._reply
         assert self._process.stdout
-        line = next((line for line in self._process.stdout if line.startswith("{")), "")  # libraries may greet first
+        # libraries may print to stdout while they are imported
+        line = next((line for line in self._process.stdout if line.startswith("{")), "")
         if not line:
-            raise TrainingFailed(f"the training process could not start ({self.last_words() or self.exit_code()})")
-        answer: dict[str, Any] = json.loads(line)
-        if "problems" in answer:
-            raise BadInput(Problem(**problem) for problem in answer["problems"])
-        if "error" in answer:
-            raise TrainingFailed(answer["error"])
-        self._answer = answer
-        return answer
+            raise TrainingFailed(
+                f"the training process could not start ({self.last_stderr_line() or self.exit_code()})"
+            )
+        reply: dict[str, Any] = json.loads(line)
+        if "problems" in reply:
+            raise BadInput(Problem(**problem) for problem in reply["problems"])
+        if "error" in reply:
+            raise TrainingFailed(reply["error"])
+        self._reply = reply
+        return reply
 
-    def go(self) -> None:
-        """Let it train."""
-        self._say("go")
+    def start_training(self) -> None:
+        self._send("go")
 
-    def sample(self) -> None:
-        """Let it make previews after the step it is at."""
-        self._say("sample")
+    def request_previews(self) -> None:
+        """Let it sample previews after the current step."""
+        self._send("sample")
 
     def stop(self) -> None:
-        """Let it save and end."""
-        self._say("stop")
+        """Let it save and exit."""
+        self._send("stop")
 
     @property
     def running(self) -> bool:
         return self._process.poll() is None
 
     def exit_code(self, timeout_s: float | None = None) -> int | None:
-        """How it ended, negative for a signal; None if it is still running after `timeout_s`."""
+        """Wait for the exit code, negative for a signal; None if it is still running after `timeout_s`."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
 
-    def kill(self) -> None:
-        self._process.kill()
-
     def close(self) -> None:
-        """Let go of it: it saves, if it trains, and ends."""
+        """Close the pipes to it: it saves, if it is training, and exits."""
         for stream in (self._process.stdin, self._process.stdout):
             try:
                 if stream:
                     stream.close()
-            except OSError:  # it is gone already, with a line to it unread
+            except OSError:  # it has exited already, with a line to it unread
                 pass
 
-    def last_words(self) -> str:
-        """The last line that it complained with."""
-        self._listener.join(1.0)
-        return self._complaints[-1] if self._complaints else ""
+    def last_stderr_line(self) -> str:
+        self._stderr_reader.join(1.0)
+        return self._stderr[-1] if self._stderr else ""
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process.stdin
         try:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
-        except (OSError, ValueError):  # it has ended: whoever waits for it will see
+        except (OSError, ValueError):  # it has exited: whoever waits for its exit code will see
             pass
 
-    def _listen(self) -> None:
+    def _read_stderr(self) -> None:
         assert self._process.stderr
         with self._process.stderr as stream:
             for line in stream:
                 if line.strip():
-                    self._complaints.append(line.rstrip())
+                    self._stderr.append(line.rstrip())
 
 
 def _program() -> str:
-    """Python that finds this package whatever the working directory; an embedded Python ignores PYTHONPATH, too."""
+    """Python code that finds this package from any working directory; an embedded Python ignores PYTHONPATH."""
     paths = [str(ROOT), *([str(PRIVATE)] if PRIVATE.is_dir() else [])]
     return f"import sys; sys.path[:0] = {paths!r}; from lib_ti.cli import main; sys.exit(main(['work']))"
 
 
-def _detached() -> dict[str, Any]:
-    """Out of reach of the host's Ctrl-C: the end of its input tells it, and it shall save in peace."""
+def _own_process_group() -> dict[str, Any]:
+    """Popen arguments that keep the host's Ctrl-C from the worker: end of file tells it to save and exit instead."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}

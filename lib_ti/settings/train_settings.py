@@ -48,7 +48,7 @@ class TrainSettings:
     init_random: bool = _option(False, "start from random vectors as long as the vocabulary's instead", "Word")
     init_embedding: Path | None = _option(None, "start from this embedding file instead", "Word", metavar="FILE")
     vectors: int = _option(
-        2, "how many tokens the word takes up: more hold more detail and leave less room", "Word",
+        2, "how many tokens the word takes up: more hold more detail, but leave less room in prompts", "Word",
         unit="vectors", low=1, high=75,
     )  # fmt: skip
 
@@ -58,18 +58,18 @@ class TrainSettings:
     vae: Path | None = _option(None, "use this VAE instead of the checkpoint's own", "Model", metavar="FILE")
     prediction: str = _option(
         "auto",
-        "what the model predicts, if it is not told rightly by its files",
+        "what the model predicts; auto: what its files say, or what it turns out to predict",
         "Model",
         choices=("auto", "epsilon", "v"),
     )
     zero_terminal_snr: str = _option(
         "auto",
-        "whether the model was trained down to pure noise, if it is not told rightly by its files",
+        "whether the model was trained down to pure noise; auto: what its files say",
         "Model",
         choices=("auto", "yes", "no"),
     )
     clip_skip: int | None = _option(
-        None, "the text encoder's layer that is used, counted from the last, which is 1; auto: as the model's family does",
+        None, "the text encoder's layer that is used, counted from the last, which is 1; auto: as the model was trained",
         "Model", low=1, high=12,
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ class TrainSettings:
     buckets: bool = _option(False, "keep each picture's shape instead of cropping it to a square", "Picture handling")
     flip: bool = _option(False, "show pictures mirrored half of the time", "Picture handling")
     masks: bool = _option(
-        True, "let a picture's alpha or its NAME.mask.png say how much each place counts", "Picture handling"
+        True, "let a picture's alpha or its NAME.mask.png say how much each pixel counts", "Picture handling"
     )
     captions: str = _option(
         "auto",
@@ -106,7 +106,7 @@ class TrainSettings:
     )
     train_encoders: str = _option(
         "both",
-        "of the two text encoders, those the word is learned for; for the other it stays what it starts from",
+        "which of the two text encoders the word is learned for; for the other one it stays what it started from",
         "Learning",
         choices=("both", "clip_l", "clip_g"),
         families=("sdxl",),
@@ -133,21 +133,21 @@ class TrainSettings:
     device: str = _option("auto", "auto, cpu, or a card such as cuda:0", "Memory")
     precision: str = _option(
         "auto",
-        "the frozen model's numbers; auto: what the device does best",
+        "the frozen model's number format; auto: what suits the device best",
         "Memory",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     acceleration: str = _option(
         "auto",
-        "how steps are computed sooner, to the same result but for rounding; arranged: on a CPU, with a second copy of many "
-        "weights in memory; graphs: on a card, all of a step's work handed to it at once; auto: what the machine gains by",
+        "how steps are made faster, with the same result up to rounding; arranged: on a CPU, with a second copy of many "
+        "weights in memory; graphs: on a card, with CUDA graphs; auto: whatever makes this machine faster",
         "Memory",
         choices=("auto", "none", "arranged", "graphs"),
     )
     memory: str = _option(
         "auto",
-        "what is done to need less memory; balanced: compute parts twice, about a third longer; low: keep the frozen model in "
-        "8 bits too, which changes the result a little; auto: the first that fits into a card's free memory, on a CPU fast",
+        "how memory is saved; balanced: compute parts twice, about a third slower; low: keep the frozen model in 8 bits too, "
+        "which changes the result a little; auto: the first that fits into a card's free memory, on a CPU fast",
         "Memory",
         choices=("auto", *MEMORY_MODES),
     )
@@ -157,7 +157,7 @@ class TrainSettings:
     )
 
     preview_every: int = _option(
-        100, "a preview each so many steps; 0: none", "Previews", unit="steps", low=0, high=1e6
+        100, "steps from one preview to the next; 0: none", "Previews", unit="steps", low=0, high=1e6
     )
     preview_prompt: tuple[str, ...] = _option(
         (),
@@ -181,7 +181,7 @@ class TrainSettings:
     runs_dir: Path = _option(Path("textual_inversion"), "folder that runs are kept in", "Saving", metavar="DIR")
     overwrite: bool = _option(False, "replace an embedding of that name", "Saving")
     snapshot_every: int = _option(
-        100, "keep the vectors each so many steps; 0: none", "Saving", unit="steps", low=0, high=1e6
+        100, "steps from one snapshot of the vectors to the next; 0: none", "Saving", unit="steps", low=0, high=1e6
     )
 
     @property

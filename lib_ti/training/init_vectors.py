@@ -19,7 +19,7 @@ def begin(
 
     What an initial embedding has no vectors for begins as the settings' words.
     """
-    given = initial.fitted({name: table.shape[1] for name, table in tables.items()}) if initial else {}
+    given = initial.vectors_for({name: table.shape[1] for name, table in tables.items()}) if initial else {}
     return {
         name: repeated(given[name], settings.vectors).to(table.device)
         if name in given

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
-from lib_ti.embedding.write import safetensors_bytes
+from lib_ti.formats.safetensors_header import read_safetensors_header
+from lib_ti.formats.safetensors_tensors import read_tensors, safetensors_bytes
 
 SMOOTHING = 0.98  # of the loss that people look at: about the last fifty steps
 
@@ -86,9 +86,8 @@ class TrainState:
 
     def restore(self, path: Path) -> None:
         """Take over a saved state in place."""
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
-            record: dict[str, Any] = json.loads(file.metadata()["state"])
+        tensors = read_tensors(path)
+        record: dict[str, Any] = json.loads(read_safetensors_header(path).metadata["state"])
         for name, vectors in self.vectors.items():
             device = vectors.device
             vectors.data.copy_(tensors[f"vectors.{name}"])

@@ -14,8 +14,8 @@ from lib_ti.data import dataset
 from lib_ti.data.captions import Captioner
 from lib_ti.data.dataset import Example
 from lib_ti.data.latent_cache import LatentCache, LatentDistribution
-from lib_ti.embedding import write
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import to_safetensors
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
@@ -154,8 +154,8 @@ class Trainer:
             metadata = describe(relief.settings, self.checkpoint, model.noise_schedule, digest.result(), state.step)
             if self.initial:
                 widths = self.checkpoint.widths_by_encoder
-                metadata["start"] = told_start(s, self.checkpoint, self.initial.fitted(widths))
-            return write.portable(Embedding(s.name, vectors, metadata))
+                metadata["start"] = told_start(s, self.checkpoint, self.initial.vectors_for(widths))
+            return to_safetensors(Embedding(s.name, vectors, metadata))
 
         previews = Previews(s, model, word, self.recorder, self.stopped)
         return Loop(s, model, state, source, previews, self.recorder, pack, relief, self.stopped, self.sample)

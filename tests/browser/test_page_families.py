@@ -9,7 +9,7 @@ import torch
 from driver.server import Server
 from reference.checkpoints import SIZES, write_checkpoint
 
-from lib_ti.embedding.write import safetensors_bytes
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
 
 pytestmark = pytest.mark.browser
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

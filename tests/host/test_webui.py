@@ -20,14 +20,14 @@ def generate(tab, prompt: str) -> str:
     for name, value in (("width", 64), ("height", 64), ("steps", 2)):
         tab.page.locator(f"#txt2img_{name} input[type=number]").first.fill(str(value))
         tab.page.locator(f"#txt2img_{name} input[type=number]").first.blur()
-    told = tab.page.locator("#html_info_txt2img").first
-    before = told.inner_text()
+    info = tab.page.locator("#html_info_txt2img").first
+    before = info.inner_text()
     tab.page.locator("#txt2img_generate").click()
-    tab.wait_until(lambda: told.inner_text().strip() not in ("", before), 600, "the picture")
-    return told.inner_text()
+    tab.wait_until(lambda: info.inner_text().strip() not in ("", before), 600, "the picture")
+    return info.inner_text()
 
 
-def test_a_word_is_learned_and_used_without_a_restart(tab, webui, coins, word):
+def test_train_and_use_an_embedding_without_a_restart(tab, webui, coins, word):
     tab.screenshot("host-idle", full=False)
     generate(tab, "a photo of a cat")
     tab.show("Textual Inversion")
@@ -35,8 +35,8 @@ def test_a_word_is_learned_and_used_without_a_restart(tab, webui, coins, word):
     tab.screenshot("host-filled", full=False)
     tab.train()
     assert tab.state in ACTIVE_STATES
-    seen = set()
-    tab.wait_until(lambda: seen.add(tab.state) or tab.state in ("finished", "failed"), 900, "the end")
+    states = set()
+    tab.wait_until(lambda: states.add(tab.state) or tab.state in ("finished", "failed"), 900, "the end")
     tab.screenshot("host-finished", full=False)
     assert tab.state == "finished", tab.problems
     tab.wait_until(lambda: tab.previews().count() == 3, awaited="previews of steps 0, 6 and 12")
@@ -48,11 +48,13 @@ def test_a_word_is_learned_and_used_without_a_restart(tab, webui, coins, word):
     tab.page.locator("button#txt2img_tinv_insert, #txt2img_tinv_insert button").first.click()
     tab.wait_until(lambda: word in tab.prompt().input_value())
     tab.screenshot("host-picker", full=False)
-    told = generate(tab, tab.prompt().input_value())
-    assert f"TI: {word}" in told or f'TI hashes: "{word}' in told  # what Forge and AUTOMATIC1111 say of embeddings used
+    infotext = generate(tab, tab.prompt().input_value())
+    assert (
+        f"TI: {word}" in infotext or f'TI hashes: "{word}' in infotext
+    )  # what Forge and AUTOMATIC1111 say of embeddings used
 
 
-def test_generating_waits_for_a_training_and_comes_back(tab, webui, coins, word):
+def test_generation_waits_for_a_training(tab, webui, coins, word):
     tab.add_pictures(*coins).fill(name=word, **{**SMALL, "steps": 5000, "preview_every": 0}).train()
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 1, 900)
     tab.screenshot("host-training", full=False)
@@ -66,13 +68,13 @@ def test_generating_waits_for_a_training_and_comes_back(tab, webui, coins, word)
     assert generate(tab, "a photo of a dog")
 
 
-def test_pictures_of_runs_have_no_address(tab, webui, coins):
+def test_draft_images_are_not_served(tab, webui, coins):
     tab.add_pictures(*coins)
-    kept = next((webui.runs / ".drafts").rglob("*.png"))
-    assert tab.page.request.get(f"{tab.url}file={kept}").status in (403, 404)
+    draft_image = next((webui.runs / ".drafts").rglob("*.png"))
+    assert tab.page.request.get(f"{tab.url}file={draft_image}").status in (403, 404)
 
 
-def test_the_hosts_api_takes_calls_as_before(tab):
+def test_host_api_still_generates(tab):
     answer = tab.page.request.post(
         f"{tab.url}sdapi/v1/txt2img", data=json.dumps({"prompt": "a cat", "steps": 1, "width": 64, "height": 64}),
         headers={"Content-Type": "application/json"}, timeout=300_000,

@@ -12,7 +12,7 @@ import torch
 from reference.webui import FAMILIES, write_families
 from test_webui import SMALL, generate
 
-from lib_ti.embedding.write import safetensors_bytes
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.model.checkpoint.families import SD1, SD2, SDXL
 
 pytestmark = pytest.mark.browser
@@ -80,7 +80,7 @@ def tab_on_first(tab):
     tab.page.request.post(address, data=was, timeout=300_000)
 
 
-def test_settings_follow_the_checkpoint_without_a_reload(tab_on_first, checkpoints):
+def test_form_follows_the_selected_checkpoint(tab_on_first, checkpoints):
     tab = tab_on_first
     tab.open_advanced()
     for name, rate in {"tiny-sd1": "0.003", "tiny-sdxl": "0.0015", "tiny-sd2": "0.003"}.items():
@@ -90,8 +90,11 @@ def test_settings_follow_the_checkpoint_without_a_reload(tab_on_first, checkpoin
         for field in ("learning_rate_2", "train_encoders"):
             assert tab.page.locator(f"#tinv_{field}").is_visible() == (name == "tiny-sdxl")
         skip = "1" if name == "tiny-sd1" else "2, and 1 is the same"
-        told = tab.page.locator("#tinv_clip_skip .tinv-auto")
-        tab.wait_until(lambda told=told, skip=skip: f"Here: {skip}." in told.inner_text(), awaited="clip skip's auto")
+        auto_note = tab.page.locator("#tinv_clip_skip .tinv-auto")
+        tab.wait_until(
+            lambda auto_note=auto_note, skip=skip: f"Here: {skip}." in auto_note.inner_text(),
+            awaited="clip skip's auto",
+        )
         tab.field("init_embedding").focus()
         misfit = tab.page.locator("#tinv_starts li").filter(has_text="test-misfit")
         misfit.wait_for(state="visible")
@@ -102,7 +105,7 @@ def test_settings_follow_the_checkpoint_without_a_reload(tab_on_first, checkpoin
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_word_of_each_family_is_learned_and_used(tab_on_first, webui, checkpoints, coins, word, name):
+def test_train_and_use_an_embedding_of_each_family(tab_on_first, webui, checkpoints, coins, word, name):
     if (webui.folder / "backend").is_dir():
         pytest.skip("Forge loads checkpoints of real sizes alone")
     tab = tab_on_first
@@ -112,8 +115,8 @@ def test_a_word_of_each_family_is_learned_and_used(tab_on_first, webui, checkpoi
     tab.wait_until(lambda: tab.state in ("finished", "failed"), 600, "the end")
     tab.screenshot(f"host-{name}-finished", full=False)
     assert tab.state == "finished", tab.problems
-    known = tab.page.request.get(f"{tab.url}sdapi/v1/embeddings").json()
-    assert known["loaded"][word]["vectors"] == 2
-    assert "test-misfit" in known["skipped"]
-    told = generate(tab, f"a photo of {word}")
-    assert f"TI: {word}" in told or f'TI hashes: "{word}' in told
+    embeddings = tab.page.request.get(f"{tab.url}sdapi/v1/embeddings").json()
+    assert embeddings["loaded"][word]["vectors"] == 2
+    assert "test-misfit" in embeddings["skipped"]
+    infotext = generate(tab, f"a photo of {word}")
+    assert f"TI: {word}" in infotext or f'TI hashes: "{word}' in infotext

@@ -1,15 +1,15 @@
-"""What AUTOMATIC1111's own code makes of prompts: `python conditioning.py FOLDER REQUEST.json OUT.safetensors`.
+"""Prompts' conditioning by AUTOMATIC1111's own code: `python conditioning.py FOLDER REQUEST.json OUT.safetensors`.
 
-Started with the program's own Python, so nothing of this project is imported. Its text encoders are built by its own classes,
-in the sizes that the request names, and get the weights of the checkpoint; all settings are its defaults. The request:
+Run with the program's own Python; nothing of this project is imported. The text encoders are of the program's classes, in the
+request's sizes and with the checkpoint's weights; all settings are the defaults. The request:
 
     {"family": "sd1", "checkpoint": FILE, "embeddings": FOLDER, "tokenizer": FOLDER, "steps": 10,
-     "encoders": {PREFIX: [width, layers, projection or 0]}, "frame_width": 32,
-     "asked": [{"prompt": ..., "negative": false, "clip_skip": 1}, ...]}
+     "encoders": {PREFIX: [width, layers, projection or 0]}, "size_embedding_width": 32,
+     "prompts": [{"prompt": ..., "negative": false, "clip_skip": 1}, ...]}
 
-OUT holds for prompt number I its tensors as one text, unless it is a negative one: "I.crossattn", and for SDXL "I.vector";
-and as txt2img divides it, for part P and stage S, "I.P.S.crossattn" ..., with the parts' weights and the stages' ends in the
-metadata.
+OUT holds the tensors of prompt I encoded as one text, unless it is negative: "I.crossattn", and for SDXL "I.vector"; and those of
+the prompt as txt2img splits it, for subprompt P (joined by AND) and stage S (of its schedule): "I.P.S.crossattn" and so on.
+The subprompts' weights and the stages' end steps are in the metadata.
 """
 
 import json
@@ -18,8 +18,8 @@ import tempfile
 from pathlib import Path
 
 
-def start(folder, embeddings):
-    """The program's modules, as its server starts them, with none of its user's settings."""
+def import_webui(folder, embeddings):
+    """Import the program's modules as its server does, without any user's settings."""
     sys.argv = [
         "webui.py", "--use-cpu", "all", "--no-half", "--precision", "full", "--skip-version-check", "--data-dir",
         tempfile.mkdtemp(), "--embeddings-dir", str(embeddings),
@@ -32,8 +32,8 @@ def start(folder, embeddings):
     import modules.script_callbacks  # noqa: F401
 
 
-def clip(width, layers, tokenizer, **options):
-    """Its class for OpenAI's CLIP, for an encoder of these sizes. `options`: of SDXL's."""
+def build_clip(width, layers, tokenizer, **options):
+    """The program's module for OpenAI's CLIP in these sizes; with `options` the one for SDXL."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     if options:
@@ -51,8 +51,8 @@ def clip(width, layers, tokenizer, **options):
         return FrozenCLIPEmbedder(folder, device="cpu", **options)
 
 
-def openclip(width, layers, projection, **options):
-    """Its class for OpenCLIP, for an encoder of these sizes. `options`: of SDXL's."""
+def build_openclip(width, layers, projection, **options):
+    """The program's module for OpenCLIP in these sizes; with `options` the one for SDXL."""
     import open_clip
 
     if options:
@@ -60,30 +60,30 @@ def openclip(width, layers, projection, **options):
     else:
         from ldm.modules.encoders.modules import FrozenOpenCLIPEmbedder as Embedder
     text = {"context_length": 77, "vocab_size": 49408, "width": width, "heads": max(1, width // 64), "layers": layers}
-    sight = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 32}
+    vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 32}
     with tempfile.TemporaryDirectory() as folder:
-        sizes = {"embed_dim": projection or width, "vision_cfg": sight, "text_cfg": text}
+        sizes = {"embed_dim": projection or width, "vision_cfg": vision, "text_cfg": text}
         (Path(folder) / "sized.json").write_text(json.dumps(sizes))
         open_clip.add_model_config(Path(folder) / "sized.json")
         return Embedder(arch="sized", version=None, device="cpu", layer="penultimate", **options)
 
 
-def build(request):
-    """Its model, without UNet and VAE, made ready as it makes every model ready."""
+def build_model(request):
+    """The program's model without UNet and VAE, hijacked as it does with every model."""
     import torch
     from modules import devices, sd_hijack, sd_models, sd_models_xl
     from safetensors import safe_open
 
-    devices.dtype_unet = torch.float32  # as where it reads a checkpoint with --no-half
+    devices.dtype_unet = torch.float32  # as with --no-half
 
-    def filled(embedder, prefix):
+    def load_weights(embedder, prefix):
         with safe_open(request["checkpoint"], "pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-            own = {name[len(prefix) :]: file.get_tensor(name).float() for name in names}
+            state = {name[len(prefix) :]: file.get_tensor(name).float() for name in names}
         inner = embedder.transformer if hasattr(embedder, "transformer") else embedder.model
-        missing, unexpected = inner.load_state_dict(own, strict=False)
-        left = [name for name in missing if not name.endswith(("position_ids", "attn_mask"))]
-        assert not left, left
+        missing, unexpected = inner.load_state_dict(state, strict=False)
+        missing = [name for name in missing if not name.endswith(("position_ids", "attn_mask"))]
+        assert not missing, missing
         assert set(unexpected) <= {"text_model.embeddings.position_ids", "logit_scale"}, unexpected
         return embedder.eval()
 
@@ -103,15 +103,15 @@ def build(request):
 
         model = ModelXL()
         model.conditioner = GeneralConditioner([])
-        first = clip(width, layers, request["tokenizer"], layer="hidden", layer_idx=layers - 1)
-        second = openclip(*sizes[1][1], always_return_pooled=True, legacy=False)
+        first = build_clip(width, layers, request["tokenizer"], layer="hidden", layer_idx=layers - 1)
+        second = build_openclip(*sizes[1][1], always_return_pooled=True, legacy=False)
         from sgm.modules.encoders.modules import ConcatTimestepEmbedderND
 
-        frames = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
+        size_keys = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
         embedders = {
-            ("txt", 1): filled(first, prefix),
-            ("txt", 2): filled(second, sizes[1][0]),
-            **{(key, 0): ConcatTimestepEmbedderND(request["frame_width"]) for key in frames},
+            ("txt", 1): load_weights(first, prefix),
+            ("txt", 2): load_weights(second, sizes[1][0]),
+            **{(key, 0): ConcatTimestepEmbedderND(request["size_embedding_width"]) for key in size_keys},
         }
         for (key, _), embedder in embedders.items():
             embedder.input_key, embedder.ucg_rate = key, 0.0
@@ -119,8 +119,12 @@ def build(request):
         model.conditioner.embedders = torch.nn.ModuleList(embedders.values())
     else:
         model = Model()
-        made = openclip(width, layers, 0) if request["family"] == "sd2" else clip(width, layers, request["tokenizer"])
-        model.cond_stage_model = filled(made, prefix)
+        embedder = (
+            build_openclip(width, layers, 0)
+            if request["family"] == "sd2"
+            else build_clip(width, layers, request["tokenizer"])
+        )
+        model.cond_stage_model = load_weights(embedder, prefix)
     model.requires_grad_(False)
     sd_models.model_data.set_sd_model(model)
     sd_hijack.model_hijack.hijack(model)
@@ -128,45 +132,45 @@ def build(request):
     return model
 
 
-def conditions(model, request):
-    """The tensors by name, and weights and ends."""
+def compute_conditioning(model, request):
+    """The tensors by name, and for each prompt the weights and end steps."""
     import torch
     from modules import prompt_parser, shared
     from modules.processing_scripts.comments import strip_comments
 
-    tensors, told, steps = {}, {}, request["steps"]
+    tensors, schedules, steps = {}, {}, request["steps"]
 
-    def put(name, found):
-        parts = found if isinstance(found, dict) else {"crossattn": found}
+    def add(name, conditioning):
+        parts = conditioning if isinstance(conditioning, dict) else {"crossattn": conditioning}
         tensors.update({f"{name}.{key}": value.float().clone() for key, value in parts.items()})
 
-    for i, asked in enumerate(request["asked"]):
-        shared.opts.CLIP_stop_at_last_layers = asked["clip_skip"]
-        texts = prompt_parser.SdConditioning([asked["prompt"]], asked["negative"], 64, 64)
+    for i, prompt in enumerate(request["prompts"]):
+        shared.opts.CLIP_stop_at_last_layers = prompt["clip_skip"]
+        texts = prompt_parser.SdConditioning([prompt["prompt"]], prompt["negative"], 64, 64)
         with torch.no_grad():
-            whole = None if asked["negative"] else model.get_learned_conditioning(texts)
+            whole = None if prompt["negative"] else model.get_learned_conditioning(texts)
             texts[0] = strip_comments(texts[0])
-            if asked["negative"]:
+            if prompt["negative"]:
                 parts = [(1.0, prompt_parser.get_learned_conditioning(model, texts, steps)[0])]
             else:
-                found = prompt_parser.get_multicond_learned_conditioning(model, texts, steps).batch[0]
-                parts = [(part.weight, part.schedules) for part in found]
+                multicond = prompt_parser.get_multicond_learned_conditioning(model, texts, steps).batch[0]
+                parts = [(part.weight, part.schedules) for part in multicond]
         if whole is not None:
-            put(f"{i}", {k: v[0] for k, v in whole.items()} if isinstance(whole, dict) else whole[0])
-        told[i] = [[weight, [stage.end_at_step for stage in stages]] for weight, stages in parts]
+            add(f"{i}", {k: v[0] for k, v in whole.items()} if isinstance(whole, dict) else whole[0])
+        schedules[i] = [[weight, [stage.end_at_step for stage in stages]] for weight, stages in parts]
         for p, (_, stages) in enumerate(parts):
             for s, stage in enumerate(stages):
-                put(f"{i}.{p}.{s}", stage.cond)
-    return tensors, told
+                add(f"{i}.{p}.{s}", stage.cond)
+    return tensors, schedules
 
 
 def main(folder, request, out):
     request = json.loads(Path(request).read_text(encoding="utf-8"))
-    start(folder, request["embeddings"])
+    import_webui(folder, request["embeddings"])
     from safetensors.torch import save_file
 
-    tensors, told = conditions(build(request), request)
-    save_file(tensors, out, {"parts": json.dumps(told)})
+    tensors, schedules = compute_conditioning(build_model(request), request)
+    save_file(tensors, out, {"parts": json.dumps(schedules)})
 
 
 if __name__ == "__main__":

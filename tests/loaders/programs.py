@@ -1,8 +1,8 @@
-"""Reads embedding files with another program's own code: `python programs.py PROGRAM FOLDER WIDTHS FILE...`.
+"""Loads embedding files with another program's own code: `python programs.py PROGRAM FOLDER WIDTHS FILE...`.
 
-Started as a script, with the program's own Python where it has one, so nothing of this project is imported. What the code
-wants of its program beside the loading of embeddings is replaced by stand-ins. Prints a JSON object: for each file what
-came of it, {"name": ..., "vectors": {key: [shape, sha256 of the fp32 numbers]}}, or {"refused": why}.
+Run as a script, with the program's own Python if it has one; nothing of this project is imported. The program's modules that do
+not load embeddings are replaced by mocks. Prints a JSON object with the result for each file:
+{"name": ..., "vectors": {key: [shape, sha256 of the fp32 values]}}, or {"refused": reason}.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
-WORDS = "abcdefghijklmnopqrstuvwxyz0123456789-_<> ."
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789-_<> ."
 
 
-class _StandIn(types.ModuleType):
-    """A module that has whatever is asked of it."""
+class _MockModule(types.ModuleType):
+    """A module with any attribute."""
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -29,8 +29,8 @@ class _StandIn(types.ModuleType):
         return self.__dict__[name]
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stand-ins for all of some packages but for the modules that are named."""
+class _MockFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports mocks for all modules of some packages except those in `real`."""
 
     def __init__(self, packages, real):
         self._packages, self._real = packages, real
@@ -41,7 +41,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec):
-        module = _StandIn(spec.name)
+        module = _MockModule(spec.name)
         module.__path__ = [str(Path(sys.path[0], *spec.name.split(".")))]
         return module
 
@@ -49,26 +49,27 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def prepare(folder, packages, real=()):
+def mock_packages(folder, packages, real=()):
     sys.path.insert(0, str(folder))
-    sys.meta_path.insert(0, _Finder(set(packages), set(real)))
+    sys.meta_path.insert(0, _MockFinder(set(packages), set(real)))
 
 
-def told(name, vectors):
+def loaded(name, vectors):
+    """The result for a file that was loaded: its name, and the vectors by key."""
     import torch
 
-    found = {}
+    digests = {}
     for key, tensor in vectors.items():
         tensor = tensor.detach().to("cpu", torch.float32).contiguous()
         tensor = tensor.unsqueeze(0) if tensor.ndim == 1 else tensor
-        found[key] = [list(tensor.shape), hashlib.sha256(tensor.numpy().tobytes()).hexdigest()]
-    return {"name": name, "vectors": found}
+        digests[key] = [list(tensor.shape), hashlib.sha256(tensor.numpy().tobytes()).hexdigest()]
+    return {"name": name, "vectors": digests}
 
 
 # --- A1111 and its descendants -------------------------------------------------------------------------------------
 
 
-def _webui_s(database, model, width, file):
+def _load_with_webui(database, model, width, file):
     database.expected_shape = width
     database.load_from_file(str(file), file.name)
     if database.skipped_embeddings:
@@ -76,12 +77,12 @@ def _webui_s(database, model, width, file):
     if not database.word_embeddings:
         raise ValueError("nothing was loaded")
     ((name, embedding),) = database.word_embeddings.items()
-    return told(name, embedding.vec if isinstance(embedding.vec, dict) else {"": embedding.vec})
+    return loaded(name, embedding.vec if isinstance(embedding.vec, dict) else {"": embedding.vec})
 
 
 def a1111(folder, widths, file):
-    """Its unpickler stands in for torch.load, as in the running program."""
-    errors = sys.modules["modules.errors"] = _StandIn("modules.errors")
+    """Its unpickler replaces torch.load, as in the running program."""
+    errors = sys.modules["modules.errors"] = _MockModule("modules.errors")
 
     def report(message, exc_info=False):
         raise ValueError(str(sys.exc_info()[1]))
@@ -94,24 +95,26 @@ def a1111(folder, widths, file):
     module.devices.device = torch.device("cpu")
     module.shared.cmd_opts.disable_safe_unpickle = False
     module.shared.sd_model = model = SimpleNamespace(
-        cond_stage_model=SimpleNamespace(tokenize=lambda texts: [[WORDS.find(c.lower()) for c in t] for t in texts])
+        cond_stage_model=SimpleNamespace(
+            tokenize=lambda texts: [[CHARACTERS.find(c.lower()) for c in t] for t in texts]
+        )
     )
     if file.suffix in (".pt", ".bin"):
         module.torch.load = sys.modules["modules.safe"].load
-    return _webui_s(module.EmbeddingDatabase(), model, sum(widths), file)
+    return _load_with_webui(module.EmbeddingDatabase(), model, sum(widths), file)
 
 
 def forge(folder, widths, file):
     module = importlib.import_module("backend.text_processing.textual_inversion")
 
     def tokenizer(texts, **_):
-        return {"input_ids": [[WORDS.find(c.lower()) for c in text] for text in texts]}
+        return {"input_ids": [[CHARACTERS.find(c.lower()) for c in text] for text in texts]}
 
-    return _webui_s(module.EmbeddingDatabase(tokenizer), None, sum(widths), file)
+    return _load_with_webui(module.EmbeddingDatabase(tokenizer), None, sum(widths), file)
 
 
 def sdnext(folder, widths, file):
-    """All the way into the token tables of text encoders of these widths."""
+    """Up to the token embeddings of text encoders of these widths."""
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -149,7 +152,7 @@ def sdnext(folder, widths, file):
         end = f"_{i + 1}" if i else ""
         ids = getattr(model, f"tokenizer{end}").convert_tokens_to_ids(embedding.tokens)
         vectors[str(i)] = getattr(model, f"text_encoder{end}").get_input_embeddings().weight[ids]
-    return told(name, vectors)
+    return loaded(name, vectors)
 
 
 # --- others --------------------------------------------------------------------------------------------------------
@@ -164,47 +167,47 @@ def _tokenizer():
 
 
 def comfyui(folder, widths, file):
-    """As its tokenizers do for each text encoder; what has another width it leaves out later, with a warning."""
+    """As its tokenizers do for each text encoder. It later ignores vectors of another width, with a warning."""
     module = importlib.import_module("comfy.sd1_clip")
     keys = {(768,): ["clip_l"], (1024,): ["clip_h"], (768, 1280): ["clip_l", "clip_g"]}[tuple(widths)]
     vectors = {}
     for key, width in zip(keys, widths, strict=True):
-        found = module.load_embed(file.stem, [str(file.parent)], width, key)
-        if found is None or found.shape[-1] != width:
+        embedding = module.load_embed(file.stem, [str(file.parent)], width, key)
+        if embedding is None or embedding.shape[-1] != width:
             raise ValueError("shape mismatch")
-        vectors[key] = found
-    return told(file.stem, vectors)
+        vectors[key] = embedding
+    return loaded(file.stem, vectors)
 
 
 def sd_scripts(folder, widths, file):
     two = len(widths) > 1
     module = importlib.import_module("sdxl_train_textual_inversion" if two else "train_textual_inversion")
     trainer = module.SdxlTextualInversionTrainer if two else module.TextualInversionTrainer
-    found = trainer.load_weights(None, str(file))
-    if [v.shape[-1] for v in found] != widths:
+    vectors_by_encoder = trainer.load_weights(None, str(file))
+    if [v.shape[-1] for v in vectors_by_encoder] != widths:
         raise ValueError("other widths")
-    return told(file.stem, {str(i): vectors for i, vectors in enumerate(found)})
+    return loaded(file.stem, {str(i): vectors for i, vectors in enumerate(vectors_by_encoder)})
 
 
 def onetrainer(folder, widths, file):
-    """Its loader, and the names under which its trainers then look."""
+    """Its loader, and the keys that its trainers then read."""
     module = importlib.import_module("modules.modelLoader.mixin.EmbeddingLoaderMixin")
     loader = type("Loader", (module.EmbeddingLoaderMixin,), {})()
     model = SimpleNamespace(embedding_state_dicts={})
     names = SimpleNamespace(all_embedding=lambda: [SimpleNamespace(uuid="1", model_name=str(file))])
     loader._load(model, str(file.parent), names)
     keys = ["clip_l", "clip_g"] if len(widths) > 1 else ["emp_params"]
-    return told(file.stem, {key: model.embedding_state_dicts["1"][key] for key in keys})
+    return loaded(file.stem, {key: model.embedding_state_dicts["1"][key] for key in keys})
 
 
 def invokeai(folder, widths, file):
-    """What it takes the file for, and its vectors. picklescan looks at it where it is installed."""
+    """Its classification of the file, and its loader. picklescan is used if it is installed."""
     try:
         importlib.import_module("picklescan.scanner")
     except ImportError:
         clean = SimpleNamespace(infected_files=0, scan_err=False)
-        scanner = sys.modules["picklescan.scanner"] = _StandIn("picklescan.scanner")
-        sys.modules["picklescan"] = _StandIn("picklescan")
+        scanner = sys.modules["picklescan.scanner"] = _MockModule("picklescan.scanner")
+        sys.modules["picklescan"] = _MockModule("picklescan")
         scanner.scan_file_path = lambda path: clean
     configs = importlib.import_module("invokeai.backend.model_manager.configs.textual_inversion")
     disk = importlib.import_module("invokeai.backend.model_manager.model_on_disk")
@@ -215,13 +218,13 @@ def invokeai(folder, widths, file):
         raise ValueError("it is not taken for an embedding")
     kind._validate_base(model)
     raw = importlib.import_module("invokeai.backend.textual_inversion").TextualInversionModelRaw
-    found = raw.from_checkpoint(file)
-    second = {} if found.embedding_2 is None else {"2": found.embedding_2}
-    return told(file.stem, {"1": found.embedding, **second})
+    embedding = raw.from_checkpoint(file)
+    second = {} if embedding.embedding_2 is None else {"2": embedding.embedding_2}
+    return loaded(file.stem, {"1": embedding.embedding, **second})
 
 
 def diffusers(folder, widths, file):
-    """load_textual_inversion; for two text encoders two files, of which this is the first."""
+    """`load_textual_inversion`; for two text encoders two files, of which this is the first."""
     import torch
     from diffusers.loaders import TextualInversionLoaderMixin
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -232,7 +235,9 @@ def diffusers(folder, widths, file):
         def __init__(self, width):
             sizes = {"hidden_size": width, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
             self.tokenizer, self.text_encoder = _tokenizer(), CLIPTextModel(CLIPTextConfig(**sizes, vocab_size=49500))
-            self.text_encoder.resize_token_embeddings = lambda size: None  # there is room; transformers takes seconds
+            self.text_encoder.resize_token_embeddings = lambda size: (
+                None
+            )  # the vocabulary above has room; transformers takes seconds
             self.components = {"text_encoder": self.text_encoder}
 
     files = [file, file.with_name(f"{file.stem}_2{file.suffix}")][: len(widths)]
@@ -245,7 +250,7 @@ def diffusers(folder, widths, file):
         vectors[str(width)] = pipeline.text_encoder.get_input_embeddings().weight[ids]
         name = pipeline.tokenizer.convert_ids_to_tokens(ids[0])
     with torch.no_grad():
-        return told(name, vectors)
+        return loaded(name, vectors)
 
 
 _TI = "modules.textual_inversion"
@@ -272,19 +277,19 @@ PROGRAMS = {
     ),
     "diffusers": (diffusers, [], []),
 }  # fmt: skip
-"""For each its function, the packages that are replaced, and what is kept of them."""
+"""For each program the function that loads a file, the packages to mock, and their modules to import all the same."""
 
 
 def main(program, folder, widths, files):
-    read, packages, real = PROGRAMS[program]
-    prepare(folder, packages, real)
-    answers = {}
+    load, packages, real = PROGRAMS[program]
+    mock_packages(folder, packages, real)
+    results = {}
     for file in files:
         try:
-            answers[file] = read(Path(folder), [int(w) for w in widths.split("+")], Path(file))
-        except Exception as error:  # whatever the program says
-            answers[file] = {"refused": f"{type(error).__name__}: {error}"}
-    print("\n" + json.dumps(answers))
+            results[file] = load(Path(folder), [int(w) for w in widths.split("+")], Path(file))
+        except Exception as error:  # of any class: the program's own
+            results[file] = {"refused": f"{type(error).__name__}: {error}"}
+    print("\n" + json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Prompts that put the encoding of prompts to the test, and what AUTOMATIC1111's own code makes of them.
+"""Prompts that test prompt encoding, and their conditioning as AUTOMATIC1111's own code computes it.
 
-`PYTHONPATH=.:tests python -m reference.conditioning FOLDER PYTHON` asks the program in FOLDER, which PYTHON runs, and writes
-what golden/ keeps of its answers.
+`PYTHONPATH=.:tests python -m reference.conditioning FOLDER PYTHON` runs the program in FOLDER with PYTHON, and writes a sketch
+of its tensors to golden/.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lib_ti.embedding import write
 from lib_ti.embedding.combine import combine
 from lib_ti.embedding.value import Embedding
+from lib_ti.embedding.write import save_embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
@@ -33,8 +33,8 @@ TESTS = Path(__file__).resolve().parent.parent
 GOLDEN = TESTS / "golden" / "a1111-conditioning.safetensors"
 FAMILIES = {"sd1": SIZES["deep"], "sd2": SIZES["sd2"], "sdxl": SIZES["sdxl"]}
 STEPS = 10
-WORDS = {"my-mug": 2, "my-mug-2": 3, "red": 1, "a long word": 40, "foo(bar)": 1, "a:b, c": 2, "café": 4, "it's": 1}
-"""Learned words and how many vectors they have. Some begin alike, some are written in what is syntax elsewhere."""
+EMBEDDINGS = {"my-mug": 2, "my-mug-2": 3, "red": 1, "a long word": 40, "foo(bar)": 1, "a:b, c": 2, "café": 4, "it's": 1}
+"""Embeddings and their numbers of vectors. Some names begin alike, some contain prompt syntax."""
 
 LIST = "red car, blue house, green tree, old man, young woman, small cat, big dog, "  # 21 tokens
 PROMPTS = [
@@ -52,7 +52,7 @@ PROMPTS = [
     "[a|b|] (c:1.2)", "a [b (c:1.3) [d:5]", "x|y [a:b:3]", "[my-:my-mug-2:5]mug", "[" + LIST * 4 + ":a (mug:1.5):4] b",
     "a mug # which is mine\n# a line\non a table",
 ]  # fmt: skip
-ASKED = [
+REQUESTS = [
     *({"prompt": prompt, "negative": False, "clip_skip": 1} for prompt in PROMPTS),
     *(
         {"prompt": prompt, "negative": True, "clip_skip": 1}
@@ -71,63 +71,65 @@ def embeddings(family: str) -> list[Embedding]:
     widths = {"clip_l": sizes.width, **({"clip_g": sizes.second[0]} if sizes.second else {})}
     return [
         Embedding(name, {k: 0.03 * torch.randn(count, width, generator=generator) for k, width in widths.items()})
-        for name, count in WORDS.items()
+        for name, count in EMBEDDINGS.items()
     ]
 
 
-Answer = tuple[dict[str, Tensor], dict[str, Any]]
-"""Tensors and the parts of prompts, as loaders/conditioning.py tells them."""
+Conditioning = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors by name, and the weights and end steps of prompts, as loaders/conditioning.py returns them."""
 
 
-def ours(family: str, path: Path, asked: Sequence[Mapping[str, Any]] = tuple(ASKED)) -> Answer:
-    """What this project makes of the prompts."""
+def ours(family: str, path: Path, requests: Sequence[Mapping[str, Any]] = tuple(REQUESTS)) -> Conditioning:
+    """The prompts' conditioning in this project."""
     tensors: dict[str, Tensor] = {}
-    told = {}
-    skips = {request["clip_skip"] for request in asked}
+    schedules = {}
+    skips = {request["clip_skip"] for request in requests}
     conditioners = {skip: _conditioner(family, path, skip) for skip in skips}
-    for i, request in enumerate(asked):
+    for i, request in enumerate(requests):
         conditioner, prompt = conditioners[request["clip_skip"]], request["prompt"]
         whole = ScheduledPrompt(conditioner.encode([prompt]), [STEPS])
         guidance = guide(conditioner, *(("", prompt) if request["negative"] else (prompt, "")), STEPS)
         prompts = [guidance.negative] if request["negative"] else list(guidance.prompts)
-        told[str(i)] = [[prompt.weight, list(prompt.ends)] for prompt in prompts]
-        found = {} if request["negative"] else {f"{i}": (whole, 0)}
-        found |= {
-            f"{i}.{p}.{s}": (prompt, end) for p, prompt in enumerate(prompts) for s, end in enumerate(prompt.ends)
+        schedules[str(i)] = [[scheduled.weight, list(scheduled.ends)] for scheduled in prompts]
+        contexts = {} if request["negative"] else {f"{i}": (whole, 0)}
+        contexts |= {
+            f"{i}.{p}.{s}": (scheduled, end)
+            for p, scheduled in enumerate(prompts)
+            for s, end in enumerate(scheduled.ends)
         }
-        for name, (prompt, end) in found.items():
-            context = prompt.at(end)
+        for name, (scheduled, end) in contexts.items():
+            context = scheduled.at(end)
             tensors[f"{name}.crossattn"] = context.encoder_hidden_states[0]
             if context.pooled is not None:
-                tensors[f"{name}.vector"] = torch.cat([context.pooled[0], _embedded_time_ids(conditioner.model)])
-    return tensors, told
+                tensors[f"{name}.vector"] = torch.cat([context.pooled[0], _size_embedding(conditioner.model)])
+    return tensors, schedules
 
 
-def _conditioner(family: str, path: Path, skip: int) -> Conditioner:
-    model = open_checkpoint(path).with_overrides(clip_skip=skip)
-    loaded = StableDiffusion.load(model, torch.float32, torch.device("cpu"))
-    return Conditioner(loaded, *combine(embeddings(family), model.widths_by_encoder, loaded.device))
+def _conditioner(family: str, path: Path, clip_skip: int) -> Conditioner:
+    checkpoint = open_checkpoint(path).with_overrides(clip_skip=clip_skip)
+    model = StableDiffusion.load(checkpoint, torch.float32, torch.device("cpu"))
+    return Conditioner(model, *combine(embeddings(family), checkpoint.widths_by_encoder, model.device))
 
 
-def _embedded_time_ids(model: StableDiffusion) -> Tensor:
-    """The embedded time ids of an uncropped image of 64 pixels."""
+def _size_embedding(model: StableDiffusion) -> Tensor:
+    """SDXL's embedding of sizes and crop (`time_ids`), for an image of 64 pixels."""
     latents = torch.zeros(1, model.latent_channels, 64 // model.vae_scale_factor, 64 // model.vae_scale_factor)
     return model.unet.add_time_proj(model._uncropped(latents).flatten()).flatten()
 
 
-def theirs(family: str, path: Path, program: Path, python: Path) -> Answer:
-    """What the program's own code makes of them, asked in a process of its own."""
+def theirs(family: str, path: Path, program: Path, python: Path) -> Conditioning:
+    """The prompts' conditioning computed by the program's own code, in a process of its own."""
     sizes = FAMILIES[family]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "embeddings").mkdir()
         for embedding in embeddings(family):
-            write.save(embedding, "safetensors", folder / "embeddings" / f"{embedding.name}.safetensors")
-        wanted = {
+            save_embedding(embedding, "safetensors", folder / "embeddings" / f"{embedding.name}.safetensors")
+        request = {
             "family": family, "checkpoint": str(path), "embeddings": str(folder / "embeddings"), "tokenizer": str(VOCAB_DIR),
-            "steps": STEPS, "encoders": _encoders(family, sizes), "asked": ASKED, "frame_width": 32,
+            "steps": STEPS, "encoders": _encoders(family, sizes), "prompts": REQUESTS, "size_embedding_width": 32,
         }  # fmt: skip
-        (folder / "request.json").write_text(json.dumps(wanted), encoding="utf-8")
+        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         script = TESTS / "loaders" / "conditioning.py"
         command = [
             str(python),
@@ -136,12 +138,12 @@ def theirs(family: str, path: Path, program: Path, python: Path) -> Answer:
             str(folder / "request.json"),
             str(folder / "out.safetensors"),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        if done.returncode:
-            raise RuntimeError(done.stderr)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        if process.returncode:
+            raise RuntimeError(process.stderr)
         with safe_open(folder / "out.safetensors", "pt") as file:
-            told = json.loads(file.metadata()["parts"])
-        return load_file(folder / "out.safetensors"), told
+            schedules = json.loads(file.metadata()["parts"])
+        return load_file(folder / "out.safetensors"), schedules
 
 
 def _encoders(family: str, sizes: Sizes) -> dict[str, tuple[int, int, int]]:
@@ -153,28 +155,28 @@ def _encoders(family: str, sizes: Sizes) -> dict[str, tuple[int, int, int]]:
 
 
 def sketch(tensor: Tensor) -> Tensor:
-    """Eight numbers for each 77 tokens, or for a vector, that any change shows in."""
+    """Eight random-like projections of each 77 tokens, or of a vector: any change of a value changes them."""
     rows = tensor.double().reshape(-1, 77 * tensor.shape[-1]) if tensor.ndim > 1 else tensor.double()[None]
-    places = torch.arange(rows.shape[1], dtype=torch.float64)
-    waves = torch.stack([torch.cos(1 + places * (0.7 + k)) for k in range(8)])
+    positions = torch.arange(rows.shape[1], dtype=torch.float64)
+    waves = torch.stack([torch.cos(1 + positions * (0.7 + k)) for k in range(8)])
     return (rows @ waves.T / rows.shape[1] ** 0.5).float()
 
 
-def golden() -> Answer:
-    """What is kept of the program's answers, the family before each name."""
+def golden() -> Conditioning:
+    """Sketches of the program's tensors, the family before each name, and its schedules by family."""
     with safe_open(GOLDEN, "pt") as file:
-        told = json.loads(file.metadata()["parts"])
-    return load_file(GOLDEN), told
+        schedules = json.loads(file.metadata()["parts"])
+    return load_file(GOLDEN), schedules
 
 
 def main(program: Path, python: Path) -> None:
-    kept: dict[str, Tensor] = {}
-    parts = {}
+    sketches: dict[str, Tensor] = {}
+    schedules = {}
     for family in FAMILIES:
         with tempfile.TemporaryDirectory() as folder:
-            tensors, parts[family] = theirs(family, checkpoint(family, Path(folder)), program, python)
-        kept |= {f"{family}.{name}": sketch(tensor) for name, tensor in tensors.items()}
-    save_file(kept, GOLDEN, {"parts": json.dumps(parts)})
+            tensors, schedules[family] = theirs(family, checkpoint(family, Path(folder)), program, python)
+        sketches |= {f"{family}.{name}": sketch(tensor) for name, tensor in tensors.items()}
+    save_file(sketches, GOLDEN, {"parts": json.dumps(schedules)})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lib_ti.runs.execute import create, execute
+from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import TrainSettings, parse
 from lib_ti.training.preflight.preflight import preflight
@@ -22,6 +22,6 @@ def settings_for(checkpoint: Path, pictures: Path, folder: Path, **more: str) ->
 
 def run(settings: TrainSettings, **more) -> RunFolder:
     """Carry a training out."""
-    folder = create(preflight(settings))
-    execute(folder, **more)
+    folder = create_run(preflight(settings))
+    execute_run(folder, **more)
     return folder

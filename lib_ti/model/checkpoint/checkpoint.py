@@ -18,7 +18,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.weights import Place, Weights
+from lib_ti.formats.weights import TensorSource, Weights
 from lib_ti.model.checkpoint.families import EncoderSpec, Family
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.memory.fp8 import is_quantizable, quantize, use_fp8_layers
@@ -205,7 +205,7 @@ def build_text_encoder(config: Mapping[str, Any], path: Path, projection: bool =
 
 
 def component_from_keys(
-    module: torch.nn.Module, weights: Weights, keys: Mapping[str, str | Place], title: str
+    module: torch.nn.Module, weights: Weights, keys: Mapping[str, str | TensorSource], title: str
 ) -> Component:
     """The component whose parameters stand in the file under `keys`. Raises UnusableFile that names what is missing."""
     names = [key if isinstance(key, str) else key.name for key in keys.values()]

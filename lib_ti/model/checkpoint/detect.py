@@ -14,10 +14,10 @@ def detect_family(weights: Weights) -> Family:
     """The checkpoint's family. Raises UnusableFile for anything that cannot be trained on, saying what it is."""
     if reason := _unsupported_kind(weights):
         raise UnusableFile(weights.path, reason)
-    family = next((f for f in (SDXL, SD2, SD1) if any(weights.has(e.prefix) for e in f.encoders)), None)
+    family = next((f for f in (SDXL, SD2, SD1) if any(weights.has_prefix(e.prefix) for e in f.encoders)), None)
     if family is None:
         raise UnusableFile(weights.path, "its text encoder is missing; use a complete checkpoint")
-    if missing := [encoder.title for encoder in family.encoders if not weights.has(encoder.prefix)]:
+    if missing := [encoder.title for encoder in family.encoders if not weights.has_prefix(encoder.prefix)]:
         raise UnusableFile(
             weights.path, f"this is an {family.title} checkpoint without {missing[0]}, one of its two text encoders"
         )

@@ -111,11 +111,3 @@ def encoder_title(name: str) -> str:
     """The title of the text encoder that embedding files call `name`; the name itself if it is unknown."""
     encoder_titles = {encoder.name: encoder.title for family in FAMILIES for encoder in family.encoders}
     return encoder_titles.get(name, name)
-
-
-def family_title(widths: tuple[int, ...]) -> str:
-    """The title of the family whose token embeddings have these widths, or a phrase with the widths."""
-    for family in FAMILIES:
-        if family.widths == widths:
-            return family.title
-    return f"models of width {' + '.join(map(str, widths))}"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.safetensors_header import widths_of, widths_of_folder
 from lib_ti.formats.weights import Weights, open_weights
 from lib_ti.model.checkpoint.detect import CONV_IN, detect_family
+from lib_ti.model.checkpoint.embedding_widths import widths_from_folder, widths_from_shapes
 from lib_ti.model.checkpoint.families import SD1, SD2, SDXL, Family
 from lib_ti.model.checkpoint.ldm_keys import ema_key
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
@@ -46,7 +46,7 @@ def inspect_checkpoint(path: Path) -> CheckpointInfo:
         return CheckpointInfo(
             family=family,
             resolution=folder_resolution(path, unet_config),
-            widths_by_encoder=_widths_by_encoder(family, widths_of_folder(path) or ()),
+            widths_by_encoder=_widths_by_encoder(family, widths_from_folder(path) or ()),
             noise_schedule=folder_noise_schedule(path),
             prediction_known=True,
             standard_unet=channels == default_config(family.name).unet.block_out_channels,
@@ -57,7 +57,7 @@ def inspect_checkpoint(path: Path) -> CheckpointInfo:
     return CheckpointInfo(
         family=family,
         resolution=config.resolution or 512,
-        widths_by_encoder=_widths_by_encoder(family, widths_of(weights.shapes) or ()),
+        widths_by_encoder=_widths_by_encoder(family, widths_from_shapes(weights.shapes) or ()),
         noise_schedule=config.noise_schedule,
         prediction_known=config.prediction_known,
         standard_unet=config.unet == default_config(family.name).unet,

@@ -44,7 +44,9 @@ def open_file(path: Path) -> Checkpoint:
         resolution=config.resolution or 512,
         text_encoders=text_encoders,
         unet=_unet_component(weights, config.unet, pooled_width),
-        vae=_vae_component(weights, config.vae, ldm_keys.VAE) if weights.has(f"{ldm_keys.VAE}decoder.") else None,
+        vae=_vae_component(weights, config.vae, ldm_keys.VAE)
+        if weights.has_prefix(f"{ldm_keys.VAE}decoder.")
+        else None,
         layers_removed=int(all(_lacks_last_layer(e, text_encoders[e.name]) for e in family.encoders)),
         prediction_known=config.prediction_known,
     )
@@ -74,7 +76,7 @@ def _unet_component(weights: Weights, config: UNetConfig, pooled_width: int) -> 
         )
     module = build_on_meta(lambda: UNet2DConditionModel(**config.diffusers_kwargs(pooled_width)), weights.path, "UNet")
     keys = {name: ldm_keys.UNET + key for name, key in ldm_keys.unet_keys(module.state_dict(), config).items()}
-    if not weights.has(ldm_keys.UNET):
+    if not weights.has_prefix(ldm_keys.UNET):
         keys = {name: ldm_keys.ema_key(key) for name, key in keys.items()}
     return component_from_keys(module, weights, keys, "UNet")
 
@@ -90,11 +92,11 @@ def open_vae(path: Path, checkpoint: Checkpoint) -> Component:
     weights = open_weights(path)
     yaml_path = checkpoint.path.with_suffix(".yaml")
     config = (read_config(yaml_path) if yaml_path.is_file() else default_config(checkpoint.family.name)).vae
-    prefix = ldm_keys.VAE if weights.has(f"{ldm_keys.VAE}decoder.") else ""
-    if weights.has(f"{prefix}decoder.up_blocks."):  # diffusers' names
+    prefix = ldm_keys.VAE if weights.has_prefix(f"{ldm_keys.VAE}decoder.") else ""
+    if weights.has_prefix(f"{prefix}decoder.up_blocks."):  # diffusers' names
         module = build_on_meta(lambda: AutoencoderKL(**config.diffusers_kwargs()), path, "VAE")
         keys = {ldm_keys.current_vae_key(key): key for key in weights.shapes}
         return Component(module, weights.renamed(keys)).validated("VAE")
-    if not weights.has(f"{prefix}decoder.up."):
+    if not weights.has_prefix(f"{prefix}decoder.up."):
         raise UnusableFile(path, "this is not a VAE of Stable Diffusion")
     return _vae_component(weights, config, prefix)

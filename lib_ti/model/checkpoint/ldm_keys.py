@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lib_ti.formats.weights import Place
+from lib_ti.formats.weights import TensorSource
 from lib_ti.model.checkpoint.yaml_config import UNetConfig, VaeConfig
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -96,21 +96,21 @@ def vae_keys(parameters: Iterable[str], config: VaeConfig) -> dict[str, str]:
     }
 
 
-def openclip_key(name: str) -> Place:
+def openclip_key(name: str) -> TensorSource:
     """The source in OpenCLIP, without prefix, of a parameter of transformers' CLIP text model.
 
     OpenCLIP's attention has one matrix for queries, keys and values, stacked along the first axis.
     """
     if name == "text_projection.weight":
-        return Place("text_projection", transposed=True)
+        return TensorSource("text_projection", transposed=True)
     if name in _OPENCLIP:
-        return Place(_OPENCLIP[name])
+        return TensorSource(_OPENCLIP[name])
     number, _, inner = name.removeprefix(LAYERS).partition(".")
     module, _, parameter = inner.rpartition(".")
     layer = f"transformer.resblocks.{number}"
     if module in _IN_PROJECTION:
-        return Place(f"{layer}.attn.in_proj_{parameter}", _IN_PROJECTION.index(module), len(_IN_PROJECTION))
-    return Place(f"{layer}.{_OPENCLIP_LAYER[module]}.{parameter}")
+        return TensorSource(f"{layer}.attn.in_proj_{parameter}", _IN_PROJECTION.index(module), len(_IN_PROJECTION))
+    return TensorSource(f"{layer}.{_OPENCLIP_LAYER[module]}.{parameter}")
 
 
 def current_vae_key(key: str) -> str:

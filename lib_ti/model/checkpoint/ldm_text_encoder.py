@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.weights import Place, Shape, Weights
+from lib_ti.formats.safetensors_header import Shape
+from lib_ti.formats.weights import TensorSource, Weights
 from lib_ti.model.checkpoint import ldm_keys
 from lib_ti.model.checkpoint.checkpoint import (
     POSITION_EMBEDDING,
@@ -23,21 +24,21 @@ POSITION_IDS = (
 def text_encoder_component(weights: Weights, encoder: EncoderSpec, projection: bool) -> Component:
     """One text encoder; `projection`: with the one of its pooled output. Raises UnusableFile."""
 
-    def source(name: str) -> Place:
+    def source(name: str) -> TensorSource:
         if not encoder.openclip:
-            without_wrapper = not weights.has(f"{encoder.prefix}text_model.")
-            return Place(encoder.prefix + (name.removeprefix("text_model.") if without_wrapper else name))
+            without_wrapper = not weights.has_prefix(f"{encoder.prefix}text_model.")
+            return TensorSource(encoder.prefix + (name.removeprefix("text_model.") if without_wrapper else name))
         key = ldm_keys.openclip_key(name)
         if key.transposed and f"{encoder.prefix}{name}" in weights.shapes:  # saved as a linear layer's weight
-            return Place(f"{encoder.prefix}{name}")
-        return Place(encoder.prefix + key.name, key.part, key.of, key.transposed)
+            return TensorSource(f"{encoder.prefix}{name}")
+        return TensorSource(encoder.prefix + key.name, key.chunk, key.num_chunks, key.transposed)
 
     def matrix_shape(name: str) -> Shape:
         key = source(name)
         shape = weights.shapes.get(key.name)
         if shape is None or len(shape) != 2:
             raise UnusableFile(weights.path, f"its text encoder lacks {key.name}")
-        return key.shape(shape)
+        return key.shape_of(shape)
 
     vocabulary_size, width = matrix_shape(TOKEN_EMBEDDING)
     prefix, suffix = source(f"{ldm_keys.LAYERS}#.layer_norm1.weight").name.split("#")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lib_ti.data import images
 from lib_ti.data.captions import preview_count
-from lib_ti.embedding.summary import name_in
+from lib_ti.embedding.summary import embedding_name
 from lib_ti.errors import Problem
 from lib_ti.settings.train_settings import TrainSettings
 
@@ -93,7 +93,7 @@ def inside_embeddings(runs_dir: Path, out: Path) -> Path | None:
 
 def answering_to(name: str, folder: Path) -> list[str]:
     """The embedding files in `folder`, pictures too, that a WebUI would call by `name`, whatever the case of its letters."""
-    return sorted(p.name for p in folder.iterdir() if (name_in(p) or "").casefold() == name.casefold())
+    return sorted(p.name for p in folder.iterdir() if (embedding_name(p) or "").casefold() == name.casefold())
 
 
 def space_needed(settings: TrainSettings, sizes: Sequence[tuple[int, int]], resolution: int) -> int:

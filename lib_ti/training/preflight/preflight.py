@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from lib_ti.data import image_files, images
 from lib_ti.data.captions import default_templates, load_templates
-from lib_ti.data.image_files import ImageFile
-from lib_ti.embedding.compatibility import suits_as_start
-from lib_ti.embedding.read import SECOND_HALF, read_for
+from lib_ti.data.image_files import MAX_IMAGES, ImageFile
+from lib_ti.embedding.compatibility import check_init_embedding
+from lib_ti.embedding.read import SECOND_FILE_NOTE, read_for_encoders
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
@@ -23,8 +23,6 @@ from lib_ti.model.speed.device import choose_acceleration, choose_device, choose
 from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings
 from lib_ti.training.preflight.output_paths import space_needed, too_full, unfit
 from lib_ti.training.preflight.resolve_auto import suited
-
-MOST_PICTURES = 1000
 
 
 @dataclass(frozen=True)
@@ -116,8 +114,8 @@ class _Preflight:
         if not usable:
             why = f": {reasons[0]}" if reasons else ""
             self._report("images", f"there is no picture in {folder} that can be used{why}")
-        elif len(usable) > MOST_PICTURES:
-            self._report("images", f"{len(usable)} pictures are too many; {MOST_PICTURES} is the most")
+        elif len(usable) > MAX_IMAGES:
+            self._report("images", f"{len(usable)} pictures are too many; {MAX_IMAGES} is the most")
         else:
             self.warnings += [f"picture skipped: {reason}" for reason in reasons]
         return usable, sizes[: len(usable)]
@@ -186,17 +184,17 @@ class _Preflight:
         if path is None or self._faulty("init_embedding"):
             return None
         try:
-            embedding, half = read_for(path, len(checkpoint.widths_by_encoder) if checkpoint else 1)
+            embedding, half = read_for_encoders(path, len(checkpoint.widths_by_encoder) if checkpoint else 1)
         except UnusableFile as error:
             self._report("init_embedding", error)
             return None
         holds = self._faulty("init_text") or bool(PromptTokenizer().token_ids(self.settings.init_text))
-        problem, warnings = suits_as_start(embedding, self.settings, checkpoint, holds)
+        problem, warnings = check_init_embedding(embedding, self.settings, checkpoint, holds)
         self.problems += [problem] if problem else []
         self.warnings += warnings
         if half:
-            self.warnings.append(f"{path.name} is taken together with {half.name}, {SECOND_HALF}")
-        if embedding.has_zeros:
+            self.warnings.append(f"{path.name} is taken together with {half.name}, {SECOND_FILE_NOTE}")
+        if embedding.has_zero_vectors:
             self.warnings.append(f"{embedding.name!r} has vectors of nothing but zeros, which no training leaves")
         return embedding
 

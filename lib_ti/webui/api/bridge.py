@@ -1,7 +1,7 @@
-"""The one way between the page and Python, and what gradio 3.41 and 4.40 call differently.
+"""The bridge between the page's JavaScript and Python, alike on gradio 3.41 and 4.40.
 
-The page calls `run/tinv`, the HTTP address that gradio gives the event below: it lies behind gradio's own login, shows no
-toast when the host restarts, and leaves the page to the page's JavaScript. A request and its reply are one JSON text each.
+The page calls `run/tinv`, the HTTP address that gradio gives the event below: it is behind gradio's own login, shows no error
+popup when the host restarts, and leaves drawing to the page's JavaScript. Request and reply are one JSON text each.
 """
 
 from __future__ import annotations
@@ -19,57 +19,58 @@ import gradio as gr
 
 from lib_ti.errors import BadInput, TextualInversionError
 
-# Our own: gradio's forty may all be waiting for the lock that a training holds.
+# Our own pool: all forty of gradio's threads may be waiting for the lock that a training holds.
 _threads = ThreadPoolExecutor(16, thread_name_prefix="textual-inversion")
 
 log = logging.getLogger("lib_ti")
 
 Action = Callable[..., Any]
-# an unrendered one: this module may be imported while a host lays out its page
-_JS = "js" if "js" in inspect.signature(gr.Button(render=False).click).parameters else "_js"
+# render=False, because this module may be imported while a host lays out its page
+_JS_ARGUMENT = "js" if "js" in inspect.signature(gr.Button(render=False).click).parameters else "_js"
+_VERSION_MISMATCH = "The page and the extension are of different versions: reload the page."
 
 
-def on(event: Any, script: str, inputs: list[Any], outputs: list[Any] | None = None) -> None:
-    """Let an event run `script`, a JavaScript function of the inputs' values that returns a list of the outputs'."""
-    event(fn=None, inputs=inputs, outputs=outputs or [], **{_JS: script})
+def run_script_on(event: Any, script: str, inputs: list[Any], outputs: list[Any] | None = None) -> None:
+    """Let an event run `script`, a JavaScript function of the inputs' values that returns a list of the outputs' values."""
+    event(fn=None, inputs=inputs, outputs=outputs or [], **{_JS_ARGUMENT: script})
 
 
-def endpoint(actions: Mapping[str, Action]) -> None:
-    """Serve `actions` to the page, by their names. To be called within `gr.Blocks`."""
+def add_endpoint(actions: Mapping[str, Action]) -> None:
+    """Serve `actions` to the page, by name. To be called within `gr.Blocks`."""
     request, reply = gr.Textbox(visible=False), gr.Textbox(visible=False)
     for component in (request, reply):
-        component.do_not_save_to_config = True  # A1111 would write what they hold into its ui-config.json
-    door = gr.Button(visible=False)
+        component.do_not_save_to_config = True  # A1111 would write their values into its ui-config.json
+    trigger = gr.Button(visible=False)
 
-    async def ask(text: str) -> str:
-        return await asyncio.get_running_loop().run_in_executor(_threads, answer, actions, text)
+    async def handle(text: str) -> str:
+        return await asyncio.get_running_loop().run_in_executor(_threads, handle_request, actions, text)
 
-    door.click(ask, [request], [reply], api_name="tinv", queue=False, show_progress="hidden")
+    trigger.click(handle, [request], [reply], api_name="tinv", queue=False, show_progress="hidden")
 
 
-def answer(actions: Mapping[str, Action], text: str) -> str:
-    """Carry out the JSON request {"do": name, ...}; errors become {"error": sentence, "details": traceback}."""
+def handle_request(actions: Mapping[str, Action], text: str) -> str:
+    """Reply to the JSON request {"do": name, ...}; an error becomes {"error": sentence, "details": traceback}."""
     try:
-        asked = json.loads(text)
-        action = actions[asked.pop("do")]
+        arguments = json.loads(text)
+        action = actions[arguments.pop("do")]
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        return json.dumps({"error": "The page and the extension are of different versions: reload the page."})
-    reply = carry_out(action, asked)
+        return json.dumps({"error": _VERSION_MISMATCH})
+    reply = call_action(action, arguments)
     try:
-        return json.dumps(reply, allow_nan=False)  # in ASCII: half a surrogate pair, as in a file's name, has no UTF-8
+        return json.dumps(reply, allow_nan=False)  # ASCII, because a lone surrogate, as in a file name, has no UTF-8
     except ValueError as error:
         log.exception("a reply cannot be sent")
         return json.dumps({"error": f"The reply cannot be sent ({error})."})
 
 
-def carry_out(action: Action, asked: Mapping[str, Any]) -> Any:
-    """What an action returns, or its error in the page's terms. `problems`: what is wrong, by the name of the setting."""
+def call_action(action: Action, arguments: Mapping[str, Any]) -> Any:
+    """The result of an action, or {"error": ...}, or {"problems": [{"option", "message"}]} for a BadInput."""
     try:
-        inspect.signature(action).bind(**asked)
+        inspect.signature(action).bind(**arguments)
     except TypeError:
-        return {"error": "The page and the extension are of different versions: reload the page."}
+        return {"error": _VERSION_MISMATCH}
     try:
-        return action(**asked)
+        return action(**arguments)
     except BadInput as error:
         return {"problems": [{"option": p.option, "message": p.message} for p in error.problems]}
     except TextualInversionError as error:

@@ -1,4 +1,4 @@
-"""Runs whose events are read as they come: each once, however often the page asks."""
+"""Reads the event logs of runs incrementally: each event once, however often the page asks."""
 
 from __future__ import annotations
 
@@ -7,55 +7,55 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib_ti.runs.events import Timeline, read_milestones
+from lib_ti.runs.events import RunHistory, read_events_last_step_only
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import TrainSettings
 
-MOST = 200  # runs; of more, those that nobody asked for the longest are read anew
+MAX_RUNS = 200  # the least recently requested beyond these are read again from the start
 
 
 @dataclass
-class Followed:
-    """A run up to byte `read_to` of its events. What the page needs of them all is kept, not the events."""
+class EventTail:
+    """A run whose events have been read up to byte `offset`. Keeps a summary of them, not the events."""
 
     folder: RunFolder
     settings: TrainSettings
-    read_to: int = 0
-    state: Timeline = field(default_factory=Timeline)
+    offset: int = 0
+    history: RunHistory = field(default_factory=RunHistory)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def refresh(self) -> None:
-        """Read what is new."""
+        """Read the new events."""
         with self.lock:
-            new, self.read_to = read_milestones(self.folder.events, self.read_to)
-            self.state.add(new)
-            if len(self.state.steps) > 1:  # the last one tells where the run is; the others are the page's
-                newest = max(self.state.steps)
-                self.state.steps = {newest: self.state.steps[newest]}
+            new, self.offset = read_events_last_step_only(self.folder.events, self.offset)
+            self.history.add(new)
+            if len(self.history.steps) > 1:  # only the last step is needed here; the page keeps the others
+                last_step = self.history.last_step()
+                self.history.steps = {last_step: self.history.steps[last_step]}
 
 
-class Following:
-    """All runs that are followed. To be asked from any thread."""
+class EventTails:
+    """The event tails of all runs that were requested lately. Thread-safe."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[Path, Followed] = OrderedDict()
+        self._tails: OrderedDict[Path, EventTail] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, folder: RunFolder) -> Followed:
-        """The run in a folder as it is now. Raises OSError or TextualInversionError where it cannot be read."""
+    def get(self, folder: RunFolder) -> EventTail:
+        """The up-to-date tail of a run. Raises OSError or TextualInversionError if the run cannot be read."""
         with self._lock:
-            followed = self._runs.get(folder.path)
+            tail = self._tails.get(folder.path)
             size = folder.events.stat().st_size if folder.events.exists() else 0
-            if followed is None or followed.read_to > size:  # shorter than before: another run has taken its place
-                followed = Followed(folder, folder.settings)
-                self._runs[folder.path] = followed
-            self._runs.move_to_end(folder.path)
-            while len(self._runs) > MOST:
-                self._runs.popitem(last=False)
-        followed.refresh()
-        return followed
+            if tail is None or tail.offset > size:  # shorter than before: another run has replaced it
+                tail = EventTail(folder, folder.settings)
+                self._tails[folder.path] = tail
+            self._tails.move_to_end(folder.path)
+            while len(self._tails) > MAX_RUNS:
+                self._tails.popitem(last=False)
+        tail.refresh()
+        return tail
 
     def forget(self, folder: RunFolder) -> None:
-        """Read a run anew: it goes on with other settings."""
+        """Read a run again from the start, because its settings have changed."""
         with self._lock:
-            self._runs.pop(folder.path, None)
+            self._tails.pop(folder.path, None)

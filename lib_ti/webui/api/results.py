@@ -1,88 +1,88 @@
-"""What can be done with a run's results: look at them, choose a step, take it along."""
+"""The user's actions on the results of a run: view previews, install the embedding of some step, download it, delete the run."""
 
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import os
 import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lib_ti import files
 from lib_ti.errors import BadInput, Problem, TextualInversionError
-from lib_ti.runs.card_image import card_of
+from lib_ti.formats.safetensors_header import parse_header, replace_metadata
+from lib_ti.runs.card_image import card_image_path
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import names
-from lib_ti.webui.embedding_index import taken_by
+from lib_ti.webui.embedding_index import files_named
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.images.thumbnails import ThumbnailCache, data_url
 
 log = logging.getLogger("lib_ti")
-NAMES = ("name", "modelspec.title", "modelspec.trigger_phrase")
+NAME_KEYS = ("name", "modelspec.title", "modelspec.trigger_phrase")
+"""The metadata keys of an embedding file that hold its name."""
+_PREVIEW_GONE = "This preview is not there any more."
 
 
 class Results:
-    """Of the runs of one host."""
+    """The results of one host's runs."""
 
-    def __init__(self, host: Host, thumbnails: ThumbnailCache, tell: Callable[[Sequence[str]], None]) -> None:
-        self._host, self._thumbnails, self._tell = host, thumbnails, tell
+    def __init__(
+        self, host: Host, thumbnails: ThumbnailCache, reload_embeddings: Callable[[Sequence[str]], None]
+    ) -> None:
+        self._host, self._thumbnails, self._reload_embeddings = host, thumbnails, reload_embeddings
 
     def preview(self, folder: RunFolder, step: int, prompt: int, seed: int, full: bool) -> str:
-        """A preview as a data URL."""
+        """A preview as a data URL: as it was sampled if `full`, else a thumbnail."""
         path = folder.preview(int(step), int(prompt), int(seed))
         try:
             return data_url(path.read_bytes(), "png") if full else self._thumbnails.get(path)
         except OSError as error:
-            raise TextualInversionError("This preview is not there any more.") from error
+            raise TextualInversionError(_PREVIEW_GONE) from error
 
-    def file(self, folder: RunFolder, step: int | None) -> Path:
-        """The embedding of a step, or the result; of a run without one, its last snapshot."""
+    def embedding_file(self, folder: RunFolder, step: int | None) -> Path:
+        """The snapshot of a step, or the result if `step` is None; the last snapshot if the run has no result."""
         path = folder.embedding if step is None else folder.snapshot(int(step))
         if step is None and not path.exists():
-            taken = (p for p in (folder.path / "snapshots").glob("*.safetensors") if p.stem.isdecimal())
-            path = max(taken, key=lambda p: int(p.stem), default=path)
+            snapshots = (p for p in (folder.path / "snapshots").glob("*.safetensors") if p.stem.isdecimal())
+            path = max(snapshots, key=lambda p: int(p.stem), default=path)
         if not path.exists():
             raise TextualInversionError("This step was not saved; choose one whose vectors were kept.")
         return path
 
-    def use(self, folder: RunFolder, step: int | None, name: str | None, overwrite: bool) -> str:
-        """Put the embedding of a step into the host's folder; gives its name. Raises BadInput where the name is taken."""
-        own = folder.settings.name
-        name = own if name is None else str(name)
+    def install(self, folder: RunFolder, step: int | None, name: str | None, overwrite: bool) -> str:
+        """Copy the embedding of a step to the host's folder; returns its name. Raises BadInput if the name is taken."""
+        own_name = folder.settings.name
+        name = own_name if name is None else str(name)
         if problem := names.name_problem(name):
             raise BadInput([Problem("name", problem)])
-        data = self.file(folder, step).read_bytes()
-        target = self._host.embeddings / f"{name}.safetensors"
-        if taken_by(name, self._host.embeddings) and not overwrite and not self._is_own(target, folder):
+        data = self.embedding_file(folder, step).read_bytes()
+        target = self._host.embeddings_dir / f"{name}.safetensors"
+        if files_named(name, self._host.embeddings_dir) and not overwrite and not self._is_from_run(target, folder):
             raise BadInput([Problem("name", "this word exists already; replace it, or choose another name")])
-        self._host.embeddings.mkdir(parents=True, exist_ok=True)
-        files.atomic_write_bytes(target, data if name == own else renamed(data, name))
-        self._tell([name])
+        self._host.embeddings_dir.mkdir(parents=True, exist_ok=True)
+        files.atomic_write_bytes(target, data if name == own_name else with_name(data, name))
+        self._reload_embeddings([name])
         return name
 
-    def make_card(self, folder: RunFolder, step: int, prompt: int, seed: int) -> None:
-        """Show a preview on the word's card."""
+    def set_card_image(self, folder: RunFolder, step: int, prompt: int, seed: int) -> None:
+        """Make a preview the embedding's card image."""
         path = folder.preview(int(step), int(prompt), int(seed))
         if not path.exists():
-            raise TextualInversionError("This preview is not there any more.")
-        files.atomic_write_bytes(card_of(folder.settings), path.read_bytes())
+            raise TextualInversionError(_PREVIEW_GONE)
+        files.atomic_write_bytes(card_image_path(folder.settings), path.read_bytes())
 
     def download(self, folder: RunFolder, step: int | None) -> dict[str, str]:
-        """The file's name and its content in base64."""
+        """The file name of an embedding, and its content in base64."""
         name = folder.settings.name + ("" if step is None else f"-{int(step)}")
-        return {
-            "file": f"{name}.safetensors",
-            "data": base64.b64encode(self.file(folder, step).read_bytes()).decode(),
-        }
+        data = self.embedding_file(folder, step).read_bytes()
+        return {"file": f"{name}.safetensors", "data": base64.b64encode(data).decode()}
 
     def open_folder(self, folder: RunFolder) -> None:
-        """Show the run's folder on the computer that the WebUI runs on."""
+        """Show the run's folder in the file manager of the computer that the WebUI runs on."""
         if self._host.hides_paths:
             raise TextualInversionError("This WebUI does not show its folders.")
         if sys.platform == "win32":
@@ -93,29 +93,21 @@ class Results:
                 raise TextualInversionError(f"The folder is {folder.path}")
             subprocess.Popen([opener, str(folder.path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def _is_own(self, target: Path, folder: RunFolder) -> bool:
-        """Whether the file in the host's folder came from this very run."""
-        if not target.exists():
-            return False
-        return target.read_bytes() in folder.own_embeddings()
+    def _is_from_run(self, target: Path, folder: RunFolder) -> bool:
+        """Whether the file in the host's folder is an embedding of this very run."""
+        return target.exists() and target.read_bytes() in folder.own_embeddings()
 
 
-def delete(folder: RunFolder) -> None:
+def delete_run(folder: RunFolder) -> None:
     """Delete a run; its embedding in the host's folder stays."""
-    doomed = folder.path.with_name(f".deleted-{folder.path.name}")
-    folder.path.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-    if not any(doomed.parent.iterdir()):
-        doomed.parent.rmdir()
+    renamed = folder.path.with_name(f".deleted-{folder.path.name}")
+    folder.path.rename(renamed)
+    shutil.rmtree(renamed, ignore_errors=True)
+    if not any(renamed.parent.iterdir()):
+        renamed.parent.rmdir()
 
 
-def renamed(data: bytes, name: str) -> bytes:
-    """An embedding file of ours, under another name in its header, where it names itself."""
-    length = struct.unpack("<Q", data[:8])[0]
-    header: dict[str, Any] = json.loads(data[8 : 8 + length])
-    metadata = {k: name if k in NAMES else v for k, v in header.get("__metadata__", {}).items()}
-    if metadata:
-        header = {"__metadata__": metadata, **{k: v for k, v in header.items() if k != "__metadata__"}}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+def with_name(data: bytes, name: str) -> bytes:
+    """An embedding file that this project wrote, with another name in its safetensors metadata."""
+    metadata = parse_header(data).metadata
+    return replace_metadata(data, {key: name if key in NAME_KEYS else value for key, value in metadata.items()})

@@ -50,9 +50,9 @@ def raw_settings(
     """What `settings.parse` takes, with what the server decides; and what a browser may not ask for."""
     raw: dict[str, RawValue] = {}
     problems = []
-    allowed = {*fields.offered(host.hides_paths), *fields.ABSORBED}
+    allowed = {*fields.field_names(host.hides_paths), *fields.IMPLIED_OPTIONS}
     for name, value in form.items():
-        if name not in TYPES or name in fields.SERVER_DECIDES:
+        if name not in TYPES or name in fields.SERVER_OPTIONS:
             continue
         if name not in allowed:
             if value:
@@ -60,22 +60,29 @@ def raw_settings(
             continue
         if (given := _given(name, value)) is not None:
             raw[name] = given
-    raw |= {"images": str(images), "out": str(host.embeddings), "runs_dir": str(host.runs), "device": host.device()}
+    raw |= {
+        "images": str(images),
+        "out": str(host.embeddings_dir),
+        "runs_dir": str(host.runs_dir),
+        "device": host.device(),
+    }
     raw.setdefault("name", "")
     if raw.get("precision", "auto") == "auto":
         raw["precision"] = host.precision()
     if "init_embedding" in raw:
-        raw["init_embedding"] = str(_embedding(str(raw["init_embedding"]), host.embeddings, named))
-    if checkpoint := host.selected():
+        raw["init_embedding"] = str(_embedding(str(raw["init_embedding"]), host.embeddings_dir, named))
+    if checkpoint := host.selected_checkpoint():
         raw["model"] = str(checkpoint.path)
-    if vae := host.vae():
+    if vae := host.selected_vae():
         raw["vae"] = str(vae)
     return raw, problems
 
 
 def form_of(settings: TrainSettings, hides_paths: bool) -> dict[str, str | bool]:
     """What the form holds for the settings of a run; what was "auto" in it stays what it became."""
-    shown = {name: fields.text_of(getattr(settings, name)) for name in fields.offered(hides_paths) if name in TYPES}
+    shown = {
+        name: fields.field_value(getattr(settings, name)) for name in fields.field_names(hides_paths) if name in TYPES
+    }
     least = {"memory": settings.memory_modes[0]} if settings.gradient_checkpointing else {}
     return {**shown, **least, "overwrite": False}
 
@@ -122,7 +129,7 @@ def _scaled(rate: str, scale: float) -> str:
 
 
 def _same(value: Any, preset: str, option: str) -> bool:
-    text = str(value if value is not None else "").strip().casefold() or fields.text_of(DEFAULTS.get(option, ""))
+    text = str(value if value is not None else "").strip().casefold() or fields.field_value(DEFAULTS.get(option, ""))
     try:
         return float(text) == float(preset)
     except (TypeError, ValueError):

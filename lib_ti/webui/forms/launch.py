@@ -17,9 +17,9 @@ from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.runs.worker import Worker
 from lib_ti.settings.option import RawValue
 from lib_ti.settings.train_settings import CHANGEABLE_ON_RESUME, MEMORY_MODES, TrainSettings
-from lib_ti.webui.api import results
-from lib_ti.webui.api.runs_view import RunsView, id_of
-from lib_ti.webui.embedding_index import EmbeddingIndex, taken_by
+from lib_ti.webui.api.results import delete_run
+from lib_ti.webui.api.runs_view import RunsView, run_id
+from lib_ti.webui.embedding_index import EmbeddingIndex, files_named
 from lib_ti.webui.forms import form_to_settings
 from lib_ti.webui.forms.live_check import LiveCheck
 from lib_ti.webui.hosts.host import Host
@@ -52,9 +52,9 @@ class Launch:
             return self._started[token]
 
     def _train(self, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
-        raw, problems = form_to_settings.raw_settings(form, self._host, self._drafts.folder(draft), self._library.named)
+        raw, problems = form_to_settings.raw_settings(form, self._host, self._drafts.folder(draft), self._library.find)
         problems += self._checking.name_problems(str(raw["name"]))
-        if not raw.get("overwrite") and taken_by(str(raw["name"]), self._host.embeddings):
+        if not raw.get("overwrite") and files_named(str(raw["name"]), self._host.embeddings_dir):
             # also below the folder, where the training's own check does not look
             reason = "this word exists already; choose another name, or replace it with --overwrite"
             problems.append(form_to_settings.in_form_words(Problem("name", reason)))
@@ -63,7 +63,7 @@ class Launch:
         if "model" not in raw:
             problems.append(Problem("model", "no checkpoint is selected; choose one at the top of the WebUI"))
         with suppress(OSError):  # the training's own check says it better
-            self._host.embeddings.mkdir(parents=True, exist_ok=True)
+            self._host.embeddings_dir.mkdir(parents=True, exist_ok=True)
         child = Worker({"settings": raw})
         try:
             answer = self._answer(child, problems)
@@ -72,23 +72,23 @@ class Launch:
             warnings = [form_to_settings.translated(warning) for warning in answer.get("warnings", ())]
             for warning in warnings:
                 EventLog(folder.events).append("warning", message=warning)
-            self._queue.add(Job(folder, bool(form.get("keep_generating")), child=child))
+            self._queue.add(Job(folder, bool(form.get("keep_generating")), worker=child))
         except BaseException:
             child.close()
             raise
-        self._runs.forget()
-        return {"run": id_of(folder), "warnings": warnings}
+        self._runs.invalidate()
+        return {"run": run_id(folder), "warnings": warnings}
 
     def _answer(self, child: Worker, problems: list[Problem]) -> dict[str, Any]:
         """The child's answer to its request. Raises BadInput with what it and we found wrong, each option once."""
         try:
-            answer = child.answer()
+            answer = child.reply()
         except BadInput as error:
             known = {problem.option for problem in problems}
             problems += [form_to_settings.in_form_words(p) for p in error.problems if p.option not in known]
         if problems:
             if "answer" in locals():
-                results.delete(RunFolder(Path(answer["run"])))
+                delete_run(RunFolder(Path(answer["run"])))
             raise BadInput(problems)
         return answer
 
@@ -100,7 +100,7 @@ class Launch:
             # not the draft, which may be another by the time that the run goes on
             folder.store_settings(dataclasses.replace(settings, images=folder.images))
         except OSError as error:
-            results.delete(folder)
+            delete_run(folder)
             raise TextualInversionError(f"The pictures could not be copied: {error.strerror}.") from error
 
     def resume(self, run: str, steps: int | None = None, form: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -124,12 +124,12 @@ class Launch:
                 }  # fmt: skip
             child = Worker({"run": str(folder.path), "changes": changes})
             try:
-                child.answer()
-                self._queue.add(Job(folder, bool(form.get("keep_generating")), child=child))
+                child.reply()
+                self._queue.add(Job(folder, bool(form.get("keep_generating")), worker=child))
             except BaseException:
                 child.close()
                 raise
-            self._runs.refreshed_settings(folder)
+            self._runs.reload_settings(folder)
         return {"run": run}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from lib_ti.errors import Problem
 from lib_ti.settings import names
 from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings, parse
-from lib_ti.webui.embedding_index import free_name, taken_by
+from lib_ti.webui.embedding_index import files_named, free_name
 from lib_ti.webui.forms import form_to_settings, memory
 from lib_ti.webui.forms.selected_checkpoint import Selected
 from lib_ti.webui.forms.speed import FIRST_WORTH, Speed
@@ -86,9 +86,9 @@ class LiveCheck:
         if problem := names.name_problem(name):
             return state("bad", problem)
         if self.name_problems(name):
-            return state("running", "Being trained right now", free_name(f"{name}-2", self._host.embeddings))
-        if taken_by(name, self._host.embeddings):
-            suggestion = free_name(name, self._host.embeddings)
+            return state("running", "Being trained right now", free_name(f"{name}-2", self._host.embeddings_dir))
+        if files_named(name, self._host.embeddings_dir):
+            suggestion = free_name(name, self._host.embeddings_dir)
             return state("taken", f"Already exists: replace, or save as {suggestion}", suggestion)
         if len(tokens) == 1:
             return state("word", f"'{name}' is already an English word; try my-{name}", f"my-{name}")

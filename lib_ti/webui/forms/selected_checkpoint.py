@@ -11,7 +11,7 @@ from lib_ti.errors import Problem, UnusableFile
 from lib_ti.model.checkpoint.families import SD1
 from lib_ti.settings.lr_schedule import default_schedule
 from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.webui.embedding_index import Stamp
+from lib_ti.webui.embedding_index import FileStamp
 from lib_ti.webui.hosts.host import Host
 
 if TYPE_CHECKING:  # it brings torch, for which the page does not wait
@@ -31,7 +31,7 @@ class Selected:
 
     def told(self) -> dict[str, Any] | None:
         """For the page: title, family, resolution, and why it cannot be trained on, if so. None where none is selected."""
-        chosen = self._host.selected()
+        chosen = self._host.selected_checkpoint()
         if chosen is None:
             return None
         about, problem = self._look(chosen.path)
@@ -48,7 +48,7 @@ class Selected:
 
     def description(self) -> CheckpointInfo | None:
         """What is known of it; None where there is none, or none that can be trained on."""
-        chosen = self._host.selected()
+        chosen = self._host.selected_checkpoint()
         return self._look(chosen.path)[0] if chosen else None
 
     def auto(self, settings: TrainSettings) -> dict[str, str]:
@@ -79,7 +79,7 @@ class Selected:
         about, path = self.description(), settings.init_embedding
         if about is None or path is None:
             return None, ""
-        from lib_ti.embedding.compatibility import suits_as_start
+        from lib_ti.embedding.compatibility import check_init_embedding
         from lib_ti.embedding.summary import summarize
 
         try:
@@ -91,7 +91,7 @@ class Selected:
             return Problem("init_embedding", f"{path} cannot be looked at ({type(error).__name__})"), ""
         if found is None:
             return Problem("init_embedding", f"{path}: there is no embedding in this picture"), ""
-        problem, told = suits_as_start(found, settings, about, bool(words(settings.init_text)))
+        problem, told = check_init_embedding(found, settings, about, bool(words(settings.init_text)))
         return problem, "" if problem else ". ".join(told)
 
     def _look(self, path: Path) -> tuple[CheckpointInfo | None, str]:
@@ -114,8 +114,8 @@ def _described(path: Path) -> tuple[CheckpointInfo | None, str]:
         return None, f"it cannot be looked at ({type(error).__name__})"
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: Path) -> FileStamp:
     try:
-        return Stamp.of(path)
+        return FileStamp.of(path)
     except OSError:
-        return Stamp(str(path), 0, 0)
+        return FileStamp(str(path), 0, 0)

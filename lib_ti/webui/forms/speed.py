@@ -14,7 +14,7 @@ from typing import Any
 from lib_ti import files
 from lib_ti.data.captions import preview_count
 from lib_ti.model.memory.estimate import Work
-from lib_ti.runs.events import Event, read
+from lib_ti.runs.events import Event, read_events
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import TrainSettings
 
@@ -68,7 +68,7 @@ class Speed:
 
         try:
             settings = folder.settings
-            measured = measure(settings, read(folder.events)[0], inspect_checkpoint(settings.model).family.name)
+            measured = measure(settings, read_events(folder.events)[0], inspect_checkpoint(settings.model).family.name)
         except Exception:  # the estimate is a courtesy
             log.exception("%s could not be measured", folder.path)
             return

@@ -1,8 +1,8 @@
-"""AUTOMATIC1111's WebUI as a host. reForge and Forge Classic share everything but how they free the card.
+"""AUTOMATIC1111's WebUI as a host. reForge and Forge Classic differ only in how they unload models.
 
-The host's modules are looked up when they are needed: importing some of them is slow or starts things, and an extension
-is loaded before the host itself is complete. What a host of another version lacks is logged and done without, above
-all after a training: its result must not be lost because the host could not be told about it.
+The host's modules are looked up when they are needed: importing some of them is slow or has side effects, and an extension
+is loaded before the host itself is complete. Anything that another version of the host lacks is logged and skipped, above all
+after a training: its result must not be lost because the host could not be notified.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from lib_ti.webui.hosts.host import CheckpointChoice, TryLock
 
 log = logging.getLogger("lib_ti")
 
-LOADING_S = 300.0  # how long the host may take to load its first model before it is not waited for any more
-RESTORE_TRIES, RESTORE_PAUSE_S = 5, 1.0  # a process that has just ended may hold its memory on the card a little longer
-_LDM_PATCHED = "ldm_patched.modules.model_management"  # reForge's and Forge Classic's own memory management
+MODEL_LOAD_TIMEOUT_S = 300.0  # how long to wait for the host to load its first model
+RESTORE_ATTEMPTS, RESTORE_INTERVAL_S = 5, 1.0  # a worker that has just exited may hold GPU memory a little longer
+_LDM_PATCHED = "ldm_patched.modules.model_management"  # the memory management of reForge and Forge Classic
 
 
-def module(name: str) -> Any:
-    """A module of the host's."""
+def host_module(name: str) -> Any:
+    """Import a module of the host."""
     return import_module(name)
 
 
-def call_host_safely(what: str, action: Callable[..., object], *given: Any) -> bool:
-    """Do it; where the host will not, log why and return False."""
+def call_host_safely(purpose: str, function: Callable[..., object], *args: Any) -> bool:
+    """Call a function of the host; if it raises, log that we could not `purpose` and return False."""
     try:
-        action(*given)
+        function(*args)
     except Exception as error:
-        log.warning("Could not %s: %s: %s", what, type(error).__name__, error)
+        log.warning("Could not %s: %s: %s", purpose, type(error).__name__, error)
         log.debug("in full", exc_info=True)
         return False
     return True
 
 
 class A1111:
-    """The `Host` that AUTOMATIC1111's WebUI is."""
+    """The `Host` implementation for AUTOMATIC1111's WebUI."""
 
     title: str = "AUTOMATIC1111"
 
     def __init__(self) -> None:
-        self.lock: TryLock = module("modules.call_queue").queue_lock
+        self.lock: TryLock = host_module("modules.call_queue").queue_lock
         if _LDM_PATCHED in sys.modules:
             self.title = "WebUI"
 
@@ -57,146 +57,148 @@ class A1111:
         return bool(getattr(self._flags, "hide_ui_dir_config", False))
 
     @property
-    def embeddings(self) -> Path:
-        set_by_user = getattr(module("modules.shared").opts, "embeddings_dir", None)
-        return Path(set_by_user or self._flags.embeddings_dir).absolute()
+    def embeddings_dir(self) -> Path:
+        configured = getattr(host_module("modules.shared").opts, "embeddings_dir", None)
+        return Path(configured or self._flags.embeddings_dir).absolute()
 
     @property
-    def runs(self) -> Path:
-        asked = host_options.value(host_options.RUNS_FOLDER).strip().strip('"')
-        return self._data / (Path(asked).expanduser() if asked else "textual_inversion")
+    def runs_dir(self) -> Path:
+        configured = host_options.option_value(host_options.RUNS_FOLDER).strip().strip('"')
+        return self._data_dir / (Path(configured).expanduser() if configured else "textual_inversion")
 
     @property
-    def keeps_snapshots(self) -> bool:
-        return bool(host_options.value(host_options.KEEP_SNAPSHOTS))
+    def keep_snapshots(self) -> bool:
+        return bool(host_options.option_value(host_options.KEEP_SNAPSHOTS))
 
     @property
-    def keeps_pictures(self) -> bool:
-        return bool(host_options.value(host_options.KEEP_PICTURES))
+    def keep_images(self) -> bool:
+        return bool(host_options.option_value(host_options.KEEP_IMAGES))
 
-    def selected(self) -> CheckpointChoice | None:
-        # not the host's select_checkpoint(): it prints a page of complaint each time there is no checkpoint
-        models = module("modules.sd_models")
-        known = getattr(models, "checkpoint_aliases", {})
-        choice = known.get(getattr(module("modules.shared").opts, "sd_model_checkpoint", None))
+    def selected_checkpoint(self) -> CheckpointChoice | None:
+        # not the host's select_checkpoint(): it prints a page of complaint whenever there is no checkpoint
+        models = host_module("modules.sd_models")
+        aliases = getattr(models, "checkpoint_aliases", {})
+        choice = aliases.get(getattr(host_module("modules.shared").opts, "sd_model_checkpoint", None))
         choice = choice or next(iter(models.checkpoints_list.values()), None)
         return CheckpointChoice(str(choice.title), Path(choice.filename).absolute()) if choice else None
 
-    def vae(self) -> Path | None:
-        choice = self.selected()
-        found: list[str | None] = []
+    def selected_vae(self) -> Path | None:
+        choice = self.selected_checkpoint()
+        paths: list[str | None] = []
         if choice:
-            call_host_safely("ask for the VAE", lambda: found.append(self._vae_of(choice.path)))
-        path = Path(found[0]).absolute() if found and found[0] else None
+            call_host_safely("ask for the VAE", lambda: paths.append(self._vae_of(choice.path)))
+        path = Path(paths[0]).absolute() if paths and paths[0] else None
         return path if path and path.is_file() else None
 
     def device(self) -> str:
-        devices = module("modules.devices")
+        devices = host_module("modules.devices")
         device = getattr(devices, "device", None) or devices.get_optimal_device()
         if device.type == "cuda":
             return f"cuda:{device.index or 0}"
         return "cpu" if device.type == "cpu" else "auto"
 
     def precision(self) -> str:
-        # A host on the CPU has to be told --no-half, which says nothing about what its user wants.
-        return "fp32" if self._in_full_precision() and self.device() != "cpu" else "auto"
+        # A host on a CPU has to be started with --no-half, which does not mean that its user wants fp32.
+        return "fp32" if self._uses_full_precision() and self.device() != "cpu" else "auto"
 
     @contextmanager
-    def lent(self, name: str) -> Iterator[Callable[[], bool]]:
-        """See `Host.lent`. A host that is still loading its first model is waited for, some minutes at most."""
-        state = module("modules.shared").state
-        pressed = False
+    def gpu_lent(self, name: str) -> Iterator[Callable[[], bool]]:
+        """See `Host.gpu_lent`. If the host is still loading its first model, this waits for it, some minutes at most."""
+        state = host_module("modules.shared").state
+        was_interrupted = False
 
         def interrupted() -> bool:
-            nonlocal pressed  # kept: whatever else a user does in the host resets its flags
-            pressed = pressed or any(getattr(state, flag, False) for flag in ("interrupted", "stopping_generation"))
-            return pressed
+            nonlocal was_interrupted  # remembered: anything else that a user does in the host resets its flags
+            flags = ("interrupted", "stopping_generation")
+            was_interrupted = was_interrupted or any(getattr(state, flag, False) for flag in flags)
+            return was_interrupted
 
         with ExitStack() as undo:
             undo.callback(call_host_safely, "tell the host that the training has ended", lambda: state.end())
             call_host_safely("tell the host of the training", lambda: state.begin(job=f"Textual Inversion: {name}"))
-            call_host_safely("let the training outlive Reload UI", _outlive_reloads, state, undo)
-            call_host_safely("free the card of the host's model", self._park, undo)
+            call_host_safely("let the training outlive Reload UI", _ignore_reload_interrupt, state, undo)
+            call_host_safely("move the host's models off the GPU", self._offload_models, undo)
             yield interrupted
 
-    def embeddings_changed(self, names: Sequence[str]) -> None:
-        call_host_safely("make the host read its embeddings", self._read_embeddings)
-        call_host_safely("make the host forget its encoded prompts", self._forget_prompts)
+    def reload_embeddings(self, names: Sequence[str]) -> None:
+        call_host_safely("make the host read its embeddings", self._reload_embedding_databases)
+        call_host_safely("make the host forget its encoded prompts", self._clear_prompt_caches)
 
     @property
     def _flags(self) -> Any:
-        return module("modules.shared").cmd_opts
+        return host_module("modules.shared").cmd_opts
 
     @property
-    def _data(self) -> Path:
-        return Path(module("modules.paths_internal").data_path).absolute()
+    def _data_dir(self) -> Path:
+        return Path(host_module("modules.paths_internal").data_path).absolute()
 
     def _vae_of(self, checkpoint: Path) -> str | None:
-        path: str | None = module("modules.sd_vae").resolve_vae(str(checkpoint)).tuple()[0]
+        path: str | None = host_module("modules.sd_vae").resolve_vae(str(checkpoint)).tuple()[0]
         return path
 
-    def _in_full_precision(self) -> bool:
+    def _uses_full_precision(self) -> bool:
         return bool(getattr(self._flags, "no_half", False)) or getattr(self._flags, "precision", "") == "full"
 
-    def _park(self, undo: ExitStack) -> None:
-        """Move models off the card; `undo` learns how to bring each back before it goes."""
+    def _offload_models(self, undo: ExitStack) -> None:
+        """Move the models off the GPU; the restoring of each is pushed on `undo` before it is moved."""
         if management := sys.modules.get(_LDM_PATCHED):
-            management.unload_all_models()  # they come back by themselves
+            management.unload_all_models()  # the host loads them again by itself
             management.soft_empty_cache()
             return
-        models = module("modules.sd_models")
+        models = host_module("modules.sd_models")
         data = models.model_data
-        self._wait_for_loading(data)
+        self._wait_for_first_model(data)
         for model in [data.sd_model, *(m for m in data.loaded_sd_models if m is not data.sd_model)]:
-            if model is None or not _on_card(model):
-                continue  # one that the host itself keeps in RAM must not come to the card afterwards
-            undo.callback(self._bring_back, models, model)
-            call_host_safely("move the host's model off the card", lambda model=model: models.send_model_to_cpu(model))
+            if model is None or not _is_on_gpu(model):
+                continue  # a model that the host itself keeps in RAM must not be moved to the GPU afterwards
+            undo.callback(self._restore_model, models, model)
+            call_host_safely("move the host's model off the GPU", lambda model=model: models.send_model_to_cpu(model))
 
-    def _bring_back(self, models: Any, model: Any) -> None:
-        for attempt in range(RESTORE_TRIES):
+    def _restore_model(self, models: Any, model: Any) -> None:
+        for attempt in range(RESTORE_ATTEMPTS):
             if attempt:
-                time.sleep(RESTORE_PAUSE_S)
-                call_host_safely("empty the card's cache", module("modules.devices").torch_gc)
-            if call_host_safely("move the host's model back to the card", lambda: models.send_model_to_device(model)):
+                time.sleep(RESTORE_INTERVAL_S)
+                call_host_safely("empty the GPU's cache", host_module("modules.devices").torch_gc)
+            if call_host_safely("move the host's model back to the GPU", lambda: models.send_model_to_device(model)):
                 return
-        log.error("The host's model is not back on the card: choose the checkpoint anew, or restart the WebUI.")
+        log.error("The host's model is not back on the GPU: choose the checkpoint again, or restart the WebUI.")
 
-    def _read_embeddings(self) -> None:
-        data = module("modules.sd_models").model_data
-        self._wait_for_loading(data)
+    def _reload_embedding_databases(self) -> None:
+        data = host_module("modules.sd_models").model_data
+        self._wait_for_first_model(data)
         if data.sd_model is None:
-            return  # it reads them with the model, and reading them now would load one
-        module("modules.sd_hijack").model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
+            return  # embeddings are read together with the model; reading them now would load one
+        database = host_module("modules.sd_hijack").model_hijack.embedding_db
+        database.load_textual_inversion_embeddings(force_reload=True)
 
-    def _wait_for_loading(self, data: Any) -> None:
-        """Until the thread that loads the first model is done: it would put it on the card, or read embeddings, beside us."""
+    def _wait_for_first_model(self, data: Any) -> None:
+        """Wait for the thread that loads the first model: it would move it to the GPU, or read embeddings, concurrently."""
         lock = getattr(data, "lock", None)
-        if lock is not None and data.sd_model is None and lock.acquire(timeout=LOADING_S):
+        if lock is not None and data.sd_model is None and lock.acquire(timeout=MODEL_LOAD_TIMEOUT_S):
             lock.release()
 
-    def _forget_prompts(self) -> None:
-        """What the host keeps of encoded prompts is filed by their text, whatever the words mean by now."""
-        processing = module("modules.processing")
+    def _clear_prompt_caches(self) -> None:
+        """The host caches encoded prompts by their text, whatever embeddings the names in it stand for by now."""
+        processing = host_module("modules.processing")
         for kind in (processing.StableDiffusionProcessing, processing.StableDiffusionProcessingTxt2Img):
             for name in ("cached_c", "cached_uc", "cached_hr_c", "cached_hr_uc"):
                 if cache := getattr(kind, name, None):
-                    cache[0] = None  # in place: others hold the same list
+                    cache[0] = None  # in place: instances hold the same list
 
 
-def _outlive_reloads(state: Any, undo: ExitStack) -> None:
-    """The host interrupts whatever runs when its page is reloaded from the settings; a training need not end for that."""
+def _ignore_reload_interrupt(state: Any, undo: ExitStack) -> None:
+    """Reload UI interrupts whatever is running; a training need not end for that."""
     interrupt = state.interrupt
 
-    def unless_reloading() -> None:
+    def interrupt_unless_reloading() -> None:
         if sys._getframe(1).f_code.co_name != "request_restart":
             interrupt()
 
-    state.interrupt = unless_reloading
+    state.interrupt = interrupt_unless_reloading
     undo.callback(vars(state).pop, "interrupt", None)
 
 
-def _on_card(model: Any) -> bool:
+def _is_on_gpu(model: Any) -> bool:
     if getattr(model, "lowvram", False):
-        return True  # its parts come and go
+        return True  # its parts are moved to the GPU one at a time
     return any(parameter.device.type != "cpu" for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""The host's part in a training: its lock, its model out of the way, and word of what changed."""
+"""Hands the GPU over to a training: takes the host's lock, offloads its model, and reloads its embeddings afterwards."""
 
 from __future__ import annotations
 
@@ -13,124 +13,128 @@ from pathlib import Path
 from lib_ti import files
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job
-from lib_ti.webui.hosts.host import Host, holding
+from lib_ti.webui.hosts.host import Host, acquired
 
 log = logging.getLogger("lib_ti")
 
+TRIAL_MARKER = "trial.json"  # in the run folder: the path of the trial embedding to remove, even after a kill
+
 
 class GpuHandover:
-    """Stands around each training of a queue."""
+    """The GPU handover of one host."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._borrower: Job | None = None
+        self._current_job: Job | None = None
 
     @property
-    def borrower(self) -> Job | None:
-        """The training for which the host's lock is held: nothing can be generated meanwhile."""
-        return self._borrower
+    def current_job(self) -> Job | None:
+        """The training that holds the host's lock: nothing can be generated meanwhile."""
+        return self._current_job
 
     @contextmanager
-    def around(self, job: Job) -> Iterator[Callable[[], bool] | None]:
-        """What `runs.queue.Around` asks for."""
+    def gpu_context(self, job: Job) -> Iterator[Callable[[], bool] | None]:
+        """The `runs.queue.GpuContext` of a job. A job that keeps generating gets a trial embedding instead of the lock."""
         name = job.folder.path.parent.name
-        if job.sharing:
-            trial = Trial(job.folder, self._host, self.tell)
+        if job.keep_generating:
+            trial = TrialEmbedding(job.folder, self._host, self.reload_embeddings)
+
+            def update_trial() -> bool:
+                trial.update()
+                return False  # the host, which keeps its lock, has no reason to stop the training
+
             try:
-                yield trial.look
+                yield update_trial
             finally:
-                trial.end()
-                self.tell([name])
+                trial.remove()
+                self.reload_embeddings([name])
             return
-        with holding(self._host.lock, lambda: job.cancelled) as held:
-            if not held:
+        with acquired(self._host.lock, lambda: job.cancelled) as is_acquired:
+            if not is_acquired:
                 yield None
                 return
-            self._borrower = job
+            self._current_job = job
             try:
-                with self._host.lent(name) as interrupted:
+                with self._host.gpu_lent(name) as interrupted:
                     yield interrupted
             finally:
-                self._borrower = None
-                self._reload([name])
+                self._current_job = None
+                self._reload_with_lock_held([name])
 
-    def tell(self, names: Sequence[str]) -> None:
-        """Let the host read its embeddings again as soon as it generates nothing; returns at once."""
+    def reload_embeddings(self, names: Sequence[str]) -> None:
+        """Have the host reload its embeddings as soon as it is not generating; returns at once."""
 
-        def work() -> None:
-            with holding(self._host.lock, lambda: False):
-                self._reload(names)
+        def reload() -> None:
+            with acquired(self._host.lock, lambda: False):
+                self._reload_with_lock_held(names)
 
-        threading.Thread(target=work, name="textual-inversion-reload", daemon=True).start()
+        threading.Thread(target=reload, name="textual-inversion-reload", daemon=True).start()
 
-    def _reload(self, names: Sequence[str]) -> None:
+    def _reload_with_lock_held(self, names: Sequence[str]) -> None:
         try:
-            self._host.embeddings_changed(names)
-        except Exception:  # the training is done and its file in place, whatever the host says
+            self._host.reload_embeddings(names)
+        except Exception:  # the embedding is saved, whatever the host does
             log.exception("%s did not take notice of the new embedding; it will after a restart", self._host.title)
 
 
-class Trial:
+class TrialEmbedding:
     """The newest snapshot of a running training as an embedding called NAME-preview, to be tried in txt2img meanwhile."""
 
-    MARK = "trial.json"  # in the run folder: what to clean up after a kill
-
-    def __init__(self, folder: RunFolder, host: Host, tell: Callable[[Sequence[str]], None]) -> None:
-        self._folder, self._tell = folder, tell
+    def __init__(self, folder: RunFolder, host: Host, reload_embeddings: Callable[[Sequence[str]], None]) -> None:
+        self._folder, self._reload_embeddings = folder, reload_embeddings
         self._name = f"{folder.path.parent.name}-preview"
-        self._target = host.embeddings / f"{self._name}.safetensors"
-        self._free = not self._target.exists()
-        self._shown = -1
+        self._target = host.embeddings_dir / f"{self._name}.safetensors"
+        self._enabled = not self._target.exists()
+        self._step = -1
 
-    def look(self) -> bool:
-        """Put the newest snapshot in place, if there is a newer one. Never asks for a stop."""
-        if self._free and (newest := _newest_snapshot(self._folder)) > self._shown:
+    def update(self) -> None:
+        """Copy the newest snapshot to the embeddings folder, if there is a newer one."""
+        if self._enabled and (newest := _newest_snapshot(self._folder)) > self._step:
             try:
-                files.atomic_write_bytes(self._folder.path / self.MARK, json.dumps(str(self._target)).encode())
+                files.atomic_write_bytes(self._folder.path / TRIAL_MARKER, json.dumps(str(self._target)).encode())
                 files.atomic_write_bytes(self._target, self._folder.snapshot(newest).read_bytes())
             except OSError:
                 log.exception("the snapshot of step %d cannot be tried", newest)
-                self._free = False
+                self._enabled = False
             else:
-                self._shown = newest
-                self._tell([self._name])
-        return False
+                self._step = newest
+                self._reload_embeddings([self._name])
 
-    def end(self) -> None:
-        if clean_trial(self._folder):
-            self._tell([self._name])
+    def remove(self) -> None:
+        if remove_trial_embedding(self._folder):
+            self._reload_embeddings([self._name])
 
 
-def clean_trial(folder: RunFolder) -> bool:
-    """Remove a trial's embedding. True if there was one."""
-    mark = folder.path / Trial.MARK
+def remove_trial_embedding(folder: RunFolder) -> bool:
+    """Remove a run's trial embedding. True if there was one."""
+    marker = folder.path / TRIAL_MARKER
     try:
-        target = Path(json.loads(mark.read_text(encoding="utf-8")))
+        target = Path(json.loads(marker.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return False
     if target.name == f"{folder.path.parent.name}-preview.safetensors":
         target.unlink(missing_ok=True)
-    mark.unlink(missing_ok=True)
+    marker.unlink(missing_ok=True)
     return True
 
 
-def clean_trials(runs: Path) -> None:
-    """Remove what trainings left behind that were killed together with their host."""
-    for mark in runs.glob(f"*/*/{Trial.MARK}"):
-        folder = RunFolder(mark.parent)
+def remove_stale_trial_embeddings(runs_dir: Path) -> None:
+    """Remove the trial embeddings of runs that were killed together with their host."""
+    for marker in runs_dir.glob(f"*/*/{TRIAL_MARKER}"):
+        folder = RunFolder(marker.parent)
         if not folder.running:
-            clean_trial(folder)
+            remove_trial_embedding(folder)
 
 
-def tidy(folder: RunFolder, host: Host) -> None:
-    """What the settings say shall not be kept of a finished run."""
-    last = folder.timeline().last
+def delete_unwanted_outputs(folder: RunFolder, host: Host) -> None:
+    """Delete the images and snapshots of a finished run that the host's settings say not to keep."""
+    last = folder.history().last
     if last is None or last.kind != "finished":
         return
-    if not host.keeps_pictures:
+    if not host.keep_images:
         shutil.rmtree(folder.images, ignore_errors=True)
-        folder.latents.unlink(missing_ok=True)
-    if not host.keeps_snapshots:
+        folder.latent_cache.unlink(missing_ok=True)
+    if not host.keep_snapshots:
         shutil.rmtree(folder.path / "snapshots", ignore_errors=True)
 
 

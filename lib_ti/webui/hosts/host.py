@@ -1,4 +1,4 @@
-"""What the trainer needs from the WebUI that it lives in, and what it has to hand back."""
+"""The interface to the WebUI that the extension runs in: what is asked of it, and what it is given back."""
 
 from __future__ import annotations
 
@@ -12,85 +12,89 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class CheckpointChoice:
-    """A checkpoint as the host lists it: `title` is what its dropdown shows."""
+    """A checkpoint in the host's list; `title` is its label in the host's dropdown."""
 
     title: str
     path: Path
 
 
 class TryLock(Protocol):
-    """The host's queue lock: whoever holds it generates."""
+    """A lock that can be acquired without waiting."""
 
     def acquire(self, blocking: bool = ...) -> bool: ...
     def release(self) -> None: ...
 
 
 class Host(Protocol):
-    """One WebUI. Called from several threads; every method is quick unless it says otherwise."""
+    """A WebUI. Called from several threads; every method returns quickly unless it says otherwise."""
 
     title: str
     """Its name for users: "AUTOMATIC1111", "Forge", "standalone"."""
 
     lock: TryLock
+    """Held by whoever generates or trains."""
 
     @property
     def hides_paths(self) -> bool:
-        """Whether the server's folders are none of the browser's business (`--hide-ui-dir-config`)."""
+        """Whether the browser must not see or name folders of the server (`--hide-ui-dir-config`)."""
         ...
 
     @property
-    def embeddings(self) -> Path: ...
+    def embeddings_dir(self) -> Path: ...
     @property
-    def runs(self) -> Path:
-        """The folder that holds all runs: `<data path>/textual_inversion`, or what the settings say."""
+    def runs_dir(self) -> Path:
+        """The folder that holds all runs: `<data path>/textual_inversion`, unless the host's settings name another."""
         ...
 
     @property
-    def keeps_snapshots(self) -> bool: ...
+    def keep_snapshots(self) -> bool:
+        """Whether a finished run keeps its snapshots."""
+        ...
+
     @property
-    def keeps_pictures(self) -> bool:
-        """Whether a finished run keeps its copies of the user's pictures."""
+    def keep_images(self) -> bool:
+        """Whether a finished run keeps its copies of the user's images."""
         ...
 
-    def selected(self) -> CheckpointChoice | None:
-        """The checkpoint chosen for generating, without loading it. None where there is none."""
+    def selected_checkpoint(self) -> CheckpointChoice | None:
+        """The checkpoint selected for generating, without loading it. None if there is none."""
         ...
 
-    def vae(self) -> Path | None:
+    def selected_vae(self) -> Path | None:
         """The VAE that replaces the checkpoint's own when generating."""
         ...
 
     def device(self) -> str:
-        """Where the host computes, in the trainer's terms: "auto", "cpu", "cuda:0"."""
+        """The device the host computes on, as the setting `device` has it: "auto", "cpu", "cuda:0"."""
         ...
 
     def precision(self) -> str:
-        """What the host computes in: "auto", or "fp32" where it was told not to use half precision."""
+        """The host's precision: "auto", or "fp32" if it was started without half precision."""
         ...
 
-    def lent(self, name: str) -> AbstractContextManager[Callable[[], bool]]:
-        """The device without the host's model on it, for as long as the context lasts; called with `lock` held.
+    def gpu_lent(self, name: str) -> AbstractContextManager[Callable[[], bool]]:
+        """A context in which the host's model is off the GPU; entered with `lock` held. `name` is the placeholder in training.
 
-        Gives a function that says whether the user pressed the host's Interrupt since. `name`: the word in training.
-        Whatever happens in it, the model comes back.
+        The context's value is a function that says whether the user has pressed the host's Interrupt since. The model returns
+        to the GPU however the context ends.
         """
         ...
 
-    def embeddings_changed(self, names: Sequence[str]) -> None:
-        """Make the host read its embeddings again and forget what it encoded with `names`; called with `lock` held."""
+    def reload_embeddings(self, names: Sequence[str]) -> None:
+        """Make the host read its embeddings again and drop its cached encodings of `names`; called with `lock` held."""
         ...
 
 
 @contextmanager
-def holding(lock: TryLock, cancelled: Callable[[], bool], pause_s: float = 0.2) -> Iterator[bool]:
-    """The lock, taken by trying, so that waiting can be cancelled; gives False if it was."""
-    wait = threading.Event()
-    held = lock.acquire(blocking=False)
-    while not held and not cancelled():
-        wait.wait(pause_s)
-        held = lock.acquire(blocking=False)
+def acquired(lock: TryLock, cancelled: Callable[[], bool], poll_interval_s: float = 0.2) -> Iterator[bool]:
+    """Acquire the lock by polling, so that waiting can be cancelled; the context's value is False if it was."""
+    timer = threading.Event()
+    is_acquired = lock.acquire(blocking=False)
+    while not is_acquired and not cancelled():
+        timer.wait(poll_interval_s)
+        is_acquired = lock.acquire(blocking=False)
     try:
-        yield held
+        yield is_acquired
     finally:
-        if held:
+        if is_acquired:
             lock.release()

@@ -1,4 +1,4 @@
-"""The extension's section on the host's Settings page, and what is set there."""
+"""The extension's section on the host's Settings page, and the values set there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECTION = ("textual_inversion_trainer", "Textual Inversion")
 
 @dataclass(frozen=True)
 class HostOption:
-    """One line of the Settings page. Its `key` is what the host stores it under, so it never changes."""
+    """An option on the Settings page. The host stores it under `key`, so `key` never changes."""
 
     key: str
     default: str | bool
@@ -35,20 +35,20 @@ KEEP_SNAPSHOTS = HostOption(
     "the word as it was at every so many steps, a few kB each; with them you can still go back to an earlier step "
     "when the last one has learned too much",
 )
-KEEP_PICTURES = HostOption(
+KEEP_IMAGES = HostOption(
     "tinv_keep_pictures",
     True,
     "Keep the copies of your pictures after a training has finished",
     "with them a finished training can be continued or repeated with other settings; without, the pictures are "
     "deleted from its folder when it has finished. Your own files are never touched",
 )
-ALL = (RUNS_FOLDER, KEEP_SNAPSHOTS, KEEP_PICTURES)
+OPTIONS = (RUNS_FOLDER, KEEP_SNAPSHOTS, KEEP_IMAGES)
 
 
-def add(runs_folder_changed: Callable[[], None]) -> None:
-    """Put the section on the Settings page; to be called when the host asks for settings."""
+def add_options(runs_folder_changed: Callable[[], None]) -> None:
+    """Add the section to the Settings page; to be called in the host's `ui_settings` callback."""
     shared: Any = import_module("modules.shared")
-    for option in ALL:
+    for option in OPTIONS:
         hidden = shared.hide_dirs if option is RUNS_FOLDER else None  # a path on the server: --hide-ui-dir-config
         info = shared.OptionInfo(
             option.default,
@@ -57,13 +57,13 @@ def add(runs_folder_changed: Callable[[], None]) -> None:
             onchange=runs_folder_changed if option is RUNS_FOLDER else None,
             section=SECTION,
         )
-        info.category_id = "training"  # not an argument: not every host's class has it
+        info.category_id = "training"  # not as an argument, which not every host's OptionInfo takes
         if hasattr(info, "info"):
             info = info.info(option.info)
         shared.opts.add_option(option.key, info)
 
 
-def value(option: HostOption) -> Any:
-    """What is set, or the default where the host does not know the option (yet)."""
-    found = getattr(import_module("modules.shared").opts, option.key, None)
-    return found if isinstance(found, type(option.default)) else option.default
+def option_value(option: HostOption) -> Any:
+    """The value set on the Settings page; the default if the host does not know the option (yet)."""
+    value = getattr(import_module("modules.shared").opts, option.key, None)
+    return value if isinstance(value, type(option.default)) else option.default

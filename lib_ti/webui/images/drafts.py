@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti import files
+from lib_ti.data.image_files import MAX_IMAGES, ImageFile, decode_text, find_images
 from lib_ti.errors import TextualInversionError, UnusableFile
 from lib_ti.webui.images.draft import Draft
 from lib_ti.webui.images.thumbnails import ThumbnailCache
 from lib_ti.webui.images.uploads import display_name, resolve_upload
 
-MAX_IMAGES = 1000
 MAX_FILE_BYTES = 100 << 20
 MAX_CAPTION_CHARACTERS = 2000  # a prompt holds a tenth of that
 MAX_AGE_S = 14 * 24 * 3600.0
@@ -86,8 +86,6 @@ class Drafts:
         Returns:
             What the page shows of each added image, and (file name, reason) of each file that could not be used.
         """
-        from lib_ti.data.image_files import find_images
-
         if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises for names that are too long
             raise TextualInversionError(f"There is no folder {folder} on the computer that the WebUI runs on.")
         added: list[str] = []
@@ -135,8 +133,6 @@ class Drafts:
 
         `captions`: where they come from: the draft's own (txt or auto), the images' names (file-name), or nowhere (none).
         """
-        from lib_ti.data.image_files import ImageFile
-
         part = target.with_name("images.part")
         with self._lock:
             part.mkdir()
@@ -185,8 +181,6 @@ class Drafts:
             return self._describe(folder, image_id, content, resolution)
 
     def _add_caption(self, draft: str, path: Path, name: str, content: Draft, resolution: int) -> list[dict[str, Any]]:
-        from lib_ti.data.image_files import decode_text
-
         with path.open("rb") as file:
             text = decode_text(file.read(8 * MAX_CAPTION_CHARACTERS))
         if owner := content.find_by_stem(name):

@@ -1,18 +1,18 @@
-"""The tab: where each field stands, and the empty places that the page's JavaScript fills.
+"""The layout of the tab: the fields, and empty elements for the page's JavaScript to fill.
 
-What changes while a training goes on (status, pictures, previews, chart, earlier runs) is drawn by the scripts in
-`javascript/` from what the trainer reports, so that nothing flickers and a reload finds it all again.
+Whatever changes during a training (status, images, previews, chart, earlier runs) is drawn by the scripts in `javascript/` from
+the service's replies, so that nothing flickers and a reloaded page shows the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from typing import Any, Protocol
+from typing import Any
 
 import gradio as gr
 
-from lib_ti.webui.api import bridge
+from lib_ti.webui.api.bridge import Action, add_endpoint, run_script_on
 from lib_ti.webui.ui.form import PRESETS, Form
 
 HEADER = """
@@ -25,7 +25,7 @@ HEADER = """
 </div>
 """
 
-PICTURES = """
+IMAGES = """
 <div class="tinv-panel" id="tinv_images">
 <h3><span class="tinv-number">1</span><span>Pictures</span></h3>
 <label class="tinv-drop" id="tinv_drop">
@@ -77,7 +77,7 @@ RUN = """
 </div>
 """
 
-SEEN = """
+TRAINER_VIEW = """
 <details class="tinv-details" id="tinv_seen">
   <summary>What the trainer sees</summary>
   <div id="tinv_sequence"></div>
@@ -85,44 +85,29 @@ SEEN = """
 </details>
 """
 
-ADVANCED = ("Picture handling", "Learning", "Memory", "Previews", "Saving", "Word", "Model")
-"""The sections of the folded part; the last two hold what is left over from the visible part."""
+ADVANCED_SECTIONS = ("Picture handling", "Learning", "Memory", "Previews", "Saving", "Word", "Model")
+"""The sections of the Advanced accordion; the last two hold the fields that are not in the visible part."""
 
 
-class Host(Protocol):
-    """What the tab asks of the WebUI."""
-
-    @property
-    def hides_paths(self) -> bool: ...
-
-
-class TrainingService(Protocol):
-    """What the tab asks of the trainer: the actions it offers to the page, and where it runs."""
-
-    @property
-    def host(self) -> Host: ...
-    def actions(self) -> Mapping[str, bridge.Action]: ...
-
-
-def build(trainer: TrainingService) -> Any:
-    """The whole tab, as the `gr.Blocks` that `on_ui_tabs` takes."""
+def build(actions: Mapping[str, Action], hides_paths: bool) -> Any:
+    """The tab as `gr.Blocks`. `hides_paths`: the browser must not name folders of the server."""
     with gr.Blocks(analytics_enabled=False) as blocks:
-        form = Form(trainer.host.hides_paths)
+        form = Form(hides_paths)
         _html(HEADER)
         with gr.Row(elem_id="tinv_columns"):
             with gr.Column(scale=1, min_width=320, elem_id="tinv_left"):
-                preset = _left(form, trainer.host.hides_paths)
+                preset = _left_column(form, hides_paths)
             with gr.Column(scale=1, min_width=320, elem_id="tinv_right"):
                 _html(RUN)
         _html('<section id="tinv_earlier"><h3>Earlier runs</h3><div id="tinv_runs"></div></section>')
         gr.HTML(f'<div id="tinv_schema" data-schema="{escape(form.schema())}"></div>', elem_classes=["tinv-hidden"])
-        _connect([*form.fields().values(), preset])
-        bridge.endpoint(trainer.actions())
+        _connect_fields([*form.fields().values(), preset])
+        add_endpoint(actions)
     return blocks
 
 
-def _left(form: Form, hides_paths: bool) -> Any:
-    _html(PICTURES.format(folder="" if hides_paths else FOLDER))
+def _left_column(form: Form, hides_paths: bool) -> Any:
+    _html(IMAGES.format(folder="" if hides_paths else FOLDER))
     with gr.Column(elem_id="tinv_word", elem_classes=["tinv-panel"]):
         _html('<h3><span class="tinv-number">2</span><span>Word</span></h3>')
         form.add("name")
@@ -145,12 +130,12 @@ def _left(form: Form, hides_paths: bool) -> Any:
             ' placeholder="Find a setting"><button type="button" class="tinv-link" id="tinv_reset_all">Reset all</button></div>'
             '<p class="tinv-note" id="tinv_search_note" role="status"></p>'
         )
-        for title in ADVANCED:
+        for title in ADVANCED_SECTIONS:
             with gr.Column(elem_classes=["tinv-group"]):
                 _html(f"<h4>{title}</h4>")
                 with gr.Row(elem_classes=["tinv-fields"]):
                     form.add(*form.section(title))
-    _html(SEEN)
+    _html(TRAINER_VIEW)
     with gr.Column(elem_id="tinv_go"):
         _html('<div id="tinv_estimate" role="status"></div>')
         with gr.Row(elem_id="tinv_buttons"):
@@ -163,14 +148,14 @@ def _left(form: Form, hides_paths: bool) -> Any:
 
 
 def _html(content: str) -> None:
-    """HTML whose ids are its own: gradio 3.41 gives an `elem_id` to two elements."""
+    """Add HTML that sets its ids itself: gradio 3.41 gives an `elem_id` to two elements."""
     gr.HTML(content, elem_classes=["tinv-html"])
 
 
-def _connect(fields: list[Any]) -> None:
-    """Let the page read the fields, hear of changes to them, and set them."""
-    read, write = (gr.Button(visible=False, elem_id=f"tinv_{what}_fields") for what in ("read", "write"))
-    bridge.on(read.click, "(...values) => window.tinv.form.receiveValues(values)", fields)
-    bridge.on(write.click, "(...values) => window.tinv.form.valuesToWrite(values)", fields, fields)
+def _connect_fields(fields: list[Any]) -> None:
+    """Let the page's JavaScript read and write the fields and observe their changes."""
+    read, write = (gr.Button(visible=False, elem_id=f"tinv_{verb}_fields") for verb in ("read", "write"))
+    run_script_on(read.click, "(...values) => window.tinv.form.receiveValues(values)", fields)
+    run_script_on(write.click, "(...values) => window.tinv.form.valuesToWrite(values)", fields, fields)
     for field in fields:
-        bridge.on(field.change, "() => window.tinv.form.onChange()", [])
+        run_script_on(field.change, "() => window.tinv.form.onChange()", [])
