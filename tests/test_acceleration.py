@@ -1,4 +1,4 @@
-"""Steps that are computed sooner: the same numbers but for rounding, and a way back."""
+"""Accelerated steps: the same results but for rounding, and a fallback."""
 
 import logging
 
@@ -23,39 +23,41 @@ CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not can_arrange(torch.float32), reason="this torch has no oneDNN")
 
 
-def numbers(*shape, seed=0):
+def random_tensor(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @needs_onednn
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize(("inner", "outer"), [(16, 48), (48, 16)])
-def test_an_arranged_convolution_and_its_gradient_are_those_of_torch(inner, outer, padding):
+def test_prepacked_convolution_matches_torch(inner, outer, padding):
     plain = torch.nn.Conv2d(inner, outer, 3, padding=padding).requires_grad_(False)
     network = torch.nn.Sequential(torch.nn.Conv2d(inner, outer, 3, padding=padding).requires_grad_(False))
     network.load_state_dict({"0.weight": plain.weight, "0.bias": plain.bias})
     arrange(network, backward=True)
     assert isinstance(network[0], ArrangedConv2d)
     assert network[0].weight is None
-    x = numbers(2, inner, 9, 7).requires_grad_()
+    x = random_tensor(2, inner, 9, 7).requires_grad_()
     found, wanted = network(x), plain(x)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-    g = numbers(*wanted.shape, seed=1)
+    g = random_tensor(*wanted.shape, seed=1)
     (gradient,) = torch.autograd.grad(found, x, g)
     torch.testing.assert_close(gradient, torch.autograd.grad(wanted, x, g)[0], atol=1e-5, rtol=1e-5)
 
 
 @needs_onednn
-def test_without_gradients_strides_are_taken_too():
+def test_strided_convolutions_are_prepacked_without_gradients():
     plain = torch.nn.Conv2d(3, 8, 3, stride=2).requires_grad_(False)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2).requires_grad_(False))
     network.load_state_dict({"0.weight": plain.weight, "0.bias": plain.bias})
     arrange(network, backward=False)
     assert isinstance(network[0], ArrangedConv2d)
-    torch.testing.assert_close(network(numbers(1, 3, 9, 9)), plain(numbers(1, 3, 9, 9)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        network(random_tensor(1, 3, 9, 9)), plain(random_tensor(1, 3, 9, 9)), atol=1e-5, rtol=1e-5
+    )
 
 
-def test_what_gains_nothing_stays():
+def test_other_convolutions_stay():
     network = torch.nn.Sequential(
         torch.nn.Conv2d(32, 32, 1),
         torch.nn.Conv2d(32, 32, 3, padding=1, groups=2),
@@ -70,7 +72,7 @@ def test_what_gains_nothing_stays():
 
 @needs_onednn
 @pytest.mark.parametrize("sizes", ["small", "sd2", "sdxl"])
-def test_a_training_learns_the_same(sizes, tmp_path, monkeypatch):
+def test_prepacked_training_gives_the_same_vectors(sizes, tmp_path, monkeypatch):
     """The losses, and the vectors learned, are the same but for fp32's rounding."""
     monkeypatch.setattr(prepacked_conv, "LEAST", 4)  # these models' widths
     checkpoint = write_checkpoint(tmp_path / "model.safetensors", SIZES[sizes])
@@ -93,12 +95,12 @@ def test_a_training_learns_the_same(sizes, tmp_path, monkeypatch):
 
 
 @needs_onednn
-def test_pictures_pass_an_arranged_vae_the_same():
+def test_prepacked_vae_gives_the_same_images():
     model = StableDiffusion.load(open_checkpoint(PRACTICE_MODEL), torch.float32, CPU)
-    pixels = numbers(1, 3, 64, 64).clamp(-1, 1)
-    before = model.encode_pictures(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
+    pixels = random_tensor(1, 3, 64, 64).clamp(-1, 1)
+    before = model.encode_pictures(pixels)[0], model.decode_latents(random_tensor(1, 4, 8, 8))
     model.arrange()
-    after = model.encode_pictures(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
+    after = model.encode_pictures(pixels)[0], model.decode_latents(random_tensor(1, 4, 8, 8))
     for found, wanted in zip(after, before, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
@@ -107,7 +109,7 @@ def compute(x, y):
     return (x * y).sum(0)
 
 
-def test_a_graph_is_made_once_for_each_shape_that_comes_again():
+def test_graph_is_captured_when_a_shape_repeats():
     made = []
 
     def capture(way, samples):
@@ -116,17 +118,17 @@ def test_a_graph_is_made_once_for_each_shape_that_comes_again():
 
     graphed = Graphed(compute, lambda: capture)
     for size in (2, 3, 4, 2, 3, 2, 3):
-        x, y = numbers(size, 4), numbers(size, 4).requires_grad_()
+        x, y = random_tensor(size, 4), random_tensor(size, 4).requires_grad_()
         torch.testing.assert_close(graphed(x, y), compute(x, y))
     assert made == [[(2, 4), (2, 4)], [(3, 4), (3, 4)]]
     with torch.no_grad():
-        graphed(numbers(5, 4), numbers(5, 4))
-    graphed(numbers(6, 4), numbers(6, 4))  # nobody wants a gradient
+        graphed(random_tensor(5, 4), random_tensor(5, 4))
+    graphed(random_tensor(6, 4), random_tensor(6, 4))  # no input requires a gradient
     assert len(made) == 2
     assert not graphed.failure
 
 
-def test_graphs_rest_while_others_want_their_memory():
+def test_released_graphs_are_captured_again():
     sets, launched = [], []
 
     def capturing():
@@ -139,7 +141,7 @@ def test_graphs_rest_while_others_want_their_memory():
         return capture
 
     graphed = Graphed(compute, capturing)
-    x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
+    x, y = random_tensor(2, 4), random_tensor(2, 4).requires_grad_()
     assert not graphed.rest()
     for _ in range(3):
         graphed(x, y)
@@ -151,11 +153,11 @@ def test_graphs_rest_while_others_want_their_memory():
     assert len(launched) == 4, "what is proven is not tried out again"
 
 
-def test_there_are_no_more_graphs_than_memory_is_good_for():
+def test_number_of_graphs_is_limited():
     made = []
     graphed = Graphed(compute, lambda: lambda way, _: made.append(1) or way)
     for size in [*range(1, MOST + 3)] * 3:
-        graphed(numbers(size, 4), numbers(size, 4).requires_grad_())
+        graphed(random_tensor(size, 4), random_tensor(size, 4).requires_grad_())
     assert len(made) == MOST
 
 
@@ -167,20 +169,20 @@ def test_there_are_no_more_graphs_than_memory_is_good_for():
     ],
     ids=["prediction", "gradient"],
 )
-def test_a_graph_with_other_numbers_is_not_used(capture):
+def test_graph_with_different_results_is_not_used(capture):
     graphed = Graphed(compute, lambda: capture)
-    x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
+    x, y = random_tensor(2, 4), random_tensor(2, 4).requires_grad_()
     for _ in range(2):
         torch.testing.assert_close(graphed(x, y), compute(x, y))
     assert "differ" in graphed.failure
 
 
-def test_where_no_graph_can_be_made_it_goes_on_without(caplog):
+def test_failed_capture_falls_back_to_eager(caplog):
     def capture(way, _):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     graphed = Graphed(compute, lambda: capture)
-    x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
+    x, y = random_tensor(2, 4), random_tensor(2, 4).requires_grad_()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             torch.testing.assert_close(graphed(x, y), compute(x, y))
@@ -189,26 +191,26 @@ def test_where_no_graph_can_be_made_it_goes_on_without(caplog):
     torch.testing.assert_close(graphed(x, y), compute(x, y))
 
 
-def test_a_shortage_of_memory_is_the_trainings_business():
+def test_oom_while_capturing_is_raised():
     def capture(way, _):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
     graphed = Graphed(compute, lambda: capture)
-    graphed(numbers(2, 4), numbers(2, 4).requires_grad_())
+    graphed(random_tensor(2, 4), random_tensor(2, 4).requires_grad_())
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        graphed(numbers(2, 4), numbers(2, 4).requires_grad_())
+        graphed(random_tensor(2, 4), random_tensor(2, 4).requires_grad_())
     assert graphed.failure
 
 
 @pytest.mark.parametrize(
     ("asked", "device", "reason"), [("graphs", "cpu", "for a card"), ("arranged", "cuda", "for a CPU")]
 )
-def test_what_a_device_cannot_do_is_said(asked, device, reason):
+def test_unsupported_acceleration_is_refused(asked, device, reason):
     with pytest.raises(ValueError, match=reason):
         choose_acceleration(asked, torch.device(device), "fp32", 10**9)
 
 
-def test_auto_is_what_the_device_gains_by():
+def test_auto_acceleration():
     assert choose_acceleration("auto", torch.device("cuda"), "bf16", 10**9) == "graphs"
     assert (
         choose_acceleration("auto", CPU, "fp32", 10**6) == "none"
@@ -217,5 +219,5 @@ def test_auto_is_what_the_device_gains_by():
 
 
 @needs_onednn
-def test_the_gain_is_measured():
+def test_gain_is_measured():
     assert gain(torch.float32) > 0
