@@ -34,9 +34,10 @@ from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.model.prompt.text_encoder import PromptEncoder, TextEncoder
 from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
 from lib_ti.practice.concepts import PRACTICE_MODEL
-from lib_ti.training import init_vectors
-from lib_ti.training.dataloader import BatchSource
-from lib_ti.training.state import LossScaler, TrainState
+from lib_ti.settings.train_settings import parse
+from lib_ti.training.dataloader import DataLoader
+from lib_ti.training.init_vectors import vectors_from_text
+from lib_ti.training.state import TrainState
 from lib_ti.training.step import update
 
 
@@ -68,13 +69,14 @@ def random_sd15(dtype: torch.dtype, device: torch.device) -> StableDiffusion:
     )
 
 
-def source(model: StableDiffusion, resolution: int, factor: int) -> BatchSource:
+def dataloader(model: StableDiffusion, resolution: int, factor: int) -> DataLoader:
+    """Batches of one example without an image file."""
     cache = LatentCache(Path("unused"), 1 << 40)
     shape = (4, resolution // factor, resolution // factor)
     cache.put(0, False, LatentDistribution(torch.zeros(shape), torch.ones(shape), None))
     examples = [Example(Path("made-up.png"), "", None, (resolution, resolution))]
     captioner = Captioner("my-mug", ["a photo of [name]"])
-    return BatchSource(
+    return DataLoader(
         examples,
         cache,
         captioner,
@@ -87,16 +89,17 @@ def source(model: StableDiffusion, resolution: int, factor: int) -> BatchSource:
 
 
 def measure(
-    title: str, model: StableDiffusion, resolution: int, factor: int, batch: int, steps: int, precision: str
+    title: str, model: StableDiffusion, resolution: int, factor: int, batch_size: int, steps: int, precision: str
 ) -> None:
-    drawn = source(model, resolution, factor)
-    vectors = init_vectors.from_text(model.token_embeddings()["clip_l"], model.tokenizer, "object", 2)
-    state = TrainState.begin({"clip_l": vectors.to(model.device)}, 0.0, LossScaler(active=precision == "fp16"))
+    loader = dataloader(model, resolution, factor)
+    vectors = vectors_from_text(model.token_embeddings()["clip_l"], model.tokenizer, "object", 2)
+    settings, _ = parse({"precision": precision, "batch_size": str(batch_size)})
+    state = TrainState.create(settings, {"clip_l": vectors.to(model.device)})
 
     def step() -> None:
-        update(state, model, drawn, [0] * batch, batch, 0.005)
+        update(state, model, [loader.load_batch(state.step, [0] * batch_size, 0, model.device)], 0.005)
 
-    step()  # the first one allocates and chooses kernels
+    step()  # the first one allocates memory and chooses kernels
     times = [seconds(step, model.device) for _ in range(steps)]
     with FlopCounterMode(display=False) as counter:
         step()
@@ -104,7 +107,7 @@ def measure(
     operations, best = counter.get_total_flops(), matmul_flops_per_s(model.dtype, model.device)
     least = operations / best
     print(
-        f"{title:<16}{resolution:>6}{batch:>7}{precision:>11}{middle:>11.3f}{min(times):>9.3f}{max(times):>9.3f}"
+        f"{title:<16}{resolution:>6}{batch_size:>7}{precision:>11}{middle:>11.3f}{min(times):>9.3f}{max(times):>9.3f}"
         f"{peak_mb(model.device) or float('nan'):>10.0f}{operations / middle / 1e12:>10.3f}{best / 1e12:>10.3f}"
         f"{least:>9.3f}{least / middle:>8.0%}",
         flush=True,

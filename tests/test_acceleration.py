@@ -1,4 +1,4 @@
-"""Accelerations: the same results but for rounding, and a fallback."""
+"""Accelerated steps: the same results but for rounding, and a fallback."""
 
 import logging
 
@@ -24,24 +24,24 @@ CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not can_prepack(torch.float32), reason="this torch has no oneDNN")
 
 
-def numbers(*shape, seed=0):
+def random_tensor(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @needs_onednn
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize(("inner", "outer"), [(16, 48), (48, 16)])
-def test_prepacked_convolution_and_gradient_match_torch(inner, outer, padding):
+def test_prepacked_convolution_matches_torch(inner, outer, padding):
     plain = torch.nn.Conv2d(inner, outer, 3, padding=padding).requires_grad_(False)
     network = torch.nn.Sequential(torch.nn.Conv2d(inner, outer, 3, padding=padding).requires_grad_(False))
     network.load_state_dict({"0.weight": plain.weight, "0.bias": plain.bias})
     prepack(network, backward=True)
     assert isinstance(network[0], PrepackedConv2d)
     assert [name for name, _ in network.named_parameters()] == ["0.bias"]
-    x = numbers(2, inner, 9, 7).requires_grad_()
+    x = random_tensor(2, inner, 9, 7).requires_grad_()
     found, wanted = network(x), plain(x)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-    g = numbers(*wanted.shape, seed=1)
+    g = random_tensor(*wanted.shape, seed=1)
     (gradient,) = torch.autograd.grad(found, x, g)
     torch.testing.assert_close(gradient, torch.autograd.grad(wanted, x, g)[0], atol=1e-5, rtol=1e-5)
 
@@ -53,10 +53,12 @@ def test_strided_convolutions_are_prepacked_without_gradients():
     network.load_state_dict({"0.weight": plain.weight, "0.bias": plain.bias})
     prepack(network, backward=False)
     assert isinstance(network[0], PrepackedConv2d)
-    torch.testing.assert_close(network(numbers(1, 3, 9, 9)), plain(numbers(1, 3, 9, 9)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        network(random_tensor(1, 3, 9, 9)), plain(random_tensor(1, 3, 9, 9)), atol=1e-5, rtol=1e-5
+    )
 
 
-def test_unsupported_convolutions_are_not_prepacked():
+def test_other_convolutions_stay():
     network = torch.nn.Sequential(
         torch.nn.Conv2d(32, 32, 1),
         torch.nn.Conv2d(32, 32, 3, padding=1, groups=2),
@@ -71,7 +73,7 @@ def test_unsupported_convolutions_are_not_prepacked():
 
 @needs_onednn
 @pytest.mark.parametrize("sizes", ["small", "sd2", "sdxl"])
-def test_prepacked_training_matches_the_plain_one(sizes, tmp_path, monkeypatch):
+def test_prepacked_training_gives_the_same_vectors(sizes, tmp_path, monkeypatch):
     """The losses, and the vectors learned, are the same but for fp32's rounding."""
     monkeypatch.setattr(prepacked_conv, "MIN_CHANNELS", 4)  # these models' widths
     checkpoint = write_checkpoint(tmp_path / "model.safetensors", SIZES[sizes])
@@ -94,12 +96,12 @@ def test_prepacked_training_matches_the_plain_one(sizes, tmp_path, monkeypatch):
 
 
 @needs_onednn
-def test_prepacked_vae_matches_the_plain_one():
+def test_prepacked_vae_gives_the_same_images():
     model = StableDiffusion.load(open_checkpoint(PRACTICE_MODEL), torch.float32, CPU)
-    pixels = numbers(1, 3, 64, 64).clamp(-1, 1)
-    before = model.encode_images(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
+    pixels = random_tensor(1, 3, 64, 64).clamp(-1, 1)
+    before = model.encode_images(pixels)[0], model.decode_latents(random_tensor(1, 4, 8, 8))
     memory_modes.apply(model, "fast", "arranged")
-    after = model.encode_images(pixels)[0], model.decode_latents(numbers(1, 4, 8, 8))
+    after = model.encode_images(pixels)[0], model.decode_latents(random_tensor(1, 4, 8, 8))
     for found, wanted in zip(after, before, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
@@ -108,7 +110,7 @@ def compute(x, y):
     return (x * y).sum(0)
 
 
-def test_a_graph_is_captured_once_per_repeated_shape():
+def test_graph_is_captured_when_a_shape_repeats():
     made = []
 
     def capture(way, samples):
@@ -117,12 +119,12 @@ def test_a_graph_is_captured_once_per_repeated_shape():
 
     graphed = GraphedCallable(compute, lambda: capture)
     for size in (2, 3, 4, 2, 3, 2, 3):
-        x, y = numbers(size, 4), numbers(size, 4).requires_grad_()
+        x, y = random_tensor(size, 4), random_tensor(size, 4).requires_grad_()
         torch.testing.assert_close(graphed(x, y), compute(x, y))
     assert made == [[(2, 4), (2, 4)], [(3, 4), (3, 4)]]
     with torch.no_grad():
-        graphed(numbers(5, 4), numbers(5, 4))
-    graphed(numbers(6, 4), numbers(6, 4))  # nobody wants a gradient
+        graphed(random_tensor(5, 4), random_tensor(5, 4))
+    graphed(random_tensor(6, 4), random_tensor(6, 4))  # no input requires a gradient
     assert len(made) == 2
     assert not graphed.failure
 
@@ -140,7 +142,7 @@ def test_released_graphs_are_captured_again():
         return capture
 
     graphed = GraphedCallable(compute, capturing)
-    x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
+    x, y = random_tensor(2, 4), random_tensor(2, 4).requires_grad_()
     assert not graphed.release()
     for _ in range(3):
         graphed(x, y)
@@ -152,11 +154,11 @@ def test_released_graphs_are_captured_again():
     assert len(launched) == 4, "what is proven is not tried out again"
 
 
-def test_the_number_of_graphs_is_limited():
+def test_number_of_graphs_is_limited():
     made = []
     graphed = GraphedCallable(compute, lambda: lambda way, _: made.append(1) or way)
     for size in [*range(1, MAX_GRAPHS + 3)] * 3:
-        graphed(numbers(size, 4), numbers(size, 4).requires_grad_())
+        graphed(random_tensor(size, 4), random_tensor(size, 4).requires_grad_())
     assert len(made) == MAX_GRAPHS
 
 
@@ -168,20 +170,20 @@ def test_the_number_of_graphs_is_limited():
     ],
     ids=["prediction", "gradient"],
 )
-def test_a_graph_with_different_results_is_not_used(capture):
+def test_graph_with_different_results_is_not_used(capture):
     graphed = GraphedCallable(compute, lambda: capture)
-    x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
+    x, y = random_tensor(2, 4), random_tensor(2, 4).requires_grad_()
     for _ in range(2):
         torch.testing.assert_close(graphed(x, y), compute(x, y))
     assert "differ" in graphed.failure
 
 
-def test_a_failed_capture_falls_back_to_eager_execution(caplog):
+def test_failed_capture_falls_back_to_eager(caplog):
     def capture(way, _):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     graphed = GraphedCallable(compute, lambda: capture)
-    x, y = numbers(2, 4), numbers(2, 4).requires_grad_()
+    x, y = random_tensor(2, 4), random_tensor(2, 4).requires_grad_()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             torch.testing.assert_close(graphed(x, y), compute(x, y))
@@ -190,26 +192,26 @@ def test_a_failed_capture_falls_back_to_eager_execution(caplog):
     torch.testing.assert_close(graphed(x, y), compute(x, y))
 
 
-def test_out_of_memory_during_capture_is_raised():
+def test_oom_while_capturing_is_raised():
     def capture(way, _):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
     graphed = GraphedCallable(compute, lambda: capture)
-    graphed(numbers(2, 4), numbers(2, 4).requires_grad_())
+    graphed(random_tensor(2, 4), random_tensor(2, 4).requires_grad_())
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        graphed(numbers(2, 4), numbers(2, 4).requires_grad_())
+        graphed(random_tensor(2, 4), random_tensor(2, 4).requires_grad_())
     assert graphed.failure
 
 
 @pytest.mark.parametrize(
     ("asked", "device", "reason"), [("graphs", "cpu", "for a card"), ("arranged", "cuda", "for a CPU")]
 )
-def test_unsupported_accelerations_are_refused(asked, device, reason):
+def test_unsupported_acceleration_is_refused(asked, device, reason):
     with pytest.raises(ValueError, match=reason):
         choose_acceleration(asked, torch.device(device), "fp32", 10**9)
 
 
-def test_auto_acceleration_depends_on_the_device():
+def test_auto_acceleration():
     assert choose_acceleration("auto", torch.device("cuda"), "bf16", 10**9) == "graphs"
     assert (
         choose_acceleration("auto", CPU, "fp32", 10**6) == "none"
@@ -218,5 +220,5 @@ def test_auto_acceleration_depends_on_the_device():
 
 
 @needs_onednn
-def test_prepacked_speedup_is_measured():
+def test_gain_is_measured():
     assert prepacked_speedup(torch.float32) > 0

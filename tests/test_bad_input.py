@@ -30,16 +30,16 @@ from lib_ti.runs.lock import RunLock
 from lib_ti.settings.names import FORBIDDEN_CHARACTERS
 from lib_ti.settings.train_settings import OPTIONS, TYPES
 from lib_ti.text import option_flag
-from lib_ti.training.preflight import preflight
+from lib_ti.training.preflight import preflight, training_images
 
 ROOT = Path(__file__).resolve().parent.parent
-Said = Callable[..., str]
-Lines = Callable[..., list[str]]
+MessageOf = Callable[..., str]
+LinesOf = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick(tiny_checkpoint) -> Iterator[None]:
-    """The checkpoint is read once: to read it anew takes most of the time of a refusal."""
+def _cached_checkpoint(tiny_checkpoint) -> Iterator[None]:
+    """Read the checkpoint once; reading it takes most of the time of a test."""
     checkpoint = open_checkpoint(tiny_checkpoint)
     with pytest.MonkeyPatch.context() as patch:
         known = {tiny_checkpoint: checkpoint}
@@ -48,8 +48,8 @@ def quick(tiny_checkpoint) -> Iterator[None]:
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch, pictures) -> Path:
-    """A working directory with pictures, and a WebUI that has no embeddings folder yet."""
+def workdir(tmp_path, monkeypatch, pictures) -> Path:
+    """A working directory with images and a WebUI without an embeddings folder."""
     shutil.copytree(pictures, tmp_path / "pictures")
     (tmp_path / "webui").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -57,10 +57,10 @@ def desk(tmp_path, monkeypatch, pictures) -> Path:
 
 
 def train(checkpoint: Path, **changes: object) -> list[str]:
-    """The command line of a training of one step in which nothing is wrong but the changes; None leaves an option out."""
-    wanted = {"images": "pictures", "name": "my-mug", "model": checkpoint, "out": "webui/embeddings", "steps": 1,
+    """The command line of a valid training of one step, with changes; None leaves an option out."""
+    options = {"images": "pictures", "name": "my-mug", "model": checkpoint, "out": "webui/embeddings", "steps": 1,
               "preview_every": 0, "snapshot_every": 0, **changes}  # fmt: skip
-    return ["train", *(_argument(name, value) for name, value in wanted.items() if value is not None)]
+    return ["train", *(_argument(name, value) for name, value in options.items() if value is not None)]
 
 
 def _argument(name: str, value: object) -> str:
@@ -68,36 +68,36 @@ def _argument(name: str, value: object) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder: the bytes of each file, and None for each folder."""
+    """All paths below a folder: the bytes of files, None for folders."""
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
 
 
 @pytest.fixture
-def refused(desk, capsys, tiny_checkpoint) -> Lines:
-    """Carries out a command line that is bad input, and sees that no trace of it is left; what it says on stderr."""
+def error_lines(workdir, capsys, tiny_checkpoint) -> LinesOf:
+    """Runs a command line that is bad input, and asserts that it leaves no trace; its lines on stderr."""
 
-    def everything() -> tuple[object, ...]:
-        return contents(desk), sorted((p.name, p.stat().st_mtime_ns) for p in tiny_checkpoint.parent.iterdir())
+    def file_states() -> tuple[object, ...]:
+        return contents(workdir), sorted((p.name, p.stat().st_mtime_ns) for p in tiny_checkpoint.parent.iterdir())
 
-    def carry_out(*arguments: object) -> list[str]:
-        before = everything()
+    def run(*arguments: object) -> list[str]:
+        before = file_states()
         code = main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         assert code == 2, err
         assert not out
-        assert everything() == before
+        assert file_states() == before
         assert "Traceback" not in err
         return err.splitlines()
 
-    return carry_out
+    return run
 
 
 @pytest.fixture
-def complaint(refused, tiny_checkpoint) -> Said:
-    """The only line about a training, which is about `option`; without the option's name."""
+def error_message(error_lines, tiny_checkpoint) -> MessageOf:
+    """Runs a training whose only problem is with `option`; the message without the option's name."""
 
     def find(option: str, **changes: object) -> str:
-        (line,) = refused(*train(tiny_checkpoint, **changes))
+        (line,) = error_lines(*train(tiny_checkpoint, **changes))
         assert line.startswith(f"{option_flag(option)}: ")
         return line.removeprefix(f"{option_flag(option)}: ")
 
@@ -105,70 +105,70 @@ def complaint(refused, tiny_checkpoint) -> Said:
 
 
 @pytest.fixture
-def accepted(desk, capsys, tiny_checkpoint) -> Said:
-    """Carries out a training that is right; what it says on stdout."""
+def training_output(workdir, capsys, tiny_checkpoint) -> MessageOf:
+    """Runs a valid training; its output on stdout."""
 
-    def carry_out(**changes: object) -> str:
+    def run(**changes: object) -> str:
         assert main(train(tiny_checkpoint, **changes)) == 0
-        assert (desk / "webui" / "embeddings" / f"{changes.get('name', 'my-mug')}.safetensors").stat().st_size > 100
+        assert (workdir / "webui" / "embeddings" / f"{changes.get('name', 'my-mug')}.safetensors").stat().st_size > 100
         out: str = capsys.readouterr().out
         return out
 
-    return carry_out
+    return run
 
 
 def half(path: Path) -> bytes:
     return path.read_bytes()[: path.stat().st_size // 2]
 
 
-class TestPictures:
+class TestImages:
     @pytest.fixture
-    def folder(self, desk) -> Path:
-        (desk / "few").mkdir()
-        return desk / "few"
+    def folder(self, workdir) -> Path:
+        (workdir / "few").mkdir()
+        return workdir / "few"
 
-    def test_no_folder(self, complaint):
-        assert complaint("images", images="nowhere") == "there is no folder nowhere"
+    def test_no_folder(self, error_message):
+        assert error_message("images", images="nowhere") == "there is no folder nowhere"
 
-    def test_a_file_instead_of_a_folder(self, complaint):
-        assert "is not a folder" in complaint("images", images="pictures/0.png")
+    def test_file_instead_of_a_folder(self, error_message):
+        assert "is not a folder" in error_message("images", images="pictures/0.png")
 
     @pytest.mark.usefixtures("folder")
-    def test_an_empty_folder(self, complaint):
-        assert complaint("images", images="few") == "there is no picture in few that can be used"
+    def test_empty_folder(self, error_message):
+        assert error_message("images", images="few") == "there is no picture in few that can be used"
 
-    def test_captions_alone(self, folder, complaint):
+    def test_only_captions(self, folder, error_message):
         (folder / "a.txt").write_text("a mug")
-        assert complaint("images", images="few") == "there is no picture in few that can be used"
+        assert error_message("images", images="few") == "there is no picture in few that can be used"
 
     @pytest.mark.parametrize(
         ("data", "reason"),
         [(b"", "not a picture"), (b"Dear Sir", "not a picture"), (png_header(40_000, 40_000), "far too large")],
         ids=["empty", "text", "bomb"],
     )
-    def test_only_what_is_no_picture(self, folder, complaint, data, reason):
+    def test_only_unreadable_files(self, folder, error_message, data, reason):
         (folder / "a.png").write_bytes(data)
-        assert reason in complaint("images", images="few")
+        assert reason in error_message("images", images="few")
 
-    def test_only_a_truncated_one(self, folder, complaint):
+    def test_only_a_truncated_image(self, folder, error_message):
         (folder / "a.png").write_bytes(half(Path("pictures/0.png")))
         why = f"{Path('few/a.png')}: truncated"
-        assert complaint("images", images="few") == f"there is no picture in few that can be used: {why}"
+        assert error_message("images", images="few") == f"there is no picture in few that can be used: {why}"
 
-    def test_broken_ones_among_good_ones_are_left_out_and_named(self, desk, accepted):
-        (desk / "pictures" / "broken.png").write_bytes(half(desk / "pictures" / "0.png"))
-        (desk / "pictures" / "3.mask.png").write_bytes(b"no mask")
-        said = accepted()
+    def test_unreadable_images_are_skipped_with_a_warning(self, workdir, training_output):
+        (workdir / "pictures" / "broken.png").write_bytes(half(workdir / "pictures" / "0.png"))
+        (workdir / "pictures" / "3.mask.png").write_bytes(b"no mask")
+        said = training_output()
         assert f"Note: picture skipped: {Path('pictures/broken.png')}: truncated" in said
         assert f"Note: picture skipped: {Path('pictures/3.mask.png')}: not a picture" in said
-        (run,) = desk.glob("textual_inversion/my-mug/*")
+        (run,) = workdir.glob("textual_inversion/my-mug/*")
         assert sorted(p.name for p in (run / "images").iterdir()) == ["0000.png", "0001.png", "0002.png"]
         told = [event.data["message"] for event in RunFolder(run).history().warnings]
         assert sum("picture skipped" in message for message in told) == 2
 
-    def test_too_many(self, complaint, monkeypatch):
-        monkeypatch.setattr(preflight, "MAX_IMAGES", 3)
-        assert complaint("images") == "4 pictures are too many; 3 is the most"
+    def test_too_many_images(self, error_message, monkeypatch):
+        monkeypatch.setattr(training_images, "MAX_IMAGES", 3)
+        assert error_message("images") == "4 pictures are too many; 3 is the most"
 
 
 class TestName:
@@ -178,32 +178,34 @@ class TestName:
          "/etc/mug", "C:mug", "mug.", "mug ", " mug", ".mug", "AND", "BREAK", "my BREAK mug", "nul", "nul.txt", "CON",
          "Com1.mug", "lpt²", "mug.pt", "mug.safetensors", "m" * 101, "my\udcffmug"],
     )  # fmt: skip
-    def test_that_cannot_be(self, complaint, name):
-        assert complaint("name", name=name)
+    def test_invalid(self, error_message, name):
+        assert error_message("name", name=name)
 
-    def test_of_nothing_that_a_prompt_could_hold(self, complaint):
-        assert "no letters or digits" in complaint("name", name="&nbsp;")
+    def test_without_tokens(self, error_message):
+        assert "no letters or digits" in error_message("name", name="&nbsp;")
 
     @pytest.mark.parametrize("existing", ["my-mug.safetensors", "My-MUG.safetensors", "my-mug.pt", "MY-mug.BIN"])
-    def test_that_is_taken(self, desk, complaint, existing):
-        (desk / "webui" / "embeddings").mkdir()
-        (desk / "webui" / "embeddings" / existing).write_bytes(b"earlier")
-        assert complaint("name").startswith(f"there is {existing} in ")
+    def test_taken(self, workdir, error_message, existing):
+        (workdir / "webui" / "embeddings").mkdir()
+        (workdir / "webui" / "embeddings" / existing).write_bytes(b"earlier")
+        assert error_message("name").startswith(f"there is {existing} in ")
 
-    def test_that_is_taken_may_be_replaced(self, desk, accepted):
-        folder = desk / "webui" / "embeddings"
+    def test_taken_may_be_replaced(self, workdir, training_output):
+        folder = workdir / "webui" / "embeddings"
         folder.mkdir()
         for name in ("my-mug.safetensors", "my-mug.pt", "other.pt"):
             (folder / name).write_bytes(b"earlier")
-        said = accepted(overwrite=True)
+        said = training_output(overwrite=True)
         assert "Note: my-mug.pt also answers to 'my-mug'" in said
         assert {p.name for p in folder.iterdir() if p.read_bytes() == b"earlier"} == {"my-mug.pt", "other.pt"}
 
-    def test_that_is_an_ordinary_word_is_a_warning(self, accepted):
-        assert "Note: 'cat' is an ordinary word of the vocabulary" in accepted(name="cat")
+    def test_vocabulary_word_is_a_warning(self, training_output):
+        assert "Note: 'cat' is an ordinary word of the vocabulary" in training_output(name="cat")
 
 
-def some(*names: str, shape: tuple[int, ...] = (4,), dtype: torch.dtype = torch.float16) -> dict[str, torch.Tensor]:
+def zero_tensors(
+    *names: str, shape: tuple[int, ...] = (4,), dtype: torch.dtype = torch.float16
+) -> dict[str, torch.Tensor]:
     return {name: torch.zeros(shape, dtype=dtype) for name in names}
 
 
@@ -211,25 +213,31 @@ UNET, CLIP = "model.diffusion_model.", "cond_stage_model.transformer.text_model.
 ENTRY = f"{UNET}input_blocks.0.0.weight"
 
 OTHER_FILES = {
-    "LoRA": (some("lora_unet_mid_block_proj_in.lora_up.weight"), "this is a LoRA"),
-    "refiner": (some(ENTRY, "conditioner.embedders.0.model.ln_final.bias", shape=(384, 4, 3, 3)), "SDXL refiner"),
-    "SD3": (some(f"{UNET}joint_blocks.0.x_block.attn.qkv.weight"), "Stable Diffusion 3"),
-    "Flux": (some(f"{UNET}double_blocks.0.img_attn.qkv.weight"), "Flux"),
-    "inpainting": (some(ENTRY, f"{CLIP}final_layer_norm.bias", shape=(320, 9, 3, 3)), "inpainting"),
-    "no known sizes": (some(ENTRY, f"{CLIP}final_layer_norm.bias", shape=(96, 4, 3, 3)), "put its configuration"),
-    "something else": (some("layer.weight", "layer.bias"), "not a Stable Diffusion checkpoint"),
+    "LoRA": (zero_tensors("lora_unet_mid_block_proj_in.lora_up.weight"), "this is a LoRA"),
+    "refiner": (
+        zero_tensors(ENTRY, "conditioner.embedders.0.model.ln_final.bias", shape=(384, 4, 3, 3)),
+        "SDXL refiner",
+    ),
+    "SD3": (zero_tensors(f"{UNET}joint_blocks.0.x_block.attn.qkv.weight"), "Stable Diffusion 3"),
+    "Flux": (zero_tensors(f"{UNET}double_blocks.0.img_attn.qkv.weight"), "Flux"),
+    "inpainting": (zero_tensors(ENTRY, f"{CLIP}final_layer_norm.bias", shape=(320, 9, 3, 3)), "inpainting"),
+    "no known sizes": (
+        zero_tensors(ENTRY, f"{CLIP}final_layer_norm.bias", shape=(96, 4, 3, 3)),
+        "put its configuration",
+    ),
+    "something else": (zero_tensors("layer.weight", "layer.bias"), "not a Stable Diffusion checkpoint"),
 }
 
 
 class TestCheckpoint:
-    def test_missing(self, complaint):
-        assert complaint("model", model="none.safetensors") == "none.safetensors: there is no such file"
+    def test_missing(self, error_message):
+        assert error_message("model", model="none.safetensors") == "none.safetensors: there is no such file"
 
     @pytest.mark.parametrize("kind", OTHER_FILES)
-    def test_of_another_kind(self, desk, complaint, kind):
+    def test_other_kind_of_file(self, workdir, error_message, kind):
         tensors, reason = OTHER_FILES[kind]
-        save_file(tensors, desk / "sd.safetensors")
-        assert reason in complaint("model", model="sd.safetensors")
+        save_file(tensors, workdir / "sd.safetensors")
+        assert reason in error_message("model", model="sd.safetensors")
 
     @pytest.mark.parametrize(
         ("data", "reason"),
@@ -242,21 +250,21 @@ class TestCheckpoint:
         ],
         ids=["empty", "gguf", "web page", "zip", "pickle"],
     )
-    def test_of_no_kind(self, desk, complaint, data, reason):
-        (desk / "sd.ckpt").write_bytes(data)
-        assert reason in complaint("model", model="sd.ckpt")
+    def test_file_without_weights(self, workdir, error_message, data, reason):
+        (workdir / "sd.ckpt").write_bytes(data)
+        assert reason in error_message("model", model="sd.ckpt")
 
-    def test_truncated(self, desk, tiny_checkpoint, complaint):
-        (desk / "sd.safetensors").write_bytes(half(tiny_checkpoint))
-        assert complaint("model", model="sd.safetensors").endswith("the file is truncated; download it again")
+    def test_truncated(self, workdir, tiny_checkpoint, error_message):
+        (workdir / "sd.safetensors").write_bytes(half(tiny_checkpoint))
+        assert error_message("model", model="sd.safetensors").endswith("the file is truncated; download it again")
 
-    def test_a_truncated_ckpt(self, desk, complaint):
-        torch.save({"state_dict": some("a", shape=(1000,))}, desk / "whole.ckpt")
-        (desk / "sd.ckpt").write_bytes(half(desk / "whole.ckpt"))
-        assert "damaged" in complaint("model", model="sd.ckpt")
+    def test_truncated_ckpt(self, workdir, error_message):
+        torch.save({"state_dict": zero_tensors("a", shape=(1000,))}, workdir / "whole.ckpt")
+        (workdir / "sd.ckpt").write_bytes(half(workdir / "whole.ckpt"))
+        assert "damaged" in error_message("model", model="sd.ckpt")
 
-    def test_a_folder_that_is_no_checkpoint(self, complaint):
-        assert "not a diffusers folder" in complaint("model", model="webui")
+    def test_folder_without_a_checkpoint(self, error_message):
+        assert "not a diffusers folder" in error_message("model", model="webui")
 
     @pytest.mark.parametrize(
         ("edited", "value"),
@@ -268,35 +276,35 @@ class TestCheckpoint:
         ],
         ids=str,
     )  # fmt: skip
-    def test_a_configuration_that_is_not_the_checkpoints(self, desk, tiny_checkpoint, complaint, edited, value):
-        (desk / "sd.safetensors").symlink_to(tiny_checkpoint)
+    def test_configuration_of_other_networks(self, workdir, tiny_checkpoint, error_message, edited, value):
+        (workdir / "sd.safetensors").symlink_to(tiny_checkpoint)
         record = config(SIZES["small"])
         *way, last = edited.split(".")
         params = record["model"]["params"]
         for name in way:
             params = params[name]
         params[last] = value
-        (desk / "sd.yaml").write_text(yaml.safe_dump(record))
-        assert complaint("model", model="sd.safetensors")
+        (workdir / "sd.yaml").write_text(yaml.safe_dump(record))
+        assert error_message("model", model="sd.safetensors")
 
     @pytest.mark.parametrize("text", ["", "a: [", "\t", "a: b: c", "\0"], ids=repr)
-    def test_a_configuration_that_is_none(self, desk, tiny_checkpoint, complaint, text):
-        (desk / "sd.safetensors").symlink_to(tiny_checkpoint)
-        (desk / "sd.yaml").write_text(text)
-        assert "sd.yaml" in complaint("model", model="sd.safetensors")
+    def test_unreadable_configuration(self, workdir, tiny_checkpoint, error_message, text):
+        (workdir / "sd.safetensors").symlink_to(tiny_checkpoint)
+        (workdir / "sd.yaml").write_text(text)
+        assert "sd.yaml" in error_message("model", model="sd.safetensors")
 
-    def test_without_a_vae(self, desk, tiny_checkpoint, complaint):
+    def test_without_a_vae(self, workdir, tiny_checkpoint, error_message):
         weights = open_weights(tiny_checkpoint)
-        save_file({n: weights.read(n) for n in weights.shapes if "first_stage" not in n}, desk / "sd.safetensors")
-        shutil.copy(tiny_checkpoint.with_suffix(".yaml"), desk / "sd.yaml")
-        assert "has no VAE" in complaint("vae", model="sd.safetensors")
+        save_file({n: weights.read(n) for n in weights.shapes if "first_stage" not in n}, workdir / "sd.safetensors")
+        shutil.copy(tiny_checkpoint.with_suffix(".yaml"), workdir / "sd.yaml")
+        assert "has no VAE" in error_message("vae", model="sd.safetensors")
 
-    def test_another_vae_that_is_none(self, desk, complaint):
-        assert "no such file" in complaint("vae", vae="none.pt")
-        save_file(some("emb_params"), desk / "vae.safetensors")
-        assert "not a VAE" in complaint("vae", vae="vae.safetensors")
-        save_file(some("decoder.up.0.block.0.conv1.weight"), desk / "vae.safetensors")
-        assert "its VAE lacks" in complaint("vae", vae="vae.safetensors")
+    def test_unusable_vae_file(self, workdir, error_message):
+        assert "no such file" in error_message("vae", vae="none.pt")
+        save_file(zero_tensors("emb_params"), workdir / "vae.safetensors")
+        assert "not a VAE" in error_message("vae", vae="vae.safetensors")
+        save_file(zero_tensors("decoder.up.0.block.0.conv1.weight"), workdir / "vae.safetensors")
+        assert "its VAE lacks" in error_message("vae", vae="vae.safetensors")
 
 
 class Call:
@@ -310,9 +318,9 @@ class Call:
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old container"])
-def test_a_file_that_would_run_code_is_refused_and_runs_none(desk, refused, tiny_checkpoint, zipped):
-    sentinel = desk / "called"
-    record = {"state_dict": some("a"), "string_to_param": {"*": torch.zeros(1, 64)}, "call": Call(sentinel)}
+def test_pickle_with_code_is_refused_and_not_run(workdir, error_lines, tiny_checkpoint, zipped):
+    sentinel = workdir / "called"
+    record = {"state_dict": zero_tensors("a"), "string_to_param": {"*": torch.zeros(1, 64)}, "call": Call(sentinel)}
     pickle.loads(pickle.dumps(record))
     sentinel.rmdir()  # it was there, or else what follows would prove nothing
     torch.save(record, "file.pt", _use_new_zipfile_serialization=zipped)
@@ -325,14 +333,14 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(desk, refused, tiny
         (["inspect", "file.pt"], ["file.pt"]),
         (["convert", "file.pt", "new.safetensors", "--to", "safetensors"], ["file.pt"]),
     ):
-        lines = refused(*command)  # which sees that nothing new is there
+        lines = error_lines(*command)  # which sees that nothing new is there
         assert [line.partition(":")[0] for line in lines] == options
         assert all("this file contains code" in line for line in lines)
 
 
 @pytest.mark.parametrize("rate", ["0", "-0.001", "nan", "inf", "abc", "0.1:10:20", "", "0.1,0.2", "0.1:10,0.2:5"])
-def test_learning_rate(complaint, rate):
-    assert complaint("learning_rate", learning_rate=rate)
+def test_learning_rate(error_message, rate):
+    assert error_message("learning_rate", learning_rate=rate)
 
 
 @pytest.mark.parametrize(
@@ -341,68 +349,68 @@ def test_learning_rate(complaint, rate):
      ("steps", "1" * 4000), ("batch_size", -1), ("seed", 1.5), ("kind", "object"), ("precision", "int8"), ("init_text", ""),
      ("init_text", "\x07"), ("caption_dropout", 2)],
 )  # fmt: skip
-def test_values_out_of_range(complaint, option, value):
-    assert complaint(option, **{option: value})
+def test_values_out_of_range(error_message, option, value):
+    assert error_message(option, **{option: value})
 
 
-class TestFilesThatOptionsName:
-    def test_templates_that_leave_no_room_for_the_vectors(self, desk, complaint):
-        (desk / "templates.txt").write_text("cat " * 70 + "[name]\n" + "cat " * 72 + "[name]\n")
-        said = complaint("vectors", template_file="templates.txt", vectors=6)
+class TestFileOptions:
+    def test_templates_without_room_for_the_vectors(self, workdir, error_message):
+        (workdir / "templates.txt").write_text("cat " * 70 + "[name]\n" + "cat " * 72 + "[name]\n")
+        said = error_message("vectors", template_file="templates.txt", vectors=6)
         assert said == "6 vectors do not fit; the shortest template leaves room for 5"
 
     @pytest.mark.parametrize("data", [None, b"", b"# nothing\n", b"\xff\xfe\0"])
-    def test_templates_that_are_none(self, desk, complaint, data):
+    def test_unreadable_templates(self, workdir, error_message, data):
         if data is not None:
-            (desk / "templates.txt").write_bytes(data)
-        assert "templates.txt" in complaint("template_file", template_file="templates.txt")
+            (workdir / "templates.txt").write_bytes(data)
+        assert "templates.txt" in error_message("template_file", template_file="templates.txt")
 
     @pytest.mark.parametrize(
         ("name", "tensors", "reason"),
         [
             ("start.safetensors", None, "no such file"),
-            ("start.png", some("emb_params"), "by its content it is a safetensors file"),
-            ("start.safetensors", some("a", "b"), "holds 2"),
+            ("start.png", zero_tensors("emb_params"), "by its content it is a safetensors file"),
+            ("start.safetensors", zero_tensors("a", "b"), "holds 2"),
             (
                 "start.safetensors",
                 {"emb_params": torch.ones(2, 768)},
                 "Stable Diffusion 1.x (vectors of width 768), but this",
             ),
             ("start.safetensors", {"emb_params": torch.full((2, 64), torch.nan)}, "not numbers"),
-            ("start.safetensors", some("emb_params", shape=(76, 64)), "not an embedding"),
+            ("start.safetensors", zero_tensors("emb_params", shape=(76, 64)), "not an embedding"),
         ],
     )
-    def test_an_embedding_to_start_from(self, desk, complaint, name, tensors, reason):
+    def test_unusable_initial_embedding(self, workdir, error_message, name, tensors, reason):
         if tensors:
-            save_file(tensors, desk / name)
-        assert reason in complaint("init_embedding", init_embedding=name)
+            save_file(tensors, workdir / name)
+        assert reason in error_message("init_embedding", init_embedding=name)
 
     @pytest.mark.parametrize("option", [name for name, kind in TYPES.items() if "Path" in str(kind)])
     @pytest.mark.parametrize("path", ["x" * 300, "pictures/0.png/below", "loop/below", "~nobody-of-that-name/x"])
-    def test_paths_that_lead_nowhere(self, desk, complaint, option, path):
-        (desk / "loop").symlink_to("loop")
-        assert complaint(option, **{option: path})
+    def test_missing_files(self, workdir, error_message, option, path):
+        (workdir / "loop").symlink_to("loop")
+        assert error_message(option, **{option: path})
 
 
-class TestPlaces:
-    def test_out_below_nothing(self, complaint):
-        assert complaint("out", out="none/embeddings").startswith("there is no folder")
+class TestOutputPaths:
+    def test_out_in_a_missing_folder(self, error_message):
+        assert error_message("out", out="none/embeddings").startswith("there is no folder")
 
-    def test_out_is_a_file(self, complaint):
-        assert complaint("out", out="pictures/0.png") == "pictures/0.png is not a folder"
+    def test_out_is_a_file(self, error_message):
+        assert error_message("out", out="pictures/0.png") == "pictures/0.png is not a folder"
 
     @pytest.mark.parametrize("place", ["pictures/0.png", "pictures/0.png/runs"])
-    def test_runs_below_a_file(self, complaint, place):
-        assert complaint("runs_dir", runs_dir=place).endswith("0.png is not a folder")
+    def test_runs_dir_below_a_file(self, error_message, place):
+        assert error_message("runs_dir", runs_dir=place).endswith("0.png is not a folder")
 
-    def test_folders_that_cannot_be_written_to(self, refused, tiny_checkpoint, monkeypatch):
+    def test_unwritable_folders(self, error_lines, tiny_checkpoint, monkeypatch):
         """Pretended: who runs tests as root may write anywhere."""
 
         def refuse(dir: Path) -> None:
             raise PermissionError(13, "Permission denied", str(dir))
 
         monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-        assert refused(*train(tiny_checkpoint)) == [
+        assert error_lines(*train(tiny_checkpoint)) == [
             f"--out: {Path('webui/embeddings')} cannot be written to (Permission denied)",
             "--runs-dir: textual_inversion cannot be written to (Permission denied)",
         ]
@@ -417,79 +425,79 @@ class TestPlaces:
             "webui/../webui/embeddings/x",
         ],
     )
-    def test_runs_in_an_embeddings_folder(self, complaint, place):
-        assert "inside an embeddings folder" in complaint("runs_dir", runs_dir=place)
+    def test_runs_dir_in_an_embeddings_folder(self, error_message, place):
+        assert "inside an embeddings folder" in error_message("runs_dir", runs_dir=place)
 
-    def test_runs_in_an_embeddings_folder_by_a_link(self, desk, complaint):
-        (desk / "webui" / "embeddings").mkdir()
-        (desk / "link").symlink_to(desk / "webui" / "embeddings", target_is_directory=True)
-        assert "inside an embeddings folder" in complaint("runs_dir", runs_dir="link/runs")
+    def test_runs_dir_in_an_embeddings_folder_by_a_link(self, workdir, error_message):
+        (workdir / "webui" / "embeddings").mkdir()
+        (workdir / "link").symlink_to(workdir / "webui" / "embeddings", target_is_directory=True)
+        assert "inside an embeddings folder" in error_message("runs_dir", runs_dir="link/runs")
 
-    def test_a_full_disk(self, refused, tiny_checkpoint, monkeypatch):
+    def test_full_disk(self, error_lines, tiny_checkpoint, monkeypatch):
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1 << 40, 1 << 40, 1000))
-        lines = refused(*train(tiny_checkpoint))
+        lines = error_lines(*train(tiny_checkpoint))
         assert [line.partition(" is ")[0] for line in lines] == ["--runs-dir: the disk", "--out: the disk"]
 
-    def test_a_disk_too_small_for_the_previews(self, complaint, monkeypatch):
+    def test_disk_too_small_for_the_previews(self, error_message, monkeypatch):
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1 << 40, 1 << 40, 1 << 30))
-        said = complaint("runs_dir", steps=10_000, preview_every=1, resolution=512)
+        said = error_message("runs_dir", steps=10_000, preview_every=1, resolution=512)
         assert "the disk is too full" in said
         assert "1024 MB are free" in said
 
 
 class TestDevice:
-    def test_no_card(self, complaint, monkeypatch):
+    def test_no_gpu(self, error_message, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        assert "there is no CUDA device" in complaint("device", device="cuda:0")
+        assert "there is no CUDA device" in error_message("device", device="cuda:0")
 
     @pytest.mark.parametrize("name", ["cuda:1", "cuda:128", "cuda:99999999999"])
-    def test_not_so_many_cards(self, complaint, monkeypatch, name):
+    def test_missing_gpu(self, error_message, monkeypatch, name):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-        assert f"{name} is not there" in complaint("device", device=name)
+        assert f"{name} is not there" in error_message("device", device=name)
 
     @pytest.mark.parametrize("name", ["mps", "cuda:-1", "CPU", "privateuseone:0", ""])
-    def test_not_a_device(self, complaint, name):
-        assert "not supported" in complaint("device", device=name)
+    def test_unknown_device(self, error_message, name):
+        assert "not supported" in error_message("device", device=name)
 
-    def test_what_the_device_cannot_do(self, complaint, monkeypatch):
+    def test_unsupported_precision(self, error_message, monkeypatch):
         monkeypatch.setattr(device, "_works", lambda dtype: False)
-        assert "use bf16 or fp32" in complaint("precision", precision="fp16")
+        assert "use bf16 or fp32" in error_message("precision", precision="fp16")
 
 
 class TestCommandLine:
-    def test_an_unknown_option_and_the_nearest_known_one(self, refused, tiny_checkpoint):
+    def test_unknown_option_with_a_suggestion(self, error_lines, tiny_checkpoint):
         for wrong in (["--learing-rate", "0.1"], ["--learing-rate=0.1"]):
-            (line,) = refused(*train(tiny_checkpoint), *wrong)
+            (line,) = error_lines(*train(tiny_checkpoint), *wrong)
             assert line.startswith("unknown option --learing-rate")
             assert line.endswith("; did you mean --learning-rate?")
 
-    def test_an_abbreviation_is_not_guessed_at(self, refused, tiny_checkpoint):
-        (line,) = refused(*train(tiny_checkpoint), "--vector", "3")
+    def test_abbreviated_option_is_unknown(self, error_lines, tiny_checkpoint):
+        (line,) = error_lines(*train(tiny_checkpoint), "--vector", "3")
         assert line == "unknown option --vector; did you mean --vectors?"
 
-    def test_an_unknown_option_like_no_other(self, refused, tiny_checkpoint):
-        assert refused(*train(tiny_checkpoint), "--qqqq") == ["unknown option --qqqq"]
+    def test_unknown_option_without_a_suggestion(self, error_lines, tiny_checkpoint):
+        assert error_lines(*train(tiny_checkpoint), "--qqqq") == ["unknown option --qqqq"]
 
-    def test_an_unexpected_argument(self, refused, tiny_checkpoint):
-        assert refused(*train(tiny_checkpoint), "mug") == ["unexpected argument 'mug'"]
+    def test_unexpected_argument(self, error_lines, tiny_checkpoint):
+        assert error_lines(*train(tiny_checkpoint), "mug") == ["unexpected argument 'mug'"]
 
-    def test_an_option_without_its_value(self, refused, tiny_checkpoint):
-        (line,) = refused(*train(tiny_checkpoint), "--steps")
+    def test_option_without_a_value(self, error_lines, tiny_checkpoint):
+        (line,) = error_lines(*train(tiny_checkpoint), "--steps")
         assert line.startswith("--steps: ")
 
-    def test_an_unknown_command_and_the_nearest_known_one(self, refused):
-        assert refused("trian") == ["unknown command trian; did you mean train?"]
-        assert refused("qqqq") == ["unknown command qqqq"]
+    def test_unknown_command_with_a_suggestion(self, error_lines):
+        assert error_lines("trian") == ["unknown command trian; did you mean train?"]
+        assert error_lines("qqqq") == ["unknown command qqqq"]
 
-    def test_nothing_asked(self, refused):
-        assert len(refused("train")) == 4
-        assert refused("resume")
+    def test_no_command(self, error_lines):
+        assert len(error_lines("train")) == 4
+        assert error_lines("resume")
 
-    def test_everything_wrong_is_said_at_once(self, desk, refused):
-        lines = refused(
+    def test_all_problems_are_reported_at_once(self, workdir, error_lines):
+        lines = error_lines(
             *train(Path("none.ckpt"), images="nowhere", name="a/b", out="no/where", runs_dir="pictures/0.png", vectors=99,
                    learning_rate="abc", resolution=500, device="tpu", precision="fp8", template_file="none.txt",
                    init_embedding="none.pt"),
@@ -500,15 +508,15 @@ class TestCommandLine:
         said = [line.partition(":")[0].partition(";")[0] for line in lines]
         assert sorted(said) == sorted([*map(option_flag, options), "unknown option --colour"])
 
-    def test_as_a_program(self, desk, tiny_checkpoint):
-        before = contents(desk)
+    def test_exit_code_and_output_of_the_process(self, workdir, tiny_checkpoint):
+        before = contents(workdir)
         command = [sys.executable, "-m", "lib_ti", *train(tiny_checkpoint, name="a/b", learning_rate=0)]
         found = {**os.environ, "PYTHONPATH": str(ROOT)}
-        ended = subprocess.run(command, cwd=desk, env=found, capture_output=True, text=True)
+        ended = subprocess.run(command, cwd=workdir, env=found, capture_output=True, text=True)
         assert ended.returncode == 2
         assert ended.stdout == ""
         assert sorted(line.partition(":")[0] for line in ended.stderr.splitlines()) == ["--learning-rate", "--name"]
-        assert contents(desk) == before
+        assert contents(workdir) == before
 
 
 FLAGS = st.sampled_from([*map(option_flag, OPTIONS), "--no-flip", "--what"])
@@ -522,8 +530,8 @@ HOSTILE = st.sampled_from(
 @example([("--images", "x" * 5000)])
 @example([("--out", "\0")])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
-def test_any_command_line_is_answered(refused, pairs):
-    lines = refused("train", *(f"{name}={value}" for name, value in pairs), "--model=none.safetensors")
+def test_any_command_line_gives_a_message(error_lines, pairs):
+    lines = error_lines("train", *(f"{name}={value}" for name, value in pairs), "--model=none.safetensors")
     assert lines
     assert all(line.startswith(("--", "unknown option", "unexpected argument", "argument")) for line in lines)
 
@@ -540,145 +548,150 @@ def finished(tmp_path_factory, tiny_checkpoint, pictures) -> Path:
 
 class TestResume:
     @pytest.fixture
-    def run(self, desk, finished) -> Path:
-        shutil.copytree(finished, desk / "run")
-        return desk / "run"
+    def run(self, workdir, finished) -> Path:
+        shutil.copytree(finished, workdir / "run")
+        return workdir / "run"
 
-    def test_what_is_no_run(self, refused):
-        assert "not a run folder" in refused("resume", "webui")[0]
-        assert "not a run folder" in refused("resume", "nowhere")[0]
+    def test_folder_that_is_no_run(self, error_lines):
+        assert "not a run folder" in error_lines("resume", "webui")[0]
+        assert "not a run folder" in error_lines("resume", "nowhere")[0]
 
     @pytest.mark.parametrize(
         "text",
         ["", "{", "[]", "{}", '{"settings": 1}', '{"settings": {"steps": "x"}}', "\0", "[" * 9999],
         ids=lambda text: text[:30],
     )
-    def test_spoilt_settings(self, run, refused, text):
+    def test_damaged_settings(self, run, error_lines, text):
         (run / "settings.json").write_text(text)
-        assert refused("resume", run)
+        assert error_lines("resume", run)
 
     @pytest.mark.parametrize(
         ("steps", "reason"), [("x", "whole number"), ("0", "out of range"), ("1", "2 steps already")]
     )
-    def test_steps(self, run, refused, steps, reason):
-        (line,) = refused("resume", run, "--steps", steps)
+    def test_steps(self, run, error_lines, steps, reason):
+        (line,) = error_lines("resume", run, "--steps", steps)
         assert line.startswith("--steps: ")
         assert reason in line
 
     @pytest.mark.parametrize("more", [[], ["--steps", "9"]], ids=["", "further"])
     @pytest.mark.parametrize(
         ("now", "reason"),
-        [(None, "put it back to go on"), (some("layer.weight"), "this is not a Stable Diffusion checkpoint")],
+        [(None, "put it back to go on"), (zero_tensors("layer.weight"), "this is not a Stable Diffusion checkpoint")],
         ids=["gone", "another"],
     )
-    def test_a_checkpoint_that_is_not_there_any_more(self, desk, run, refused, now, reason, more):
+    def test_missing_checkpoint(self, workdir, run, error_lines, now, reason, more):
         if now:
-            save_file(now, desk / "sd.safetensors")
+            save_file(now, workdir / "sd.safetensors")
         record = json.loads((run / "settings.json").read_text())
-        record["settings"]["model"] = str(desk / "sd.safetensors")
+        record["settings"]["model"] = str(workdir / "sd.safetensors")
         (run / "settings.json").write_text(json.dumps(record))
-        (line,) = refused("resume", run, *more)
+        (line,) = error_lines("resume", run, *more)
         assert reason in line
 
-    def test_a_run_that_is_being_trained(self, run, refused):
+    def test_run_in_training(self, run, error_lines):
         lock = RunLock(run / "lock")
         lock.acquire()
         try:
-            (line,) = refused("resume", run, "--steps", "9")
+            (line,) = error_lines("resume", run, "--steps", "9")
         finally:
             lock.release()
         assert "being trained by another process" in line
 
-    def test_options_that_a_run_has_already(self, run, refused):
-        assert refused("resume", run, "--vectors", "3")[0].startswith("unknown option --vectors")
+    def test_options_that_a_resume_cannot_change(self, run, error_lines):
+        assert error_lines("resume", run, "--vectors", "3")[0].startswith("unknown option --vectors")
 
 
 class TestOtherCommands:
     @pytest.fixture
-    def mug(self, desk) -> Path:
-        save_file({"emb_params": torch.ones(2, 768)}, desk / "mug.safetensors")
-        return desk / "mug.safetensors"
+    def mug(self, workdir) -> Path:
+        save_file({"emb_params": torch.ones(2, 768)}, workdir / "mug.safetensors")
+        return workdir / "mug.safetensors"
 
     @pytest.fixture
-    def xl(self, desk) -> Path:
-        save_file({"clip_l": torch.ones(2, 768), "clip_g": torch.ones(2, 1280)}, desk / "xl.safetensors")
-        return desk / "xl.safetensors"
+    def xl(self, workdir) -> Path:
+        save_file({"clip_l": torch.ones(2, 768), "clip_g": torch.ones(2, 1280)}, workdir / "xl.safetensors")
+        return workdir / "xl.safetensors"
 
-    def test_runs(self, refused):
-        assert refused("runs") == ["there is no folder textual_inversion"]
-        assert refused("runs", "pictures/0.png") == [f"there is no folder {Path('pictures/0.png')}"]
-        assert refused("runs", "--jsn") == ["unknown option --jsn; did you mean --json?"]
+    def test_runs(self, error_lines):
+        assert error_lines("runs") == ["there is no folder textual_inversion"]
+        assert error_lines("runs", "pictures/0.png") == [f"there is no folder {Path('pictures/0.png')}"]
+        assert error_lines("runs", "--jsn") == ["unknown option --jsn; did you mean --json?"]
 
-    def test_a_spoilt_run_does_not_hide_the_others(self, desk, capsys):
+    def test_damaged_run_does_not_hide_the_others(self, workdir, capsys):
         for text in ("{", '{"settings": {}}', '{"settings": {"steps": -1}}'):
-            folder = desk / "runs" / "mug" / f"2026-01-0{len(text) % 9}"
+            folder = workdir / "runs" / "mug" / f"2026-01-0{len(text) % 9}"
             folder.mkdir(parents=True)
             (folder / "settings.json").write_text(text)
         good = {"images": "x", "name": "x-y", "model": "x", "out": "x"}
-        (desk / "runs" / "mug" / "2025-01-01").mkdir()
-        (desk / "runs" / "mug" / "2025-01-01" / "settings.json").write_text(json.dumps({"settings": good}))
+        (workdir / "runs" / "mug" / "2025-01-01").mkdir()
+        (workdir / "runs" / "mug" / "2025-01-01" / "settings.json").write_text(json.dumps({"settings": good}))
         assert main(["runs", "runs", "--json"]) == 0
         out, err = capsys.readouterr()
         assert [json.loads(line)["name"] for line in out.splitlines()] == ["x-y"]
         assert "Traceback" not in err
         assert len(err.splitlines()) >= 3
 
-    def test_inspect(self, desk, mug, refused, tiny_checkpoint):
-        (desk / "torn.safetensors").write_bytes(half(mug))
-        (desk / "text.pt").write_text("no embedding")
-        assert "no such file" in refused("inspect", "none.pt")[0]
-        assert "truncated" in refused("inspect", "torn.safetensors")[0]
-        assert "not a PyTorch file" in refused("inspect", "text.pt")[0]
-        assert "this file holds" in refused("inspect", tiny_checkpoint)[0]
-        assert "no such file" in refused("inspect", mug, "--model", "none.ckpt")[0]
-        assert "takes vectors of width 64" in refused("inspect", mug, "--model", tiny_checkpoint)[0]
-        assert "no embedding called 'cup'" in refused("inspect", mug, "--name", "cup")[0]
-        assert "FILE" in refused("inspect")[0]
-        assert "did you mean --json?" in refused("inspect", mug, "--jso")[0]
+    def test_inspect(self, workdir, mug, error_lines, tiny_checkpoint):
+        (workdir / "torn.safetensors").write_bytes(half(mug))
+        (workdir / "text.pt").write_text("no embedding")
+        assert "no such file" in error_lines("inspect", "none.pt")[0]
+        assert "truncated" in error_lines("inspect", "torn.safetensors")[0]
+        assert "not a PyTorch file" in error_lines("inspect", "text.pt")[0]
+        assert "this file holds" in error_lines("inspect", tiny_checkpoint)[0]
+        assert "no such file" in error_lines("inspect", mug, "--model", "none.ckpt")[0]
+        assert "takes vectors of width 64" in error_lines("inspect", mug, "--model", tiny_checkpoint)[0]
+        assert "no embedding called 'cup'" in error_lines("inspect", mug, "--name", "cup")[0]
+        assert "FILE" in error_lines("inspect")[0]
+        assert "did you mean --json?" in error_lines("inspect", mug, "--jso")[0]
 
-    def test_convert(self, mug, xl, refused):
-        assert "no such file" in refused("convert", "none.pt", "new.pt", "--to", "a1111")[0]
-        assert "ends in .pt" in refused("convert", mug, "new.safetensors", "--to", "a1111")[0]
-        assert "invalid choice: 'onnx'" in refused("convert", mug, "new.onnx", "--to", "onnx")[0]
-        assert "--to" in refused("convert", mug, "new.pt")[0]
-        assert "there is no folder" in refused("convert", mug, "none/new.pt", "--to", "a1111")[0]
-        assert "there is no folder" in refused("convert", mug, "pictures/0.png/new.pt", "--to", "a1111")[0]
-        assert "these are 3" in refused("convert", mug, mug, mug, "new.pt", "--to", "a1111")[0]
-        assert "same text encoder" in refused("convert", mug, mug, "new.pt", "--to", "a1111")[0]
-        assert "both text encoders already" in refused("convert", mug, xl, "new.pt", "--to", "a1111")[0]
-        assert "--token: only diffusers'" in refused("convert", mug, "new.pt", "--to", "a1111", "--token", "a")[0]
-        assert "--token: ' '" in refused("convert", mug, "new.safetensors", "--to", "diffusers", "--token", " ")[0]
+    def test_convert(self, mug, xl, error_lines):
+        assert "no such file" in error_lines("convert", "none.pt", "new.pt", "--to", "a1111")[0]
+        assert "ends in .pt" in error_lines("convert", mug, "new.safetensors", "--to", "a1111")[0]
+        assert "invalid choice: 'onnx'" in error_lines("convert", mug, "new.onnx", "--to", "onnx")[0]
+        assert "--to" in error_lines("convert", mug, "new.pt")[0]
+        assert "there is no folder" in error_lines("convert", mug, "none/new.pt", "--to", "a1111")[0]
+        assert "there is no folder" in error_lines("convert", mug, "pictures/0.png/new.pt", "--to", "a1111")[0]
+        assert "these are 3" in error_lines("convert", mug, mug, mug, "new.pt", "--to", "a1111")[0]
+        assert "same text encoder" in error_lines("convert", mug, mug, "new.pt", "--to", "a1111")[0]
+        assert "both text encoders already" in error_lines("convert", mug, xl, "new.pt", "--to", "a1111")[0]
+        assert "--token: only diffusers'" in error_lines("convert", mug, "new.pt", "--to", "a1111", "--token", "a")[0]
+        assert "--token: ' '" in error_lines("convert", mug, "new.safetensors", "--to", "diffusers", "--token", " ")[0]
 
-    def test_convert_that_could_not_be_read_again(self, desk, refused):
-        save_file({"clip_l": torch.ones(1, 768), "clip_g": torch.zeros(1, 1280)}, desk / "half.safetensors")
-        (line,) = refused("convert", "half.safetensors", "new.safetensors", "--to", "diffusers")
+    def test_convert_to_an_unreadable_file(self, workdir, error_lines):
+        save_file({"clip_l": torch.ones(1, 768), "clip_g": torch.zeros(1, 1280)}, workdir / "half.safetensors")
+        (line,) = error_lines("convert", "half.safetensors", "new.safetensors", "--to", "diffusers")
         assert "all vectors for CLIP-G are zero" in line
-        assert "cannot be shown" in refused("convert", "half.safetensors", "a\nb.safetensors", "--to", "safetensors")[0]
+        assert (
+            "cannot be shown"
+            in error_lines("convert", "half.safetensors", "a\nb.safetensors", "--to", "safetensors")[0]
+        )
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
     @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".png"])
-    def test_what_is_no_file(self, desk, refused, suffix):
-        os.mkfifo(desk / f"pipe{suffix}")
-        assert "a device or a pipe" in refused("inspect", f"pipe{suffix}")[0]
-        (line,) = refused("generate", "--model", f"pipe{suffix}", "--prompt", "a", "--out", "new")
+    def test_missing_file(self, workdir, error_lines, suffix):
+        os.mkfifo(workdir / f"pipe{suffix}")
+        assert "a device or a pipe" in error_lines("inspect", f"pipe{suffix}")[0]
+        (line,) = error_lines("generate", "--model", f"pipe{suffix}", "--prompt", "a", "--out", "new")
         assert "a device or a pipe" in line
 
     @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no file can be called so")
-    def test_names_that_no_library_opens(self, desk, mug, tiny_checkpoint, refused):
+    def test_unusable_file_names(self, workdir, mug, tiny_checkpoint, error_lines):
         for source in (mug, tiny_checkpoint):
-            shutil.copy(source, desk / f"\udcff{source.suffix}")
-            assert "not valid Unicode; rename it" in refused("inspect", f"\udcff{source.suffix}")[0]
-        (line,) = refused("generate", "--model", "\udcff.safetensors", "--prompt", "a", "--out", "new")
+            shutil.copy(source, workdir / f"\udcff{source.suffix}")
+            assert "not valid Unicode; rename it" in error_lines("inspect", f"\udcff{source.suffix}")[0]
+        (line,) = error_lines("generate", "--model", "\udcff.safetensors", "--prompt", "a", "--out", "new")
         assert "not valid Unicode; rename it" in line
 
-    def test_convert_replaces_nothing_unasked(self, mug, xl, refused):
-        assert "exists already" in refused("convert", mug, mug, "--to", "safetensors")[0]
-        assert "exists already" in refused("convert", mug, mug.parent, "--to", "safetensors")[0]
+    def test_convert_does_not_replace_files(self, mug, xl, error_lines):
+        assert "exists already" in error_lines("convert", mug, mug, "--to", "safetensors")[0]
+        assert "exists already" in error_lines("convert", mug, mug.parent, "--to", "safetensors")[0]
         (mug.parent / "new_2.safetensors").write_bytes(b"")
-        assert "new_2.safetensors exists already" in refused("convert", xl, "new.safetensors", "--to", "diffusers")[0]
+        assert (
+            "new_2.safetensors exists already" in error_lines("convert", xl, "new.safetensors", "--to", "diffusers")[0]
+        )
 
-    def test_generate(self, desk, mug, refused, tiny_checkpoint):
-        lines = refused(
+    def test_generate(self, workdir, mug, error_lines, tiny_checkpoint):
+        lines = error_lines(
             "generate", "--model", tiny_checkpoint, "--prompt", "a mug", "--out", "none/new", "--embedding", mug,
             "--embedding", "none.pt", "--count", "0", "--seed", "-1", "--sampling-steps", "x", "--guidance", "nan",
             "--width", "65", "--height", "32", "--device", "tpu", "--negative-promt", "x", "--vae", "none.pt",
@@ -689,45 +702,45 @@ class TestOtherCommands:
         assert said == {*map(option_flag, options), "unknown option --negative-promt; did you mean --negative-prompt?"}
 
     @pytest.mark.parametrize("name", ["cuda:x", "meta", "cuda:1", "mps"])
-    def test_generate_on_no_device(self, refused, tiny_checkpoint, monkeypatch, name):
+    def test_generate_on_a_missing_device(self, error_lines, tiny_checkpoint, monkeypatch, name):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-        (line,) = refused("generate", "--model", tiny_checkpoint, "--prompt", "a", "--out", "new", "--device", name)
+        (line,) = error_lines("generate", "--model", tiny_checkpoint, "--prompt", "a", "--out", "new", "--device", name)
         assert line.startswith("--device: ")
 
-    def test_generate_of_what_is_no_text(self, refused, tiny_checkpoint):
-        lines = refused(
+    def test_generate_with_an_invalid_prompt(self, error_lines, tiny_checkpoint):
+        lines = error_lines(
             "generate", "--model", tiny_checkpoint, "--prompt", "\udcff", "--negative-prompt", "\udcff", "--out", "new"
         )
         assert lines == [f"--{option}prompt: is not readable text" for option in ("", "negative-")]
 
-    def test_generate_with_too_little(self, refused, tiny_checkpoint):
+    def test_generate_without_required_options(self, error_lines, tiny_checkpoint):
         for missing in ("--model", "--prompt", "--out"):
             given = {"--model": str(tiny_checkpoint), "--prompt": "a", "--out": "new"}
             del given[missing]
-            assert missing in refused("generate", *sum(given.items(), ()))[0]
+            assert missing in error_lines("generate", *sum(given.items(), ()))[0]
         assert (
             "invalid choice"
-            in refused("generate", "--sampler", "best", "--model", "x", "--prompt", "a", "--out", "x")[0]
+            in error_lines("generate", "--sampler", "best", "--model", "x", "--prompt", "a", "--out", "x")[0]
         )
 
 
-class TestOddButRight:
+class TestUnusualInput:
     """What is no bad input must not be taken for one, nor stop a training."""
 
     @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are Unicode")
-    def test_file_names_that_are_no_unicode(self, desk, accepted):
+    def test_file_names_that_are_not_unicode(self, workdir, training_output):
         """Old archives leave such names; Python hands them on as surrogates, which no file or terminal takes."""
-        (desk / "pictures").rename(desk / "b\udcfccher")
-        (desk / "b\udcfccher" / "b\udcfccher.png").write_bytes(b"broken")
-        assert "picture skipped" in accepted(images="b\udcfccher", runs_dir="l\udce4ufe")
+        (workdir / "pictures").rename(workdir / "b\udcfccher")
+        (workdir / "b\udcfccher" / "b\udcfccher.png").write_bytes(b"broken")
+        assert "picture skipped" in training_output(images="b\udcfccher", runs_dir="l\udce4ufe")
 
-    def test_a_terminal_of_another_alphabet(self, desk, tiny_checkpoint, monkeypatch):
+    def test_terminal_with_another_encoding(self, workdir, tiny_checkpoint, monkeypatch):
         """On Windows, a program whose output goes to a file writes in an old code page."""
         terminal = io.TextIOWrapper(io.BytesIO(), "ascii", newline="")
         monkeypatch.setattr(sys, "stdout", terminal)
         assert main(train(tiny_checkpoint, name="кружка")) == 0
-        assert (desk / "webui" / "embeddings" / "кружка.safetensors").exists()
+        assert (workdir / "webui" / "embeddings" / "кружка.safetensors").exists()
 
 
 class TestHelp:
@@ -739,12 +752,12 @@ class TestHelp:
         return out
 
     @pytest.mark.parametrize("command", COMMANDS)
-    def test_of_every_command(self, capsys, command):
+    def test_every_command(self, capsys, command):
         text = self.help_of(capsys, command)
         assert f"python -m lib_ti {command}" in text
         assert "SUPPRESS" not in text
 
-    def test_of_train_names_and_explains_every_option(self, capsys, monkeypatch):
+    def test_train_explains_every_option(self, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "1000")
         text = self.help_of(capsys, "train")
         for name, option in OPTIONS.items():
@@ -753,7 +766,7 @@ class TestHelp:
             assert f"{option.section}:" in text
             assert all(choice in text for choice in option.choices)
 
-    def test_of_the_program_lists_the_commands(self, capsys):
+    def test_program_lists_the_commands(self, capsys):
         assert main(["--help"]) == 0
         listed = capsys.readouterr().out
         assert {c for c in COMMANDS if f"  {c}" in listed} == COMMANDS.keys() - {"work"}  # which is for programs

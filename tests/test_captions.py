@@ -11,7 +11,7 @@ from lib_ti.data.captions import TEMPLATES, Captioner, load_templates
 from lib_ti.errors import UnusableFile
 from lib_ti.model.prompt.placeholder import NO_VECTOR, Placeholder
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
-from lib_ti.training.dataloader import BatchSource
+from lib_ti.training.dataloader import DataLoader
 
 
 def make_prompt(template: str, caption: str, mentions_name: bool = False, seed: int = 0, **options) -> str:
@@ -131,9 +131,11 @@ def tokenizer() -> PromptTokenizer:
     return PromptTokenizer()
 
 
-def source(tokenizer: PromptTokenizer, templates, name: str = "my-mug", count: int = 2, **options) -> BatchSource:
+def dataloader(tokenizer: PromptTokenizer, templates, name: str = "my-mug", count: int = 2, **options) -> DataLoader:
     captioner = Captioner(name, templates, **options)
-    return BatchSource((), None, captioner, tokenizer, Placeholder(name, 0, count), seed=0, flip=False, times=1000)
+    return DataLoader(
+        (), None, captioner, tokenizer, Placeholder(name, 0, count), seed=0, flip=False, num_timesteps=1000
+    )
 
 
 def vector_rows(prompt) -> list[int]:
@@ -179,7 +181,7 @@ def test_placeholder_is_in_every_prompt(
 ):
     """Without it there is no gradient, and the step is wasted."""
     options = {"shuffle_tags": shuffle, "tag_dropout": tag_dropout, "caption_dropout": caption_dropout}
-    prompt = source(tokenizer, [template], count=count, **options).prompt(caption, random.Random(seed))
+    prompt = dataloader(tokenizer, [template], count=count, **options).tokenize_prompt(caption, random.Random(seed))
     assert len(prompt.input_ids) == len(prompt.vector_rows) == 77
     assert prompt.vector_rows[0] == prompt.vector_rows[-1] == NO_VECTOR
     start = prompt.vector_rows.index(0)
@@ -189,14 +191,14 @@ def test_placeholder_is_in_every_prompt(
 
 
 def test_caption_with_the_name_gets_no_second_one(tokenizer):
-    prompt = source(tokenizer, ["a photo of [name]"]).prompt("a red My-Mug on a table", random.Random(0))
+    prompt = dataloader(tokenizer, ["a photo of [name]"]).tokenize_prompt("a red My-Mug on a table", random.Random(0))
     assert vector_rows(prompt) == [0, 1]
     assert prompt == tokenizer.encode("a red my-mug on a table", [Placeholder("my-mug", 0, 2)])
 
 
 def test_name_within_another_word_is_not_the_placeholder(tokenizer):
     """`cat` is a word of its own, not the front of `catalog`."""
-    prompt = source(tokenizer, ["a photo of [name], [filewords]"], name="cat", count=1).prompt(
+    prompt = dataloader(tokenizer, ["a photo of [name], [filewords]"], name="cat", count=1).tokenize_prompt(
         "a catalog", random.Random(0)
     )
     assert vector_rows(prompt) == [0]

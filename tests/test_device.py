@@ -11,9 +11,9 @@ from lib_ti.model.speed import timing
 ROOT = Path(__file__).resolve().parent.parent
 LEARNING = """
 import torch
-from lib_ti.model.speed.device import mend_attention
+from lib_ti.model.speed.device import disable_broken_flash_attention
 
-mend_attention(torch.device("cpu"), "bf16")
+disable_broken_flash_attention(torch.device("cpu"), "bf16")
 for _ in range(20):
     q, k, v = (torch.randn(1, 12, 77, 64, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
     torch.nn.functional.scaled_dot_product_attention(q, k, v).float().sum().backward()

@@ -21,7 +21,7 @@ CONTRACT = {
 }  # fmt: skip
 
 
-def built(hides_paths=False):
+def tab_components(hides_paths=False):
     """The components of the tab."""
     return list(tab.build({}, hides_paths).blocks.values())
 
@@ -40,7 +40,7 @@ def schema(components):
     return json.loads(unescape(re.search(r'data-schema="([^"]*)"', html)[1]))
 
 
-def test_every_option_has_a_field_or_is_the_servers():
+def test_every_option_has_a_field_or_is_decided_by_the_server():
     assert set(form.field_names(False)) == set(OPTIONS) - form.SERVER_OPTIONS - form.IMPLIED_OPTIONS | {
         form.KEEP_GENERATING
     }
@@ -50,15 +50,15 @@ def test_every_option_has_a_field_or_is_the_servers():
     )
 
 
-def test_a_host_that_hides_its_paths_is_not_asked_for_files():
+def test_no_path_fields_if_the_host_hides_paths():
     assert set(form.field_names(False)) - set(form.field_names(True)) == form.SERVER_PATH_OPTIONS
-    assert not any("tinv_folder" in i for i in ids(built(hides_paths=True)))
-    assert {"tinv_template_file", "tinv_init_embedding"}.isdisjoint(ids(built(hides_paths=True)))
+    assert not any("tinv_folder" in i for i in ids(tab_components(hides_paths=True)))
+    assert {"tinv_template_file", "tinv_init_embedding"}.isdisjoint(ids(tab_components(hides_paths=True)))
 
 
 @pytest.mark.parametrize("hides_paths", [False, True])
 def test_every_field_is_in_the_tab_once(hides_paths):
-    components = built(hides_paths)
+    components = tab_components(hides_paths)
     for name in form.field_names(hides_paths):
         (component,) = (c for c in components if c.elem_id == form.element_id(name))
         assert component.label == form.label(name)
@@ -67,12 +67,12 @@ def test_every_field_is_in_the_tab_once(hides_paths):
         assert "tinv-field" in component.elem_classes
 
 
-def test_the_ids_are_the_contracts_and_ours():
-    found = ids(built())
+def test_element_ids():
+    found = ids(tab_components())
     assert set(found) >= CONTRACT
     assert len(set(found)) == len(found)
     assert all(i.startswith("tinv_") and not i.endswith("_results") for i in found)
-    status = next(c.value for c in built() if isinstance(c, gr.HTML) and "tinv_status" in c.value)
+    status = next(c.value for c in tab_components() if isinstance(c, gr.HTML) and "tinv_status" in c.value)
     assert 'data-state="idle"' in status
     assert 'data-step="0"' in status
 
@@ -82,7 +82,7 @@ def test_labels_are_unique():
     assert len(set(labels)) == len(labels)
 
 
-def test_the_empty_form_means_the_defaults():
+def test_empty_form_gives_the_defaults():
     given = {name: value for name, value in form.default_values(False).items() if name in TYPES and value != ""}
     given |= dict.fromkeys(REQUIRED, "x")
     settings, problems = parse(given)
@@ -90,8 +90,8 @@ def test_the_empty_form_means_the_defaults():
     assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS
 
 
-def test_fields_show_the_defaults_and_numbers_are_plain_text():
-    components = {c.elem_id: c for c in built()}
+def test_fields_show_the_defaults():
+    components = {c.elem_id: c for c in tab_components()}
     for name, shown in form.default_values(False).items():
         component = components[form.element_id(name)]
         assert component.value == form.CHOICE_LABELS.get(name, {}).get(shown, shown)
@@ -100,7 +100,7 @@ def test_fields_show_the_defaults_and_numbers_are_plain_text():
             assert component.max_lines == 1
 
 
-def test_help_tells_unit_range_and_default():
+def test_help_has_unit_range_and_default():
     assert form.help_text("vectors").endswith("1–75 vectors; default 2.")
     assert form.help_text("steps").endswith("1 or more steps; default 500.")
     assert form.help_text("resolution").endswith("64–4096 pixels; default auto.")
@@ -109,8 +109,8 @@ def test_help_tells_unit_range_and_default():
     assert "give it again" not in "".join(map(form.help_text, form.field_names(False)))
 
 
-def test_the_page_is_told_the_fields_in_their_order():
-    components = built()
+def test_schema_lists_the_fields_in_order():
+    components = tab_components()
     told = schema(components)["fields"]
     assert [field["name"] for field in told] == list(form.field_names(False))
     assert {field["id"] for field in told} <= set(ids(components))
@@ -120,9 +120,9 @@ def test_the_page_is_told_the_fields_in_their_order():
     assert next(field["words"] for field in told if field["name"] == "kind") == form.CHOICE_LABELS["kind"]
 
 
-def test_options_of_some_families_say_so_wherever_they_are_offered():
+def test_options_for_some_families_name_them():
     """They are declared once, by the names of families that there are."""
-    told = {field["name"]: field["families"] for field in schema(built())["fields"]}
+    told = {field["name"]: field["families"] for field in schema(tab_components())["fields"]}
     some = {name for name, option in OPTIONS.items() if option.families}
     assert {name for name, families in told.items() if families} == some == {"learning_rate_2", "train_encoders"}
     for name in some:
@@ -138,13 +138,13 @@ def test_options_of_some_families_say_so_wherever_they_are_offered():
     assert OPTIONS["steps"].applies_to(None)
 
 
-def test_choices_have_words_for_each_value():
+def test_every_choice_has_a_label():
     for name, words in form.CHOICE_LABELS.items():
         assert set(words) == set(OPTIONS[name].choices)
-    assert set(schema(built())["presets"]) == {"quick", "balanced", "thorough", "custom"}
+    assert set(schema(tab_components())["presets"]) == {"quick", "balanced", "thorough", "custom"}
 
 
-def test_a_layout_that_forgets_a_field_is_refused():
+def test_layout_without_a_field_is_refused():
     with gr.Blocks():
         fields = form.Form(hides_paths=False)
         fields.add("name")

@@ -23,7 +23,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory import estimate, fp8, malloc, meta_memory, vae_tiling
 from lib_ti.model.memory import modes as memory_modes
 from lib_ti.model.memory import peak as memory
-from lib_ti.model.memory.estimate import Work
+from lib_ti.model.memory.estimate import Workload
 from lib_ti.model.memory.lean_layers import use_lean_layers
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import DTYPES
@@ -34,7 +34,7 @@ from lib_ti.runs.resume import resume
 from lib_ti.settings.train_settings import MEMORY_MODES, TrainSettings, parse
 from lib_ti.training.oom_recovery import is_oom_error
 from lib_ti.training.preflight.preflight import preflight
-from lib_ti.training.preview import NO_ROOM
+from lib_ti.training.preview import OOM_WARNING
 
 CPU = torch.device("cpu")
 
@@ -91,7 +91,7 @@ def test_fp8_error_is_at_most_a_sixteenth():
 @pytest.mark.parametrize(
     "layer", [torch.nn.Linear(24, 40), torch.nn.Conv2d(24, 40, 3, padding=1), torch.nn.Conv2d(24, 24, 3, 2, 1)]
 )
-def test_fp8_layers_compute_with_the_dequantized_weight(layer, dtype):
+def test_packed_layers_compute_with_restored_weights(layer, dtype):
     network = torch.nn.Module()
     network.mid_block = torch.nn.ModuleList([layer.__class__.__new__(layer.__class__)])
     network.mid_block[0].__dict__.update(layer.__dict__)
@@ -112,7 +112,7 @@ def test_fp8_layers_compute_with_the_dequantized_weight(layer, dtype):
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.square().sum(), x)[0])
 
 
-def test_dequantized_weights_are_not_saved_for_backward(checkpoint):
+def test_restored_weights_are_not_saved_for_backward(checkpoint):
     """Between forward and backward pass no tensor as large as a weight in fp32 is kept that is none of the model's."""
     model = load(checkpoint, "low")
     own = {t.untyped_storage().data_ptr() for n in model.networks for t in (*n.parameters(), *n.buffers())}
@@ -130,7 +130,7 @@ def test_dequantized_weights_are_not_saved_for_backward(checkpoint):
     assert not [t.shape for t in foreign if tuple(t.shape) in shapes or tuple(t.shape[::-1]) in shapes]
 
 
-def test_quantizing_while_loading_equals_quantizing_afterwards(checkpoint):
+def test_packing_while_loading_equals_packing_afterwards(checkpoint):
     at_once, afterwards = load(checkpoint, "low", fp8=True), load(checkpoint, "low")
     for a, b in zip(gradients(at_once), gradients(afterwards), strict=True):
         assert torch.equal(a, b)
@@ -141,7 +141,7 @@ def test_quantizing_while_loading_equals_quantizing_afterwards(checkpoint):
     assert packed > 0.8 * sum(p.numel() for p in at_once.unet.parameters())
 
 
-def test_fp8_training_losses_are_close_to_the_exact_ones(tmp_path):
+def test_fp8_gives_nearly_the_same_losses(tmp_path):
     from lib_ti.practice.concepts import CONCEPTS_DIR, PRACTICE_MODEL
 
     def losses(mode: str) -> list[float]:
@@ -165,7 +165,7 @@ def test_recomputation_gives_bit_identical_gradients(checkpoint, mode):
         assert torch.equal(found, expected)
 
 
-def test_leaner_modes_save_fewer_activations(checkpoint):
+def test_each_mode_needs_less_memory(checkpoint):
     model = load(checkpoint)
     kept = [meta_memory.training_step(model, 128, 128, 1)]
     for mode in ("fast", "balanced"):
@@ -176,7 +176,7 @@ def test_leaner_modes_save_fewer_activations(checkpoint):
         assert less_between < between
 
 
-def test_the_token_table_stays_on_the_cpu(checkpoint):
+def test_token_tables_can_stay_on_the_cpu(checkpoint):
     model = load(checkpoint)
     expected = gradients(load(checkpoint))
     for encoder in model.prompt_encoder.encoders.values():
@@ -191,7 +191,7 @@ def test_the_token_table_stays_on_the_cpu(checkpoint):
     assert all(map(torch.equal, gradients(model), expected))
 
 
-def test_applying_a_mode_twice_changes_nothing(checkpoint):
+def test_a_mode_can_be_applied_twice(checkpoint):
     model = load(checkpoint, "balanced")
     expected = gradients(model)
     memory_modes.apply(model, "balanced")
@@ -203,7 +203,7 @@ def test_applying_a_mode_twice_changes_nothing(checkpoint):
 
 
 @pytest.mark.parametrize("numbers", [1, 1 << 11, 1 << 14, 1 << 24])
-def test_tiled_vae_matches_the_untiled_one(checkpoint, numbers, monkeypatch):
+def test_tiled_vae_gives_the_same_images(checkpoint, numbers, monkeypatch):
     monkeypatch.setattr(vae_tiling, "TILE_NUMEL", numbers)
     whole, tiled = load(checkpoint), load(checkpoint)
     memory_modes.reduce_vae_memory(tiled)
@@ -215,27 +215,27 @@ def test_tiled_vae_matches_the_untiled_one(checkpoint, numbers, monkeypatch):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_vae_tiling_lowers_peak_memory():
-    usual, tiled = (meta_memory.bare(SD1, torch.bfloat16, mode) for mode in (None, "low"))
+def test_tiled_vae_needs_less_memory():
+    usual, tiled = (meta_memory.empty_model(SD1, torch.bfloat16, mode) for mode in (None, "low"))
     sides = (1024, 1024)
     with torch.no_grad():
         for kind, most in (("decoding", 0.7), ("encoding", 0.6)):
-            a, b = (meta_memory._peak(m, meta_memory.works(m, *sides)[kind]) for m in (usual, tiled))
+            a, b = (meta_memory.peak_bytes(m, meta_memory.single_image_tasks(m, *sides)[kind]) for m in (usual, tiled))
             assert b < most * a
 
 
 # --- the estimates -----------------------------------------------------------------------------------------------
 
 
-def test_live_counts_what_is_alive():
+def test_live_tensors_counts_bytes():
     held = torch.empty(100)
-    with meta_memory.Live([held]) as live:
+    with meta_memory.LiveTensors([held]) as live:
         a = torch.empty(1000)
         b = a.view(10, 100)
         c = torch.empty(2000)
         del c
         d = torch.empty(500)
-        assert live.now() == 4 * (100 + 1000 + 500)
+        assert live.live_bytes() == 4 * (100 + 1000 + 500)
     assert live.peak == 4 * (100 + 1000 + 2000)
     assert len(b) + len(d)
 
@@ -243,49 +243,51 @@ def test_live_counts_what_is_alive():
 @pytest.mark.parametrize(
     ("mode", "precision"), [*((mode, "bf16") for mode in MEMORY_MODES), ("fast", "fp32"), ("low", "fp32")]
 )
-def test_the_table_says_what_the_networks_hold(mode, precision):
+def test_estimate_matches_the_networks(mode, precision):
     side, batch = 448, 2
-    for on_card in (True, False) if mode == "fast" else (True,):
-        known = estimate.Known("sd1", mode, precision, on_card)
-        model = meta_memory.bare(SD1, DTYPES[precision], mode if on_card else None)
-        assert known.unet == meta_memory.size(model.unet)
+    for on_gpu in (True, False) if mode == "fast" else (True,):
+        known = estimate.NetworkMemory("sd1", mode, precision, on_gpu)
+        model = meta_memory.empty_model(SD1, DTYPES[precision], mode if on_gpu else None)
+        assert known.unet == meta_memory.weight_bytes(model.unet)
         (text,) = model.prompt_encoder.encoders.values()
-        assert known.text == meta_memory.size(text.model) - (text.token_table.nbytes if on_card else 0)
-        assert known.vae == meta_memory.size(model.vae)
+        assert known.text == meta_memory.weight_bytes(text.model) - (text.token_table.nbytes if on_gpu else 0)
+        assert known.vae == meta_memory.weight_bytes(model.vae)
         counted = meta_memory.training_step(model, side, side, batch)[0]
-        assert batch * known.work("step", side**2) == pytest.approx(counted, rel=0.05)
+        assert batch * known.activations("step", side**2) == pytest.approx(counted, rel=0.05)
         with torch.no_grad():
-            for kind, work in meta_memory.works(model, side, side).items():
-                whole = known.unet + meta_memory._peak(model, work)
-                assert known.unet + known.work(kind, side**2) == pytest.approx(
+            for kind, work in meta_memory.single_image_tasks(model, side, side).items():
+                whole = known.unet + meta_memory.peak_bytes(model, work)
+                assert known.unet + known.activations(kind, side**2) == pytest.approx(
                     whole, rel=0.06
                 )  # tiles are fp32 in any precision
 
 
-def test_counting_without_weights_is_counting_with_them(checkpoint):
+def test_meta_device_counts_as_the_cpu_does(checkpoint):
     """The same networks on the CPU and on the meta device; attention has its own ways there and its own stand-in here."""
     real = load(checkpoint, "balanced")
-    bare = load(checkpoint)
-    for network in bare.networks:
+    empty = load(checkpoint)
+    for network in empty.networks:
         network.to("meta")
-    bare.device = meta_memory.META
-    memory_modes.apply(bare, "balanced")
-    assert meta_memory.count(bare, 128, 96, 2).kept == pytest.approx(meta_memory.count(real, 128, 96, 2).kept, rel=0.03)
+    empty.device = meta_memory.META
+    memory_modes.apply(empty, "balanced")
+    assert meta_memory.count_activations(empty, 128, 96, 2).saved_for_backward == pytest.approx(
+        meta_memory.count_activations(real, 128, 96, 2).saved_for_backward, rel=0.03
+    )
 
 
 def gb(family: str, mode: str, side: int, precision: str = "bf16") -> float:
     """As cards count them: 1024 MB each."""
-    return estimate.needed_mb(family, mode, precision, Work(1, side**2, side**2), on_card=True) / 1024
+    return estimate.needed_mb(family, mode, precision, Workload(1, side**2, side**2), on_gpu=True) / 1024
 
 
-def test_small_cards_are_enough():
+def test_estimates_fit_small_gpus():
     assert gb("sd1", "fast", 512) <= 2.98
     assert gb("sdxl", "balanced", 1024) <= 7.9
     assert gb("sdxl", "low", 1024) <= 5.2
     assert gb("sdxl", "low", 1024, "fp16") <= 5.2
 
 
-def test_the_readme_says_what_the_table_does():
+def test_readme_has_the_estimates():
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     for family, title, side in (("sd1", "SD 1.x", 512), ("sd2", "SD 2.x", 768), ("sdxl", "SDXL", 1024)):
         cells = " | ".join(f"{gb(family, mode, side):.1f}" for mode in MEMORY_MODES)
@@ -296,10 +298,10 @@ def test_the_readme_says_what_the_table_does():
 
 
 @pytest.mark.parametrize("family", [family.name for family in FAMILIES])
-@pytest.mark.parametrize("on_card", [True, False])
-def test_estimates_grow_with_the_work_and_shrink_with_the_mode(family, on_card):
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_estimates_grow_with_the_workload_and_shrink_with_the_mode(family, on_gpu):
     def needed(mode: str, batch: int = 1, side: int = 512) -> float:
-        return estimate.needed_mb(family, mode, "bf16", Work(batch, side**2, side**2), on_card)
+        return estimate.needed_mb(family, mode, "bf16", Workload(batch, side**2, side**2), on_gpu)
 
     assert needed("fast") > needed("balanced") > needed("low")
     for mode in MEMORY_MODES:
@@ -307,15 +309,18 @@ def test_estimates_grow_with_the_work_and_shrink_with_the_mode(family, on_card):
         assert needed(mode, side=1024) > needed(mode)
 
 
-def test_the_first_mode_that_fits_is_taken():
-    work = Work(1, 1024**2, 1024**2)
-    needed = [estimate.needed_mb("sdxl", mode, "bf16", work, on_card=True) for mode in MEMORY_MODES]
+def test_memory_mode_is_the_first_that_fits():
+    work = Workload(1, 1024**2, 1024**2)
+    needed = [estimate.needed_mb("sdxl", mode, "bf16", work, on_gpu=True) for mode in MEMORY_MODES]
 
-    def chosen(free: float, modes=MEMORY_MODES) -> str:
-        return estimate.fitting(modes, "sdxl", "bf16", work, free)[0]
+    def picked(free_mb: float | None, **options: str) -> str:
+        settings, _ = parse(options)
+        return estimate.pick_memory_mode(settings, "sdxl", "bf16", 1024, free_mb, on_gpu=True)[0]
 
-    assert [chosen(free) for free in (99_999, needed[0] - 1, needed[1] - 1, 10)] == ["fast", "balanced", "low", "low"]
-    assert chosen(99_999, MEMORY_MODES[1:]) == "balanced"
+    assert [picked(free) for free in (99_999, needed[0] - 1, needed[1] - 1, 10)] == ["fast", "balanced", "low", "low"]
+    assert picked(99_999, gradient_checkpointing="true") == "balanced"
+    assert picked(10, memory="fast") == "fast"
+    assert picked(None) == "fast"
 
 
 # --- settings ----------------------------------------------------------------------------------------------------
@@ -328,12 +333,12 @@ def test_the_first_mode_that_fits_is_taken():
         ("fast", True, ("balanced",)), ("low", False, ("low",)), ("low", True, ("low",)),
     ],
 )  # fmt: skip
-def test_the_old_switch_asks_for_balanced_at_the_least(memory, checkpointing, modes):
+def test_gradient_checkpointing_means_balanced_at_least(memory, checkpointing, modes):
     settings, _ = parse({"memory": memory, "gradient_checkpointing": checkpointing})
     assert settings.memory_modes == modes
 
 
-def test_a_run_of_before_goes_on(tiny_checkpoint, pictures, tmp_path):
+def test_run_without_a_memory_option_resumes(tiny_checkpoint, pictures, tmp_path):
     folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, gradient_checkpointing="true")))
     path = folder.path / "settings.json"
     stored = json.loads(path.read_text())
@@ -347,7 +352,7 @@ def test_a_run_of_before_goes_on(tiny_checkpoint, pictures, tmp_path):
 # --- out of memory ----------------------------------------------------------------------------------------------
 
 
-class Shortage:
+class OutOfMemory:
     """Lets calls of a method fail for want of memory while `fails(call, arguments)` says so. Counts calls from 0."""
 
     def __init__(self, monkeypatch, owner, name, fails, error=torch.cuda.OutOfMemoryError):
@@ -380,7 +385,7 @@ def losses(folder: RunFolder) -> list[float]:
     return [event.data["loss"] for event in folder.history().steps.values()]
 
 
-def test_a_batch_that_does_not_fit_is_halved_without_losing_a_step(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+def test_oom_halves_the_batch_and_loses_no_step(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     def settings(name: str, **more: str) -> TrainSettings:
         return settings_for(
             tiny_checkpoint, pictures, tmp_path, name="my-mug", out=str(tmp_path / name), steps="5", **more
@@ -393,9 +398,9 @@ def test_a_batch_that_does_not_fit_is_halved_without_losing_a_step(tiny_checkpoi
         seen.append(len(arguments[1]))
         return torch.is_grad_enabled() and len(arguments[1]) > 1
 
-    shortage = Shortage(monkeypatch, StableDiffusion, "predict", too_many)
+    out_of_memory = OutOfMemory(monkeypatch, StableDiffusion, "predict", too_many)
     folder = run(settings("b", batch_size="4"))
-    assert shortage.failed == 2
+    assert out_of_memory.failed == 2
     assert seen[-20:] == [1] * 20
     assert folder.embedding.read_bytes() == expected.embedding.read_bytes()
     assert losses(folder) == losses(expected)
@@ -406,16 +411,16 @@ def test_a_batch_that_does_not_fit_is_halved_without_losing_a_step(tiny_checkpoi
     ]
 
 
-def test_a_step_that_fails_half_way_is_done_again_whole(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+def test_oom_within_a_step_repeats_the_whole_step(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     """In the second micro-batch of the third step, when the first one's gradient is there already."""
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="5", gradient_accumulation="2")
     expected = run(replace(settings, out=tmp_path / "expected"))
     count = iter(range(1000))
-    shortage = Shortage(
+    out_of_memory = OutOfMemory(
         monkeypatch, StableDiffusion, "predict", lambda *_: torch.is_grad_enabled() and next(count) == 5
     )
     folder = run(settings)
-    assert shortage.failed == 1
+    assert out_of_memory.failed == 1
     assert folder.embedding.read_bytes() == expected.embedding.read_bytes()
     assert losses(folder) == losses(expected)
     assert folder.settings.memory == "balanced"
@@ -423,9 +428,9 @@ def test_a_step_that_fails_half_way_is_done_again_whole(tiny_checkpoint, picture
     assert any("computed twice" in warning for warning in warnings(folder))
 
 
-def test_then_come_eight_bits_and_then_a_sentence(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+def test_oom_in_the_low_mode_ends_the_training_with_advice(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, batch_size="2")))
-    Shortage(monkeypatch, StableDiffusion, "predict", training)
+    OutOfMemory(monkeypatch, StableDiffusion, "predict", training)
     with pytest.raises(TrainingFailed, match=r"not enough memory for this training.*--resolution"):
         execute_run(folder)
     assert (folder.settings.memory, folder.settings.batch_size) == ("low", 1)
@@ -438,7 +443,7 @@ def test_then_come_eight_bits_and_then_a_sentence(tiny_checkpoint, pictures, tmp
 
 
 @pytest.mark.skipif(not can_prepack(torch.float32), reason="this torch has no oneDNN")
-def test_what_cannot_be_had_is_not_kept_in_the_settings(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+def test_impossible_acceleration_is_replaced_in_the_settings(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     """Leaner modes have no second copy of weights, and another torch may not have any."""
     plan = preflight(settings_for(tiny_checkpoint, pictures, tmp_path, acceleration="arranged", memory="balanced"))
     assert plan.settings.acceleration == "arranged"
@@ -452,7 +457,7 @@ def test_what_cannot_be_had_is_not_kept_in_the_settings(tiny_checkpoint, picture
     assert other.settings.acceleration == "none"
 
 
-def test_a_model_that_does_not_fit_is_loaded_in_fp8(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+def test_oom_while_loading_leads_to_the_low_mode(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     load = StableDiffusion.load.__func__
 
     def scarce(cls, checkpoint, dtype, device, fp8=False):
@@ -465,29 +470,29 @@ def test_a_model_that_does_not_fit_is_loaded_in_fp8(tiny_checkpoint, pictures, t
     assert folder.settings.memory == "low"
 
 
-def test_encoding_that_does_not_fit_makes_room(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+def test_oom_while_encoding_leads_to_the_next_mode(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     expected = run(settings_for(tiny_checkpoint, pictures, tmp_path))
-    shortage = Shortage(monkeypatch, StableDiffusion, "encode_images", lambda call, _: call == 2)
+    out_of_memory = OutOfMemory(monkeypatch, StableDiffusion, "encode_images", lambda call, _: call == 2)
     folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, out=str(tmp_path / "b")))
-    assert shortage.failed == 1
+    assert out_of_memory.failed == 1
     assert folder.settings.memory == "balanced"
     torch.testing.assert_close(vectors(folder), vectors(expected), rtol=1e-3, atol=1e-4)
 
 
-def test_previews_that_do_not_fit_are_left_out(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+def test_oom_in_a_preview_skips_it(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     asked = {"steps": "4", "preview_every": "2", "preview_steps": "2", "preview_prompt": "my [name]"}
     expected = run(settings_for(tiny_checkpoint, pictures, tmp_path, name="my-mug", **asked))
     (tmp_path / "out" / "my-mug.safetensors").unlink()
-    shortage = Shortage(monkeypatch, StableDiffusion, "decode_latents", lambda call, _: call in (1, 2))
+    out_of_memory = OutOfMemory(monkeypatch, StableDiffusion, "decode_latents", lambda call, _: call in (1, 2))
     folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, **asked))
-    assert shortage.failed == 2  # once as it was, and once with more room
+    assert out_of_memory.failed == 2  # once as it was, and once with more room
     assert folder.embedding.read_bytes() == expected.embedding.read_bytes()
-    assert warnings(folder) == [NO_ROOM]
+    assert warnings(folder) == [OOM_WARNING]
     assert sorted({step for step, _, _ in folder.history().previews}) == [0, 4]
 
 
 @pytest.mark.parametrize(
-    ("error", "short"),
+    ("error", "is_oom"),
     [
         (torch.cuda.OutOfMemoryError("CUDA out of memory."), True),
         (RuntimeError("CUDA error: out of memory"), True),
@@ -497,18 +502,18 @@ def test_previews_that_do_not_fit_are_left_out(tiny_checkpoint, pictures, tmp_pa
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
     ],
 )
-def test_what_is_a_want_of_memory(error, short):
-    assert is_oom_error(error) is short
+def test_is_oom_error(error, is_oom):
+    assert is_oom_error(error) is is_oom
 
 
-def test_other_errors_are_not_swallowed(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+def test_other_errors_are_raised(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
-    Shortage(monkeypatch, StableDiffusion, "predict", training, error=ZeroDivisionError)
+    OutOfMemory(monkeypatch, StableDiffusion, "predict", training, error=ZeroDivisionError)
     with pytest.raises(TrainingFailed, match="ZeroDivisionError"):
         execute_run(folder)
 
 
-def test_the_table_is_read_without_torch():
+def test_estimates_do_not_import_torch():
     program = (
         "import sys; from lib_ti.model.memory import estimate; estimate.parameters_of('sdxl'); "
         "print('torch' in sys.modules)"
@@ -518,13 +523,13 @@ def test_the_table_is_read_without_torch():
     assert answer.stdout.strip() == "False"
 
 
-def test_file_mapped_memory_does_not_count():
+def test_peak_excludes_mapped_files():
     status = "Name:\tpython\nVmHWM:\t 9000000 kB\nVmRSS:\t 8000000 kB\nRssAnon:\t 5000000 kB\nRssFile:\t 3000000 kB\n"
-    assert memory._without_files(status) == 6_000_000
+    assert memory._peak_without_files(status) == 6_000_000
     assert memory.peak_mb(torch.device("cpu")) > 50
 
 
-def test_peak_memory_is_reset(monkeypatch, tmp_path):
+def test_reset_peak_memory(monkeypatch, tmp_path):
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("only Linux counts anew")
     large = torch.ones(1 << 26)  # 256 MB
@@ -532,11 +537,11 @@ def test_peak_memory_is_reset(monkeypatch, tmp_path):
     del large
     memory.reset_peak_memory()
     assert memory.peak_mb(torch.device("cpu")) < before - 200
-    monkeypatch.setattr(memory, "_PEAK", tmp_path / "no" / "clear_refs")
+    monkeypatch.setattr(memory, "_CLEAR_REFS", tmp_path / "no" / "clear_refs")
     memory.reset_peak_memory()  # elsewhere nothing comes of it
 
 
-def test_trim_after_trims_at_intervals(monkeypatch):
+def test_trim_after_every_so_many_bytes(monkeypatch):
     given = []
     monkeypatch.setattr(malloc, "trim", lambda: given.append(1))
     trimmer = malloc.TrimAfter()
@@ -546,7 +551,7 @@ def test_trim_after_trims_at_intervals(monkeypatch):
 
 
 @pytest.mark.parametrize("reason", [AttributeError, OSError, TypeError])
-def test_without_glibc_malloc_functions_do_nothing(monkeypatch, reason):
+def test_trim_does_nothing_with_another_c_library(monkeypatch, reason):
     def none(_):
         raise reason
 
@@ -554,7 +559,7 @@ def test_without_glibc_malloc_functions_do_nothing(monkeypatch, reason):
     assert malloc._glibc_function("malloc_trim")(0) is None
 
 
-def test_keep_freed_memory_restores_the_malloc_options(monkeypatch):
+def test_freed_memory_is_kept_within_the_context(monkeypatch):
     asked = []
     monkeypatch.setattr(malloc, "_mallopt", lambda option, value: asked.append(option))
     monkeypatch.setattr(malloc, "_malloc_trim", lambda _: asked.append("trim"))

@@ -1,9 +1,9 @@
-"""What the form says of memory and time: measured, estimated, or nothing."""
+"""The form's forecast of memory and time: measured, estimated or unknown."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
+import torch
 
 pytest.importorskip("gradio")
 
@@ -11,97 +11,130 @@ from lib_ti.data.captions import preview_count
 from lib_ti.model.memory import estimate
 from lib_ti.runs.events import Event
 from lib_ti.settings.train_settings import DEFAULTS, MEMORY_MODES, parse
+from lib_ti.training.preflight import resolve_auto
 from lib_ti.webui.forms import form_to_settings, memory
-from lib_ti.webui.forms.launch import _leaner
-from lib_ti.webui.forms.memory import Card, Room
-from lib_ti.webui.forms.speed import Measurement, Speed, measure
-
-SDXL = {"family": "sdxl", "usual": True}
+from lib_ti.webui.forms.launch import next_memory_mode
+from lib_ti.webui.forms.memory import GpuMemory, MemoryForecast, forecast_memory, gpu_memory
+from lib_ti.webui.forms.speed import Measurement, SpeedRecords, measure_run
 
 
-def settings(**asked):
-    return parse({"model": "m", "images": "i", "name": "n", "out": "o", **asked})[0]
+def settings(**options):
+    return parse({"model": "m", "images": "i", "name": "n", "out": "o", **options})[0]
 
 
 @pytest.fixture(autouse=True)
-def _no_real_card(monkeypatch):
-    memory._by_nvidia_smi.cache_clear()
+def _no_real_gpu(monkeypatch):
+    memory._query_nvidia_smi.cache_clear()
     monkeypatch.setattr(memory.shutil, "which", lambda name: None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def host_torch(monkeypatch, free: int, total: int, own: int):
-    """The host has its card in use, and says so to whoever asks."""
-    cuda = SimpleNamespace(
-        is_initialized=lambda: True,
-        mem_get_info=lambda device: (free << 20, total << 20),
-        memory_reserved=lambda device: own << 20,
-    )
-    monkeypatch.setitem(memory.sys.modules, "torch", SimpleNamespace(cuda=cuda))
+def host_gpu(monkeypatch, free: int, total: int, reserved: int, capability: tuple[int, int] = (8, 6)):
+    """This process has a CUDA context on a GPU with so many MiB."""
+    functions = {
+        "is_initialized": lambda: True,
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "mem_get_info": lambda device: (free << 20, total << 20),
+        "memory_reserved": lambda device: reserved << 20,
+        "get_device_capability": lambda device: capability,
+    }
+    for name, function in functions.items():
+        monkeypatch.setattr(torch.cuda, name, function)
 
 
-@pytest.mark.parametrize(("sharing", "free"), [(False, 11_000), (True, 4_000)])
-def test_what_the_host_will_give_back_counts_as_free(monkeypatch, sharing, free):
-    host_torch(monkeypatch, 4_000, 12_288, 7_000)
-    assert memory.card_of("cuda:0", sharing) == Card(12_288, free)
-    assert memory.card_of("cpu") is None
+@pytest.mark.parametrize(("host_keeps_model", "free"), [(False, 11_000), (True, 4_000)])
+def test_memory_that_the_host_can_release_counts_as_free(monkeypatch, host_keeps_model, free):
+    host_gpu(monkeypatch, 4_000, 12_288, 7_000)
+    assert gpu_memory("cuda:0", host_keeps_model) == GpuMemory(12_288, free)
+    assert gpu_memory("cpu") is None
 
 
-def test_without_a_card_in_use_nvidias_tool_is_asked(monkeypatch, tmp_path):
+def test_nvidia_smi_is_asked_without_a_cuda_context(monkeypatch, tmp_path):
     tool = tmp_path / "nvidia-smi"
     tool.write_text('#!/bin/sh\n[ "$1" = "--id=3" ] && echo "8192, 7900"\n')
     tool.chmod(0o755)
     monkeypatch.setattr(memory.shutil, "which", lambda name: str(tool))
     monkeypatch.setitem(memory.sys.modules, "torch", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
-    assert memory.card_of("cuda:1") == Card(8192, 7900)
+    assert gpu_memory("cuda:1") == GpuMemory(8192, 7900)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    memory._by_nvidia_smi.cache_clear()
-    assert memory.card_of("cuda:0") is None  # the tool fails
-    assert memory.card_of("cuda:1") is None  # hidden from programs
+    memory._query_nvidia_smi.cache_clear()
+    assert gpu_memory("cuda:0") is None  # the tool fails
+    assert gpu_memory("cuda:1") is None  # hidden from programs
 
 
 @pytest.mark.parametrize(("free", "mode"), [(20_000, "fast"), (9_000, "balanced"), (5_500, "low"), (2_000, "low")])
-def test_the_mode_is_the_one_that_the_training_will_take(monkeypatch, free, mode):
-    host_torch(monkeypatch, free, 24_576, 0)
-    room = memory.needed(settings(), SDXL, 1024, "cuda:0", sharing=False)
-    work = estimate.Work(1, 1024**2, 1024**2)
-    assert (room.mode, room.mb) == estimate.fitting(MEMORY_MODES, "sdxl", "bf16", work, free)
-    assert room.mode == mode
-    (said, *more) = room.words()
-    assert said.startswith(f"needs about {room.mb / 1024:.1f} of 24 GB")
-    assert ("memory mode" in said) is (mode != "fast")
-    assert bool(more) is (free == 2_000)
+def test_forecast_has_the_memory_mode_of_the_training(monkeypatch, free, mode):
+    host_gpu(monkeypatch, free, 24_576, 0)
+    forecast = forecast_memory(settings(), "sdxl", 1024, "cuda:0", host_keeps_model=False)
+    assert (forecast.mode, forecast.needed_mb) == estimate.pick_memory_mode(
+        settings(), "sdxl", "bf16", 1024, free, on_gpu=True
+    )
+    assert forecast.mode == mode
+    (need, *warnings) = forecast.describe()
+    assert need.startswith(f"needs about {forecast.needed_mb / 1024:.1f} of 24 GB")
+    assert ("memory mode" in need) is (mode != "fast")
+    assert bool(warnings) is (free == 2_000)
 
 
-def test_sizes_that_nobody_knows_are_not_guessed(monkeypatch):
-    room = memory.needed(settings(), SDXL | {"usual": False}, 1024, "cpu", sharing=False)
-    assert (room.mb, room.words()) == (None, [])
+def test_forecast_uses_the_precision_that_the_training_will_have(monkeypatch):
+    """A GPU without bf16 trains in fp16, in which SDXL's VAE overflows and needs fp32."""
+
+    def needed(capability: tuple[int, int]) -> float:
+        host_gpu(monkeypatch, 40_000, 40_000, 0, capability)
+        return forecast_memory(settings(memory="low"), "sdxl", 1024, "cuda:0", host_keeps_model=False).needed_mb
+
+    work = estimate.Workload.of(settings(), 1024)
+    assert needed((8, 6)) == estimate.needed_mb("sdxl", "low", "bf16", work, on_gpu=True)
+    assert needed((7, 5)) == estimate.needed_mb("sdxl", "low", "fp16", work, on_gpu=True)
 
 
-def test_what_was_measured_is_not_called_an_estimate():
-    card = Card(12_288, 12_000)
-    assert Room("fast", 9_000, card).measured(5_120 - estimate.CONTEXT_MB).words() == ["needs 5.0 of 12 GB"]
-    assert Room("fast", 9_000, None).measured(2_048).words() == ["needs 2.0 GB"]
+@pytest.mark.parametrize(
+    ("flags", "precision"), [("avx2 avx512_bf16", "bf16"), ("avx2 amx_bf16", "bf16"), ("avx2", "fp32")]
+)
+def test_precision_on_a_cpu_is_assumed_from_its_flags(monkeypatch, flags, precision):
+    resolve_auto._cpu_has_bf16.cache_clear()
+    monkeypatch.setattr(resolve_auto.Path, "read_text", lambda *_, **__: flags)
+    assert resolve_auto.expected_precision(settings(), "cpu", on_gpu=False, parameters=10**9) == precision
+    assert resolve_auto.expected_precision(settings(precision="fp16"), "cpu", on_gpu=False, parameters=0) == "fp16"
+    resolve_auto._cpu_has_bf16.cache_clear()
 
 
-def measured(**more) -> Measurement:
+def test_bf16_is_assumed_on_a_gpu_without_a_cuda_context(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    assert resolve_auto.expected_precision(settings(), "cuda:0", on_gpu=True, parameters=10**9) == "bf16"
+
+
+def test_unusual_network_sizes_have_no_estimate():
+    forecast = forecast_memory(settings(), None, 1024, "cpu", host_keeps_model=False)
+    assert (forecast.needed_mb, forecast.describe()) == (None, [])
+
+
+def test_measured_memory_is_not_called_an_estimate():
+    gpu = GpuMemory(12_288, 12_000)
+    on_gpu, on_cpu = MemoryForecast("fast", 9_000, gpu), MemoryForecast("fast", 9_000, None)
+    assert on_gpu.with_measured(5_120 - estimate.CONTEXT_MB).describe() == ["needs 5.0 of 12 GB"]
+    assert on_cpu.with_measured(2_048).describe() == ["needs 2.0 GB"]
+
+
+def measurement(**changes) -> Measurement:
     numbers = {"picture_s": 0.5, "sampling_s": 0.2, "start_s": 10.0, "memory_mb": 4000.0}
     return Measurement(
         **{"family": "sd1", "device": "cuda:0", "precision": "bf16", "resolution": 512, "batch_size": 1, "memory": "fast",
-           **numbers, **more}
+           **numbers, **changes}
     )  # fmt: skip
 
 
-def test_previews_are_part_of_the_time_by_their_steps_and_size(tmp_path):
-    speed = Speed(tmp_path)
-    speed._known = [measured()]
-    asked = settings(steps="500", preview_every="100", preview_steps="10")
-    assert preview_count(asked) == 6 * 2
-    found = speed.estimate(asked, "sd1", 512, "cuda:0", "fast")
-    assert found.preview_s == pytest.approx(12 * 10 * 0.2)
-    assert found.seconds == pytest.approx(10 + 500 * 0.5 + found.preview_s)
-    small = speed.estimate(
+def test_time_of_previews_scales_with_steps_and_size(tmp_path):
+    records = SpeedRecords(tmp_path)
+    records._measurements = [measurement()]
+    with_previews = settings(steps="500", preview_every="100", preview_steps="10")
+    assert preview_count(with_previews) == 6 * 2
+    estimated = records.estimate(with_previews, "sd1", 512, "cuda:0", "fast")
+    assert estimated.preview_s == pytest.approx(12 * 10 * 0.2)
+    assert estimated.seconds == pytest.approx(10 + 500 * 0.5 + estimated.preview_s)
+    small = records.estimate(
         settings(steps="500", preview_width="256", preview_height="256"), "sd1", 512, "cuda:0", "fast"
     )
     assert small.preview_s == pytest.approx(12 * DEFAULTS["preview_steps"] * 0.2 / 4)
@@ -109,41 +142,43 @@ def test_previews_are_part_of_the_time_by_their_steps_and_size(tmp_path):
     assert preview_count(settings(steps="150", kind="negative")) == 3
 
 
-def test_memory_was_measured_in_that_mode_alone(tmp_path):
-    speed = Speed(tmp_path)
-    speed._known = [measured(), measured(memory="low", memory_mb=2000.0)]
-    asked = {mode: speed.estimate(settings(), "sd1", 512, "cuda:0", mode).memory_mb for mode in MEMORY_MODES}
-    assert asked == {"fast": 4000.0, "balanced": None, "low": 2000.0}
+def test_measured_memory_is_that_of_the_same_mode(tmp_path):
+    records = SpeedRecords(tmp_path)
+    records._measurements = [measurement(), measurement(memory="low", memory_mb=2000.0)]
+    memory_mb = {mode: records.estimate(settings(), "sd1", 512, "cuda:0", mode).memory_mb for mode in MEMORY_MODES}
+    assert memory_mb == {"fast": 4000.0, "balanced": None, "low": 2000.0}
 
 
-def test_records_of_before_are_passed_over(tmp_path):
+def test_records_of_earlier_versions_are_skipped(tmp_path):
     old = {"family": "sd1", "device": "cpu", "checkpointing": False}
-    new = measured(device="cpu").__dict__
+    new = measurement(device="cpu").__dict__
     (tmp_path / "speed.json").write_text(json.dumps([old, new, 3][:2]))
-    assert Speed(tmp_path)._read() == [measured(device="cpu")]
+    assert SpeedRecords(tmp_path)._load() == [measurement(device="cpu")]
     (tmp_path / "speed.json").write_text("[3]")
-    assert Speed(tmp_path)._read() == []
+    assert SpeedRecords(tmp_path)._load() == []
 
 
-def test_a_preview_is_measured_by_its_sampling_steps():
-    begun = [Event("loading", {}, 0.0)]
+def test_sampling_time_is_measured_from_previews():
+    start = [Event("loading", {}, 0.0)]
     steps = [Event("step", {"step": i, "images_per_s": 4.0, "memory_mb": 900.0}, 10.0 + i) for i in range(1, 41)]
-    shown = [Event("preview", {"step": 40}, 50.0 + 3 * i) for i in (1, 2, 3)]
-    found = measure(settings(memory="balanced", resolution="512", preview_steps="15"), [*begun, *steps, *shown], "sd1")
+    previews = [Event("preview", {"step": 40}, 50.0 + 3 * i) for i in (1, 2, 3)]
+    found = measure_run(
+        settings(memory="balanced", resolution="512", preview_steps="15"), [*start, *steps, *previews], "sd1"
+    )
     assert found.sampling_s == pytest.approx(3 / 15)
     assert found.memory == "balanced"
     half = settings(resolution="512", preview_steps="15", preview_width="256", preview_height="512")
-    assert measure(half, [*begun, *steps, *shown], "sd1").sampling_s == pytest.approx(2 * 3 / 15)
+    assert measure_run(half, [*start, *steps, *previews], "sd1").sampling_s == pytest.approx(2 * 3 / 15)
 
 
-def test_the_old_switch_shows_as_a_mode():
-    assert form_to_settings.form_of(settings(gradient_checkpointing=True), False)["memory"] == "balanced"
-    assert form_to_settings.form_of(settings(), False)["memory"] == "auto"
-    assert "gradient_checkpointing" not in form_to_settings.form_of(settings(), False)
+def test_gradient_checkpointing_is_shown_as_a_memory_mode():
+    assert form_to_settings.form_values(settings(gradient_checkpointing=True), False)["memory"] == "balanced"
+    assert form_to_settings.form_values(settings(), False)["memory"] == "auto"
+    assert "gradient_checkpointing" not in form_to_settings.form_values(settings(), False)
 
 
 @pytest.mark.parametrize(
-    ("ran_in", "then"), [("auto", "balanced"), ("fast", "balanced"), ("balanced", "low"), ("low", "low")]
+    ("mode", "next_mode"), [("auto", "balanced"), ("fast", "balanced"), ("balanced", "low"), ("low", "low")]
 )
-def test_less_memory_is_the_next_mode(ran_in, then):
-    assert _leaner(settings(memory=ran_in)) == then
+def test_next_memory_mode_needs_less(mode, next_mode):
+    assert next_memory_mode(settings(memory=mode)) == next_mode

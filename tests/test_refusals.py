@@ -93,7 +93,7 @@ OTHER_KINDS = {
 
 
 @pytest.mark.parametrize("kind", OTHER_KINDS)
-def test_other_kinds_of_file_are_told_apart(tmp_path, kind):
+def test_other_kinds_of_file_are_named(tmp_path, kind):
     shapes, reason = OTHER_KINDS[kind]
     save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "model.safetensors")
     assert reason in refusal(tmp_path / "model.safetensors")
@@ -117,23 +117,23 @@ def test_quantised_weights_are_refused(tmp_path, good, dtype):
         (b"\x80\2}q\0.", "not a PyTorch file"),
     ],
 )
-def test_what_is_no_file_of_weights_at_all(tmp_path, content, reason):
+def test_files_without_weights(tmp_path, content, reason):
     (tmp_path / "model.safetensors").write_bytes(content)
     assert reason in refusal(tmp_path / "model.safetensors")
 
 
-def test_what_is_not_there(tmp_path):
+def test_missing_file_or_folder(tmp_path):
     assert "no such file" in refusal(tmp_path / "model.safetensors")
     assert "no model_index.json" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("record", [[1, 2], {"state_dict": {"epoch": 3}}, {}], ids=str)
-def test_a_pickle_without_weights(tmp_path, record):
+def test_pickle_without_weights(tmp_path, record):
     torch.save(record, tmp_path / "model.ckpt")
     assert "no weights" in refusal(tmp_path / "model.ckpt")
 
 
-def test_a_pickle_that_holds_itself(tmp_path):
+def test_recursive_pickle(tmp_path):
     record = {}
     record["state_dict"] = record
     torch.save(record, tmp_path / "model.ckpt")
@@ -145,7 +145,7 @@ def test_a_pickle_that_holds_itself(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 @pytest.mark.parametrize("kept", [0.00001, 0.001, 0.5, 0.99999])
-def test_a_download_that_broke_off(tmp_path, good, suffix, kept):
+def test_truncated_file(tmp_path, good, suffix, kept):
     path = tmp_path / f"model{suffix}"
     if suffix == ".ckpt":
         torch.save({"state_dict": load_file(good)}, path)
@@ -158,7 +158,7 @@ def test_a_download_that_broke_off(tmp_path, good, suffix, kept):
 
 @given(st.sampled_from([b"", b"\x80\2", b"\x80\4", b"PK\3\4", b"\x40" + bytes(7) + b"{"]), st.binary(max_size=200))
 @example(b"\x08" + bytes(7), b"{}      ")
-def test_bytes_of_any_kind_are_opened_or_refused(tmp_path_factory, start, rest):
+def test_any_bytes_are_opened_or_refused(tmp_path_factory, start, rest):
     path = tmp_path_factory.getbasetemp() / "any.ckpt"
     path.write_bytes(start + rest)
     with suppress(UnusableFile):
@@ -174,7 +174,7 @@ def test_bytes_of_any_kind_are_opened_or_refused(tmp_path_factory, start, rest):
         ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", "its text encoder lacks"),
     ],
 )
-def test_a_missing_weight_is_named(tmp_path, good, lost, named):
+def test_missing_weight_is_named(tmp_path, good, lost, named):
     state = load_file(good)
     del state[lost]
     save_file(state, tmp_path / "model.safetensors")
@@ -189,7 +189,7 @@ def test_a_missing_weight_is_named(tmp_path, good, lost, named):
     ["model.diffusion_model.out.2.weight", "first_stage_model.quant_conv.weight",
      "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight"],
 )  # fmt: skip
-def test_a_weight_of_another_shape_is_told(tmp_path, good, name):
+def test_weight_of_another_shape_is_named(tmp_path, good, name):
     state = load_file(good)
     shape = tuple(state[name].shape)
     state[name] = torch.zeros(shape[0], 7, *shape[2:])
@@ -203,18 +203,18 @@ def test_a_weight_of_another_shape_is_told(tmp_path, good, name):
 # --- the configuration beside the file -----------------------------------------------------------------------------
 
 
-def test_unusual_sizes_without_a_configuration(tmp_path):
+def test_unusual_sizes_need_a_configuration(tmp_path):
     path = write_checkpoint(tmp_path / "model.safetensors", FEW, with_yaml=False)
     assert "put its configuration beside it, as model.yaml" in refusal(path)
 
 
-def test_a_configuration_of_another_model(tmp_path, good):
+def test_configuration_of_another_model(tmp_path, good):
     path = write_checkpoint(tmp_path / "model.safetensors", FEW)
     path.with_suffix(".yaml").write_text(yaml.safe_dump(config(SIZES["deep"])))
     assert "model.safetensors: its UNet" in refusal(path)
 
 
-def test_a_text_encoder_that_the_unet_does_not_understand(tmp_path, good):
+def test_text_encoder_of_another_width_than_the_unet(tmp_path, good):
     wider = write_checkpoint(tmp_path / "wider.safetensors", replace(SIZES["v"], vocabulary=500))
     text = {k: v for k, v in load_file(wider).items() if k.startswith("cond_stage_model.")}
     rest = {k: v for k, v in load_file(good).items() if not k.startswith("cond_stage_model.")}
@@ -226,7 +226,7 @@ def test_a_text_encoder_that_the_unet_does_not_understand(tmp_path, good):
     assert "64" in message
 
 
-def changed(*place: str, to: object) -> str:
+def edited_config(*place: str, to: object) -> str:
     """A configuration with another value at one place below `model.params`; None takes it away."""
     whole = config(FEW)
     at = whole["model"]["params"]
@@ -238,28 +238,28 @@ def changed(*place: str, to: object) -> str:
     return yaml.safe_dump(whole)
 
 
-NOT_UNDERSTOOD = {
+BAD_CONFIGURATIONS = {
     "empty": ("", "not a Stable Diffusion configuration"),
     "words": ("just words", "not a Stable Diffusion configuration"),
     "unclosed": ("model: [unclosed", "not a Stable Diffusion configuration"),
     "code": ("!!python/object/apply:os.system ['exit 1']", "not a Stable Diffusion configuration"),
     "hollow": ("model: {params: {}}", "lacks 'unet_config'"),
-    "no multipliers": (changed("unet_config", "params", "channel_mult", to=None), "lacks 'channel_mult'"),
-    "no heads": (changed("unet_config", "params", "num_heads", to=None), "lacks 'num_heads'"),
-    "word for list": (changed("unet_config", "params", "channel_mult", to="wide"), "not a Stable Diffusion"),
-    "word for number": (changed("scale_factor", to="small"), "not a Stable Diffusion configuration"),
-    "levels that disagree": (changed("unet_config", "params", "num_res_blocks", to=[1, 1, 1]), "sizes"),
-    "odd width": (changed("unet_config", "params", "model_channels", to=20), "sizes"),
-    "odd width of the VAE": (changed("first_stage_config", "params", "ddconfig", "ch", to=20), "sizes"),
-    "two latent widths": (changed("first_stage_config", "params", "embed_dim", to=3), "embed_dim"),
-    "another schedule": (changed("beta_schedule", to="cosine"), "'cosine' is not supported"),
-    "another prediction": (changed("parameterization", to="x0"), "'x0' is not supported"),
+    "no multipliers": (edited_config("unet_config", "params", "channel_mult", to=None), "lacks 'channel_mult'"),
+    "no heads": (edited_config("unet_config", "params", "num_heads", to=None), "lacks 'num_heads'"),
+    "word for list": (edited_config("unet_config", "params", "channel_mult", to="wide"), "not a Stable Diffusion"),
+    "word for number": (edited_config("scale_factor", to="small"), "not a Stable Diffusion configuration"),
+    "levels that disagree": (edited_config("unet_config", "params", "num_res_blocks", to=[1, 1, 1]), "sizes"),
+    "odd width": (edited_config("unet_config", "params", "model_channels", to=20), "sizes"),
+    "odd width of the VAE": (edited_config("first_stage_config", "params", "ddconfig", "ch", to=20), "sizes"),
+    "two latent widths": (edited_config("first_stage_config", "params", "embed_dim", to=3), "embed_dim"),
+    "another schedule": (edited_config("beta_schedule", to="cosine"), "'cosine' is not supported"),
+    "another prediction": (edited_config("parameterization", to="x0"), "'x0' is not supported"),
 }
 
 
-@pytest.mark.parametrize("kind", NOT_UNDERSTOOD)
-def test_configurations_that_are_not_understood(tmp_path, good, kind):
-    text, reason = NOT_UNDERSTOOD[kind]
+@pytest.mark.parametrize("kind", BAD_CONFIGURATIONS)
+def test_unusable_configurations(tmp_path, good, kind):
+    text, reason = BAD_CONFIGURATIONS[kind]
     path = tmp_path / "model.safetensors"
     path.write_bytes(good.read_bytes())
     path.with_suffix(".yaml").write_text(text)
@@ -271,7 +271,7 @@ def test_configurations_that_are_not_understood(tmp_path, good, kind):
     assert "\n" not in message
 
 
-def test_a_configuration_that_is_no_text(tmp_path):
+def test_binary_configuration(tmp_path):
     (tmp_path / "model.yaml").write_bytes(b"\xff\xfe\0\0")
     with pytest.raises(UnusableFile):
         configs.read_config(tmp_path / "model.yaml")
@@ -281,7 +281,7 @@ def test_a_configuration_that_is_no_text(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["anything else", "VAE of diffusers", "VAE"])
-def test_what_is_no_vae_or_not_all_of_one(tmp_path, good, kind):
+def test_unusable_vae(tmp_path, good, kind):
     shapes, _ = OTHER_KINDS[kind]
     save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "vae.safetensors")
     with pytest.raises(UnusableFile, match=r"vae\.safetensors"):
@@ -315,7 +315,7 @@ def edit(path: Path, **values: object) -> None:
         ("vae/config.json", {"down_block_types": ["NoSuchBlock"]}, "sizes"),
     ],
 )
-def test_folders_that_do_not_suit(folder, file, values, reason):
+def test_unsupported_folders(folder, file, values, reason):
     edit(folder / file, **values)
     with pytest.raises(UnusableFile) as raised:
         open_checkpoint(folder)
@@ -328,7 +328,7 @@ def test_folders_that_do_not_suit(folder, file, values, reason):
      "text_encoder/model.safetensors", "scheduler/scheduler_config.json"],
 )  # fmt: skip
 @pytest.mark.parametrize("damage", ["gone", "broken"])
-def test_folders_with_a_hole(folder, file, damage):
+def test_incomplete_folders(folder, file, damage):
     if damage == "gone":
         (folder / file).unlink()
     else:
@@ -338,7 +338,7 @@ def test_folders_with_a_hole(folder, file, damage):
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8], ids=str)
-def test_a_quantised_folder(folder, dtype):
+def test_quantised_folder(folder, dtype):
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     state = load_file(weights)
     state["conv_in.weight"] = state["conv_in.weight"].to(dtype)
@@ -347,7 +347,7 @@ def test_a_quantised_folder(folder, dtype):
         open_checkpoint(folder)
 
 
-def test_shards_that_do_not_belong_together(tmp_path):
+def test_inconsistent_shards(tmp_path):
     path = write_folder(tmp_path, vocabulary=5000, max_shard_size="200KB").path
     index = path / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     places = json.loads(index.read_text())["weight_map"]

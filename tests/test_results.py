@@ -21,7 +21,7 @@ from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import parse
-from lib_ti.training.preflight.output_paths import answering_to, space_needed
+from lib_ti.training.preflight.output_paths import embeddings_named, run_bytes
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.webui.api import results as results_module
 from lib_ti.webui.api.results import Results, delete_run, with_name
@@ -197,7 +197,7 @@ def test_files_named_reads_names_inside_images(host):
         Image.new("RGB", (40, 40), "teal").save(host.embeddings_dir / name)
     shutil.copy(golden / "a1111-text.png", host.embeddings_dir / "my-hat.preview.png")
     (host.embeddings_dir / "my-hat.png").write_bytes((golden / "a1111-text.png").read_bytes()[:300])
-    for find_files in (files_named, answering_to):
+    for find_files in (files_named, embeddings_named):
         assert find_files("My-Mug", host.embeddings_dir) == ["holds a1111-pixels.webp", "holds a1111-text.png"]
         assert not any(find_files(name, host.embeddings_dir) for name in ("holds a1111-text", "my-cup", "my-hat"))
     assert free_name("my-mug", host.embeddings_dir) == "my-mug-2"
@@ -276,9 +276,9 @@ def test_delete_run_keeps_the_installed_embedding(run, host):
     assert file_contents(host.embeddings_dir) == before
 
 
-def test_space_needed_counts_previews():
+def test_run_bytes_counts_previews():
     def room(**raw) -> int:
-        return space_needed(parse({"steps": "100", **raw})[0], [], 512)
+        return run_bytes(parse({"steps": "100", **raw})[0], [], 512)
 
     nothing = room(preview_every="0")
     assert room(preview_every="30") - nothing == 5 * 2 * 3 * 512**2  # two prompts without being asked

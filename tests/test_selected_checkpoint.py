@@ -1,4 +1,4 @@
-"""What the page is told of the selected checkpoint: its family, what "auto" means there, and what can be started from."""
+"""The selected checkpoint on the page: its family, what "auto" means for it, and embeddings to start from."""
 
 import shutil
 from pathlib import Path
@@ -10,9 +10,11 @@ from reference.folder import write_sdxl_folder
 from test_embedding_index import Host
 
 from lib_ti.formats.safetensors_tensors import safetensors_bytes
+from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.settings.train_settings import parse
 from lib_ti.training.preflight.preflight import preflight
-from lib_ti.webui.forms.selected_checkpoint import FOUND_OUT, Selected
+from lib_ti.training.preflight.resolve_auto import auto_values
+from lib_ti.webui.forms.selected_checkpoint import DETECTED_ON_START, SelectedCheckpoint
 
 GOLDEN = Path(__file__).parent / "golden"
 GIVEN = {"images": "p", "name": "n", "model": "m", "out": "o"}
@@ -34,48 +36,72 @@ def settings(**raw):
 
 
 def selected(checkpoint, folder=Path()):
-    return Selected(Host(folder, checkpoint))
+    return SelectedCheckpoint(Host(folder, checkpoint))
 
 
-def test_the_family_and_its_rate(checkpoints):
-    told = {name: selected(path).told() for name, path in checkpoints.items()}
-    assert {name: about["family"] for name, about in told.items()} == {
+def test_family_and_learning_rate(checkpoints):
+    summaries = {name: selected(path).summary() for name, path in checkpoints.items()}
+    assert {name: summary["family"] for name, summary in summaries.items()} == {
         "sd1": "sd1", "sd2": "sd2", "sdxl": "sdxl", "v": "sd1",
     }  # fmt: skip
-    assert (told["sdxl"]["family_title"], told["sdxl"]["learning_rate"]) == ("SDXL", 0.0025)
-    assert told["sd2"]["learning_rate"] == 0.005
-    assert not any(about["problem"] for about in told.values())
+    assert (summaries["sdxl"]["family_title"], summaries["sdxl"]["learning_rate"]) == ("SDXL", 0.0025)
+    assert summaries["sd2"]["learning_rate"] == 0.005
+    assert not any(summary["problem"] for summary in summaries.values())
 
 
-def test_no_checkpoint_and_one_that_is_none(tmp_path):
-    assert selected(None).told() is None
-    assert selected(None).auto(settings()) == {}
+def test_no_checkpoint_and_an_unusable_one(tmp_path):
+    assert selected(None).summary() is None
+    assert selected(None).auto_texts(settings()) == {}
     (tmp_path / "odd.safetensors").write_bytes(b"odd")
     odd = selected(tmp_path / "odd.safetensors")
-    assert odd.told()["family"] is None
-    assert "not a safetensors file" in odd.told()["problem"]
-    assert (odd.auto(settings()), odd.start(settings(init_embedding="x.pt"), list)) == ({}, (None, ""))
+    assert odd.summary()["family"] is None
+    assert "not a safetensors file" in odd.summary()["problem"]
+    assert (odd.auto_texts(settings()), odd.check_initial_embedding(settings(init_embedding="x.pt"), list)) == (
+        {},
+        (None, ""),
+    )
 
 
 @pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "v"])
-def test_auto_is_what_a_training_makes_of_it(checkpoints, pictures, tmp_path, name):
-    asked = {
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"learning_rate": "0.01"}, {"learning_rate": "0.01:5, 0.1"}, {"resolution": "128"},
+     {"learning_rate": "0.02", "resolution": "192", "preview_width": "64", "clip_skip": "1"},
+     {"learning_rate_2": "0.3", "lr_schedule": "linear"}],
+    ids=str,
+)  # fmt: skip
+def test_form_shows_the_values_that_preflight_resolves(checkpoints, pictures, tmp_path, name, options):
+    """Both derive from `resolve_auto.auto_values`, on a description of the file and on the checkpoint itself."""
+    paths = {
         "model": str(checkpoints[name]), "images": str(pictures), "name": "my-mug", "out": str(tmp_path / "out"),
         "runs_dir": str(tmp_path / "runs"), "preview_every": "0",
     }  # fmt: skip
-    became = preflight(settings(**asked)).settings
-    auto = selected(checkpoints[name]).auto(settings())
-    for option in ("learning_rate", "lr_schedule", "resolution"):
-        assert auto[option] == str(getattr(became, option))
-    if name == "sdxl":
-        assert auto["learning_rate_2"] == became.learning_rate_2
+    requested = settings(**paths, **options)
+    resolved = preflight(requested).settings
+    texts = selected(checkpoints[name]).auto_texts(requested)
+    options_resolved = ["learning_rate", "lr_schedule", "resolution", *(["learning_rate_2"] if name == "sdxl" else [])]
+    for option in options_resolved:
+        is_auto = getattr(requested, option) in ("auto", None)
+        assert str(getattr(resolved, option)) == (texts[option] if is_auto else str(getattr(requested, option)))
+    checkpoint = open_checkpoint(checkpoints[name])
+    values = auto_values(checkpoint, requested)
+    assert {option: str(value) for option, value in values.items()} == {
+        **texts, "clip_skip": texts["clip_skip"].removesuffix(", and 1 is the same"),
+    }  # fmt: skip
+    previews = auto_values(checkpoint, resolved)
+    assert previews["preview_width"] == previews["preview_height"] == resolved.resolution
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "v"])
+def test_auto_texts(checkpoints, name):
+    auto = selected(checkpoints[name]).auto_texts(settings())
     assert auto["clip_skip"] == ("1" if name in ("sd1", "v") else "2, and 1 is the same")
     assert auto["prediction"] == ("v" if name == "v" else "epsilon")
     assert auto["preview_width"] == auto["resolution"]
 
 
-def test_auto_follows_the_other_settings(checkpoints):
-    auto = selected(checkpoints["sdxl"]).auto(settings(learning_rate="0.01:5, 0.1", resolution="128"))
+def test_auto_depends_on_other_settings(checkpoints):
+    auto = selected(checkpoints["sdxl"]).auto_texts(settings(learning_rate="0.01:5, 0.1", resolution="128"))
     assert (auto["learning_rate"], auto["learning_rate_2"], auto["lr_schedule"]) == (
         "0.0025",
         "0.01:5, 0.1",
@@ -84,41 +110,41 @@ def test_auto_follows_the_other_settings(checkpoints):
     assert (auto["resolution"], auto["preview_height"]) == ("64", "128")
 
 
-def test_what_nothing_tells_is_found_out(checkpoints, tmp_path, monkeypatch):
+def test_unknown_prediction_type_is_detected_on_start(checkpoints, tmp_path, monkeypatch):
     import dataclasses
 
     from lib_ti.model.checkpoint import inspect
 
     found = inspect.inspect_checkpoint(checkpoints["sd2"])
     monkeypatch.setattr(inspect, "inspect_checkpoint", lambda path: dataclasses.replace(found, prediction_known=False))
-    assert selected(checkpoints["sd2"]).auto(settings())["prediction"] == FOUND_OUT
+    assert selected(checkpoints["sd2"]).auto_texts(settings())["prediction"] == DETECTED_ON_START
 
 
-def test_folders_tell_as_much(tmp_path):
+def test_diffusers_folder(tmp_path):
     write_sdxl_folder(tmp_path / "model", {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True})
-    told, auto = selected(tmp_path / "model").told(), selected(tmp_path / "model").auto(settings())
-    assert (told["family"], told["problem"]) == ("sdxl", "")
+    summary, auto = selected(tmp_path / "model").summary(), selected(tmp_path / "model").auto_texts(settings())
+    assert (summary["family"], summary["problem"]) == ("sdxl", "")
     assert (auto["prediction"], auto["zero_terminal_snr"], auto["learning_rate"]) == ("v", "yes", "0.0025")
 
 
-def test_another_checkpoint_by_the_same_name_is_looked_at_again(checkpoints, tmp_path):
+def test_replaced_checkpoint_is_read_again(checkpoints, tmp_path):
     for suffix in (".safetensors", ".yaml"):
         shutil.copy(checkpoints["sd1"].with_suffix(suffix), tmp_path / f"model{suffix}")
-    looks = selected(tmp_path / "model.safetensors")
-    assert looks.told()["family"] == "sd1"
+    replaced = selected(tmp_path / "model.safetensors")
+    assert replaced.summary()["family"] == "sd1"
     for suffix in (".safetensors", ".yaml"):
         shutil.copy(checkpoints["sdxl"].with_suffix(suffix), tmp_path / f"model{suffix}")
-    assert looks.told()["family"] == "sdxl"
+    assert replaced.summary()["family"] == "sdxl"
 
 
-def test_an_embedding_to_start_from(checkpoints, tmp_path):
+def test_initial_embedding(checkpoints, tmp_path):
     files = {"one": {"emb_params": torch.ones(2, 64)}, "xl": {"clip_l": torch.ones(4, 64), "clip_g": torch.ones(4, 96)}}
     for name, tensors in files.items():
         (tmp_path / f"{name}.safetensors").write_bytes(safetensors_bytes(tensors, {}))
 
     def start(family, file, words=list, **more):
         asked = settings(init_embedding=str(tmp_path / file), init_text="mug", **more)
-        problem, told = selected(checkpoints[family]).start(asked, words)
+        problem, told = selected(checkpoints[family]).check_initial_embedding(asked, words)
         return (problem.option, problem.message) if problem else told
 
     assert start("sd1", "one.safetensors") == ""

@@ -1,6 +1,7 @@
-"""The training itself: what it changes, that it is the same however it is cut up, and that nothing is lost."""
+"""Training: the step, the data loader, the state, and whole runs that are stopped, killed and resumed."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 from reference import trainings
 from reference.trainings import run
+from safetensors import safe_open
 
 from lib_ti.data.captions import Captioner
 from lib_ti.data.dataset import Example
@@ -25,9 +27,9 @@ from lib_ti.model.prompt.text_encoder import Context
 from lib_ti.model.speed.device import choose_precision
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.training import init_vectors
-from lib_ti.training.dataloader import Batch, BatchSource
+from lib_ti.settings.train_settings import TrainSettings, parse
+from lib_ti.training.dataloader import DataLoader
+from lib_ti.training.init_vectors import random_vectors, vectors_from_text
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.training.state import LossScaler, TrainState
 from lib_ti.training.step import losses, update
@@ -39,8 +41,8 @@ def model(tiny_checkpoint) -> StableDiffusion:
 
 
 @pytest.fixture
-def source(model, tmp_path) -> BatchSource:
-    """Four pictures' worth of made-up latents, one of them masked."""
+def dataloader(model, tmp_path) -> DataLoader:
+    """Random latents of four images, one of them masked."""
     generator = torch.Generator().manual_seed(5)
     cache = LatentCache(tmp_path / "latents", 1 << 30)
     for i in range(4):
@@ -49,65 +51,86 @@ def source(model, tmp_path) -> BatchSource:
         cache.put(i, False, LatentDistribution(mean, torch.full_like(mean, 0.1), weight))
     examples = [Example(Path(f"{i}.png"), "", None, (64, 64)) for i in range(4)]
     captioner = Captioner("my-mug", ["a photo of [name]", "[name] on a table"])
-    return BatchSource(examples, cache, captioner, model.tokenizer, Placeholder("my-mug", 0, 2), 7, False, 1000)
+    return DataLoader(examples, cache, captioner, model.tokenizer, Placeholder("my-mug", 0, 2), 7, False, 1000)
 
 
-def begin(model: StableDiffusion, scaler: LossScaler | None = None) -> TrainState:
-    vectors = init_vectors.from_text(model.token_embeddings()["clip_l"], model.tokenizer, "object", 2)
-    return TrainState.begin({"clip_l": vectors}, 0.0, scaler or LossScaler(active=False))
+def initial_state(model: StableDiffusion, scaler: LossScaler | None = None, **options: str) -> TrainState:
+    settings, _ = parse(options)
+    state = TrainState.create_run(
+        settings, {"clip_l": vectors_from_text(model.token_embeddings()["clip_l"], model.tokenizer, "object", 2)}
+    )
+    state.scaler = scaler or state.scaler
+    return state
 
 
-def trained(model, source, steps: int, micro_batch: int, global_batch: int = 4) -> tuple[torch.Tensor, list[float]]:
-    """The vectors and losses of a few steps of SGD: AdamW would blow the last bit of a gradient near zero up to a step."""
-    state, order = begin(model), source.steps(0, global_batch)
+def step(state: TrainState, model: StableDiffusion, dataloader: DataLoader, indices: list[int], lr: float) -> float:
+    """One step on a global batch, in the micro-batches of the state's settings."""
+    size = state.settings.batch_size
+    return update(state, model, dataloader.micro_batches(state.step, indices, size, model.device), lr)
+
+
+def train(model, dataloader, steps: int, micro_batch: int, accumulation: int) -> tuple[torch.Tensor, list[float]]:
+    """The vectors and losses of a few steps of SGD: AdamW would amplify the last bit of a gradient near zero."""
+    state = initial_state(model, batch_size=str(micro_batch), gradient_accumulation=str(accumulation))
+    batches = dataloader.batch_indices(0, state.settings.effective_batch_size)
     state.optimizer = torch.optim.SGD(state.vectors.values(), lr=0.1)
-    found = [update(state, model, source, next(order), micro_batch, 0.1) for _ in range(steps)]
-    return state.vectors["clip_l"].detach().clone(), found
+    losses = [step(state, model, dataloader, next(batches), 0.1) for _ in range(steps)]
+    return state.vectors["clip_l"].detach().clone(), losses
 
 
-def settings_for(*places: Path, **more: str) -> TrainSettings:
-    return trainings.settings_for(*places, **{"steps": "12", "snapshot_every": "5", "lr_schedule": "constant", **more})
+def settings_for(*paths: Path, **more: str) -> TrainSettings:
+    return trainings.settings_for(*paths, **{"steps": "12", "snapshot_every": "5", "lr_schedule": "constant", **more})
 
 
 # --- the step ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.smoke
-def test_accumulation_is_one_large_batch(model, source):
-    whole, losses_whole = trained(model, source, 3, micro_batch=4)
-    for micro_batch in (1, 2, 3):
-        split, losses_split = trained(model, source, 3, micro_batch)
+def test_gradient_accumulation_equals_one_large_batch(model, dataloader):
+    whole, losses_whole = train(model, dataloader, 3, micro_batch=4, accumulation=1)
+    for micro_batch, accumulation in ((1, 4), (2, 2)):
+        split, losses_split = train(model, dataloader, 3, micro_batch, accumulation)
         torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-6)
         assert losses_split == pytest.approx(losses_whole, rel=1e-5)
 
 
-def test_only_the_vectors_change(model, source):
+def test_a_smaller_last_micro_batch_counts_by_its_size(model, dataloader):
+    indices, vectors = [0, 1, 2, 3], []
+    for micro_batch in (4, 3):
+        state = initial_state(model, batch_size="4")
+        state.optimizer = torch.optim.SGD(state.vectors.values(), lr=0.1)
+        update(state, model, dataloader.micro_batches(0, indices, micro_batch, model.device), 0.1)
+        vectors.append(state.vectors["clip_l"].detach())
+    torch.testing.assert_close(*vectors, rtol=1e-4, atol=1e-6)
+
+
+def test_only_the_vectors_change(model, dataloader):
     before = {(i, name): p.clone() for i, part in enumerate(model.networks) for name, p in part.named_parameters()}
-    vectors, _ = trained(model, source, 2, micro_batch=2)
+    vectors, _ = train(model, dataloader, 2, micro_batch=2, accumulation=2)
     after = {(i, name): p for i, part in enumerate(model.networks) for name, p in part.named_parameters()}
     assert all(torch.equal(before[name], after[name]) and after[name].grad is None for name in before)
-    assert not torch.equal(vectors, begin(model).vectors["clip_l"])
+    assert not torch.equal(vectors, initial_state(model).vectors["clip_l"])
 
 
-def test_the_gradient_is_that_of_finite_differences(model, source):
-    batch, vectors = source.draw(0, [0, 1], 0, model.device), begin(model).vectors["clip_l"]
+def test_gradient_matches_finite_differences(model, dataloader):
+    batch, vectors = dataloader.load_batch(0, [0, 1], 0, model.device), initial_state(model).vectors["clip_l"]
     losses(model, batch, {"clip_l": vectors}).mean().backward()
     gradient, vectors.grad = vectors.grad.clone(), None
     direction = gradient / gradient.norm()
     with torch.no_grad():
-        there = losses(model, batch, {"clip_l": vectors + 1e-2 * direction}).mean()
-        back = losses(model, batch, {"clip_l": vectors - 1e-2 * direction}).mean()
-    assert float((there - back) / 2e-2) == pytest.approx(float(gradient.norm()), rel=0.02)
+        forward = losses(model, batch, {"clip_l": vectors + 1e-2 * direction}).mean()
+        backward = losses(model, batch, {"clip_l": vectors - 1e-2 * direction}).mean()
+    assert float((forward - backward) / 2e-2) == pytest.approx(float(gradient.norm()), rel=0.02)
 
 
-def test_a_mask_hides_what_it_covers(model, source):
-    batch = source.draw(0, [0], 0, model.device)
+def test_masked_latents_do_not_affect_the_loss(model, dataloader):
+    batch = dataloader.load_batch(0, [0], 0, model.device)
     weight = torch.zeros(1, 1, 8, 8)
     weight[..., :4] = 2.0  # mean 1
     other_noise = batch.noise.clone()
-    target = dataclasses.replace(batch, weight=weight)
-    vectors = begin(model).vectors
-    error = losses(model, target, vectors).item()
+    masked = dataclasses.replace(batch, weight=weight)
+    vectors = initial_state(model).vectors
+    error = losses(model, masked, vectors).item()
     plain = losses(model, batch, vectors).item()
     assert error != pytest.approx(plain)
     # the prediction stays, only the target changes where the mask is zero
@@ -118,8 +141,8 @@ def test_a_mask_hides_what_it_covers(model, source):
     assert shifted.item() == pytest.approx(error, rel=1e-5)
 
 
-def test_v_prediction_aims_at_v(model, source):
-    batch = source.draw(0, [0], 0, model.device)
+def test_v_prediction_target(model, dataloader):
+    batch = dataloader.load_batch(0, [0], 0, model.device)
     noise = dataclasses.replace(model.noise_schedule, prediction_type="v")
     alpha = noise.alphas_cumprod[batch.t].float().view(-1, 1, 1, 1)
     noisy = noise.add_noise(batch.latents, batch.noise, batch.t)
@@ -129,92 +152,111 @@ def test_v_prediction_aims_at_v(model, source):
     torch.testing.assert_close((1 - alpha).sqrt() * noisy + alpha.sqrt() * v, batch.noise, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("how", "limit"), [("norm", 1e-4), ("value", 1e-6)])
-def test_clipping_sees_the_true_gradient(model, source, how, limit):
-    """Also under fp16's loss scale, which must be taken out first. SGD shows the clipped gradient itself."""
-    state = begin(model, LossScaler(active=True, scale=1024.0))
+@pytest.mark.parametrize(("mode", "limit"), [("norm", 1e-4), ("value", 1e-6)])
+def test_clipping_applies_to_the_unscaled_gradient(model, dataloader, mode, limit):
+    """Of fp16's loss scale, too. The step of SGD is the clipped gradient itself."""
+    scaler = LossScaler(active=True, scale=1024.0)
+    state = initial_state(model, scaler, gradient_accumulation="2", clip=mode, clip_at=str(limit))
     state.optimizer = torch.optim.SGD(state.vectors.values(), lr=1.0)
     before = state.vectors["clip_l"].detach().clone()
-    update(state, model, source, [0, 1], 1, 1.0, clip=how, clip_at=limit)
+    step(state, model, dataloader, [0, 1], 1.0)
     moved = state.vectors["clip_l"].detach() - before
-    size = moved.norm() if how == "norm" else moved.abs().max()
+    size = moved.norm() if mode == "norm" else moved.abs().max()
     assert float(size) == pytest.approx(limit, rel=0.02)
 
 
-def test_an_overflow_leaves_the_step_out_and_halves_the_scale(model, source):
-    state = begin(model, LossScaler(active=True, scale=2.0**126))
+def test_overflow_skips_the_update_and_halves_the_scale(model, dataloader):
+    state = initial_state(model, LossScaler(active=True, scale=2.0**126))
     before = state.vectors["clip_l"].detach().clone()
-    update(state, model, source, [0], 1, 0.005)
+    step(state, model, dataloader, [0], 0.005)
     assert torch.equal(state.vectors["clip_l"], before)
     assert state.scaler.scale == 2.0**125
-    state.step, state.scaler.scale, state.scaler.overflows = 0, 2.0**126, LossScaler.GIVE_UP_AFTER
+    state.step, state.scaler.scale = 0, 2.0**126
+    state.scaler.consecutive_overflows = LossScaler.MAX_CONSECUTIVE_OVERFLOWS
     with pytest.raises(TrainingFailed, match="fp16 overflows"):
-        update(state, model, source, [0], 1, 0.005)
+        step(state, model, dataloader, [0], 0.005)
 
 
-def test_the_scale_grows_after_a_quiet_while():
-    scaler = LossScaler(active=True, scale=8.0, quiet=LossScaler.GROW_AFTER - 1)
-    assert scaler.accept([])
+def test_loss_scale_grows_after_an_interval_without_overflow():
+    scaler = LossScaler(active=True, scale=8.0, steps_since_overflow=LossScaler.GROWTH_INTERVAL - 1)
+    assert scaler.unscale([])
     assert scaler.scale == 16.0
 
 
-def test_a_loss_that_is_no_number_ends_the_training(model, source):
-    state = begin(model)
-    update(state, model, source, [0], 1, 0.005)
+def test_non_finite_loss_ends_the_training(model, dataloader):
+    state = initial_state(model)
+    step(state, model, dataloader, [0], 0.005)
     state.vectors["clip_l"].data.fill_(float("nan"))
     with pytest.raises(TrainingFailed, match="is not a number; try a lower learning rate"):
-        update(state, model, source, [0], 1, 0.005)
+        step(state, model, dataloader, [0], 0.005)
 
 
-def test_no_rate_is_blamed_before_anything_was_learned(model, source):
-    state = begin(model)
+def test_learning_rate_is_not_blamed_before_the_first_update(model, dataloader):
+    state = initial_state(model)
     state.vectors["clip_l"].data.fill_(float("nan"))
     with pytest.raises(TrainingFailed, match="step 1 is not a number; the checkpoint's or the VAE's file is damaged"):
-        update(state, model, source, [0], 1, 0.005)
+        step(state, model, dataloader, [0], 0.005)
 
 
-def test_a_word_that_gets_no_gradient_ends_the_training(model, source, monkeypatch):
+def test_missing_gradient_ends_the_training(model, dataloader, monkeypatch):
     monkeypatch.setattr(type(model), "encode_prompts", lambda self, prompts, vectors: Context(torch.zeros(
         len(prompts), 77, vectors["clip_l"].shape[1]) + 0 * vectors["clip_l"].sum()))  # fmt: skip
     with pytest.raises(TrainingFailed, match="no gradient"):
-        update(begin(model), model, source, [0], 1, 0.005)
+        step(initial_state(model), model, dataloader, [0], 0.005)
 
 
-def test_draws_are_named_by_seed_step_and_place(source):
-    def latents(step: int, first: int) -> torch.Tensor:
-        batch: Batch = source.draw(step, [0], first, torch.device("cpu"))
-        return batch.noise
+def test_draws_depend_on_seed_step_and_position(dataloader):
+    def noise(step: int, offset: int, seed: int = 7) -> torch.Tensor:
+        loader = dataclasses.replace(dataloader, seed=seed)
+        return loader.load_batch(step, [0], offset, torch.device("cpu")).noise
 
-    assert torch.equal(latents(3, 1), source.draw(3, [2, 0], 0, torch.device("cpu")).noise[1:])
-    assert not torch.equal(latents(3, 1), latents(3, 0))
-    assert not torch.equal(latents(3, 1), latents(4, 1))
-    assert not torch.equal(
-        latents(3, 1), dataclasses.replace(source, seed=8).draw(3, [0], 1, torch.device("cpu")).noise
-    )
+    assert torch.equal(noise(3, 1), dataloader.load_batch(3, [2, 0], 0, torch.device("cpu")).noise[1:])
+    assert not torch.equal(noise(3, 1), noise(3, 0))
+    assert not torch.equal(noise(3, 1), noise(4, 1))
+    assert not torch.equal(noise(3, 1), noise(3, 1, seed=8))
 
 
-# --- where it starts ---------------------------------------------------------------------------------------------
+def test_saved_state_has_the_documented_keys(model, dataloader, tmp_path):
+    """States of earlier versions are read, so the keys stay."""
+    state = initial_state(model)
+    step(state, model, dataloader, [0], 0.005)
+    state.last_output_step = 1
+    (tmp_path / "state.safetensors").write_bytes(state.to_bytes())
+    with safe_open(tmp_path / "state.safetensors", framework="pt") as file:
+        assert set(file.keys()) == {
+            "vectors.clip_l", "start.clip_l", "adam.clip_l.step", "adam.clip_l.exp_avg", "adam.clip_l.exp_avg_sq",
+        }  # fmt: skip
+        record = json.loads(file.metadata()["state"])
+    assert record == {
+        "step": 1, "smoothed": state.loss_average, "shown": 1, "scaler": {"scale": 1.0, "quiet": 0, "overflows": 0},
+    }  # fmt: skip
+    resumed = initial_state(model)
+    resumed.load(tmp_path / "state.safetensors")
+    assert resumed.to_bytes() == state.to_bytes()
 
 
-def test_words_are_spread_over_the_vectors(model):
+# --- initial vectors ---------------------------------------------------------------------------------------------
+
+
+def test_init_text_is_spread_over_the_vectors(model):
     table, tokenizer = model.token_embeddings()["clip_l"], model.tokenizer
     blue, mug = (table[tokenizer.token_ids(word)[0]].float() for word in ("blue", "mug"))
-    assert torch.equal(init_vectors.from_text(table, tokenizer, "blue mug", 4), torch.stack([blue, blue, mug, mug]))
-    assert torch.equal(init_vectors.from_text(table, tokenizer, "blue mug", 1), blue.unsqueeze(0))
+    assert torch.equal(vectors_from_text(table, tokenizer, "blue mug", 4), torch.stack([blue, blue, mug, mug]))
+    assert torch.equal(vectors_from_text(table, tokenizer, "blue mug", 1), blue.unsqueeze(0))
 
 
-def test_random_vectors_have_the_vocabularys_scale(model):
+def test_random_vectors_have_the_norm_of_the_token_table(model):
     table = model.token_embeddings()["clip_l"].float()
-    vectors = init_vectors.at_random(table, 75, seed=1)
+    vectors = random_vectors(table, 75, seed=1)
     assert float(vectors.norm(dim=1).mean()) == pytest.approx(float(table.norm(dim=1).mean()), rel=0.1)
-    assert torch.equal(vectors, init_vectors.at_random(table, 75, seed=1))
+    assert torch.equal(vectors, random_vectors(table, 75, seed=1))
 
 
 # --- whole runs --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.smoke
-def test_a_run_from_pictures_to_file(tiny_checkpoint, pictures, tmp_path):
+def test_run_from_images_to_embedding_file(tiny_checkpoint, pictures, tmp_path):
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="10", preview_every="5", preview_steps="2")
     seen = []
     folder = run(settings, on_event=seen.append)
@@ -233,16 +275,16 @@ def test_a_run_from_pictures_to_file(tiny_checkpoint, pictures, tmp_path):
     assert folder.summary()["state"] == "finished"
 
 
-def test_the_same_settings_give_the_same_bytes(tiny_checkpoint, pictures, tmp_path):
+def test_same_settings_give_the_same_bytes(tiny_checkpoint, pictures, tmp_path):
     files = []
-    for place in ("a", "b"):
-        (tmp_path / place).mkdir()
-        files.append(run(settings_for(tiny_checkpoint, pictures, tmp_path / place)).embedding.read_bytes())
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        files.append(run(settings_for(tiny_checkpoint, pictures, tmp_path / folder)).embedding.read_bytes())
     assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 11])
-def test_stopped_and_resumed_is_uninterrupted(tiny_checkpoint, pictures, tmp_path, stop_at):
+def test_resumed_run_equals_an_uninterrupted_one(tiny_checkpoint, pictures, tmp_path, stop_at):
     whole = run(settings_for(tiny_checkpoint, pictures, tmp_path, out=str(tmp_path / "whole")))
     seen = []
     settings = settings_for(
@@ -260,29 +302,28 @@ def test_stopped_and_resumed_is_uninterrupted(tiny_checkpoint, pictures, tmp_pat
     assert (tmp_path / "parts" / "flipped.safetensors").read_bytes() == whole.embedding.read_bytes()
 
 
-def test_stop_before_the_first_step_loses_nothing(tiny_checkpoint, pictures, tmp_path):
+def test_stop_before_the_first_step(tiny_checkpoint, pictures, tmp_path):
     folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
     assert not execute_run(folder, should_stop=lambda: True)
     assert execute_run(folder)
     assert folder.summary()["state"] == "finished"
 
 
-def test_going_on_past_the_end_is_a_longer_training(tiny_checkpoint, pictures, tmp_path):
+def test_resume_with_more_steps_equals_a_longer_run(tiny_checkpoint, pictures, tmp_path):
     long = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="12"))
     short = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="7", out=str(tmp_path / "short")))
     short.store_settings(dataclasses.replace(short.settings, steps=12))
     assert execute_run(short)
-    mine, its = (read_embedding(run.embedding).vectors["clip_l"] for run in (short, long))
-    assert torch.equal(mine, its)
+    resumed, expected = (read_embedding(run.embedding).vectors["clip_l"] for run in (short, long))
+    assert torch.equal(resumed, expected)
 
 
-def test_a_stop_within_a_preview_makes_it_after_the_resume(tiny_checkpoint, pictures, tmp_path):
+def test_preview_interrupted_by_stop_is_made_after_resume(tiny_checkpoint, pictures, tmp_path):
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="4", preview_every="2", preview_steps="3")
-    folder, seen, asked = create_run(preflight(settings)), [], []
+    folder, seen = create_run(preflight(settings)), []
 
     def stopped() -> bool:
-        asked.append(1)
-        return any(e.kind == "step" and e.data["step"] == 2 for e in seen) and len(asked) > 0
+        return any(e.kind == "step" and e.data["step"] == 2 for e in seen)
 
     assert not execute_run(folder, on_event=seen.append, should_stop=stopped)
     assert (2, 0, 0) not in folder.history().previews
@@ -290,7 +331,7 @@ def test_a_stop_within_a_preview_makes_it_after_the_resume(tiny_checkpoint, pict
     assert {step for step, _, _ in folder.history().previews} == {0, 2, 4}
 
 
-def test_another_file_of_that_name_is_left_alone(tiny_checkpoint, pictures, tmp_path):
+def test_existing_embedding_of_that_name_is_not_replaced(tiny_checkpoint, pictures, tmp_path):
     folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, steps="2")))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "my-mug.safetensors").write_bytes(b"someone else's")
@@ -314,7 +355,7 @@ def test_two_processes_do_not_train_one_run(tiny_checkpoint, pictures, tmp_path)
     assert not folder.running
 
 
-def test_a_failure_reaches_the_log_and_the_events(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+def test_unexpected_error_is_logged_and_reported(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path)))
     monkeypatch.setattr("lib_ti.training.loop.update", lambda *a, **k: 1 / 0)
     with pytest.raises(TrainingFailed, match="division by zero"):
@@ -324,7 +365,7 @@ def test_a_failure_reaches_the_log_and_the_events(tiny_checkpoint, pictures, tmp
     assert not folder.running
 
 
-def test_buckets_keep_shapes_and_masks_and_captions_come_along(tiny_checkpoint, tmp_path):
+def test_buckets_masks_and_captions_are_used(tiny_checkpoint, tmp_path):
     from PIL import Image
 
     (tmp_path / "in").mkdir()
@@ -353,7 +394,7 @@ def test_buckets_keep_shapes_and_masks_and_captions_come_along(tiny_checkpoint, 
     assert folder.summary()["state"] == "finished"
 
 
-def test_a_broken_mask_costs_nothing_where_masks_do_not_count(tiny_checkpoint, tmp_path):
+def test_broken_mask_is_ignored_without_masks(tiny_checkpoint, tmp_path):
     from PIL import Image
 
     (tmp_path / "in").mkdir()
@@ -364,7 +405,7 @@ def test_a_broken_mask_costs_nothing_where_masks_do_not_count(tiny_checkpoint, t
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_learns_the_same(tiny_checkpoint, pictures, tmp_path, precision):
+def test_half_precision_gives_nearly_the_same_losses(tiny_checkpoint, pictures, tmp_path, precision):
     try:
         choose_precision(precision, torch.device("cpu"), 0)
     except ValueError as error:
@@ -375,14 +416,14 @@ def test_half_precision_learns_the_same(tiny_checkpoint, pictures, tmp_path, pre
     assert a == pytest.approx(b, rel=0.05)
 
 
-def test_gradient_checkpointing_changes_nothing(tiny_checkpoint, pictures, tmp_path):
+def test_gradient_checkpointing_gives_the_same_vectors(tiny_checkpoint, pictures, tmp_path):
     plain = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="4"))
     saving = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="4", name="b", gradient_checkpointing="true"))
     a, b = (read_embedding(f.embedding).vectors["clip_l"] for f in (plain, saving))
     assert torch.equal(a, b)
 
 
-# --- killed ------------------------------------------------------------------------------------------------------
+# --- killed processes ------------------------------------------------------------------------------------------------------
 
 
 def start_training(arguments: list[str]) -> subprocess.Popen:
@@ -392,7 +433,7 @@ def start_training(arguments: list[str]) -> subprocess.Popen:
     )
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tiny_checkpoint, pictures, tmp_path):
+def test_killed_run_resumes_to_the_same_bytes(tiny_checkpoint, pictures, tmp_path):
     """A real process, killed while it loads, in its first steps and later, then left to finish."""
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="120", snapshot_every="10")
     whole = run(dataclasses.replace(settings, out=tmp_path / "whole"))

@@ -1,4 +1,4 @@
-"""Stable Diffusion 2 and SDXL are trained as Stable Diffusion 1 is: by the same step, the same loop, the same commands."""
+"""All families train by the same step, loop and commands: golden losses, text encoders, learning rates, initial embeddings."""
 
 import dataclasses
 import json
@@ -27,11 +27,12 @@ from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import choose_precision
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.training import init_vectors, prediction_check
-from lib_ti.training.dataloader import BatchSource
+from lib_ti.training import prediction_check
+from lib_ti.training.dataloader import DataLoader
 from lib_ti.training.import_images import load_examples
+from lib_ti.training.init_vectors import init_vectors
 from lib_ti.training.preflight.preflight import preflight
-from lib_ti.training.state import LossScaler, TrainState
+from lib_ti.training.state import TrainState
 from lib_ti.training.step import update
 
 CPU = torch.device("cpu")
@@ -58,21 +59,28 @@ def sdxl(files) -> StableDiffusion:
     return StableDiffusion.load(open_checkpoint(files["sdxl"]), torch.float32, CPU)
 
 
-def source_for(model: StableDiffusion, folder: Path) -> BatchSource:
-    """Four pictures' worth of made-up latents, cut in different ways."""
+def dataloader_for(model: StableDiffusion, folder: Path) -> DataLoader:
+    """Random latents of four images with different crops."""
     generator = torch.Generator().manual_seed(5)
     cache = LatentCache(folder / "latents", 1 << 30)
     for i in range(4):
         mean = torch.randn(model.latent_channels, 8, 8, generator=generator)
         cache.put(i, False, LatentDistribution(mean, torch.full_like(mean, 0.1), None))
-    pictures = [Example(Path(f"{i}.png"), "", None, (64, 64), original_size=(100 + 40 * i, 90)) for i in range(4)]
+    examples = [Example(Path(f"{i}.png"), "", None, (64, 64), original_size=(100 + 40 * i, 90)) for i in range(4)]
     captioner = Captioner("my-mug", ["a photo of [name]", "[name] on a table"])
-    return BatchSource(pictures, cache, captioner, model.tokenizer, Placeholder("my-mug", 0, 2), 7, False, 1000)
+    return DataLoader(examples, cache, captioner, model.tokenizer, Placeholder("my-mug", 0, 2), 7, False, 1000)
 
 
-def begin(model: StableDiffusion, settings: TrainSettings, trained: tuple[str, ...] | None = None) -> TrainState:
-    first = init_vectors.begin(settings, model.token_embeddings(), model.tokenizer, None)
-    return TrainState.begin(first, 0.0, LossScaler(active=False), trained)
+def initial_state(model: StableDiffusion, settings: TrainSettings) -> TrainState:
+    return TrainState.create(settings, init_vectors(settings, model.token_embeddings(), model.tokenizer, None))
+
+
+def step(
+    state: TrainState, model: StableDiffusion, dataloader: DataLoader, indices: list[int], lr: float | dict[str, float]
+) -> float:
+    """One step on a global batch, in the micro-batches of the state's settings."""
+    size = state.settings.batch_size
+    return update(state, model, dataloader.micro_batches(state.step, indices, size, model.device), lr)
 
 
 def problems_of(settings: TrainSettings) -> dict[str, str]:
@@ -90,40 +98,42 @@ def problems_of(settings: TrainSettings) -> dict[str, str]:
 def test_golden_losses(files, pictures, tmp_path, family, prediction):
     checkpoint = open_checkpoint(files[family]).with_overrides(prediction)
     model = StableDiffusion.load(checkpoint, torch.float32, CPU)
-    state, source = begin(model, settings_for(files[family], pictures, tmp_path)), source_for(model, tmp_path)
-    order = source.steps(0, 2)
-    found = [update(state, model, source, next(order), 2, 0.005) for _ in range(3)]
-    assert found == pytest.approx(GOLDEN[family, prediction], rel=2e-4)
+    state = initial_state(model, settings_for(files[family], pictures, tmp_path, batch_size="2"))
+    dataloader = dataloader_for(model, tmp_path)
+    batches = dataloader.batch_indices(0, 2)
+    losses = [step(state, model, dataloader, next(batches), 0.005) for _ in range(3)]
+    assert losses == pytest.approx(GOLDEN[family, prediction], rel=2e-4)
 
 
-def trained(model, source, settings, micro_batch: int) -> tuple[torch.Tensor, list[float]]:
-    state, order = begin(model, settings), source.steps(0, 4)
+def train(model, dataloader, settings, micro_batch: int) -> tuple[torch.Tensor, list[float]]:
+    settings = dataclasses.replace(settings, batch_size=micro_batch, gradient_accumulation=4 // micro_batch)
+    state, batches = initial_state(model, settings), dataloader.batch_indices(0, 4)
     state.optimizer = torch.optim.SGD(state.vectors.values(), lr=0.1)
-    found = [update(state, model, source, next(order), micro_batch, 0.1) for _ in range(3)]
-    return torch.cat([vectors.detach().flatten() for vectors in state.vectors.values()]), found
+    losses = [step(state, model, dataloader, next(batches), 0.1) for _ in range(3)]
+    return torch.cat([vectors.detach().flatten() for vectors in state.vectors.values()]), losses
 
 
 @pytest.mark.smoke
-def test_accumulation_is_one_large_batch(sdxl, files, pictures, tmp_path):
-    source, settings = source_for(sdxl, tmp_path), settings_for(files["sdxl"], pictures, tmp_path)
-    whole, losses_whole = trained(sdxl, source, settings, micro_batch=4)
-    for micro_batch in (1, 3):
-        split, losses_split = trained(sdxl, source, settings, micro_batch)
+def test_gradient_accumulation_equals_one_large_batch(sdxl, files, pictures, tmp_path):
+    dataloader, settings = dataloader_for(sdxl, tmp_path), settings_for(files["sdxl"], pictures, tmp_path)
+    whole, losses_whole = train(sdxl, dataloader, settings, micro_batch=4)
+    for micro_batch in (1, 2):
+        split, losses_split = train(sdxl, dataloader, settings, micro_batch)
         torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-6)
         assert losses_split == pytest.approx(losses_whole, rel=1e-5)
 
 
-def test_each_encoder_has_its_rate(sdxl, files, pictures, tmp_path):
-    settings = settings_for(files["sdxl"], pictures, tmp_path)
-    state, source = begin(sdxl, settings), source_for(sdxl, tmp_path)
-    update(state, sdxl, source, [0, 1], 2, {"clip_l": 0.25, "clip_g": 0.0625})
-    moved = {name: (vectors.detach() - state.start[name]).abs() for name, vectors in state.vectors.items()}
+def test_each_text_encoder_has_its_learning_rate(sdxl, files, pictures, tmp_path):
+    settings = settings_for(files["sdxl"], pictures, tmp_path, batch_size="2")
+    state, dataloader = initial_state(sdxl, settings), dataloader_for(sdxl, tmp_path)
+    step(state, sdxl, dataloader, [0, 1], {"clip_l": 0.25, "clip_g": 0.0625})
+    moved = {name: (vectors.detach() - state.initial_vectors[name]).abs() for name, vectors in state.vectors.items()}
     assert float(moved["clip_l"].median()) == pytest.approx(0.25, rel=1e-3)  # Adam's first step is the rate itself
     assert float(moved["clip_g"].median()) == pytest.approx(0.0625, rel=1e-3)
 
 
 @pytest.mark.parametrize("encoder", ["clip_l", "clip_g"])
-def test_one_encoder_alone_leaves_the_other_s_vectors(files, pictures, tmp_path, encoder):
+def test_vectors_of_an_untrained_encoder_stay(files, pictures, tmp_path, encoder):
     run(settings_for(files["sdxl"], pictures, tmp_path, train_encoders=encoder))
     found = read_embedding(tmp_path / "out" / "my-mug.safetensors")
     tables = open_checkpoint(files["sdxl"]).token_embeddings()
@@ -133,7 +143,7 @@ def test_one_encoder_alone_leaves_the_other_s_vectors(files, pictures, tmp_path,
     assert json.loads(found.metadata["settings"])["train_encoders"] == encoder
 
 
-def test_how_a_picture_was_cut_is_told(tmp_path):
+def test_time_ids_of_crops(tmp_path):
     def frame(width: int, height: int, size: tuple[int, int]) -> tuple[int, ...]:
         return Example(tmp_path, "", None, size, original_size=(width, height)).time_ids
 
@@ -145,7 +155,7 @@ def test_how_a_picture_was_cut_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("buckets", ["true", "false"])
-def test_it_is_that_of_the_run_s_own_copy(files, tmp_path, buckets):
+def test_time_ids_are_those_of_the_imported_image(files, tmp_path, buckets):
     (tmp_path / "in").mkdir()
     Image.new("RGB", (4096, 2048), "red").save(tmp_path / "in" / "large.png")
     settings = settings_for(files["sdxl"], tmp_path / "in", tmp_path, steps="1", buckets=buckets, flip="true")
@@ -158,7 +168,7 @@ def test_it_is_that_of_the_run_s_own_copy(files, tmp_path, buckets):
 
 
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
-def test_stopped_and_resumed_is_uninterrupted(files, pictures, tmp_path, family):
+def test_resumed_run_equals_an_uninterrupted_one(files, pictures, tmp_path, family):
     settings = settings_for(files[family], pictures, tmp_path, out=str(tmp_path / "whole"), batch_size="2", flip="true")
     whole, seen = run(settings), []
     folder = create_run(preflight(dataclasses.replace(settings, out=tmp_path / "parts")))
@@ -167,7 +177,7 @@ def test_stopped_and_resumed_is_uninterrupted(files, pictures, tmp_path, family)
     assert folder.embedding.read_bytes() == whole.embedding.read_bytes()
 
 
-def test_what_auto_becomes(files, pictures, tmp_path):
+def test_auto_learning_rates_and_resolution(files, pictures, tmp_path):
     def rates(family: str, **more: str) -> tuple[str, str, int | None]:
         s = preflight(settings_for(files[family], pictures, tmp_path, **more)).settings
         return s.learning_rate, s.learning_rate_2, s.resolution
@@ -178,7 +188,7 @@ def test_what_auto_becomes(files, pictures, tmp_path):
     assert rates("sdxl", learning_rate_2="0.001") == ("0.0025", "0.001", 64)
 
 
-def test_both_rates_are_reported_each_with_its_schedule(files, pictures, tmp_path):
+def test_both_learning_rates_are_reported(files, pictures, tmp_path):
     folder = run(settings_for(files["sdxl"], pictures, tmp_path, learning_rate="0.01", learning_rate_2="0.2:2, 0.1"))
     steps = [event.data for event in folder.history().steps.values()]
     assert [s["learning_rate_2"] for s in steps] == [0.2, 0.2, 0.1, 0.1, 0.1, 0.1]
@@ -188,7 +198,7 @@ def test_both_rates_are_reported_each_with_its_schedule(files, pictures, tmp_pat
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 @pytest.mark.parametrize("sampler", ["dpm++ 2m", "euler", "euler a", "ddim"])
-def test_previews_are_pictures(files, pictures, tmp_path, prediction, sampler):
+def test_previews_have_content(files, pictures, tmp_path, prediction, sampler):
     more = {
         "prediction": prediction,
         "zero_terminal_snr": "yes" if prediction == "v" else "no",
@@ -202,7 +212,7 @@ def test_previews_are_pictures(files, pictures, tmp_path, prediction, sampler):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_learns_the_same(files, pictures, tmp_path, precision):
+def test_half_precision_gives_nearly_the_same_losses(files, pictures, tmp_path, precision):
     try:
         choose_precision(precision, CPU, 0)
     except ValueError as error:
@@ -213,10 +223,10 @@ def test_half_precision_learns_the_same(files, pictures, tmp_path, precision):
     assert a == pytest.approx(b, rel=0.05)
 
 
-# --- starting from an embedding ----------------------------------------------------------------------------------
+# --- initial embeddings ----------------------------------------------------------------------------------
 
 
-def test_an_sd1_embedding_starts_the_half_it_has(files, pictures, tmp_path):
+def test_sd1_embedding_initializes_clip_l_of_sdxl(files, pictures, tmp_path):
     save_file({"emb_params": torch.full((2, 64), 0.1)}, tmp_path / "old-mug.safetensors")
     settings = settings_for(
         files["sdxl"], pictures, tmp_path, init_embedding=str(tmp_path / "old-mug.safetensors"), init_text="mug",
@@ -238,7 +248,7 @@ def test_an_sd1_embedding_starts_the_half_it_has(files, pictures, tmp_path):
     )
 
 
-def test_an_embedding_of_the_same_family_starts_all_of_it(files, pictures, tmp_path):
+def test_embedding_of_the_same_family_initializes_all_encoders(files, pictures, tmp_path):
     for family, vectors in {
         "sd2": {"emb_params": torch.full((2, 96), 0.1)},
         "sdxl": {"clip_l": torch.full((2, 64), 0.1), "clip_g": torch.full((2, 96), 0.2)},
@@ -255,7 +265,7 @@ def test_an_embedding_of_the_same_family_starts_all_of_it(files, pictures, tmp_p
 
 
 @pytest.mark.parametrize("given", ["learned_embeds", "learned_embeds_2"])
-def test_diffusers_two_files_start_both_halves(files, pictures, tmp_path, given):
+def test_diffusers_pair_of_files_initializes_both_encoders(files, pictures, tmp_path, given):
     """The first brings the second along; the second is one half, which its key tells."""
     old = Embedding("old", {"clip_l": torch.full((2, 64), 0.1), "clip_g": torch.full((2, 96), 0.2)})
     _, second = save_embedding(old, "diffusers", tmp_path / "learned_embeds.safetensors")
@@ -273,7 +283,7 @@ def test_diffusers_two_files_start_both_halves(files, pictures, tmp_path, given)
     assert torch.allclose(found.vectors["clip_l"], old.vectors["clip_l"]) == both
 
 
-def test_half_an_embedding_is_called_so(files, tmp_path):
+def test_half_of_an_sdxl_embedding_is_refused_with_a_hint(files, tmp_path):
     save_file({"<mug>": torch.ones(2, 1280)}, tmp_path / "mug_2.safetensors")
     done = command(
         "generate", "--model", files["sdxl"], "--embedding", tmp_path / "mug_2.safetensors", "--prompt", "a", "--out",
@@ -283,7 +293,7 @@ def test_half_an_embedding_is_called_so(files, tmp_path):
     assert "'mug_2' holds only half of an embedding for SDXL" in done.stderr
 
 
-def test_a_picture_that_is_no_numbers_is_not_black(files, pictures, tmp_path):
+def test_non_finite_image_is_an_error(files, pictures, tmp_path):
     """Neither on the command line nor as a preview, which is left out with a warning."""
 
     def damaged(path):
@@ -310,10 +320,10 @@ def test_a_picture_that_is_no_numbers_is_not_black(files, pictures, tmp_path):
     assert folder.embedding.exists()
 
 
-# --- what does not suit ------------------------------------------------------------------------------------------
+# --- incompatible settings ------------------------------------------------------------------------------------------
 
 
-def test_an_embedding_of_another_family_is_explained(files, pictures, tmp_path):
+def test_initial_embedding_of_another_family_is_refused(files, pictures, tmp_path):
     save_file({"emb_params": torch.ones(2, 1024)}, tmp_path / "two.safetensors")
     settings = settings_for(files["sdxl"], pictures, tmp_path, init_embedding=str(tmp_path / "two.safetensors"))
     assert problems_of(settings) == {
@@ -322,7 +332,7 @@ def test_an_embedding_of_another_family_is_explained(files, pictures, tmp_path):
     }
 
 
-def test_what_one_text_encoder_cannot_do(files, pictures, tmp_path):
+def test_sdxl_options_are_refused_for_one_text_encoder(files, pictures, tmp_path):
     settings = settings_for(
         files["sd2"], pictures, tmp_path, train_encoders="clip_g", learning_rate_2="0.1", clip_skip="4"
     )
@@ -334,37 +344,37 @@ def test_what_one_text_encoder_cannot_do(files, pictures, tmp_path):
     assert plan.warnings == ["--learning-rate-2 is not used: it is for SDXL alone"]
 
 
-class _Ideal:
-    """A UNet that knows the picture, and predicts of it what it is told to."""
+class _IdealUNet:
+    """Knows the latents, and makes a perfect prediction of one type."""
 
-    def __init__(self, model: StableDiffusion, picture: torch.Tensor, prediction: str) -> None:
-        self._noise, self._picture = dataclasses.replace(model.noise_schedule, prediction_type=prediction), picture
+    def __init__(self, model: StableDiffusion, latents: torch.Tensor, prediction: str) -> None:
+        self._noise, self._latents = dataclasses.replace(model.noise_schedule, prediction_type=prediction), latents
 
     def __call__(self, noisy: torch.Tensor, t: torch.Tensor, **_: object) -> object:
         alpha = self._noise.alphas_cumprod[t].float().view(-1, 1, 1, 1)
-        noise = (noisy - alpha.sqrt() * self._picture) / (1 - alpha).sqrt()
-        return type("Answer", (), {"sample": self._noise.target(self._picture, noise, t)})()
+        noise = (noisy - alpha.sqrt() * self._latents) / (1 - alpha).sqrt()
+        return type("Answer", (), {"sample": self._noise.target(self._latents, noise, t)})()
 
 
-@pytest.mark.parametrize("used", ["epsilon", "v"])
-@pytest.mark.parametrize("meant", ["epsilon", "v", "neither", "nothing"])
-def test_a_model_trained_as_what_it_is_not_is_noticed(sdxl, files, pictures, tmp_path, used, meant):
-    source = source_for(sdxl, tmp_path)
-    still = source.cache.get(0, False)
-    mean = still.mean * (0.01 if meant == "nothing" else 1)  # a VAE of random weights
-    source.cache.put(0, False, dataclasses.replace(still, mean=mean, deviation=torch.zeros(4, 8, 8)))
-    model = dataclasses.replace(sdxl, noise_schedule=dataclasses.replace(sdxl.noise_schedule, prediction_type=used))
-    if meant in ("epsilon", "v"):
-        model.unet = _Ideal(model, source.cache.get(0, False).mean[None], meant)
-    vectors = begin(sdxl, settings_for(files["sdxl"], pictures, tmp_path)).vectors
-    found = prediction_check.check_prediction_type(model, source, [0], vectors)
-    assert (found is not None) == (meant not in (used, "neither", "nothing"))
-    assert found is None or f"--prediction {meant}" in found
+@pytest.mark.parametrize("trained", ["epsilon", "v"])
+@pytest.mark.parametrize("predicted", ["epsilon", "v", "neither", "nothing"])
+def test_wrong_prediction_type_is_detected(sdxl, files, pictures, tmp_path, trained, predicted):
+    dataloader = dataloader_for(sdxl, tmp_path)
+    still = dataloader.cache.get(0, False)
+    mean = still.mean * (0.01 if predicted == "nothing" else 1)  # a VAE of random weights
+    dataloader.cache.put(0, False, dataclasses.replace(still, mean=mean, std=torch.zeros(4, 8, 8)))
+    model = dataclasses.replace(sdxl, noise_schedule=dataclasses.replace(sdxl.noise_schedule, prediction_type=trained))
+    if predicted in ("epsilon", "v"):
+        model.unet = _IdealUNet(model, dataloader.cache.get(0, False).mean[None], predicted)
+    vectors = initial_state(sdxl, settings_for(files["sdxl"], pictures, tmp_path)).vectors
+    warning = prediction_check.check_prediction_type(model, dataloader.load_batch(0, [0], 0, CPU), vectors)
+    assert (warning is not None) == (predicted not in (trained, "neither", "nothing"))
+    assert warning is None or f"--prediction {predicted}" in warning
 
 
-def test_the_run_says_so(files, pictures, tmp_path, monkeypatch):
+def test_wrong_prediction_type_is_a_warning_of_the_run(files, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("lib_ti.training.trainer.check_prediction_type", lambda *_: "it predicts v")
-    monkeypatch.setattr("lib_ti.training.prediction_check.TOO_HIGH", 0.1)
+    monkeypatch.setattr("lib_ti.training.prediction_check.MAX_LOSS", 0.1)
     folder = run(settings_for(files["sdxl"], pictures, tmp_path))
     said = [event.data["message"] for event in folder.history().warnings]
     assert said[0] == "it predicts v"
@@ -383,7 +393,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
-def test_from_pictures_to_a_picture(files, pictures, tmp_path, family):
+def test_train_inspect_generate_from_the_command_line(files, pictures, tmp_path, family):
     done = command(
         "train", "--model", files[family], "--images", pictures, "--name", "my-mug", "--out", tmp_path / "out", "--runs-dir",
         tmp_path / "runs", "--steps", 3, "--preview-every", 3, "--preview-steps", 2, "--json",
@@ -412,7 +422,7 @@ def test_from_pictures_to_a_picture(files, pictures, tmp_path, family):
     assert not (tmp_path / "not").exists()
 
 
-def test_the_vectors_decide_what_is_seen(sdxl):
+def test_vectors_reach_features_and_pooled_embedding(sdxl):
     """Both encoders' vectors reach the UNet, and the second one's its summary too."""
     prompt = sdxl.tokenizer.encode("a my-mug", [Placeholder("my-mug", 0, 1)])
     plain = {"clip_l": torch.zeros(1, 64), "clip_g": torch.zeros(1, 96)}
@@ -423,7 +433,7 @@ def test_the_vectors_decide_what_is_seen(sdxl):
         assert torch.equal(before.pooled, after.pooled) != pooled
 
 
-def test_prompts_that_occur_twice_are_encoded_once(sdxl):
+def test_repeated_prompts_are_encoded_once(sdxl):
     prompts = [sdxl.tokenizer.encode(text) for text in ("a mug", "a cup", "a mug")]
     found = sdxl.encode_prompts(prompts, sdxl.empty_vectors())
     assert torch.equal(found.encoder_hidden_states[0], found.encoder_hidden_states[2])
@@ -432,7 +442,7 @@ def test_prompts_that_occur_twice_are_encoded_once(sdxl):
     torch.testing.assert_close(found.encoder_hidden_states[1:2], alone.encoder_hidden_states)
 
 
-def test_the_references_differ(files):
+def test_reference_encoders_differ(files):
     """Or the tests above would compare a thing with itself."""
     first, second = build(SIZES["sdxl"]).text, build(SIZES["sdxl"]).second
     assert first.hidden(torch.arange(5)[None])[0].shape[-1] != second(torch.arange(5)[None])[0][0].shape[-1]

@@ -25,7 +25,7 @@ from lib_ti.model.guidance import guide
 from lib_ti.model.sampling import SamplingParams, sample
 from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
 from lib_ti.text import is_encodable
-from lib_ti.training.preflight.output_paths import unwritable
+from lib_ti.training.preflight.output_paths import unwritable_reason
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class GenerationRequest:
         height = validator.pixels("height", values.height, resolution)
         embeddings = validator.embeddings(values.embedding, checkpoint)
         device, precision = validator.device(values.device, values.precision, checkpoint)
-        if reason := unwritable(values.out, parents=False):
+        if reason := unwritable_reason(values.out, parents=False):
             problems.append(Problem("out", reason))
         if problems or checkpoint is None:
             raise BadInput(problems)

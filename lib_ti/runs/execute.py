@@ -26,8 +26,10 @@ from lib_ti.training.trainer import Trainer
 def create_run(plan: Plan) -> RunFolder:
     """Create the run folder of a new training, complete but for the images, which `execute_run` imports."""
     contents = {"templates.txt": "\n".join(plan.templates).encode() + b"\n"}
-    if plan.initial:
-        contents["start.safetensors"] = safetensors_bytes(plan.initial.vectors, plan.initial.metadata)
+    if plan.initial_embedding:
+        contents["start.safetensors"] = safetensors_bytes(
+            plan.initial_embedding.vectors, plan.initial_embedding.metadata
+        )
     return RunFolder.create(plan.settings, contents)
 
 
@@ -78,10 +80,10 @@ def _train(
             checkpoint=open_run_checkpoint(settings),
             examples=load_examples(folder.images, settings),
             templates=load_templates(folder.templates),
-            initial=read_embedding(folder.init_embedding) if folder.init_embedding.exists() else None,
+            initial_embedding=read_embedding(folder.init_embedding) if folder.init_embedding.exists() else None,
             recorder=recorder,
-            stopped=should_stop,
-            sample=preview_requested,
+            stop_requested=should_stop,
+            preview_requested=preview_requested,
         )
         embedding = trainer.run()
     if embedding is None:

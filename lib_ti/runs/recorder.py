@@ -10,7 +10,7 @@ from lib_ti import files
 from lib_ti.runs.events import Event, EventLog
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.training.recorder import Picture
+from lib_ti.training.recorder import SavableImage
 
 
 class FolderRecorder:
@@ -24,7 +24,7 @@ class FolderRecorder:
     def event(self, kind: str, **data: Any) -> None:
         self._on_event(self._log.append(kind, **data))
 
-    def preview(self, image: Picture, step: int, prompt_index: int, seed_index: int, **data: Any) -> None:
+    def preview(self, image: SavableImage, step: int, prompt_index: int, seed_index: int, **data: Any) -> None:
         path = self._folder.preview(step, prompt_index, seed_index)
         path.parent.mkdir(exist_ok=True)
         with files.atomic_write(path) as part:
@@ -41,7 +41,7 @@ class FolderRecorder:
     def save_state(self, data: bytes) -> None:
         files.atomic_write_bytes(self._folder.state, data)
 
-    def settle(self, settings: TrainSettings) -> None:
+    def save_settings(self, settings: TrainSettings) -> None:
         self._folder.store_settings(settings)
 
     @property

@@ -11,7 +11,7 @@ from lib_ti.runs.execute import open_run_checkpoint
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.option import RawValue
 from lib_ti.settings.train_settings import CHANGEABLE_ON_RESUME, REQUIRED, TrainSettings, parse
-from lib_ti.training.preflight.output_paths import unwritable
+from lib_ti.training.preflight.output_paths import unwritable_reason
 
 
 def resume(folder: RunFolder, changes: Mapping[str, RawValue]) -> bool:
@@ -47,7 +47,7 @@ def _check_inputs(settings: TrainSettings, folder: RunFolder) -> None:
         choose_device(settings.device)
     except ValueError as error:
         problems.append(Problem("device", str(error)))
-    if reason := unwritable(settings.out, parents=False):
+    if reason := unwritable_reason(settings.out, parents=False):
         problems.append(Problem("out", reason))
     if not folder.images.is_dir() and not settings.images.is_dir():
         problems.append(Problem("images", f"{settings.images} is gone, and the run has no copies of its pictures yet"))

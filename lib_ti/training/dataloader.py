@@ -1,4 +1,8 @@
-"""Drawing what a step trains on: pictures, prompts, times and noise, each draw named by seed, step and place."""
+"""Batches of a run: dataset and bucket sampler put together, every random draw a function of seed, step and index.
+
+Because a draw depends on the step and on the index in the global batch alone, a resumed run, a smaller micro-batch or a
+repeated step sees the same latents, timesteps, noise and prompts.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,9 @@ from lib_ti.randomness import derive_seed
 
 @dataclass(frozen=True)
 class Batch:
-    """`latents`, `noise`: (b, c, h, w) fp32; `t`: (b,); `weight`: (b, 1, h, w) or None where all places count alike.
+    """`latents`, `noise`: (b, c, h, w) fp32; `t`: (b,) timesteps; `weight`: loss weights (b, 1, h, w), None without masks.
 
-    `frames`: (b, 6), how each picture was cut; see `data.dataset.Example.time_ids`.
+    `time_ids`: (b, 6), SDXL's original size, crop and target size; see `Example.time_ids`.
     """
 
     latents: torch.Tensor
@@ -29,58 +33,64 @@ class Batch:
     t: torch.Tensor
     prompts: tuple[TokenizedPrompt, ...]
     weight: torch.Tensor | None
-    frames: torch.Tensor
+    time_ids: torch.Tensor
 
 
 @dataclass(frozen=True)
-class BatchSource:
-    """The run's pictures and words, from which every step's batches are drawn."""
+class DataLoader:
+    """Loads the batches of a run. `num_timesteps`: of the noise schedule."""
 
     examples: Sequence[Example]
     cache: LatentCache
     captioner: Captioner
     tokenizer: PromptTokenizer
-    word: Placeholder
+    placeholder: Placeholder
     seed: int
     flip: bool
-    times: int  # of the noise schedule
+    num_timesteps: int
 
-    def steps(self, start: int, global_batch: int) -> Iterator[list[int]]:
-        """For each step from `start` on, the pictures of its global batch."""
-        return sample_batches([e.size for e in self.examples], global_batch, self.seed, start)
+    def batch_indices(self, first_step: int, global_batch: int) -> Iterator[list[int]]:
+        """For each step from `first_step` on, the indices of the examples in its global batch; all share one bucket."""
+        return sample_batches([e.size for e in self.examples], global_batch, self.seed, first_step)
 
-    def draw(self, step: int, pictures: Sequence[int], first: int, device: torch.device) -> Batch:
-        """One micro-batch: `pictures`, which stand in the step's global batch from place `first` on."""
-        drawn = [self._draw_one(step, first + i, picture) for i, picture in enumerate(pictures)]
-        latents, noise, times, prompts, weights = zip(*drawn, strict=True)
+    def micro_batches(
+        self, step: int, indices: Sequence[int], batch_size: int, device: torch.device
+    ) -> Iterator[Batch]:
+        """The global batch `indices` of a step, `batch_size` examples at a time, each loaded when it is asked for."""
+        for offset in range(0, len(indices), batch_size):
+            yield self.load_batch(step, indices[offset : offset + batch_size], offset, device)
+
+    def load_batch(self, step: int, indices: Sequence[int], offset: int, device: torch.device) -> Batch:
+        """One micro-batch: the examples `indices`, whose first one is number `offset` of the step's global batch."""
+        samples = [self._load_sample(step, offset + i, index) for i, index in enumerate(indices)]
+        latents, noise, timesteps, prompts, weights = zip(*samples, strict=True)
         weight = None
         if any(w is not None for w in weights):
-            plain = torch.ones(1, *latents[0].shape[1:])
-            weight = torch.stack([plain if w is None else w for w in weights]).to(device)
+            uniform = torch.ones(1, *latents[0].shape[1:])
+            weight = torch.stack([uniform if w is None else w for w in weights]).to(device)
         return Batch(
             latents=torch.stack(latents).to(device),
             noise=torch.stack(noise).to(device),
-            t=torch.tensor(times, device=device),
+            t=torch.tensor(timesteps, device=device),
             prompts=prompts,
             weight=weight,
-            frames=torch.tensor([self.examples[picture].time_ids for picture in pictures], dtype=torch.float32).to(
-                device
-            ),
+            time_ids=torch.tensor([self.examples[index].time_ids for index in indices], dtype=torch.float32).to(device),
         )
 
-    def _draw_one(
-        self, step: int, place: int, picture: int
+    def _load_sample(
+        self, step: int, position: int, index: int
     ) -> tuple[torch.Tensor, torch.Tensor, int, TokenizedPrompt, torch.Tensor | None]:
-        number = derive_seed(self.seed, "sample", step, place)
-        words, dice = random.Random(number), torch.Generator().manual_seed(number)
-        encoded = self.cache.get(picture, self.flip and words.random() < 0.5)
-        t = int(torch.randint(0, self.times, (), generator=dice))
-        latents = encoded.sample(torch.randn(encoded.mean.shape, generator=dice))
-        noise = torch.randn(encoded.mean.shape, generator=dice)
-        return latents, noise, t, self.prompt(self.examples[picture].caption, words), encoded.loss_weight
+        """Latents, noise, timestep, prompt and loss weight of one example at a position of the global batch."""
+        seed = derive_seed(self.seed, "sample", step, position)
+        rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+        encoded = self.cache.get(index, self.flip and rng.random() < 0.5)
+        t = int(torch.randint(0, self.num_timesteps, (), generator=generator))
+        latents = encoded.sample(torch.randn(encoded.mean.shape, generator=generator))
+        noise = torch.randn(encoded.mean.shape, generator=generator)
+        return latents, noise, t, self.tokenize_prompt(self.examples[index].caption, rng), encoded.loss_weight
 
-    def prompt(self, caption: str, rng: random.Random) -> TokenizedPrompt:
-        """A prompt for a picture with this caption, with the word in it."""
-        mentioned = bool(caption) and self.tokenizer.mentions(caption, self.word)
+    def tokenize_prompt(self, caption: str, rng: random.Random) -> TokenizedPrompt:
+        """A training prompt for an image with this caption; it contains the placeholder."""
+        mentioned = bool(caption) and self.tokenizer.mentions(caption, self.placeholder)
         text = self.captioner.prompt(caption, mentioned, rng)
-        return self.tokenizer.encode(text, [self.word], required=self.word)
+        return self.tokenizer.encode(text, [self.placeholder], required=self.placeholder)

@@ -1,4 +1,4 @@
-"""Where the vectors start: words of the vocabulary, chance, or another embedding."""
+"""Initial values of the vectors: token embeddings of the init text, random ones, or another embedding's."""
 
 from __future__ import annotations
 
@@ -12,39 +12,42 @@ from lib_ti.randomness import derive_seed
 from lib_ti.settings.train_settings import TrainSettings
 
 
-def begin(
-    settings: TrainSettings, tables: Mapping[str, torch.Tensor], tokenizer: PromptTokenizer, initial: Embedding | None
+def init_vectors(
+    settings: TrainSettings,
+    token_tables: Mapping[str, torch.Tensor],
+    tokenizer: PromptTokenizer,
+    embedding: Embedding | None,
 ) -> dict[str, torch.Tensor]:
-    """The first vectors for each text encoder, whose vocabularies' vectors are `tables`.
+    """The initial vectors (n, width) for each text encoder, on the device of its token table (vocabulary, width).
 
-    What an initial embedding has no vectors for begins as the settings' words.
+    Encoders that `embedding` has no vectors for start as the settings say without one.
     """
-    given = initial.vectors_for({name: table.shape[1] for name, table in tables.items()}) if initial else {}
+    initial = embedding.vectors_for({name: table.shape[1] for name, table in token_tables.items()}) if embedding else {}
     return {
-        name: repeated(given[name], settings.vectors).to(table.device)
-        if name in given
-        else at_random(table, settings.vectors, settings.seed)
+        name: repeat_last(initial[name], settings.vectors).to(table.device)
+        if name in initial
+        else random_vectors(table, settings.vectors, settings.seed)
         if settings.init_random
-        else from_text(table, tokenizer, settings.init_text, settings.vectors)
-        for name, table in tables.items()
+        else vectors_from_text(table, tokenizer, settings.init_text, settings.vectors)
+        for name, table in token_tables.items()
     }
 
 
-def from_text(table: torch.Tensor, tokenizer: PromptTokenizer, text: str, count: int) -> torch.Tensor:
-    """`count` vectors (count, width) fp32: those of the text's words, spread evenly over them as A1111 does."""
-    words = tokenizer.token_ids(text)
-    chosen = [words[i * len(words) // count] for i in range(count)]
-    return table[torch.tensor(chosen, device=table.device)].float()
+def vectors_from_text(table: torch.Tensor, tokenizer: PromptTokenizer, text: str, count: int) -> torch.Tensor:
+    """`count` vectors (count, width) fp32: the token embeddings of a text, spread evenly over them as A1111 does."""
+    token_ids = tokenizer.token_ids(text)
+    spread = [token_ids[i * len(token_ids) // count] for i in range(count)]
+    return table[torch.tensor(spread, device=table.device)].float()
 
 
-def at_random(table: torch.Tensor, count: int, seed: int) -> torch.Tensor:
-    """`count` random vectors with the mean and deviation of the vocabulary's."""
-    sample = table.float()
+def random_vectors(table: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+    """`count` normally distributed vectors with the mean and standard deviation of the token table."""
+    values = table.float()
     generator = torch.Generator().manual_seed(derive_seed(seed, "start"))
     noise = torch.randn((count, table.shape[1]), generator=generator).to(table.device)
-    return sample.mean(dim=0) + sample.std(dim=0) * noise
+    return values.mean(dim=0) + values.std(dim=0) * noise
 
 
-def repeated(vectors: torch.Tensor, count: int) -> torch.Tensor:
-    """The vectors of an embedding, its last one repeated or its end left out where the counts differ."""
+def repeat_last(vectors: torch.Tensor, count: int) -> torch.Tensor:
+    """The first `count` vectors; where there are fewer, the last one is repeated."""
     return vectors[[min(i, len(vectors) - 1) for i in range(count)]].clone()

@@ -1,4 +1,4 @@
-"""The loop: batch, step, and whatever is due after it."""
+"""The training loop: batch, step, and whatever is due after it."""
 
 from __future__ import annotations
 
@@ -12,111 +12,118 @@ from lib_ti.model.memory.peak import peak_mb
 from lib_ti.model.sampling import Interrupted
 from lib_ti.settings.lr_schedule import LrSchedule, is_piecewise, parse_learning_rate
 from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.training.dataloader import BatchSource
-from lib_ti.training.oom_recovery import OomRecovery
-from lib_ti.training.prediction_check import too_high
+from lib_ti.training.dataloader import DataLoader
+from lib_ti.training.oom_recovery import disable_cuda_graphs, retry_on_oom
+from lib_ti.training.prediction_check import check_loss
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.state import TrainState
 from lib_ti.training.step import update
 
-STATE_EVERY_S = 5.0  # a killed run loses no more than this, and a preview
+SAVE_INTERVAL_S = 5.0  # a killed run loses at most this much training, and a preview
+PACE_STEPS = 50  # steps that the reported speed is averaged over
 
 
-def due(step: int, every: int, last: int) -> bool:
-    """Whether something that happens each `every` steps (0: never) happens after step `step`; always after the last."""
-    return every > 0 and (step % every == 0 or step == last)
+def is_due(step: int, interval: int, total_steps: int) -> bool:
+    """Whether something that happens every `interval` steps (0: never) is due after `step`; it always is after the last."""
+    return interval > 0 and (step % interval == 0 or step == total_steps)
 
 
 @dataclass
 class Loop:
-    """A training in progress. `pack` makes an embedding file of the current vectors.
+    """A training in progress. `export`: the current vectors as the bytes of an embedding file.
 
-    Between steps `stopped` is asked, and `sample` whether previews are wanted at once.
+    `stop_requested` and `preview_requested` are asked between steps.
     """
 
-    settings: TrainSettings
     model: StableDiffusion
     state: TrainState
-    source: BatchSource
+    dataloader: DataLoader
     previews: Previews
     recorder: Recorder
-    pack: Callable[[TrainState], bytes]
-    relief: OomRecovery
-    stopped: Callable[[], bool]
-    sample: Callable[[], bool] = lambda: False
-    _pace: deque[float] = field(default_factory=lambda: deque(maxlen=50))
+    export: Callable[[], bytes]
+    stop_requested: Callable[[], bool]
+    preview_requested: Callable[[], bool] = lambda: False
+    _step_times_s: deque[float] = field(default_factory=lambda: deque(maxlen=PACE_STEPS))
 
     def run(self) -> bool:
-        """Train to the last step; False if it was stopped before, with the state saved in either case."""
-        s, state = self.settings, self.state
-        rates = self._rates()
-        saved = time.monotonic()
-        batches = self.source.steps(state.step, s.effective_batch_size)
+        """Train to the last step; False if it was stopped before. The state is saved in either case."""
+        state, total_steps = self.state, self.state.settings.steps
+        rates = self._learning_rates()
+        last_save = time.monotonic()
+        batches = self.dataloader.batch_indices(state.step, state.settings.effective_batch_size)
         try:
-            self._outputs()  # a stop or a kill may have come between a step and what was due after it
-            while state.step < s.steps and not self.stopped():
-                began = time.monotonic()
-                applied = {encoder: rate.at(state.step) for encoder, rate in rates.items()}
-                loss = self._update(next(batches), applied)
-                self._pace.append(time.monotonic() - began)
-                self._report(loss, applied)
-                if doubt := too_high(state.step, state.smoothed_loss):
-                    self.recorder.event("warning", message=doubt)
-                if self._outputs() or self._asked_for() or time.monotonic() - saved > STATE_EVERY_S:
+            self._make_outputs()  # those of the last step, if the run was stopped or killed before they were made
+            while state.step < total_steps and not self.stop_requested():
+                started = time.monotonic()
+                lr = {encoder: rate.at(state.step) for encoder, rate in rates.items()}
+                loss = self._train_step(next(batches), lr)
+                self._step_times_s.append(time.monotonic() - started)
+                self._report(loss, lr)
+                if warning := check_loss(state.step, state.smoothed_loss):
+                    self.recorder.event("warning", message=warning)
+                if (
+                    self._make_outputs()
+                    or self._preview_if_requested()
+                    or time.monotonic() - last_save > SAVE_INTERVAL_S
+                ):
                     self._save()
-                    saved = time.monotonic()
+                    last_save = time.monotonic()
         except Interrupted:
-            pass  # a preview was left unfinished; the step before it is whole
+            pass  # stopped within a preview; the step before it is complete
         self._save()
-        return state.step >= s.steps and state.shown == state.step
+        return state.step >= total_steps and state.last_output_step == state.step
 
-    def _update(self, pictures: Sequence[int], applied: Mapping[str, float]) -> float:
-        """One step; done again with less at a time where memory runs out."""
-        s, state = self.settings, self.state
+    def _train_step(self, indices: Sequence[int], lr: Mapping[str, float]) -> float:
+        """One step; repeated with smaller micro-batches or in another memory mode if memory runs out."""
+        state, model = self.state, self.model
 
-        def step() -> float:
-            at_a_time = self.relief.settings.batch_size
-            return update(state, self.model, self.source, pictures, at_a_time, applied, s.clip, s.clip_at)
+        def step(settings: TrainSettings) -> float:
+            batches = self.dataloader.micro_batches(state.step, indices, settings.batch_size, model.device)
+            return update(state, model, batches, lr)
 
-        loss = self.relief.attempt(step, self.model, state.optimizer.zero_grad, in_batches=True)
-        if self.model.cuda_graphs and (why := self.model.cuda_graphs.failure):
-            self.relief.leave_graphs(self.model, why)
+        loss, state.settings = retry_on_oom(
+            step, state.settings, self.recorder, model, cleanup=state.optimizer.zero_grad, in_micro_batches=True
+        )
+        if model.cuda_graphs and (reason := model.cuda_graphs.failure):
+            state.settings = disable_cuda_graphs(state.settings, self.recorder, model, reason)
         return loss
 
-    def _rates(self) -> dict[str, LrSchedule]:
-        """For each text encoder, the first one's and the others'; a list of rates is a schedule of its own."""
-        s = self.settings
+    def _learning_rates(self) -> dict[str, LrSchedule]:
+        """By text encoder: the first one's schedule, and that of the others. A list of rates is its own schedule."""
+        s = self.state.settings
         texts = [s.learning_rate, s.learning_rate if s.learning_rate_2 == "auto" else s.learning_rate_2]
-        shapes = ["constant" if is_piecewise(text) else s.lr_schedule for text in texts]
-        made = [
-            LrSchedule(parse_learning_rate(t), s.steps, shape, s.warmup_steps)
-            for t, shape in zip(texts, shapes, strict=True)
+        schedules = ["constant" if is_piecewise(text) else s.lr_schedule for text in texts]
+        rates = [
+            LrSchedule(parse_learning_rate(text), s.steps, schedule, s.warmup_steps)
+            for text, schedule in zip(texts, schedules, strict=True)
         ]
-        return {encoder: made[min(i, 1)] for i, encoder in enumerate(self.state.vectors)}
+        return {encoder: rates[min(i, 1)] for i, encoder in enumerate(self.state.vectors)}
 
-    def _outputs(self) -> bool:
-        """Make what is due after this step. The first previews wait for the first step, so that training starts at once."""
-        s, state = self.settings, self.state
-        if state.shown == state.step:
+    def _make_outputs(self) -> bool:
+        """Make the previews and the snapshot due after this step; whether there were any.
+
+        The previews of step 0 are made after the first step, so that training starts at once.
+        """
+        state, settings = self.state, self.state.settings
+        if state.last_output_step == state.step:
             return False
-        if state.step == 1 and s.preview_every:
-            self.previews.make(0, state.start)
-        if preview := due(state.step, s.preview_every, s.steps):
+        if state.step == 1 and settings.preview_every:
+            self.previews.make(0, state.initial_vectors)
+        if preview := is_due(state.step, settings.preview_every, settings.steps):
             self.previews.make(state.step, state.vectors)
-        if snapshot := due(state.step, s.snapshot_every, s.steps):
-            self.recorder.snapshot(state.step, self.pack(state))
-        state.shown = state.step
+        if snapshot := is_due(state.step, settings.snapshot_every, settings.steps):
+            self.recorder.snapshot(state.step, self.export())
+        state.last_output_step = state.step
         return preview or snapshot
 
-    def _asked_for(self) -> bool:
-        """Previews between those that are due, where somebody asks for them."""
-        if not self.sample():
+    def _preview_if_requested(self) -> bool:
+        """Make previews between the due ones if they are requested; whether they were made."""
+        if not self.preview_requested():
             return False
         if self.model.vae is None:
-            self.recorder.event(
-                "warning", message="this training was started without previews, so there are none to make"
-            )
+            message = "this training was started without previews, so there are none to make"
+            self.recorder.event("warning", message=message)
             return False
         self.previews.make(self.state.step, self.state.vectors)
         return True
@@ -124,20 +131,21 @@ class Loop:
     def _save(self) -> None:
         self.recorder.save_state(self.state.to_bytes())
 
-    def _report(self, loss: float, applied: Mapping[str, float]) -> None:
-        state, pace = self.state, sum(self._pace) / len(self._pace)
-        rate, *others = applied.values()
+    def _report(self, loss: float, lr: Mapping[str, float]) -> None:
+        state, settings = self.state, self.state.settings
+        step_s = sum(self._step_times_s) / len(self._step_times_s)
+        first_lr, *other_lrs = lr.values()
         self.recorder.event(
             "step",
             step=state.step,
-            steps=self.settings.steps,
+            steps=settings.steps,
             loss=loss,
             smoothed_loss=state.smoothed_loss,
-            learning_rate=rate,
-            **({"learning_rate_2": others[0]} if others else {}),
+            learning_rate=first_lr,
+            **({"learning_rate_2": other_lrs[0]} if other_lrs else {}),
             norm=state.norm,
             similarity=state.similarity,
-            images_per_s=self.settings.effective_batch_size / pace,
-            seconds_left=pace * (self.settings.steps - state.step) + self.previews.seconds_left(state.step),
+            images_per_s=settings.effective_batch_size / step_s,
+            seconds_left=step_s * (settings.steps - state.step) + self.previews.seconds_left(),
             memory_mb=peak_mb(self.model.device),
         )

@@ -1,4 +1,4 @@
-"""What an embedding file says of its making: what another person needs to know, and no date, path or folder.
+"""The metadata of a trained embedding: what others need to reproduce or use it, and no date, path or folder.
 
 modelspec.*: Stability AI's Model Metadata Standard 1.0.1.
 """
@@ -6,26 +6,33 @@ modelspec.*: Stability AI's Model Metadata Standard 1.0.1.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 from lib_ti import __version__
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.settings.train_settings import DEFAULTS, TrainSettings
 
-_TOLD_ELSEWHERE = {"name", "steps", "vectors", "resolution"}
-_OF_THIS_MACHINE = {"images", "model", "vae", "out", "runs_dir", "overwrite", "template_file", "init_embedding", "device",
+_OWN_KEYS = {"name", "steps", "vectors", "resolution"}
+"""Options that have a metadata key of their own."""
+
+_MACHINE_OPTIONS = {"images", "model", "vae", "out", "runs_dir", "overwrite", "template_file", "init_embedding", "device",
                     "latent_cache_mb", "gradient_checkpointing", "gradient_accumulation"}  # fmt: skip
+"""Options about this machine, which say nothing to others."""
 
 
-def describe(
+def embedding_metadata(
     settings: TrainSettings, checkpoint: Checkpoint, noise: NoiseSchedule, sha256: str, step: int
 ) -> dict[str, str]:
-    """The header of an embedding trained for `step` steps under `noise`: names and values, all text."""
+    """The header of an embedding trained for `step` steps under `noise`: names and values, all text.
+
+    `sha256`: of the checkpoint file.
+    """
     family = checkpoint.family
-    chosen = {
+    changed = {
         name: value
-        for name, value in {**settings.to_json(), **_what_counts(settings)}.items()
-        if name not in _TOLD_ELSEWHERE | _OF_THIS_MACHINE
+        for name, value in {**settings.to_json(), **_result_options(settings)}.items()
+        if name not in _OWN_KEYS | _MACHINE_OPTIONS
         and not name.startswith(("preview_", "snapshot_"))
         and value != DEFAULTS.get(name)
     }
@@ -36,7 +43,7 @@ def describe(
         "steps": str(step),
         "checkpoint_name": checkpoint.path.stem,
         "checkpoint_sha256": sha256,
-        "settings": json.dumps(chosen, sort_keys=True),
+        "settings": json.dumps(changed, sort_keys=True),
         "trainer": f"lib_ti {__version__}",
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{family.architecture_of(noise.prediction_type)}/textual-inversion",
@@ -48,8 +55,15 @@ def describe(
     }
 
 
-def _what_counts(settings: TrainSettings) -> dict[str, object]:
-    """Of what trades memory for time, that which can be told from the result."""
+def initial_embedding_text(settings: TrainSettings, checkpoint: Checkpoint, encoders: Collection[str]) -> str:
+    """The value of `start` in the metadata: the initial embedding, which has vectors for `encoders`, and the init text."""
+    name = settings.init_embedding.stem if settings.init_embedding else "an embedding"
+    others = [encoder for encoder in checkpoint.text_encoders if encoder not in encoders]
+    return f"{name} ({', '.join(encoders)}), {settings.init_text} ({', '.join(others)})" if others else name
+
+
+def _result_options(settings: TrainSettings) -> dict[str, object]:
+    """Of the options that trade memory for time, only what affects the result."""
     return {
         "batch_size": settings.effective_batch_size,
         "memory": "low" if settings.memory == "low" else DEFAULTS["memory"],

@@ -1,4 +1,4 @@
-"""Pictures of what the word means so far: always the same prompts and seeds, so that steps can be compared."""
+"""Previews: images sampled with the current vectors, with the same prompts and seeds at every step for comparison."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from lib_ti.model.guidance import guide
 from lib_ti.model.memory.modes import reduce_vae_memory
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.sampling import NonFiniteImage, SamplingParams, sample
-from lib_ti.settings.train_settings import NAME_SLOT, TrainSettings
-from lib_ti.training.oom_recovery import give_back, is_oom_error
+from lib_ti.settings.train_settings import NAME_SLOT
+from lib_ti.training.oom_recovery import free_memory, is_oom_error
 from lib_ti.training.recorder import Recorder
+from lib_ti.training.state import TrainState
 
-NO_ROOM = (
+OOM_WARNING = (
     "there was not enough memory for previews, and the training goes on without some of them; try smaller ones, with "
     "--preview-width and --preview-height"
 )
 
 
 @dataclass(frozen=True)
-class Described:
-    """A picture that says in its file what made it, in the way of the WebUIs."""
+class PreviewImage:
+    """An image that carries its generation parameters in its PNG file, as those of A1111 do."""
 
     image: Image.Image
     infotext: str
@@ -44,65 +45,68 @@ class Described:
 
 @dataclass
 class Previews:
-    """The previews of one training."""
+    """Makes the previews of one training."""
 
-    settings: TrainSettings
+    state: TrainState
     model: StableDiffusion
-    word: Placeholder
+    placeholder: Placeholder
     recorder: Recorder
-    stopped: Callable[[], bool]
-    _spent: list[float] = field(default_factory=list)
-    _missed: set[str] = field(default_factory=set)  # prompts that no picture could be made of
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        return tuple(map(self._named, preview_prompts(self.settings)))
-
-    def _named(self, prompt: str) -> str:
-        return prompt.replace(NAME_SLOT, self.word.name)
+    stop_requested: Callable[[], bool]
+    _durations_s: list[float] = field(default_factory=list)
+    _failed_prompts: set[str] = field(default_factory=set)  # warned of once
 
     def make(self, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
-        """Sample every prompt with every seed; where memory runs out they are left out, and a warning says so.
+        """Sample every prompt with every seed; on a lack of memory skip them with a warning.
 
         Raises sampling.Interrupted when the training is stopped meanwhile.
         """
-        for roomy in (self.model.offload_text_encoders, True):
+        for memory_reduced in (self.model.offload_text_encoders, True):
             try:
-                return self._make(step, vectors)
+                return self._sample_all(step, vectors)
             except RuntimeError as error:
                 if not is_oom_error(error):
                     raise
-            give_back()
-            if roomy:
+            free_memory()
+            if memory_reduced:
                 break
             reduce_vae_memory(self.model)
-        self.recorder.event("warning", message=NO_ROOM)
+        self.recorder.event("warning", message=OOM_WARNING)
 
-    def _make(self, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
+    def _sample_all(self, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
         self.model.release_cached_memory()
-        s = self.settings
-        side = s.resolution or 512
-        how = SamplingParams(
-            s.preview_sampler, s.preview_steps, s.preview_guidance, s.preview_width or side, s.preview_height or side
+        settings = self.state.settings
+        side = settings.resolution or 512
+        sampling = SamplingParams(
+            settings.preview_sampler,
+            settings.preview_steps,
+            settings.preview_guidance,
+            settings.preview_width or side,
+            settings.preview_height or side,
         )
-        unwanted = self._named(s.preview_negative_prompt)
-        conditioner = Conditioner(self.model, [self.word], vectors)
-        began = time.monotonic()
-        for (i, prompt), (j, seed) in product(enumerate(self.prompts), enumerate(s.preview_seed)):
+        prompts = [self._fill_name(prompt) for prompt in preview_prompts(settings)]
+        negative_prompt = self._fill_name(settings.preview_negative_prompt)
+        conditioner = Conditioner(self.model, [self.placeholder], vectors)
+        started = time.monotonic()
+        for (i, prompt), (j, seed) in product(enumerate(prompts), enumerate(settings.preview_seed)):
             try:
-                image = sample(guide(conditioner, prompt, unwanted, how.steps), seed, how, self.stopped)
+                guided = guide(conditioner, prompt, negative_prompt, sampling.steps)
+                image = sample(guided, seed, sampling, self.stop_requested)
             except NonFiniteImage as error:
-                if prompt not in self._missed:  # said once
-                    self._missed.add(prompt)
+                if prompt not in self._failed_prompts:
+                    self._failed_prompts.add(prompt)
                     self.recorder.event("warning", message=f"there is no preview of {prompt!r}: {error}")
                 continue
-            described = Described(image, how.infotext(prompt, unwanted, seed, s.model.stem))
-            self.recorder.preview(described, step, i, j, prompt=prompt, seed=seed)
-        self._spent.append(time.monotonic() - began)
+            infotext = sampling.infotext(prompt, negative_prompt, seed, settings.model.stem)
+            self.recorder.preview(PreviewImage(image, infotext), step, i, j, prompt=prompt, seed=seed)
+        self._durations_s.append(time.monotonic() - started)
 
-    def seconds_left(self, step: int) -> float:
-        """What the previews still to come will take, judged by those so far."""
-        every = self.settings.preview_every
-        if not every or not self._spent:
+    def _fill_name(self, prompt: str) -> str:
+        return prompt.replace(NAME_SLOT, self.placeholder.name)
+
+    def seconds_left(self) -> float:
+        """Expected duration of the remaining previews, from the mean of those so far."""
+        settings = self.state.settings
+        if not settings.preview_every or not self._durations_s:
             return 0.0
-        return (self.settings.steps - step) / every * sum(self._spent) / len(self._spent)
+        mean_s = sum(self._durations_s) / len(self._durations_s)
+        return (settings.steps - self.state.step) / settings.preview_every * mean_s

@@ -1,4 +1,4 @@
-"""What a training hands out as it goes. It knows nothing of folders; `runs` does."""
+"""Where a training sends its events and results. The training knows no folders; `runs.recorder` does."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any, Protocol
 from lib_ti.settings.train_settings import TrainSettings
 
 
-class Picture(Protocol):
-    """A preview, as far as it concerns whoever keeps it."""
+class SavableImage(Protocol):
+    """A preview that can be saved, as `PIL.Image.Image` can."""
 
     def save(self, fp: Path, format: str) -> None: ...
 
 
 class Recorder(Protocol):
-    """Where events, previews, snapshots and states go. `saved_state` is None before the first state was saved."""
+    """Keeps events, previews, snapshots and states. `saved_state` is None before the first state was saved."""
 
     def event(self, kind: str, **data: Any) -> None: ...
-    def preview(self, image: Picture, step: int, prompt_index: int, seed_index: int, **data: Any) -> None: ...
+    def preview(self, image: SavableImage, step: int, prompt_index: int, seed_index: int, **data: Any) -> None: ...
     def snapshot(self, step: int, data: bytes) -> None: ...
     def save_state(self, data: bytes) -> None: ...
-    def settle(self, settings: TrainSettings) -> None:
-        """Keep what settings have become on the way."""
+    def save_settings(self, settings: TrainSettings) -> None:
+        """Store settings that the training has changed."""
         ...
 
     @property
     def saved_state(self) -> Path | None: ...
     @property
     def scratch(self) -> Path:
-        """A file that may hold what does not fit into memory, for as long as the training runs."""
+        """Path of a temporary file for data that does not fit into memory while the training runs."""
         ...

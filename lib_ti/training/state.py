@@ -1,10 +1,10 @@
-"""All that a training needs to go on: vectors, optimizer, step. One file, so that saving it is one rename."""
+"""The state of a training: vectors, optimizer, loss scale, step and settings. One file, so that saving it is one rename."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,129 +12,137 @@ import torch
 
 from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.formats.safetensors_tensors import read_tensors, safetensors_bytes
+from lib_ti.settings.train_settings import TrainSettings
 
-SMOOTHING = 0.98  # of the loss that people look at: about the last fifty steps
+SMOOTHING = 0.98  # of the displayed loss: an average over about the last fifty steps
 
 
 @dataclass
 class TrainState:
-    """`vectors`: by text encoder, the parameters (n, width) fp32; `start`: what they were. `step`: updates made.
+    """`vectors`: by text encoder, the parameters (n, width) fp32; `initial_vectors`: their values before training.
 
-    The vectors of a text encoder that is not trained ask for no gradient.
+    `settings`: the run's settings as they are now; recovery from a lack of memory replaces them. `step`: updates made.
+    `last_output_step`: the last step whose previews and snapshot are made, or were not due. The vectors of a text encoder
+    that is not trained require no gradient.
     """
 
+    settings: TrainSettings
     vectors: dict[str, torch.nn.Parameter]
-    start: dict[str, torch.Tensor]
+    initial_vectors: dict[str, torch.Tensor]
     optimizer: torch.optim.Optimizer
     scaler: LossScaler
     step: int = 0
-    smoothed: float = 0.0  # a running sum; `smoothed_loss` corrects its start
-    shown: int = 0  # the last step whose previews and snapshot are made, or were not due
+    loss_average: float = 0.0  # exponential moving average from zero; `smoothed_loss` corrects its bias
+    last_output_step: int = 0
 
     @classmethod
-    def begin(
-        cls,
-        start: Mapping[str, torch.Tensor],
-        weight_decay: float,
-        scaler: LossScaler,
-        trained: Collection[str] | None = None,
-    ) -> TrainState:
-        """`trained`: the text encoders whose vectors are; None: all."""
-        chosen = start.keys() if trained is None else trained
-        vectors = {name: torch.nn.Parameter(value.clone(), name in chosen) for name, value in start.items()}
-        groups = [{"params": [vectors[name]], "encoder": name} for name in vectors if name in chosen]
-        optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, foreach=False)
-        return cls(vectors, dict(start), optimizer, scaler)
+    def create(cls, settings: TrainSettings, initial_vectors: Mapping[str, torch.Tensor]) -> TrainState:
+        """The state before the first step, with AdamW over the vectors of `settings.train_encoders`."""
+        single = len(initial_vectors) == 1 or settings.train_encoders == "both"
+        trained = initial_vectors.keys() if single else {settings.train_encoders}
+        vectors = {name: torch.nn.Parameter(value.clone(), name in trained) for name, value in initial_vectors.items()}
+        groups = [{"params": [vectors[name]], "encoder": name} for name in vectors if name in trained]
+        optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, foreach=False)
+        return cls(settings, vectors, dict(initial_vectors), optimizer, LossScaler(settings.precision == "fp16"))
 
     @property
-    def trained(self) -> list[torch.nn.Parameter]:
+    def trainable(self) -> list[torch.nn.Parameter]:
         return [vectors for vectors in self.vectors.values() if vectors.requires_grad]
 
     @property
     def smoothed_loss(self) -> float:
-        return self.smoothed / (1 - SMOOTHING**self.step) if self.step else 0.0
+        return self.loss_average / (1 - SMOOTHING**self.step) if self.step else 0.0
 
-    def observe(self, loss: float) -> None:
+    def record_step(self, loss: float) -> None:
         """Count one step and its loss."""
         self.step += 1
-        self.smoothed = SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
+        self.loss_average = SMOOTHING * self.loss_average + (1 - SMOOTHING) * loss
 
     @property
     def norm(self) -> float:
-        """The vectors' mean length."""
+        """The vectors' mean L2 norm."""
         return float(torch.cat([v.detach().norm(dim=1) for v in self.vectors.values()]).mean())
 
     @property
     def similarity(self) -> float:
-        """Mean cosine to where the vectors started, of those that are trained."""
+        """Mean cosine similarity of the trained vectors to their initial values."""
         cosines = [
-            torch.cosine_similarity(v.detach(), self.start[k], dim=1)
+            torch.cosine_similarity(v.detach(), self.initial_vectors[k], dim=1)
             for k, v in self.vectors.items()
             if v.requires_grad
         ]
         return float(torch.cat(cosines).mean())
 
     def to_bytes(self) -> bytes:
+        """A safetensors file; its keys are older than some of the attributes' names."""
         tensors: dict[str, torch.Tensor] = {}
         for name, vectors in self.vectors.items():
             tensors[f"vectors.{name}"] = vectors
-            tensors[f"start.{name}"] = self.start[name]
+            tensors[f"start.{name}"] = self.initial_vectors[name]
             for key, value in self.optimizer.state.get(vectors, {}).items():
                 tensors[f"adam.{name}.{key}"] = value
-        record = {"step": self.step, "smoothed": self.smoothed, "shown": self.shown, "scaler": self.scaler.to_json()}
+        record = {
+            "step": self.step,
+            "smoothed": self.loss_average,
+            "shown": self.last_output_step,
+            "scaler": self.scaler.state_dict(),
+        }
         return safetensors_bytes(tensors, {"state": json.dumps(record)})
 
-    def restore(self, path: Path) -> None:
-        """Take over a saved state in place."""
+    def load(self, path: Path) -> None:
+        """Replace everything but the settings by a saved state, in place."""
         tensors = read_tensors(path)
         record: dict[str, Any] = json.loads(read_safetensors_header(path).metadata["state"])
         for name, vectors in self.vectors.items():
             device = vectors.device
             vectors.data.copy_(tensors[f"vectors.{name}"])
-            self.start[name] = tensors[f"start.{name}"].to(device)
-            moments = {k.rpartition(".")[2]: v for k, v in tensors.items() if k.startswith(f"adam.{name}.")}
-            if moments:
-                self.optimizer.state[vectors] = {k: v if k == "step" else v.to(device) for k, v in moments.items()}
-        self.step, self.smoothed, self.shown = record["step"], record["smoothed"], record["shown"]
-        self.scaler.restore(record["scaler"])
+            self.initial_vectors[name] = tensors[f"start.{name}"].to(device)
+            adam = {k.rpartition(".")[2]: v for k, v in tensors.items() if k.startswith(f"adam.{name}.")}
+            if adam:
+                self.optimizer.state[vectors] = {k: v if k == "step" else v.to(device) for k, v in adam.items()}
+        self.step, self.loss_average = record["step"], record["smoothed"]
+        self.last_output_step = record["shown"]
+        self.scaler.load_state_dict(record["scaler"])
 
 
 @dataclass
 class LossScaler:
-    """Keeps fp16 gradients in range: the loss is multiplied by `scale`, halved on overflow, doubled after a quiet while.
+    """Keeps fp16 gradients in range: the loss is multiplied by `scale`, halved on overflow, doubled after a quiet interval.
 
     With bf16 and fp32 it does nothing (`active` false, scale 1).
     """
 
     active: bool
-    scale: float = field(default=1.0)
-    quiet: int = 0  # updates since the last overflow
-    overflows: int = 0  # one after another
+    scale: float = 1.0
+    steps_since_overflow: int = 0
+    consecutive_overflows: int = 0
 
-    GROW_AFTER = 500
-    GIVE_UP_AFTER = 30
+    GROWTH_INTERVAL = 500
+    MAX_CONSECUTIVE_OVERFLOWS = 30
 
     def __post_init__(self) -> None:
         if self.active and self.scale == 1.0:
             self.scale = 2.0**14
 
-    def accept(self, parameters: list[torch.nn.Parameter]) -> bool:
-        """Unscale the gradients; False if they overflowed and the update must be left out."""
+    def unscale(self, parameters: list[torch.nn.Parameter]) -> bool:
+        """Unscale the gradients; False if they overflowed and the update must be skipped."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not self.active:
             return True
         for gradient in gradients:
             gradient.div_(self.scale)
         if all(bool(torch.isfinite(g).all()) for g in gradients):
-            self.quiet, self.overflows = self.quiet + 1, 0
-            if self.quiet >= self.GROW_AFTER:
-                self.scale, self.quiet = self.scale * 2, 0
+            self.steps_since_overflow, self.consecutive_overflows = self.steps_since_overflow + 1, 0
+            if self.steps_since_overflow >= self.GROWTH_INTERVAL:
+                self.scale, self.steps_since_overflow = self.scale * 2, 0
             return True
-        self.scale, self.quiet, self.overflows = max(1.0, self.scale / 2), 0, self.overflows + 1
+        self.scale, self.steps_since_overflow = max(1.0, self.scale / 2), 0
+        self.consecutive_overflows += 1
         return False
 
-    def to_json(self) -> dict[str, float]:
-        return {"scale": self.scale, "quiet": self.quiet, "overflows": self.overflows}
+    def state_dict(self) -> dict[str, float]:
+        return {"scale": self.scale, "quiet": self.steps_since_overflow, "overflows": self.consecutive_overflows}
 
-    def restore(self, record: Mapping[str, Any]) -> None:
-        self.scale, self.quiet, self.overflows = float(record["scale"]), int(record["quiet"]), int(record["overflows"])
+    def load_state_dict(self, record: Mapping[str, Any]) -> None:
+        self.scale = float(record["scale"])
+        self.steps_since_overflow, self.consecutive_overflows = int(record["quiet"]), int(record["overflows"])

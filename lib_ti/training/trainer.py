@@ -1,4 +1,4 @@
-"""One training from its pictures to its embedding: load, encode, loop."""
+"""One training from its images to its embedding: load the checkpoint, encode the images, run the loop."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from lib_ti.model.memory.peak import reset_peak_memory
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import DTYPES, choose_device, disable_broken_flash_attention
 from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.training import init_vectors
-from lib_ti.training.dataloader import BatchSource
+from lib_ti.training.dataloader import DataLoader
+from lib_ti.training.init_vectors import init_vectors
 from lib_ti.training.loop import Loop
-from lib_ti.training.metadata import describe
-from lib_ti.training.oom_recovery import OomRecovery, give_back
+from lib_ti.training.metadata import embedding_metadata, initial_embedding_text
+from lib_ti.training.oom_recovery import choose_memory_settings, free_memory, retry_on_oom
 from lib_ti.training.prediction_check import check_prediction_type
-from lib_ti.training.preflight.resolve_auto import told_start
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
-from lib_ti.training.state import LossScaler, TrainState
+from lib_ti.training.state import TrainState
+
+CHECKED_IMAGES = 2  # for the prediction type
 
 
 class Stopped(Exception):
@@ -43,19 +44,23 @@ class Stopped(Exception):
 
 @dataclass
 class Trainer:
-    """A training of `settings`, in which nothing is "auto" any more, on the run's own copies of the pictures."""
+    """Trains on the run's own copies of the images. In `settings` preflight has resolved every "auto".
+
+    `initial_embedding`: its vectors are trained further, instead of the init text's. `preview_requested`: whether previews
+    were requested since the last call.
+    """
 
     settings: TrainSettings
     checkpoint: Checkpoint
     examples: Sequence[Example]
     templates: Sequence[str]
-    initial: Embedding | None  # to start from, instead of the settings' words
+    initial_embedding: Embedding | None
     recorder: Recorder
-    stopped: Callable[[], bool] = lambda: False
-    sample: Callable[[], bool] = lambda: False  # whether previews were asked for since it was called last
+    stop_requested: Callable[[], bool] = lambda: False
+    preview_requested: Callable[[], bool] = lambda: False
 
     def run(self) -> bytes | None:
-        """Train, or go on from the recorder's saved state. The finished embedding file, or None if stopped before its end."""
+        """Train, from the recorder's saved state if there is one. The embedding file, or None if stopped before the end."""
         with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
             done = Flag()
             try:
@@ -65,97 +70,101 @@ class Trainer:
             finally:
                 done.set()
 
-    def _run(self, hashing: Callable[[], Future[str]]) -> bytes | None:
-        """`hashing` begins to compute the checkpoint's hash, some seconds of a large file."""
-        s, recorder, device = self.settings, self.recorder, choose_device(self.settings.device)
-        # on a CPU its seconds would be taken from the encoding of the pictures
-        digest = hashing() if device.type != "cpu" else None
-        relief = OomRecovery(s, recorder)
-        relief.choose(self.checkpoint, device)
-        disable_broken_flash_attention(device, s.precision)
-
-        def load() -> StableDiffusion:
-            dtype, acceleration = DTYPES[s.precision], relief.settings.acceleration
-            return memory_modes.load(self.checkpoint, dtype, device, relief.mode, acceleration)
-
-        model = relief.attempt(load, None)
+    def _run(self, start_hashing: Callable[[], Future[str]]) -> bytes | None:
+        """`start_hashing`: compute the checkpoint's hash in the background, seconds for a large file."""
+        recorder, device = self.recorder, choose_device(self.settings.device)
+        # On a CPU hashing would slow the encoding of the images down.
+        sha256 = start_hashing() if device.type != "cpu" else None
+        settings = choose_memory_settings(self.settings, self.checkpoint, device, recorder)
+        disable_broken_flash_attention(device, settings.precision)
+        model, settings = retry_on_oom(lambda s: self._load_model(s, device), settings, recorder)
         reset_peak_memory()
-        cache = LatentCache(recorder.scratch, s.latent_cache_mb << 20)
+        cache = LatentCache(recorder.scratch, settings.latent_cache_mb << 20)
         try:
-            relief.attempt(lambda: self._encode(model, cache), model)
-            if not s.preview_every:
-                model.vae = None  # its work is done
-                give_back()
-            state = self._state(model)
-            loop = self._loop(model, cache, state, digest or hashing(), relief)
-            relief.attempt(lambda: self._look(model, loop), model)
+            _, settings = retry_on_oom(lambda s: self._encode_images(s, model, cache), settings, recorder, model)
+            if not settings.preview_every:
+                model.vae = None  # needed for previews only from here on
+                free_memory()
+            state = self._initial_state(settings, model)
+            loop = self._loop(model, cache, state, sha256 or start_hashing())
+            _, state.settings = retry_on_oom(lambda _: self._check_prediction(loop), settings, recorder, model)
             if not loop.run():
                 return None
             recorder.event("saving", step=state.step)
-            return loop.pack(state)
+            return loop.export()
         finally:
             cache.close()
 
-    def _encode(self, model: StableDiffusion, cache: LatentCache) -> None:
-        """Each picture once, and mirrored if that is asked for."""
-        roomy = model.device.type == "cpu" and not model.offload_text_encoders
-        with model.vae_on_device(), keep_freed_memory() if roomy else nullcontext():
-            for i, view in enumerate(dataset.load_images(self.examples, model.vae_scale_factor)):
-                if self.stopped():
+    def _load_model(self, settings: TrainSettings, device: torch.device) -> StableDiffusion:
+        dtype, mode = DTYPES[settings.precision], settings.memory_modes[0]
+        return memory_modes.load(self.checkpoint, dtype, device, mode, settings.acceleration)
+
+    def _encode_images(self, settings: TrainSettings, model: StableDiffusion, cache: LatentCache) -> None:
+        """Encode each image once, and mirrored if the settings ask for it."""
+        keep_freed = model.device.type == "cpu" and not model.offload_text_encoders
+        with model.vae_on_device(), keep_freed_memory() if keep_freed else nullcontext():
+            for i, example_image in enumerate(dataset.load_images(self.examples, model.vae_scale_factor)):
+                if self.stop_requested():
                     raise Stopped
-                for mirrored in (False, True) if self.settings.flip else (False,):
-                    seen = view.mirrored if mirrored else view
-                    mean, deviation = model.encode_images(seen.pixels)
+                for mirrored in (False, True) if settings.flip else (False,):
+                    image = example_image.mirrored if mirrored else example_image
+                    mean, std = model.encode_images(image.pixels)
                     if not bool(torch.isfinite(mean).all()):
                         name = self.examples[i].path.name
                         raise TrainingFailed(
                             f"the VAE gives no numbers for {name}; try --precision fp32 or another --vae"
                         )
-                    cache.put(i, mirrored, LatentDistribution(mean[0].cpu(), deviation[0].cpu(), seen.loss_weight))
+                    cache.put(i, mirrored, LatentDistribution(mean[0].cpu(), std[0].cpu(), image.loss_weight))
                 self.recorder.event("encoding", done=i + 1, images=len(self.examples))
 
-    def _state(self, model: StableDiffusion) -> TrainState:
-        s = self.settings
-        begun = init_vectors.begin(s, model.token_embeddings(), model.tokenizer, self.initial)
-        first = {encoder: vectors.to(model.device) for encoder, vectors in begun.items()}
-        trained = first.keys() if s.train_encoders == "both" or len(first) == 1 else {s.train_encoders}
-        scaler = LossScaler(active=s.precision == "fp16")
-        state = TrainState.begin(first, s.weight_decay, scaler, trained)
+    def _initial_state(self, settings: TrainSettings, model: StableDiffusion) -> TrainState:
+        vectors = init_vectors(settings, model.token_embeddings(), model.tokenizer, self.initial_embedding)
+        state = TrainState.create(settings, {encoder: v.to(model.device) for encoder, v in vectors.items()})
         if self.recorder.saved_state:
-            state.restore(self.recorder.saved_state)
+            state.load(self.recorder.saved_state)
         return state
 
-    def _look(self, model: StableDiffusion, loop: Loop) -> None:
-        """Before the first step, at whether the checkpoint predicts what it is trained for."""
-        if loop.state.step or self.stopped():
+    def _check_prediction(self, loop: Loop) -> None:
+        """Before the first step, check whether the checkpoint predicts what it is trained for."""
+        state, model = loop.state, loop.model
+        if state.step or self.stop_requested():
             return
-        pictures = next(loop.source.steps(0, self.settings.effective_batch_size))
-        if doubt := check_prediction_type(model, loop.source, pictures, loop.state.vectors):
-            self.recorder.event("warning", message=doubt)
+        indices = next(loop.dataloader.batch_indices(0, state.settings.effective_batch_size))[:CHECKED_IMAGES]
+        batch = loop.dataloader.load_batch(0, indices, 0, model.device)
+        if warning := check_prediction_type(model, batch, state.vectors):
+            self.recorder.event("warning", message=warning)
 
-    def _loop(
-        self, model: StableDiffusion, cache: LatentCache, state: TrainState, digest: Future[str], relief: OomRecovery
-    ) -> Loop:
-        s = self.settings
-        word = Placeholder(s.name, 0, s.vectors)
-        source = BatchSource(
+    def _loop(self, model: StableDiffusion, cache: LatentCache, state: TrainState, sha256: Future[str]) -> Loop:
+        s = state.settings
+        placeholder = Placeholder(s.name, 0, s.vectors)
+        dataloader = DataLoader(
             examples=self.examples,
             cache=cache,
             captioner=Captioner(s.name, self.templates, s.shuffle_tags, s.tag_dropout, s.caption_dropout),
             tokenizer=model.tokenizer,
-            word=word,
+            placeholder=placeholder,
             seed=s.seed,
             flip=s.flip,
-            times=model.noise_schedule.num_train_timesteps,
+            num_timesteps=model.noise_schedule.num_train_timesteps,
+        )
+        previews = Previews(state, model, placeholder, self.recorder, self.stop_requested)
+        return Loop(
+            model=model,
+            state=state,
+            dataloader=dataloader,
+            previews=previews,
+            recorder=self.recorder,
+            export=lambda: self._export(model, state, sha256),
+            stop_requested=self.stop_requested,
+            preview_requested=self.preview_requested,
         )
 
-        def pack(state: TrainState) -> bytes:
-            vectors = {name: value.detach().float().cpu() for name, value in state.vectors.items()}
-            metadata = describe(relief.settings, self.checkpoint, model.noise_schedule, digest.result(), state.step)
-            if self.initial:
-                widths = self.checkpoint.widths_by_encoder
-                metadata["start"] = told_start(s, self.checkpoint, self.initial.vectors_for(widths))
-            return to_safetensors(Embedding(s.name, vectors, metadata))
-
-        previews = Previews(s, model, word, self.recorder, self.stopped)
-        return Loop(s, model, state, source, previews, self.recorder, pack, relief, self.stopped, self.sample)
+    def _export(self, model: StableDiffusion, state: TrainState, sha256: Future[str]) -> bytes:
+        """The current vectors as an embedding file with metadata."""
+        settings = state.settings
+        vectors = {name: value.detach().float().cpu() for name, value in state.vectors.items()}
+        metadata = embedding_metadata(settings, self.checkpoint, model.noise_schedule, sha256.result(), state.step)
+        if self.initial_embedding:
+            encoders = self.initial_embedding.vectors_for(self.checkpoint.widths_by_encoder)
+            metadata["start"] = initial_embedding_text(settings, self.checkpoint, encoders)
+        return to_safetensors(Embedding(settings.name, vectors, metadata))

@@ -16,9 +16,9 @@ from lib_ti.webui.api.results import Results, delete_run
 from lib_ti.webui.api.runs_view import RunsView, run_id
 from lib_ti.webui.embedding_index import EmbeddingIndex
 from lib_ti.webui.forms import form_to_settings
-from lib_ti.webui.forms.launch import Launch
+from lib_ti.webui.forms.launch import Launcher
 from lib_ti.webui.forms.live_check import LiveCheck
-from lib_ti.webui.forms.speed import Speed
+from lib_ti.webui.forms.speed import SpeedRecords
 from lib_ti.webui.hosts import gpu_handover
 from lib_ti.webui.hosts.gpu_handover import GpuHandover
 from lib_ti.webui.hosts.host import Host
@@ -42,12 +42,12 @@ class TrainingService:
         self._queue = RunQueue(self._gpu_handover.gpu_context, self._on_job_end)
         self._runs = RunsView(lambda: host.runs_dir, self._queue, self._thumbnails)
         self._drafts = Drafts(host.runs_dir, self._thumbnails)
-        self._speed = Speed(host.runs_dir)
+        self._speed_records = SpeedRecords(host.runs_dir)
         self._live_check = LiveCheck(
-            host, self._drafts, self._speed, self.embedding_index.find, self._names_in_training
+            host, self._drafts, self._speed_records, self.embedding_index.find, self._names_in_training
         )
         self._results = Results(host, self._thumbnails, self._gpu_handover.reload_embeddings)
-        self._launch = Launch(host, self.embedding_index, self._drafts, self._live_check, self._runs, self._queue)
+        self._launcher = Launcher(host, self.embedding_index, self._drafts, self._live_check, self._runs, self._queue)
         self._image_actions = ImageActions(host, self._drafts, self._live_check, self._runs, self._thumbnails)
         gpu_handover.remove_stale_trial_embeddings(host.runs_dir)
         self._drafts.delete_stale()
@@ -66,7 +66,7 @@ class TrainingService:
             self.form, self.check, self.poll, self.stop, self.sample, self.delete, self.runs, self.settings, self.preview,
             self.use, self.card, self.download, self.open_folder,
         )  # fmt: skip
-        parts = (self._launch, self._image_actions, self.embedding_index)
+        parts = (self._launcher, self._image_actions, self.embedding_index)
         return {action.__name__: action for action in own} | {k: v for p in parts for k, v in p.actions().items()}
 
     # The form
@@ -138,7 +138,7 @@ class TrainingService:
         return {"runs": self._runs.list_runs()}
 
     def settings(self, run: str) -> dict[str, Any]:
-        return {"form": form_to_settings.form_of(self._runs.folder(run).settings, self.host.hides_paths)}
+        return {"form": form_to_settings.form_values(self._runs.folder(run).settings, self.host.hides_paths)}
 
     # Results
 
@@ -167,5 +167,5 @@ class TrainingService:
         return {job.folder.path.parent.name.casefold() for job in self._queue.jobs()}
 
     def _on_job_end(self, job: Job) -> None:
-        self._speed.learn(job.folder)
+        self._speed_records.add(job.folder)
         gpu_handover.delete_unwanted_outputs(job.folder, self.host)

@@ -1,8 +1,8 @@
-"""What memory a training will need: an estimate before anything is loaded, in no time and without torch.
+"""How much memory a training needs: an estimate before anything is loaded, without torch.
 
-The bytes stand in `estimate.json`, counted by `benchmarks/memory.py` on the real networks of each family (`model.memory.meta_memory`)
-for pictures of some sizes, and grow with the pixels between and beyond them. A second picture in a step takes as much as the
-first, and what is computed in fp32 twice as much.
+`estimate.json` holds bytes that `benchmarks/memory.py` counts on the real networks of each family (`meta_memory`) for a few
+resolutions; between and beyond them bytes are linear in the pixels. Each image of a batch needs as much as the first, and fp32
+twice as much as half precision.
 """
 
 from __future__ import annotations
@@ -18,96 +18,103 @@ from typing import Any
 from lib_ti.settings.train_settings import TrainSettings
 
 TABLE = Path(__file__).with_suffix(".json")
-SIDES = (256, 512, 1024)  # pixels
-CONTEXT_MB = 470  # what CUDA itself takes on a card, for each process
-WORK_MB = 32  # what its libraries take for their computations
-PROCESS_MB = 650  # of a process that has done no more than import torch, transformers and diffusers
-SPARE = 1.04  # what is reserved for the tensors, by what they take
-PLAIN = "plain"  # in the table: as on a CPU, where the fast mode saves nothing
+SIDES = (256, 512, 1024)  # resolutions of the table, in pixels
+CONTEXT_MB = 470  # a CUDA context, for each process
+WORKSPACE_MB = 32  # workspaces of cuBLAS and cuDNN
+PROCESS_MB = 650  # a process that has imported torch, transformers and diffusers and done nothing else
+ALLOCATOR_OVERHEAD = 1.04  # reserved by allocated memory
+PLAIN = "plain"  # in the table: without any memory technique, as the fast mode on a CPU
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is to be done: pictures of so many `pixels` at a time, and previews of `pixels_previewed`, where any are wanted.
+class Workload:
+    """What a training computes: batches of images of so many `pixels` each, and previews of `preview_pixels` if any.
 
-    `arranged`: on a CPU, with a second copy of convolutions' weights, see `model.speed.prepacked_conv`.
+    `prepacked`: on a CPU, a second copy of the convolutions' weights is kept, see `model.speed.prepacked_conv`.
     """
 
     batch_size: int
     pixels: int
-    pixels_previewed: int
+    preview_pixels: int
     previews: bool = True
-    arranged: bool = False
+    prepacked: bool = False
 
     @classmethod
-    def of(cls, settings: TrainSettings, resolution: int) -> Work:
-        """The work of a training whose pictures have sides of `resolution` pixels."""
+    def of(cls, settings: TrainSettings, resolution: int) -> Workload:
+        """The workload of a training on images of `resolution` pixels each side."""
         width, height = settings.preview_width or resolution, settings.preview_height or resolution
-        arranged = settings.acceleration in ("auto", "arranged")
-        return cls(settings.batch_size, resolution**2, width * height, bool(settings.preview_every), arranged)
+        prepacked = settings.acceleration in ("auto", "arranged")
+        return cls(settings.batch_size, resolution**2, width * height, bool(settings.preview_every), prepacked)
 
 
-class Known:
-    """What is known of a family's networks in a mode and precision: bytes of weights, and of what work holds beside them."""
+class NetworkMemory:
+    """The table's bytes for a family in a mode and precision: of weights, and of activations beside them."""
 
-    def __init__(self, family: str, mode: str, precision: str, on_card: bool) -> None:
+    def __init__(self, family: str, mode: str, precision: str, on_gpu: bool) -> None:
         table = _table()[family]
-        self._numbers = 2 if precision == "fp32" else 1  # of two bytes
+        self._scale = 2 if precision == "fp32" else 1  # the table has half precision
         weights = table["weights"]["full" if precision == "fp32" else "half"]
         packed = "packed_" if mode == "low" else ""
         self.unet, self.text, self.vae = weights[packed + "unet"], weights[packed + "text"], weights["vae"]
-        if on_card:
-            self.text -= weights["vocabulary"]  # which stays in the processor's memory
-        self.arranged = weights["arranged"]
-        self._work = table["work"][PLAIN if mode == "fast" and not on_card else mode]
-        self._vae_overflows = family == "sdxl" and precision == "fp16"  # it works in fp32 then
-        if self._vae_overflows:
+        if on_gpu:
+            self.text -= weights["vocabulary"]  # token tables stay in the CPU's memory
+        self.prepacked = weights["arranged"]
+        self._activations = table["work"][PLAIN if mode == "fast" and not on_gpu else mode]
+        self._vae_in_fp32 = family == "sdxl" and precision == "fp16"  # it overflows in fp16
+        if self._vae_in_fp32:
             self.vae *= 2
 
-    def work(self, kind: str, pixels: int) -> float:
-        """Bytes that a step, sampling, decoding or encoding holds for a picture of so many pixels."""
-        numbers = 2 if self._vae_overflows and kind in ("decoding", "encoding") else self._numbers
-        return numbers * between(self._work[kind], pixels)
+    def activations(self, task: str, pixels: int) -> float:
+        """Bytes beside the weights of a `task` (step, sampling, decoding or encoding) on an image of so many pixels."""
+        scale = 2 if self._vae_in_fp32 and task in ("decoding", "encoding") else self._scale
+        return scale * interpolate(self._activations[task], pixels)
 
 
-def needed_mb(family: str, mode: str, precision: str, work: Work, on_card: bool) -> float:
-    """Memory of the card, CUDA's own included, or of the process on a CPU."""
-    known = Known(family, mode, precision, on_card)
-    if work.arranged and mode == "fast" and not on_card:
-        known.unet += known.arranged
-    training = known.unet + known.text + work.batch_size * known.work("step", work.pixels)
-    beside_vae = known.unet + known.vae + (0 if on_card and mode != "fast" else known.text)
-    peaks = [training, beside_vae + known.work("encoding", work.pixels)]
+def needed_mb(family: str, mode: str, precision: str, work: Workload, on_gpu: bool) -> float:
+    """The peak memory in MiB: on a GPU with the CUDA context, on a CPU of the whole process."""
+    memory = NetworkMemory(family, mode, precision, on_gpu)
+    if work.prepacked and mode == "fast" and not on_gpu:
+        memory.unet += memory.prepacked
+    training = memory.unet + memory.text + work.batch_size * memory.activations("step", work.pixels)
+    with_vae = memory.unet + memory.vae + (0 if on_gpu and mode != "fast" else memory.text)
+    peaks = [training, with_vae + memory.activations("encoding", work.pixels)]
     if work.previews:
         peaks += [
-            training + (0 if on_card else known.vae),  # which stays there on a CPU
-            known.unet + known.text + known.work("sampling", work.pixels_previewed),
-            beside_vae + known.work("decoding", work.pixels_previewed),
+            training + (0 if on_gpu else memory.vae),  # it leaves a GPU while training
+            memory.unet + memory.text + memory.activations("sampling", work.preview_pixels),
+            with_vae + memory.activations("decoding", work.preview_pixels),
         ]
-    mb: float = max(peaks) / 2**20 * SPARE
-    return mb + (CONTEXT_MB + WORK_MB if on_card else PROCESS_MB)
+    mb: float = max(peaks) / 2**20 * ALLOCATOR_OVERHEAD
+    return mb + (CONTEXT_MB + WORKSPACE_MB if on_gpu else PROCESS_MB)
 
 
-def fitting(modes: Sequence[str], family: str, precision: str, work: Work, free_mb: float) -> tuple[str, float]:
-    """The first of the modes whose need, CUDA's own included, is met by what is free on a card; else the last. And the need."""
+def pick_memory_mode(
+    settings: TrainSettings, family: str, precision: str, resolution: int, free_mb: float | None, on_gpu: bool
+) -> tuple[str, float]:
+    """The memory mode that a training runs in, and its peak memory there in MiB.
+
+    It is the first mode allowed by the settings whose peak, CUDA context included, fits into `free_mb` of a GPU; if none
+    does, the last one. Where `free_mb` is None (a CPU, or a GPU that cannot be asked) it is the first one.
+    """
+    modes, work = settings.memory_modes, Workload.of(settings, resolution)
     for mode in modes:
-        needed = needed_mb(family, mode, precision, work, on_card=True)
-        if needed <= free_mb:
+        needed = needed_mb(family, mode, precision, work, on_gpu)
+        if free_mb is None or needed <= free_mb:
             break
     return mode, needed
 
 
 def parameters_of(family: str) -> int:
-    """Of the UNet that the estimates are for."""
+    """Parameters of the UNet that the table is for."""
     return int(_table()[family]["parameters"])
 
 
-def between(known: Sequence[float], pixels: int) -> float:
-    """The bytes for pictures of so many pixels, by those for pictures of `SIDES`."""
-    places = [side**2 for side in SIDES]
-    i = max(1, min(bisect(places, pixels), len(places) - 1))
-    share = (pixels - places[i - 1]) / (places[i] - places[i - 1])
-    return max(0.0, known[i - 1] + share * (known[i] - known[i - 1]))
+def interpolate(values: Sequence[float], pixels: int) -> float:
+    """The bytes for an image of so many pixels, from those for images of `SIDES`."""
+    sizes = [side**2 for side in SIDES]
+    i = max(1, min(bisect(sizes, pixels), len(sizes) - 1))
+    fraction = (pixels - sizes[i - 1]) / (sizes[i] - sizes[i - 1])
+    return max(0.0, values[i - 1] + fraction * (values[i] - values[i - 1]))
 
 
 @cache

@@ -1,57 +1,112 @@
-"""Whether settings suit the family of their checkpoint, and what "auto" becomes there."""
+"""What each "auto" becomes: the one place for preflight, which stores it, and for the form, which shows it.
+
+It imports without torch, because the form must appear at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from lib_ti.errors import Problem
-from lib_ti.model.checkpoint.checkpoint import Checkpoint
-from lib_ti.model.checkpoint.families import family_titles
+from lib_ti.model.checkpoint.families import Family
 from lib_ti.settings.lr_schedule import default_schedule
-from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, TrainSettings
-from lib_ti.text import option_flag
+from lib_ti.settings.train_settings import TrainSettings
+from lib_ti.training.preflight.findings import Findings
+
+if TYPE_CHECKING:  # it imports torch
+    from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
+
+_STORED = ("resolution", "learning_rate", "lr_schedule")
+"""Options whose "auto" is replaced in a run's settings; the others keep it, and the loaded model decides."""
+_STORED_FOR_TWO_ENCODERS = (*_STORED, "learning_rate_2")
 
 
-@dataclass
-class Suited:
-    """`changes`: what takes the place of "auto"."""
+class CheckpointFacts(Protocol):
+    """A `Checkpoint`, or the `CheckpointInfo` of one. `prediction_known`: whether its files or its family state the type."""
 
-    changes: dict[str, object] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
-def suited(settings: TrainSettings, checkpoint: Checkpoint) -> Suited:
-    """Look at settings in the light of a checkpoint."""
-    found, family = Suited(), checkpoint.family
-    found.changes["resolution"] = settings.resolution or checkpoint.resolution
-    rate = str(family.learning_rate) if settings.learning_rate == "auto" else settings.learning_rate
-    found.changes["learning_rate"] = rate
-    if settings.lr_schedule == "auto":
-        found.changes["lr_schedule"] = default_schedule(rate)
-    if len(family.encoders) > 1:
-        if settings.learning_rate_2 == "auto":
-            found.changes["learning_rate_2"] = rate
-    elif settings.train_encoders == "clip_g":
-        reason = f"{family.title} has one text encoder, so there is no CLIP-G to train"
-        found.problems.append(Problem("train_encoders", reason))
-    for name, option in OPTIONS.items():
-        if not option.applies_to(family.name) and getattr(settings, name) != DEFAULTS[name]:
-            found.warnings.append(f"{option_flag(name)} is not used: it is for {family_titles(option.families)} alone")
-    if settings.clip_skip and settings.clip_skip > checkpoint.num_hidden_layers:
-        reason = f"the text encoder of this checkpoint has {checkpoint.num_hidden_layers} layers"
-        found.problems.append(Problem("clip_skip", reason))
-    if settings.preview_every and settings.preview_steps >= checkpoint.noise_schedule.num_train_timesteps:
-        reason = (
-            f"this checkpoint knows {checkpoint.noise_schedule.num_train_timesteps} times; give fewer sampling steps"
-        )
-        found.problems.append(Problem("preview_steps", reason))
-    return found
+    @property
+    def family(self) -> Family: ...
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def noise_schedule(self) -> NoiseSchedule: ...
+    @property
+    def prediction_known(self) -> bool: ...
 
 
-def told_start(settings: TrainSettings, checkpoint: Checkpoint, given: Mapping[str, object]) -> str:
-    """What an embedding file says of its start, where that was an embedding with vectors for the encoders in `given`."""
-    name = settings.init_embedding.stem if settings.init_embedding else "an embedding"
-    rest = [encoder for encoder in checkpoint.text_encoders if encoder not in given]
-    return name if not rest else f"{name} ({', '.join(given)}), {settings.init_text} ({', '.join(rest)})"
+def auto_values(checkpoint: CheckpointFacts, settings: TrainSettings) -> dict[str, Any]:
+    """What "auto" means for a checkpoint, by option; None where only the loaded model can say.
+
+    The value does not depend on whether the option is "auto" in `settings`, but on other options.
+    """
+    family = checkpoint.family
+    family_rate = f"{family.learning_rate:g}"
+    learning_rate = family_rate if settings.learning_rate == "auto" else settings.learning_rate
+    side = settings.resolution or checkpoint.resolution
+    return {
+        "learning_rate": family_rate,
+        "learning_rate_2": learning_rate,
+        "lr_schedule": default_schedule(learning_rate),
+        "resolution": checkpoint.resolution,
+        "clip_skip": family.encoders[0].clip_skip,
+        "prediction": checkpoint.noise_schedule.prediction_type if checkpoint.prediction_known else None,
+        "zero_terminal_snr": "yes" if checkpoint.noise_schedule.zero_terminal_snr else "no",
+        "preview_width": side,
+        "preview_height": side,
+    }
+
+
+def resolve_checkpoint_options(settings: TrainSettings, checkpoint: CheckpointFacts) -> dict[str, Any]:
+    """The values for options that are "auto" in `settings` and that a run stores resolved."""
+    values = auto_values(checkpoint, settings)
+    stored = _STORED_FOR_TWO_ENCODERS if len(checkpoint.family.encoders) > 1 else _STORED
+    return {name: values[name] for name in stored if getattr(settings, name) in (None, "auto")}
+
+
+def resolve_device_options(settings: TrainSettings, parameters: int, findings: Findings) -> dict[str, Any]:
+    """Precision and acceleration for a UNet of so many parameters, measured on the device. Empty where it lacks something."""
+    from lib_ti.model.speed.device import choose_acceleration, choose_device, choose_precision
+
+    option = "device"
+    if findings.has_problem(option):
+        return {}
+    try:
+        device = choose_device(settings.device)
+        option = "precision"
+        precision = choose_precision(settings.precision, device, parameters)
+        option = "acceleration"
+        acceleration = choose_acceleration(settings.acceleration, device, precision, parameters)
+    except ValueError as error:
+        findings.add_problem(option, error)
+        return {}
+    return {"precision": precision, "acceleration": acceleration}
+
+
+def expected_precision(settings: TrainSettings, device: str, on_gpu: bool, parameters: int) -> str:
+    """The precision that `resolve_device_options` will choose, as far as it can be known in the WebUI's own process.
+
+    On a GPU it is exact if this process has a CUDA context; without one it is assumed to be bf16, because creating a context
+    takes memory. On a CPU the training process measures for seconds; here bf16 is assumed if the CPU has instructions for it.
+    """
+    if settings.precision != "auto":
+        return settings.precision
+    if not on_gpu:
+        return "bf16" if _cpu_has_bf16() else "fp32"
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return "bf16"
+    from lib_ti.model.speed.device import choose_device, choose_precision
+
+    return choose_precision("auto", choose_device(device), parameters)
+
+
+@cache
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU's flags name instructions that multiply bf16; False where the system does not list them."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

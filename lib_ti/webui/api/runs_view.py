@@ -15,7 +15,7 @@ from lib_ti.runs.folder import RunFolder, find_runs
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.webui.api.event_tail import EventTail, EventTails
-from lib_ti.webui.forms.form_to_settings import translated
+from lib_ti.webui.forms.form_to_settings import flags_to_labels
 from lib_ti.webui.images.thumbnails import ThumbnailCache
 
 CHUNK_BYTES = 1 << 17  # of events in one reply, so that it stays fast
@@ -167,7 +167,7 @@ class RunsView:
 
     def _message(self, job: Job | None, state: str, last: Event | None) -> str:
         if state == "failed" and last:
-            return translated(str(last.data.get("message", "")))
+            return flags_to_labels(str(last.data.get("message", "")))
         if job is None and state in ("stopped", "interrupted") and (last is None or last.kind != "stopped"):
             return INTERRUPTED
         return ""
@@ -176,7 +176,7 @@ class RunsView:
         return not folder.running and (folder.images.is_dir() or settings.images.is_dir())
 
     def _warnings(self, history: RunHistory) -> list[str]:
-        return list(dict.fromkeys(translated(str(e.data.get("message", ""))) for e in history.warnings))
+        return list(dict.fromkeys(flags_to_labels(str(e.data.get("message", ""))) for e in history.warnings))
 
     def _thumbnail(self, folder: RunFolder, history: RunHistory) -> str | None:
         latest_preview = history.latest_preview()

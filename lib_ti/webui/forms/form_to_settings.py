@@ -1,4 +1,4 @@
-"""From what stands in the form to what is asked of the trainer, and back; and in which words a problem is told."""
+"""Converts the form's values to settings and back, and messages to the form's labels."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ PRESETS: dict[str, dict[str, str]] = {
     "balanced": {"steps": "500", "learning_rate": "auto", "vectors": "2", "batch_size": "1"},
     "thorough": {"steps": "1500", "learning_rate": "0.003", "vectors": "4", "batch_size": "2"},
 }
-"""What the presets set; the learning rates are those of Stable Diffusion 1 and 2, see `presets_for`."""
+"""The options that each preset sets; the learning rates are for Stable Diffusion 1 and 2, see `presets_for`."""
 
 EmbeddingLookup = Callable[[str], Path | None]
-"""Gives the file of the embedding in the WebUI's folder that goes by a name."""
+"""Returns the file of the embedding in the WebUI's folder that has a name."""
 
 _FLAG = re.compile(r"--[a-z][a-z-]+")
 
 
 def presets_for(learning_rate: float) -> dict[str, dict[str, str]]:
-    """The presets for a family whose "auto" is `learning_rate`: rates are halved with it."""
+    """The presets for a family whose "auto" learning rate is `learning_rate`; the presets' rates scale with it."""
     scale = learning_rate / 0.005
     return {
-        name: {**values, "learning_rate": _scaled(values["learning_rate"], scale)} for name, values in PRESETS.items()
+        name: {**values, "learning_rate": _scale_rate(values["learning_rate"], scale)}
+        for name, values in PRESETS.items()
     }
 
 
 def preset_of(form: Mapping[str, Any], presets: Mapping[str, Mapping[str, str]]) -> str:
-    """The preset whose values the form holds, or "custom"."""
+    """The name of the preset whose values the form has, or "custom"."""
     for name, values in presets.items():
-        if all(_same(form.get(option), value, option) for option, value in values.items()):
+        if all(_equals_preset(form.get(option), value, option) for option, value in values.items()):
             return name
     return "custom"
 
 
 def raw_settings(
-    form: Mapping[str, Any], host: Host, images: Path, named: EmbeddingLookup
+    form: Mapping[str, Any], host: Host, images: Path, find_embedding: EmbeddingLookup
 ) -> tuple[dict[str, RawValue], list[Problem]]:
-    """What `settings.parse` takes, with what the server decides; and what a browser may not ask for."""
+    """Raw values for `train_settings.parse`, with those the server decides; and problems with options a browser may not set."""
     raw: dict[str, RawValue] = {}
     problems = []
     allowed = {*fields.field_names(host.hides_paths), *fields.IMPLIED_OPTIONS}
@@ -58,8 +59,8 @@ def raw_settings(
             if value:
                 problems.append(Problem(name, "this WebUI does not let the browser name its files"))
             continue
-        if (given := _given(name, value)) is not None:
-            raw[name] = given
+        if (raw_value := _raw_value(name, value)) is not None:
+            raw[name] = raw_value
     raw |= {
         "images": str(images),
         "out": str(host.embeddings_dir),
@@ -70,7 +71,7 @@ def raw_settings(
     if raw.get("precision", "auto") == "auto":
         raw["precision"] = host.precision()
     if "init_embedding" in raw:
-        raw["init_embedding"] = str(_embedding(str(raw["init_embedding"]), host.embeddings_dir, named))
+        raw["init_embedding"] = str(_embedding_path(str(raw["init_embedding"]), host.embeddings_dir, find_embedding))
     if checkpoint := host.selected_checkpoint():
         raw["model"] = str(checkpoint.path)
     if vae := host.selected_vae():
@@ -78,28 +79,28 @@ def raw_settings(
     return raw, problems
 
 
-def form_of(settings: TrainSettings, hides_paths: bool) -> dict[str, str | bool]:
-    """What the form holds for the settings of a run; what was "auto" in it stays what it became."""
-    shown = {
+def form_values(settings: TrainSettings, hides_paths: bool) -> dict[str, str | bool]:
+    """The form's values for the settings of a run; resolved "auto" values stay as they are."""
+    values = {
         name: fields.field_value(getattr(settings, name)) for name in fields.field_names(hides_paths) if name in TYPES
     }
-    least = {"memory": settings.memory_modes[0]} if settings.gradient_checkpointing else {}
-    return {**shown, **least, "overwrite": False}
+    memory = {"memory": settings.memory_modes[0]} if settings.gradient_checkpointing else {}
+    return {**values, **memory, "overwrite": False}
 
 
-def in_form_words(problem: Problem) -> Problem:
-    """A problem in terms of the form's labels instead of the command line's flags."""
-    return Problem(problem.option, translated(problem.message))
+def problem_with_labels(problem: Problem) -> Problem:
+    """The problem, its message with the form's labels instead of command-line flags."""
+    return Problem(problem.option, flags_to_labels(problem.message))
 
 
-def translated(text: str) -> str:
-    """A sentence with the form's labels for flags."""
+def flags_to_labels(text: str) -> str:
+    """The text with the form's labels instead of command-line flags."""
     names = {option_flag(name): name for name in OPTIONS}
     return _FLAG.sub(lambda m: f"“{fields.label(names[m[0]])}”" if m[0] in names else m[0], text)
 
 
-def _given(name: str, value: Any) -> RawValue | None:
-    """A field's value as an option takes it; None where the field is empty and the option has a default."""
+def _raw_value(name: str, value: Any) -> RawValue | None:
+    """A field's value as its option takes it; None if the field is empty and the option has a default."""
     if isinstance(value, bool):
         return value
     if isinstance(value, (list, tuple)):
@@ -111,24 +112,23 @@ def _given(name: str, value: Any) -> RawValue | None:
         return text if text or name in ("init_text", "preview_negative_prompt") else None
     if TYPES[name] == tuple[int, ...]:
         texts = [number for text in texts for number in re.split(r"[\s,;]+", text)]
-    kept = [text.strip() for text in texts if text.strip()]
-    return kept or None
+    return [text.strip() for text in texts if text.strip()] or None
 
 
-def _embedding(text: str, folder: Path, named: EmbeddingLookup) -> Path:
-    """An embedding by its name in the WebUI's folder, by its file there, or by its path."""
+def _embedding_path(text: str, folder: Path, find_embedding: EmbeddingLookup) -> Path:
+    """The path of an embedding: `text` is a path, a file in the WebUI's folder or a name there."""
     if re.search(r"[\\/]", text):
         return Path(text)
     if os.path.isfile(folder / text):  # noqa: PTH113 - Path's own raises for names that are too long
         return folder / text
-    return named(text) or Path(text)
+    return find_embedding(text) or Path(text)
 
 
-def _scaled(rate: str, scale: float) -> str:
+def _scale_rate(rate: str, scale: float) -> str:
     return rate if rate == "auto" else f"{float(rate) * scale:g}"
 
 
-def _same(value: Any, preset: str, option: str) -> bool:
+def _equals_preset(value: Any, preset: str, option: str) -> bool:
     text = str(value if value is not None else "").strip().casefold() or fields.field_value(DEFAULTS.get(option, ""))
     try:
         return float(text) == float(preset)

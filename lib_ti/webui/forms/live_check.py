@@ -1,10 +1,10 @@
-"""What can be said of a form while it is filled in: quickly, in the host's own process, without loading anything."""
+"""Checks the form while it is filled in: quickly, in the host's process, without loading a checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from lib_ti.errors import Problem
@@ -12,33 +12,39 @@ from lib_ti.settings import names
 from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings, parse
 from lib_ti.webui.embedding_index import files_named, free_name
 from lib_ti.webui.forms import form_to_settings, memory
-from lib_ti.webui.forms.selected_checkpoint import Selected
-from lib_ti.webui.forms.speed import FIRST_WORTH, Speed
+from lib_ti.webui.forms.selected_checkpoint import SelectedCheckpoint
+from lib_ti.webui.forms.speed import MIN_STEPS, SpeedRecords
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.images.drafts import Drafts
 
 log = logging.getLogger("lib_ti")
-LONGEST_SHOWN = 40  # tokens of the sequence
-UNMEASURED = f"Time appears after {FIRST_WORTH} steps"
+MAX_SHOWN_TOKENS = 40
+NO_TIME_YET = f"Time appears after {MIN_STEPS} steps"
 
 
 class LiveCheck:
-    """Looks at forms for one host."""
+    """Checks the forms of one host."""
 
     def __init__(
-        self, host: Host, drafts: Drafts, speed: Speed, named: form_to_settings.EmbeddingLookup, running: Any
+        self,
+        host: Host,
+        drafts: Drafts,
+        speed_records: SpeedRecords,
+        find_embedding: form_to_settings.EmbeddingLookup,
+        training_names: Callable[[], Collection[str]],
     ) -> None:
-        """`named`: the file of an embedding by its name; `running`: gives the names that are being trained, or wait for it."""
-        self._host, self._drafts, self._speed, self._named, self._running = host, drafts, speed, named, running
-        self._selected = Selected(host)
+        """`training_names`: the case-folded names that are being trained or are in the queue."""
+        self._host, self._drafts, self._speed_records = host, drafts, speed_records
+        self._find_embedding, self._training_names = find_embedding, training_names
+        self._selected = SelectedCheckpoint(host)
         self._tokenizers: dict[int, Any] = {}
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """The selected checkpoint for the page: title, family, resolution, and why it cannot be trained on, if so."""
-        return self._selected.told()
+        """The selected checkpoint for the page, see `SelectedCheckpoint.summary`."""
+        return self._selected.summary()
 
     def resolution(self) -> int:
-        """What pictures should have at least."""
+        """The resolution of the selected checkpoint; images should have at least as many pixels each side."""
         checkpoint = self.checkpoint()
         return int(checkpoint["resolution"]) if checkpoint and checkpoint["resolution"] else 512
 
@@ -47,59 +53,61 @@ class LiveCheck:
         return form_to_settings.presets_for(checkpoint["learning_rate"] if checkpoint else 0.005)
 
     def check(self, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
-        """Everything the page shows beside the fields."""
+        """Everything the page shows beside the fields, as JSON."""
         checkpoint, presets = self.checkpoint(), self.presets()
-        raw, refused = form_to_settings.raw_settings(form, self._host, self._drafts.folder(draft), self._named)
-        settings, found = parse(raw)
-        unfit, start = self._selected.start(settings, self._tokens)
-        found += [unfit] if unfit else []
-        problems = [
-            form_to_settings.in_form_words(p) for p in (*refused, *found) if p.option not in ("images", "model")
+        folder = self._drafts.folder(draft)
+        raw, problems = form_to_settings.raw_settings(form, self._host, folder, self._find_embedding)
+        settings, option_problems = parse(raw)
+        problems += option_problems
+        init_problem, init_remark = self._selected.check_initial_embedding(settings, self._token_ids)
+        problems += [init_problem] if init_problem else []
+        shown_problems = [
+            form_to_settings.problem_with_labels(p) for p in problems if p.option not in ("images", "model", "name")
         ]
-        pictures = len(self._drafts.images(draft))
+        image_count = len(self._drafts.images(draft))
         return {
             "checkpoint": checkpoint,
-            "name": self._name(str(raw["name"])),
-            "problems": [{"option": p.option, "message": p.message} for p in problems if p.option != "name"],
-            "estimate": self._estimate(settings, pictures, bool(form.get("keep_generating"))),
-            "presets": {name: self._cost(settings, values, pictures) for name, values in presets.items()},
+            "name": self._check_name(str(raw["name"])),
+            "problems": [{"option": p.option, "message": p.message} for p in shown_problems],
+            "estimate": self._estimate_cost(settings, image_count, bool(form.get("keep_generating"))),
+            "presets": {name: self._preset_note(settings, values, image_count) for name, values in presets.items()},
             "preset_values": presets,
-            "auto": self._selected.auto(settings),
-            "start": start,
+            "auto": self._selected.auto_texts(settings),
+            "start": init_remark,
             "preset": form_to_settings.preset_of(form, presets),
-            "sequence": self._sequence(settings),
+            "sequence": self._prompt_tokens(settings),
         }
 
     def name_problems(self, name: str) -> list[Problem]:
-        """Why this word cannot be trained now, beside what its file's place says."""
-        if name.casefold() in self._running():
+        """Why this name cannot be trained now, apart from files that exist."""
+        if name.casefold() in self._training_names():
             return [Problem("name", "this word is being trained already; wait for it, or choose another name")]
         return []
 
-    def _name(self, name: str) -> dict[str, Any]:
-        def state(kind: str, message: str, suggestion: str = "") -> dict[str, Any]:
-            return {"state": kind, "message": message, "suggestion": suggestion, "tokens": len(tokens)}
+    def _check_name(self, name: str) -> dict[str, Any]:
+        def reply(state: str, message: str, suggestion: str = "") -> dict[str, Any]:
+            return {"state": state, "message": message, "suggestion": suggestion, "tokens": len(token_ids)}
 
-        tokens = self._tokens(name)
+        token_ids = self._token_ids(name)
         if not name.strip():
-            return state("empty", "")
+            return reply("empty", "")
         if problem := names.name_problem(name):
-            return state("bad", problem)
+            return reply("bad", problem)
         if self.name_problems(name):
-            return state("running", "Being trained right now", free_name(f"{name}-2", self._host.embeddings_dir))
+            return reply("running", "Being trained right now", free_name(f"{name}-2", self._host.embeddings_dir))
         if files_named(name, self._host.embeddings_dir):
             suggestion = free_name(name, self._host.embeddings_dir)
-            return state("taken", f"Already exists: replace, or save as {suggestion}", suggestion)
-        if len(tokens) == 1:
-            return state("word", f"'{name}' is already an English word; try my-{name}", f"my-{name}")
-        return state("free", "Free to use")
+            return reply("taken", f"Already exists: replace, or save as {suggestion}", suggestion)
+        if len(token_ids) == 1:
+            return reply("word", f"'{name}' is already an English word; try my-{name}", f"my-{name}")
+        return reply("free", "Free to use")
 
-    def _tokens(self, text: str) -> list[int]:
+    def _token_ids(self, text: str) -> list[int]:
         tokenizer = self._tokenizer()
         return tokenizer.token_ids(text) if tokenizer else []
 
     def _tokenizer(self, length: int = 77) -> Any:
-        """None where this process cannot read it; the training's own process will say why."""
+        """The tokenizer; None if this process cannot load it. The training process will say why."""
         if length not in self._tokenizers:
             try:
                 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
@@ -107,63 +115,68 @@ class LiveCheck:
                 self._tokenizers[length] = PromptTokenizer(length)
                 self._tokenizers[length].token_ids("a")
             except Exception:
-                log.exception("the tokenizer does not work in this process")
+                log.exception("the tokenizer cannot be loaded in this process")
                 self._tokenizers[length] = None
         return self._tokenizers[length]
 
-    def _estimate(self, settings: TrainSettings, pictures: int, sharing: bool = False) -> dict[str, Any]:
+    def _estimate_cost(
+        self, settings: TrainSettings, image_count: int, host_keeps_model: bool = False
+    ) -> dict[str, Any]:
+        """Time, memory and passes over the images, as JSON."""
         checkpoint = self.checkpoint()
-        passes = settings.steps * settings.effective_batch_size / pictures if pictures else 0.0
-        shown: dict[str, Any] = {
-            "text": UNMEASURED, "seconds": None, "preview_s": None, "memory_mb": None, "total_mb": None, "memory_mode": None,
+        passes = settings.steps * settings.effective_batch_size / image_count if image_count else 0.0
+        reply: dict[str, Any] = {
+            "text": NO_TIME_YET, "seconds": None, "preview_s": None, "memory_mb": None, "total_mb": None, "memory_mode": None,
             "measured": False, "memory_kind": "VRAM" if self._host.device().startswith("cuda") else "RAM", "passes": passes,
         }  # fmt: skip
         if not checkpoint or not checkpoint["family"]:
-            return shown
+            return reply
         device, resolution = self._host.device(), settings.resolution or checkpoint["resolution"]
-        room = memory.needed(settings, checkpoint, resolution, device, sharing)
-        estimate = self._speed.estimate(settings, checkpoint["family"], resolution, device, room.mode)
+        family = checkpoint["family"]
+        usual_family = family if checkpoint["usual"] else None
+        forecast = memory.forecast_memory(settings, usual_family, resolution, device, host_keeps_model)
+        estimate = self._speed_records.estimate(settings, family, resolution, device, forecast.mode)
         if estimate and estimate.memory_mb:
-            room = room.measured(estimate.memory_mb)
-        parts = [UNMEASURED]
+            forecast = forecast.with_measured(estimate.memory_mb)
+        phrases = [NO_TIME_YET]
         if estimate:
             previews = f", {duration(estimate.preview_s)} of it for previews" if estimate.preview_s >= 30 else ""
-            parts = [f"About {duration(estimate.seconds)}{previews}"]
-            shown |= {"seconds": estimate.seconds, "preview_s": estimate.preview_s}
-        return {**shown, **room.shown(), "text": " · ".join([*parts, *room.words()])}
+            phrases = [f"About {duration(estimate.seconds)}{previews}"]
+            reply |= {"seconds": estimate.seconds, "preview_s": estimate.preview_s}
+        return {**reply, **forecast.to_json(), "text": " · ".join([*phrases, *forecast.describe()])}
 
-    def _cost(self, settings: TrainSettings, values: Mapping[str, str], pictures: int) -> str:
-        """What a preset takes, in words."""
+    def _preset_note(self, settings: TrainSettings, values: Mapping[str, str], image_count: int) -> str:
+        """The cost of a preset in words."""
         numbers = {k: int(v) for k, v in values.items() if k != "learning_rate"}
-        estimate = self._estimate(dataclasses.replace(settings, **numbers), pictures)  # type: ignore[arg-type]
-        told = [f"{values['steps']} steps"]
+        estimate = self._estimate_cost(dataclasses.replace(settings, **numbers), image_count)  # type: ignore[arg-type]
+        phrases = [f"{values['steps']} steps"]
         if estimate["seconds"] is not None:
-            told.append(f"about {duration(estimate['seconds'])}")
+            phrases.append(f"about {duration(estimate['seconds'])}")
         if estimate["passes"]:
             passes = estimate["passes"]
-            told.append(f"{passes:.0f} passes over the pictures" if passes >= 1.5 else "one pass over the pictures")
-        return ", ".join(told)
+            phrases.append(f"{passes:.0f} passes over the pictures" if passes >= 1.5 else "one pass over the pictures")
+        return ", ".join(phrases)
 
-    def _sequence(self, settings: TrainSettings) -> list[dict[str, Any]]:
-        """The tokens of the first prompt that the word is trained in, its own ones marked."""
+    def _prompt_tokens(self, settings: TrainSettings) -> list[dict[str, Any]]:
+        """The tokens of the first training prompt, the placeholder's marked."""
         from lib_ti.data.captions import default_templates
 
         tokenizer = self._tokenizer()
-        if tokenizer is None or not self._tokens(settings.name):
+        if tokenizer is None or not self._token_ids(settings.name):
             return []
-        before, _, behind = (
+        before, _, after = (
             default_templates(settings.kind, captions=False)[0].replace(CAPTION_SLOT, "").partition(NAME_SLOT)
         )
-        shown = [{"text": tokenizer.decode(t), "ours": False} for t in tokenizer.token_ids(before)]
-        shown += [
+        tokens = [{"text": tokenizer.decode(t), "ours": False} for t in tokenizer.token_ids(before)]
+        tokens += [
             {"text": f"{settings.name} {i + 1}/{settings.vectors}", "ours": True} for i in range(settings.vectors)
         ]
-        shown += [{"text": tokenizer.decode(t), "ours": False} for t in tokenizer.token_ids(behind)]
-        return shown[:LONGEST_SHOWN]
+        tokens += [{"text": tokenizer.decode(t), "ours": False} for t in tokenizer.token_ids(after)]
+        return tokens[:MAX_SHOWN_TOKENS]
 
 
 def duration(seconds: float) -> str:
-    """As people say it: 40 s, 6 min, 1 h 20 min."""
+    """A rounded duration: 40 s, 6 min, 1 h 20 min."""
     if seconds < 55:
         return f"{max(5, round(seconds / 5) * 5)} s"
     minutes = round(seconds / 60)

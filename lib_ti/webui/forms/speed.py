@@ -1,11 +1,11 @@
-"""How long a training takes on this machine, and what memory: known from those before it."""
+"""How long a training takes on this machine and how much memory, from measurements of earlier runs."""
 
 from __future__ import annotations
 
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -13,21 +13,23 @@ from typing import Any
 
 from lib_ti import files
 from lib_ti.data.captions import preview_count
-from lib_ti.model.memory.estimate import Work
+from lib_ti.model.memory.estimate import Workload
 from lib_ti.runs.events import Event, read_events
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import TrainSettings
 
 log = logging.getLogger("lib_ti")
-FIRST_WORTH = 30  # steps; fewer say more about the start than about the pace
-KEPT = 100  # measurements
+MIN_STEPS = 30  # fewer steps measure the start rather than the pace
+MAX_MEASUREMENTS = 100
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One training's cost: seconds for a picture in a step, for a preview's sampling step, and until the first step.
+    """The cost of one run; a record of `speed.json`, so the fields' names are stored.
 
-    `memory`: the mode that it was trained in; `memory_mb`: the peak, on a card without what CUDA itself takes.
+    `picture_s`: seconds of training for each image of a step. `sampling_s`: for a preview's sampling step at the training
+    resolution. `start_s`: until the first step. `memory`: the memory mode. `memory_mb`: the peak, on a GPU without the CUDA
+    context.
     """
 
     family: str
@@ -42,83 +44,86 @@ class Measurement:
     memory_mb: float | None
 
 
-_FIELDS = {field.name for field in fields(Measurement)}  # a record of earlier versions has others
+_FIELDS = {field.name for field in fields(Measurement)}  # records of earlier versions have others
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """`preview_s`: of the `seconds`, those of the previews. `memory_mb`: None where nothing with that batch was measured."""
+    """`preview_s`: the previews' part of `seconds`. `memory_mb`: None if no run with that batch size was measured."""
 
     seconds: float
     preview_s: float
     memory_mb: float | None
 
 
-class Speed:
+class SpeedRecords:
     """The measurements of this machine, in a file beside the runs."""
 
     def __init__(self, runs: Path) -> None:
         self._path = runs / "speed.json"
         self._lock = threading.Lock()
-        self._known: list[Measurement] | None = None
+        self._measurements: list[Measurement] | None = None
 
-    def learn(self, folder: RunFolder) -> None:
-        """Measure a training that has ended."""
+    def add(self, folder: RunFolder) -> None:
+        """Measure a run that has ended and store the result."""
         from lib_ti.model.checkpoint.inspect import inspect_checkpoint
 
         try:
             settings = folder.settings
-            measured = measure(settings, read_events(folder.events)[0], inspect_checkpoint(settings.model).family.name)
-        except Exception:  # the estimate is a courtesy
+            measurement = measure_run(
+                settings, read_events(folder.events)[0], inspect_checkpoint(settings.model).family.name
+            )
+        except Exception:  # estimates are optional
             log.exception("%s could not be measured", folder.path)
             return
-        if measured is None:
+        if measurement is None:
             return
         with self._lock:
-            self._known = [*self._read(), measured][-KEPT:]
+            self._measurements = [*self._load(), measurement][-MAX_MEASUREMENTS:]
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                files.atomic_write_bytes(self._path, json.dumps([asdict(m) for m in self._known]).encode())
+                records = [asdict(m) for m in self._measurements]
+                files.atomic_write_bytes(self._path, json.dumps(records).encode())
             except OSError:
-                log.exception("measurements could not be kept")
+                log.exception("measurements could not be stored")
 
     def estimate(
         self, settings: TrainSettings, family: str, resolution: int, device: str, mode: str
     ) -> Estimate | None:
-        """What a training will take in a memory mode; None where nothing like it was measured here."""
+        """The cost of a training in a memory mode; None if no run of that family on that device was measured."""
         with self._lock:
-            alike = [m for m in self._read() if (m.family, m.device) == (family, device)]
-        if not alike:
+            candidates = [m for m in self._load() if (m.family, m.device) == (family, device)]
+        if not candidates:
             return None
-        nearest = min(reversed(alike), key=lambda m: _distance(m, settings, resolution, mode))
+        nearest = min(reversed(candidates), key=lambda m: _distance(m, settings, resolution, mode))
         scale = (resolution / nearest.resolution) ** 2
-        previews = preview_count(settings) * settings.preview_steps * nearest.sampling_s
-        previews *= Work.of(settings, resolution).pixels_previewed / nearest.resolution**2
-        steps = settings.steps * settings.effective_batch_size * nearest.picture_s * scale
+        preview_s = preview_count(settings) * settings.preview_steps * nearest.sampling_s
+        preview_s *= Workload.of(settings, resolution).preview_pixels / nearest.resolution**2
+        steps_s = settings.steps * settings.effective_batch_size * nearest.picture_s * scale
         same = (nearest.resolution, nearest.batch_size, nearest.memory) == (resolution, settings.batch_size, mode)
-        return Estimate(nearest.start_s + steps + previews, previews, nearest.memory_mb if same else None)
+        return Estimate(nearest.start_s + steps_s + preview_s, preview_s, nearest.memory_mb if same else None)
 
-    def _read(self) -> list[Measurement]:
-        if self._known is None:
+    def _load(self) -> list[Measurement]:
+        if self._measurements is None:
             try:
-                found = json.loads(self._path.read_text(encoding="utf-8"))
-                self._known = [Measurement(**record) for record in found if record.keys() == _FIELDS]
+                records = json.loads(self._path.read_text(encoding="utf-8"))
+                self._measurements = [Measurement(**record) for record in records if record.keys() == _FIELDS]
             except (OSError, ValueError, TypeError, AttributeError):
-                self._known = []
-        return self._known
+                self._measurements = []
+        return self._measurements
 
 
-def measure(settings: TrainSettings, events: list[Event], family: str) -> Measurement | None:
-    """The cost of the last stretch of a run, from its events; None if it was too short."""
-    began = max((i for i, e in enumerate(events) if e.kind == "loading"), default=None)
-    if began is None:
+def measure_run(settings: TrainSettings, events: Sequence[Event], family: str) -> Measurement | None:
+    """The cost of a run since its last start or resume, from its events; None if that was too short."""
+    start = max((i for i, e in enumerate(events) if e.kind == "loading"), default=None)
+    if start is None:
         return None
-    stretch = events[began:]
-    steps = [e for e in stretch if e.kind == "step"]
-    if len(steps) < FIRST_WORTH:
+    session = events[start:]
+    steps = [e for e in session if e.kind == "step"]
+    if len(steps) < MIN_STEPS:
         return None
     last: Mapping[str, Any] = steps[-1].data
-    gaps = [b.time - a.time for a, b in pairwise(stretch) if b.kind == "preview"]
+    preview_times_s = [b.time - a.time for a, b in pairwise(session) if b.kind == "preview"]
     return Measurement(
         family=family,
         device=settings.device,
@@ -127,23 +132,24 @@ def measure(settings: TrainSettings, events: list[Event], family: str) -> Measur
         batch_size=settings.batch_size,
         memory=settings.memory_modes[0],
         picture_s=1 / last["images_per_s"],
-        sampling_s=_per_sampling_step(gaps, settings),
-        start_s=steps[0].time - stretch[0].time,
+        sampling_s=_sampling_step_s(preview_times_s, settings),
+        start_s=steps[0].time - session[0].time,
         memory_mb=last.get("memory_mb"),
     )
 
 
-def _per_sampling_step(gaps: list[float], settings: TrainSettings) -> float:
-    """Seconds of a preview's sampling step at the training's resolution, by the time that previews took."""
-    if not gaps:
+def _sampling_step_s(preview_times_s: list[float], settings: TrainSettings) -> float:
+    """Seconds of a sampling step at the training resolution, from the median time of a preview."""
+    if not preview_times_s:
         return 0.0
     resolution = settings.resolution or 512
-    pixels = Work.of(settings, resolution).pixels_previewed
-    return sorted(gaps)[len(gaps) // 2] / settings.preview_steps * resolution**2 / pixels
+    pixels = Workload.of(settings, resolution).preview_pixels
+    median_s = sorted(preview_times_s)[len(preview_times_s) // 2]
+    return median_s / settings.preview_steps * resolution**2 / pixels
 
 
 def _distance(m: Measurement, settings: TrainSettings, resolution: int, mode: str) -> tuple[int, ...]:
-    """How unlike a training a measurement is, the weightier first."""
+    """How much a measured run differs from a training, the most important difference first."""
     return (
         m.memory != mode,
         abs(m.resolution - resolution),
