@@ -463,7 +463,7 @@ class TestDevice:
         assert "not supported" in error_message("device", device=name)
 
     def test_unsupported_precision(self, error_message, monkeypatch):
-        monkeypatch.setattr(device, "_works", lambda dtype: False)
+        monkeypatch.setattr(device, "_supports", lambda dtype: False)
         assert "use bf16 or fp32" in error_message("precision", precision="fp16")
 
 

@@ -159,8 +159,8 @@ def test_inspection_needs_no_diffusers(tiny_checkpoint):
 import sys
 from pathlib import Path
 sys.modules["diffusers"] = sys.modules["transformers"] = None
-from lib_ti.model.checkpoint.inspect import describe
-assert describe(Path({str(tiny_checkpoint)!r})).resolution == 64
+from lib_ti.model.checkpoint.inspect import inspect_checkpoint
+assert inspect_checkpoint(Path({str(tiny_checkpoint)!r})).resolution == 64
 del sys.modules["diffusers"], sys.modules["transformers"]
 """
     assert imported(program, "diffusers", "transformers", "gradio") == []
