@@ -39,11 +39,11 @@ def test_prepacked_convolution_matches_torch(inner, outer, padding):
     assert isinstance(network[0], PrepackedConv2d)
     assert [name for name, _ in network.named_parameters()] == ["0.bias"]
     x = random_tensor(2, inner, 9, 7).requires_grad_()
-    found, wanted = network(x), plain(x)
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-    g = random_tensor(*wanted.shape, seed=1)
-    (gradient,) = torch.autograd.grad(found, x, g)
-    torch.testing.assert_close(gradient, torch.autograd.grad(wanted, x, g)[0], atol=1e-5, rtol=1e-5)
+    output, reference = network(x), plain(x)
+    torch.testing.assert_close(output, reference, atol=1e-5, rtol=1e-5)
+    g = random_tensor(*reference.shape, seed=1)
+    (gradient,) = torch.autograd.grad(output, x, g)
+    torch.testing.assert_close(gradient, torch.autograd.grad(reference, x, g)[0], atol=1e-5, rtol=1e-5)
 
 
 @needs_onednn
@@ -81,15 +81,15 @@ def test_prepacked_training_gives_the_same_vectors(sizes, tmp_path, monkeypatch)
     for i in range(2):  # not plain ones, whose norms would divide rounding by next to nothing
         noise = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / "pictures" / f"{i}.png")
-    found = {}
+    output = {}
     for how in ("none", "arranged"):
         (tmp_path / how).mkdir()
-        asked = settings_for(checkpoint, tmp_path / "pictures", tmp_path / how, steps="3", acceleration=how)
-        folder = run(asked)
+        requested = settings_for(checkpoint, tmp_path / "pictures", tmp_path / how, steps="3", acceleration=how)
+        folder = run(requested)
         assert folder.settings.acceleration == how
         losses = [event.data["loss"] for event in read_events(folder.events)[0] if event.kind == "step"]
-        found[how] = losses, load_file(folder.settings.out / "my-mug.safetensors")
-    (losses, vectors), (plain_losses, plain_vectors) = found["arranged"], found["none"]
+        output[how] = losses, load_file(folder.settings.out / "my-mug.safetensors")
+    (losses, vectors), (plain_losses, plain_vectors) = output["arranged"], output["none"]
     assert losses == pytest.approx(plain_losses, rel=1e-4)
     for name, plain in plain_vectors.items():
         torch.testing.assert_close(vectors[name], plain, atol=1e-4, rtol=1e-3)
@@ -102,8 +102,8 @@ def test_prepacked_vae_gives_the_same_images():
     before = model.encode_images(pixels)[0], model.decode_latents(random_tensor(1, 4, 8, 8))
     memory_modes.apply(model, "fast", "arranged")
     after = model.encode_images(pixels)[0], model.decode_latents(random_tensor(1, 4, 8, 8))
-    for found, wanted in zip(after, before, strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    for output, reference in zip(after, before, strict=True):
+        torch.testing.assert_close(output, reference, atol=1e-4, rtol=1e-4)
 
 
 def compute(x, y):
@@ -111,21 +111,21 @@ def compute(x, y):
 
 
 def test_graph_is_captured_when_a_shape_repeats():
-    made = []
+    captures = []
 
     def capture(way, samples):
-        made.append([tuple(s.shape) for s in samples])
+        captures.append([tuple(s.shape) for s in samples])
         return way
 
     graphed = GraphedCallable(compute, lambda: capture)
     for size in (2, 3, 4, 2, 3, 2, 3):
         x, y = random_tensor(size, 4), random_tensor(size, 4).requires_grad_()
         torch.testing.assert_close(graphed(x, y), compute(x, y))
-    assert made == [[(2, 4), (2, 4)], [(3, 4), (3, 4)]]
+    assert captures == [[(2, 4), (2, 4)], [(3, 4), (3, 4)]]
     with torch.no_grad():
         graphed(random_tensor(5, 4), random_tensor(5, 4))
     graphed(random_tensor(6, 4), random_tensor(6, 4))  # no input requires a gradient
-    assert len(made) == 2
+    assert len(captures) == 2
     assert not graphed.failure
 
 
@@ -155,11 +155,11 @@ def test_released_graphs_are_captured_again():
 
 
 def test_number_of_graphs_is_limited():
-    made = []
-    graphed = GraphedCallable(compute, lambda: lambda way, _: made.append(1) or way)
+    captures = []
+    graphed = GraphedCallable(compute, lambda: lambda way, _: captures.append(1) or way)
     for size in [*range(1, MAX_GRAPHS + 3)] * 3:
         graphed(random_tensor(size, 4), random_tensor(size, 4).requires_grad_())
-    assert len(made) == MAX_GRAPHS
+    assert len(captures) == MAX_GRAPHS
 
 
 @pytest.mark.parametrize(
@@ -204,11 +204,11 @@ def test_oom_while_capturing_is_raised():
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "reason"), [("graphs", "cpu", "for a card"), ("arranged", "cuda", "for a CPU")]
+    ("requested", "device", "reason"), [("graphs", "cpu", "for a card"), ("arranged", "cuda", "for a CPU")]
 )
-def test_unsupported_acceleration_is_refused(asked, device, reason):
+def test_unsupported_acceleration_is_refused(requested, device, reason):
     with pytest.raises(ValueError, match=reason):
-        choose_acceleration(asked, torch.device(device), "fp32", 10**9)
+        choose_acceleration(requested, torch.device(device), "fp32", 10**9)
 
 
 def test_auto_acceleration():

@@ -158,13 +158,13 @@ class TestImages:
     def test_unreadable_images_are_skipped_with_a_warning(self, workdir, training_output):
         (workdir / "pictures" / "broken.png").write_bytes(half(workdir / "pictures" / "0.png"))
         (workdir / "pictures" / "3.mask.png").write_bytes(b"no mask")
-        said = training_output()
-        assert f"Note: picture skipped: {Path('pictures/broken.png')}: truncated" in said
-        assert f"Note: picture skipped: {Path('pictures/3.mask.png')}: not a picture" in said
+        output = training_output()
+        assert f"Note: picture skipped: {Path('pictures/broken.png')}: truncated" in output
+        assert f"Note: picture skipped: {Path('pictures/3.mask.png')}: not a picture" in output
         (run,) = workdir.glob("textual_inversion/my-mug/*")
         assert sorted(p.name for p in (run / "images").iterdir()) == ["0000.png", "0001.png", "0002.png"]
-        told = [event.data["message"] for event in RunFolder(run).history().warnings]
-        assert sum("picture skipped" in message for message in told) == 2
+        messages = [event.data["message"] for event in RunFolder(run).history().warnings]
+        assert sum("picture skipped" in message for message in messages) == 2
 
     def test_too_many_images(self, error_message, monkeypatch):
         monkeypatch.setattr(training_images, "MAX_IMAGES", 3)
@@ -195,8 +195,8 @@ class TestName:
         folder.mkdir()
         for name in ("my-mug.safetensors", "my-mug.pt", "other.pt"):
             (folder / name).write_bytes(b"earlier")
-        said = training_output(overwrite=True)
-        assert "Note: my-mug.pt also answers to 'my-mug'" in said
+        output = training_output(overwrite=True)
+        assert "Note: my-mug.pt also answers to 'my-mug'" in output
         assert {p.name for p in folder.iterdir() if p.read_bytes() == b"earlier"} == {"my-mug.pt", "other.pt"}
 
     def test_vocabulary_word_is_a_warning(self, training_output):
@@ -356,8 +356,8 @@ def test_values_out_of_range(error_message, option, value):
 class TestFileOptions:
     def test_templates_without_room_for_the_vectors(self, workdir, error_message):
         (workdir / "templates.txt").write_text("cat " * 70 + "[name]\n" + "cat " * 72 + "[name]\n")
-        said = error_message("vectors", template_file="templates.txt", vectors=6)
-        assert said == "6 vectors do not fit; the shortest template leaves room for 5"
+        output = error_message("vectors", template_file="templates.txt", vectors=6)
+        assert output == "6 vectors do not fit; the shortest template leaves room for 5"
 
     @pytest.mark.parametrize("data", [None, b"", b"# nothing\n", b"\xff\xfe\0"])
     def test_unreadable_templates(self, workdir, error_message, data):
@@ -442,9 +442,9 @@ class TestOutputPaths:
     def test_disk_too_small_for_the_previews(self, error_message, monkeypatch):
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1 << 40, 1 << 40, 1 << 30))
-        said = error_message("runs_dir", steps=10_000, preview_every=1, resolution=512)
-        assert "the disk is too full" in said
-        assert "1024 MB are free" in said
+        output = error_message("runs_dir", steps=10_000, preview_every=1, resolution=512)
+        assert "the disk is too full" in output
+        assert "1024 MB are free" in output
 
 
 class TestDevice:
@@ -505,14 +505,14 @@ class TestCommandLine:
         )  # fmt: skip
         options = ["images", "name", "model", "out", "runs_dir", "vectors", "learning_rate", "resolution", "device",
                    "precision", "template_file", "init_embedding", "seed"]  # fmt: skip
-        said = [line.partition(":")[0].partition(";")[0] for line in lines]
-        assert sorted(said) == sorted([*map(option_flag, options), "unknown option --colour"])
+        output = [line.partition(":")[0].partition(";")[0] for line in lines]
+        assert sorted(output) == sorted([*map(option_flag, options), "unknown option --colour"])
 
     def test_exit_code_and_output_of_the_process(self, workdir, tiny_checkpoint):
         before = contents(workdir)
         command = [sys.executable, "-m", "lib_ti", *train(tiny_checkpoint, name="a/b", learning_rate=0)]
-        found = {**os.environ, "PYTHONPATH": str(ROOT)}
-        ended = subprocess.run(command, cwd=workdir, env=found, capture_output=True, text=True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        ended = subprocess.run(command, cwd=workdir, env=environment, capture_output=True, text=True)
         assert ended.returncode == 2
         assert ended.stdout == ""
         assert sorted(line.partition(":")[0] for line in ended.stderr.splitlines()) == ["--learning-rate", "--name"]
@@ -696,10 +696,13 @@ class TestOtherCommands:
             "--embedding", "none.pt", "--count", "0", "--seed", "-1", "--sampling-steps", "x", "--guidance", "nan",
             "--width", "65", "--height", "32", "--device", "tpu", "--negative-promt", "x", "--vae", "none.pt",
         )  # fmt: skip
-        said = {line.partition(":")[0] for line in lines}
+        output = {line.partition(":")[0] for line in lines}
         options = ["embedding", "count", "seed", "sampling_steps", "guidance", "width", "height", "device", "out",
                    "vae"]  # fmt: skip
-        assert said == {*map(option_flag, options), "unknown option --negative-promt; did you mean --negative-prompt?"}
+        assert output == {
+            *map(option_flag, options),
+            "unknown option --negative-promt; did you mean --negative-prompt?",
+        }
 
     @pytest.mark.parametrize("name", ["cuda:x", "meta", "cuda:1", "mps"])
     def test_generate_on_a_missing_device(self, error_lines, tiny_checkpoint, monkeypatch, name):

@@ -14,9 +14,9 @@ from lib_ti.cli.control import Control
 
 def wait_until(condition, timeout_s: float = 5.0) -> bool:
     deadline = time.monotonic() + timeout_s
-    while not (found := condition()) and time.monotonic() < deadline:
+    while not (received := condition()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return bool(found)
+    return bool(received)
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def pipe(exits):
 
 def test_lines_split_across_reads_are_joined(pipe):
     control, write = pipe
-    found = []
-    reader = threading.Thread(target=lambda: found.append(control.read_request()))
+    received = []
+    reader = threading.Thread(target=lambda: received.append(control.read_request()))
     reader.start()
     for part in (b'{"settings": {"na', b'me": "gr', "ü".encode()[:1], "ü".encode()[1:], b'n"}}\ng'):
         write(part)
         time.sleep(0.03)
     reader.join(5)
-    assert json.loads(found[0]) == {"settings": {"name": "grün"}}
+    assert json.loads(received[0]) == {"settings": {"name": "grün"}}
     control.listen()
     time.sleep(0.05)
     assert not control._started.is_set()

@@ -131,10 +131,10 @@ def test_metadata_is_stripped(add, drafts):
 def test_images_are_upright_and_limited_in_size(add):
     exif = Image.Exif()
     exif[0x0112] = 6
-    (shown,) = add(encode(picture(1, (96, 64)), "JPEG", exif=exif), "photo.jpg")
-    assert (shown["width"], shown["height"]) == (64, 96)
-    (shown,) = add(encode(Image.new("RGB", (2400, 1200), "teal"), "JPEG"), "large.jpg")
-    assert (shown["width"], shown["height"]) == (2048, 1024)
+    (entry,) = add(encode(picture(1, (96, 64)), "JPEG", exif=exif), "photo.jpg")
+    assert (entry["width"], entry["height"]) == (64, 96)
+    (entry,) = add(encode(Image.new("RGB", (2400, 1200), "teal"), "JPEG"), "large.jpg")
+    assert (entry["width"], entry["height"]) == (2048, 1024)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_gradios_default_upload_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "displayed_name"),
     [
         ("../../../etc/passwd.png", "passwd.png"),
         ("C:\\Users\\me\\mug.png", "mug.png"),
@@ -268,18 +268,18 @@ def test_gradios_default_upload_folder(tmp_path, monkeypatch):
         ("-rf .png", "-rf .png"),
     ],
 )
-def test_names_are_displayed_but_never_used_as_paths(add, drafts, tmp_path, name, shown):
-    (found,) = add(picture(), name)
-    assert found["name"] == shown
-    assert drafts.describe_images(DRAFT)[0]["name"] == shown
+def test_names_are_displayed_but_never_used_as_paths(add, drafts, tmp_path, name, displayed_name):
+    (entry,) = add(picture(), name)
+    assert entry["name"] == displayed_name
+    assert drafts.describe_images(DRAFT)[0]["name"] == displayed_name
     assert all_paths(tmp_path / "runs") == sorted(
         [".drafts", f".drafts/{DRAFT}", f".drafts/{DRAFT}/0000.png", f".drafts/{DRAFT}/draft.json"]
     )
 
 
 def test_name_with_a_lone_surrogate_can_be_sent_to_the_page(add):
-    (found,) = add(picture(), "mug\ud800.png")
-    json.dumps(found).encode()
+    (entry,) = add(picture(), "mug\ud800.png")
+    json.dumps(entry).encode()
     with pytest.raises(UnusableFile) as raised:
         add(b"no picture", "mug\ud800.png")
     json.dumps(str(raised.value)).encode()
@@ -290,11 +290,11 @@ def test_name_with_a_lone_surrogate_can_be_sent_to_the_page(add):
 
 def test_caption_is_assigned_to_its_image_in_either_order(add, drafts):
     assert add(b"a red mug\non a table", "mug.txt") == []
-    (shown,) = add(picture(1), "mug.jpg")
-    assert shown["caption"] == "a red mug on a table"
+    (entry,) = add(picture(1), "mug.jpg")
+    assert entry["caption"] == "a red mug on a table"
     add(picture(2), "my.cup.png")
-    (shown,) = add("\ufeffa cup".encode(), "my.cup.txt")
-    assert (shown["name"], shown["caption"]) == ("my.cup.png", "a cup")
+    (entry,) = add("\ufeffa cup".encode(), "my.cup.txt")
+    assert (entry["name"], entry["caption"]) == ("my.cup.png", "a cup")
     add(b"somebody else", "elsewhere.txt")
     assert [p["caption"] for p in drafts.describe_images(DRAFT)] == ["a red mug on a table", "a cup"]
 
@@ -310,18 +310,18 @@ def test_binary_and_very_long_captions_are_limited(add, drafts, when):
     images = [(picture(1), "mug.png"), (picture(2), "cup.png")]
     for content, name in captions + images if when == "before" else images + captions:
         add(content, name)
-    for shown in drafts.describe_images(DRAFT):
-        assert len(shown["caption"]) <= drafts_module.MAX_CAPTION_CHARACTERS
-        shown["caption"].encode()
+    for entry in drafts.describe_images(DRAFT):
+        assert len(entry["caption"]) <= drafts_module.MAX_CAPTION_CHARACTERS
+        entry["caption"].encode()
 
 
 def test_captions_are_changed_and_deleted(add, drafts):
-    (shown,) = add(picture())
-    drafts.set_caption(DRAFT, shown["id"], "  <b>a</b>\n mug ")
+    (entry,) = add(picture())
+    drafts.set_caption(DRAFT, entry["id"], "  <b>a</b>\n mug ")
     assert drafts.describe_images(DRAFT)[0]["caption"] == "<b>a</b> mug"
-    drafts.set_caption(DRAFT, shown["id"], "\ud800 mug")
+    drafts.set_caption(DRAFT, entry["id"], "\ud800 mug")
     assert "mug" in drafts.describe_images(DRAFT)[0]["caption"]
-    drafts.set_caption(DRAFT, shown["id"], " ")
+    drafts.set_caption(DRAFT, entry["id"], " ")
     assert drafts.describe_images(DRAFT)[0]["caption"] == ""
     assert not list(drafts.folder(DRAFT).glob("*.txt"))
     for other in ("0001", "../../x", "draft"):
@@ -330,22 +330,22 @@ def test_captions_are_changed_and_deleted(add, drafts):
 
 
 def test_mask_is_stored_with_its_image(add, drafts, tmp_path):
-    (shown,) = add(picture(), "mug.jpg")
-    assert not shown["mask"]
+    (entry,) = add(picture(), "mug.jpg")
+    assert not entry["mask"]
     half = Image.new("L", (96, 80))
     half.paste(255, (0, 0, 48, 80))
     exif = Image.Exif()
     exif[0x010F] = "SecretCamera"
-    (shown,) = add(encode(half, exif=exif), "mug.mask.png")
-    assert shown["mask"]
+    (entry,) = add(encode(half, exif=exif), "mug.mask.png")
+    assert entry["mask"]
     assert len(drafts.describe_images(DRAFT)) == 1
-    data = (drafts.folder(DRAFT) / f"{shown['id']}.mask.png").read_bytes()
+    data = (drafts.folder(DRAFT) / f"{entry['id']}.mask.png").read_bytes()
     assert b"SecretCamera" not in data
     drafts.copy_to_run(DRAFT, tmp_path / "images")
     assert all_paths(tmp_path / "images") == ["0000.mask.png", "0000.png"]
     with pytest.raises(UnusableFile, match="not a picture"):
         add(b"no picture", "mug.mask.png")
-    drafts.remove(DRAFT, shown["id"])
+    drafts.remove(DRAFT, entry["id"])
     assert all_paths(drafts.folder(DRAFT)) == ["draft.json"]
 
 
@@ -359,8 +359,8 @@ def test_concurrent_uploads_lose_none(add, drafts):
     def work(numbers: range) -> None:
         try:
             for i in numbers:
-                (shown,) = add(images[i], f"{i}.png")
-                drafts.set_caption(DRAFT, shown["id"], f"number {i}")
+                (entry,) = add(images[i], f"{i}.png")
+                drafts.set_caption(DRAFT, entry["id"], f"number {i}")
         except Exception as error:
             failed.append(error)
 
@@ -370,10 +370,10 @@ def test_concurrent_uploads_lose_none(add, drafts):
     for thread in threads:
         thread.join()
     assert not failed
-    found = drafts.describe_images(DRAFT)
-    assert len({p["id"] for p in found}) == 24
-    assert {p["name"] for p in found} == {f"{i}.png" for i in range(24)}
-    assert all(p["caption"] == f"number {p['name'][:-4]}" for p in found)
+    entries = drafts.describe_images(DRAFT)
+    assert len({p["id"] for p in entries}) == 24
+    assert {p["name"] for p in entries} == {f"{i}.png" for i in range(24)}
+    assert all(p["caption"] == f"number {p['name'][:-4]}" for p in entries)
 
 
 def test_ids_are_not_reused(add, drafts):
@@ -389,8 +389,8 @@ def test_ids_beyond_four_digits(add, drafts):
     add(picture(1))
     path = drafts.folder(DRAFT) / "draft.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "next": 10_000}))
-    (shown,) = add(picture(2))
-    drafts.remove(DRAFT, shown["id"])
+    (entry,) = add(picture(2))
+    drafts.remove(DRAFT, entry["id"])
     assert len(drafts.describe_images(DRAFT)) == 1
 
 
@@ -578,9 +578,9 @@ def test_blurry_images_are_recognized_at_any_size(size):
 @pytest.mark.parametrize("size", [(1, 1), (1, 2048), (2048, 1), (2, 300), (300, 2), (17, 16)])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_extreme_aspect_ratios_are_measured(add, size, mode):
-    (shown,) = add(Image.new(mode, size, "red"), side=64)
-    assert any(warning.startswith(f"Small: {size[0]}×{size[1]}") for warning in shown["warnings"])
-    assert shown["thumb"].startswith("data:image/jpeg;base64,")
+    (entry,) = add(Image.new(mode, size, "red"), side=64)
+    assert any(warning.startswith(f"Small: {size[0]}×{size[1]}") for warning in entry["warnings"])
+    assert entry["thumb"].startswith("data:image/jpeg;base64,")
 
 
 def test_images_below_the_resolution_are_small():

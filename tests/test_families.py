@@ -63,8 +63,8 @@ def padded(padding: int, text: str = TEXT) -> torch.Tensor:
     return torch.tensor([ids + [padding] * (77 - len(ids))])
 
 
-def assert_close(found: torch.Tensor | None, wanted: torch.Tensor | None) -> None:
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-5)
+def assert_close(actual: torch.Tensor | None, reference: torch.Tensor | None) -> None:
+    torch.testing.assert_close(actual, reference, rtol=1e-5, atol=2e-5)
 
 
 # --- against the architecture -------------------------------------------------------------------------------------
@@ -73,34 +73,34 @@ def assert_close(found: torch.Tensor | None, wanted: torch.Tensor | None) -> Non
 @pytest.mark.smoke
 def test_sd2_uses_the_penultimate_layer_and_the_final_layer_norm(files, networks):
     text = networks["sd2"].text
-    found = context_of(load(files["sd2"]))
-    assert found.pooled is None
-    assert_close(found.encoder_hidden_states, text.ln_final(text(padded(0))[0][-2]))
+    actual = context_of(load(files["sd2"]))
+    assert actual.pooled is None
+    assert_close(actual.encoder_hidden_states, text.ln_final(text(padded(0))[0][-2]))
 
 
 @pytest.mark.smoke
 def test_sdxl_concatenates_both_encoders_and_pools_the_second(files, networks):
     _, _, first, second = networks["sdxl"]
-    found = context_of(load(files["sdxl"]))
+    actual = context_of(load(files["sdxl"]))
     hidden, pooled = second(padded(0))
-    assert_close(found.encoder_hidden_states, torch.cat([first.hidden(padded(END))[-2], hidden[-2]], dim=-1))
-    assert_close(found.pooled, pooled)
+    assert_close(actual.encoder_hidden_states, torch.cat([first.hidden(padded(END))[-2], hidden[-2]], dim=-1))
+    assert_close(actual.pooled, pooled)
 
 
 @pytest.mark.parametrize(("family", "skip"), [("sd2", 3), ("sdxl", 2), ("sdxl", 3)])
 def test_clip_skip_selects_an_earlier_layer_but_never_a_later_one(files, networks, family, skip):
     checkpoint = open_checkpoint(files[family]).with_overrides(clip_skip=skip)
-    found = context_of(StableDiffusion.load(checkpoint, torch.float32, CPU)).encoder_hidden_states
+    actual = context_of(StableDiffusion.load(checkpoint, torch.float32, CPU)).encoder_hidden_states
     for too_late in (1, 2):
-        asked = open_checkpoint(files[family]).with_overrides(clip_skip=too_late)
-        usual = context_of(StableDiffusion.load(asked, torch.float32, CPU)).encoder_hidden_states
-        assert torch.equal(usual, found) == (skip == 2)
+        overridden = open_checkpoint(files[family]).with_overrides(clip_skip=too_late)
+        usual = context_of(StableDiffusion.load(overridden, torch.float32, CPU)).encoder_hidden_states
+        assert torch.equal(usual, actual) == (skip == 2)
     if family == "sd2":
         text = networks["sd2"].text
-        assert_close(found, text.ln_final(text(padded(0))[0][-skip]))
+        assert_close(actual, text.ln_final(text(padded(0))[0][-skip]))
     else:
         _, _, first, second = networks["sdxl"]
-        assert_close(found, torch.cat([first.hidden(padded(END))[-skip], second(padded(0))[0][-skip]], dim=-1))
+        assert_close(actual, torch.cat([first.hidden(padded(END))[-skip], second(padded(0))[0][-skip]], dim=-1))
 
 
 def test_clip_skip_of_sd1_applies_the_final_layer_norm(tiny_checkpoint):
@@ -118,9 +118,9 @@ def test_unet_and_vae_match_the_reference_networks(files, networks, family):
     features = noise(2, 77, sizes.unet["context_dim"])
     time_ids = torch.tensor([[512, 384, 0, 64, 128, 96], [2048, 1024, 17, 0, 96, 128]], dtype=torch.float32)
     pooled, beside = (noise(2, sizes.second[2]), embedded_time_ids(time_ids)) if sizes.second else (None, None)
-    told = None if pooled is None else torch.cat([pooled, beside], dim=-1)
-    found = model.predict(noise(2, 4, 16, 8), t, Context(features, pooled), time_ids)
-    assert_close(found, unet(noise(2, 4, 16, 8), t, features, told))
+    added_cond = None if pooled is None else torch.cat([pooled, beside], dim=-1)
+    actual = model.predict(noise(2, 4, 16, 8), t, Context(features, pooled), time_ids)
+    assert_close(actual, unet(noise(2, 4, 16, 8), t, features, added_cond))
     mean, deviation = model.encode_images(noise(1, 3, 32, 64))
     wanted_mean, log_variance = vae.encode(noise(1, 3, 32, 64))
     assert_close(mean, wanted_mean * sizes.scale_factor)
@@ -153,8 +153,8 @@ def test_time_ids_default_to_an_uncropped_image(files):
 def test_hidden_states_of_an_sd2_folder_match_diffusers(tmp_path):
     folder = write_sd2_folder(tmp_path / "model")
     model = load(folder.path)
-    wanted, _ = folder.pipeline().encode_prompt(TEXT, CPU, 1, False)
-    torch.testing.assert_close(context_of(model).encoder_hidden_states, wanted, rtol=1e-5, atol=1e-5)
+    reference, _ = folder.pipeline().encode_prompt(TEXT, CPU, 1, False)
+    torch.testing.assert_close(context_of(model).encoder_hidden_states, reference, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.smoke
@@ -164,10 +164,10 @@ def test_hidden_states_of_an_sdxl_folder_match_diffusers(tmp_path, skip):
     checkpoint = open_checkpoint(folder.path).with_overrides(clip_skip=skip and skip + 2)
     model = StableDiffusion.load(checkpoint, torch.float32, CPU)
     pipeline = folder.pipeline()
-    wanted, nothing, pooled, nothing_pooled = pipeline.encode_prompt(TEXT, device=CPU, clip_skip=skip)
-    found = context_of(model)
-    torch.testing.assert_close(found.encoder_hidden_states, wanted, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.pooled, pooled, rtol=1e-5, atol=1e-5)
+    reference, nothing, pooled, nothing_pooled = pipeline.encode_prompt(TEXT, device=CPU, clip_skip=skip)
+    actual = context_of(model)
+    torch.testing.assert_close(actual.encoder_hidden_states, reference, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual.pooled, pooled, rtol=1e-5, atol=1e-5)
     assert not nothing.any()
     assert not nothing_pooled.any()
     blank = context_of(model, "").zeros_like()
@@ -181,9 +181,9 @@ def test_added_condition_of_a_folder_matches_diffusers(tmp_path):
     model, pipeline = load(folder.path), folder.pipeline()
     context, t = context_of(model), torch.tensor([400])
     ids = pipeline._get_add_time_ids((64, 128), (0, 0), (64, 128), torch.float32, context.pooled.shape[-1])
-    told = {"text_embeds": context.pooled, "time_ids": ids}
-    wanted = pipeline.unet(noise(1, 4, 8, 16), t, context.encoder_hidden_states, added_cond_kwargs=told).sample
-    assert_close(model.predict(noise(1, 4, 8, 16), t, context), wanted)
+    added_cond = {"text_embeds": context.pooled, "time_ids": ids}
+    reference = pipeline.unet(noise(1, 4, 8, 16), t, context.encoder_hidden_states, added_cond_kwargs=added_cond).sample
+    assert_close(model.predict(noise(1, 4, 8, 16), t, context), reference)
 
 
 @pytest.mark.parametrize("family", BOTH)
@@ -192,11 +192,11 @@ def test_a_folder_and_a_file_of_the_same_weights_compute_the_same(files, tmp_pat
     write = {"sd2": write_sd2_folder, "sdxl": write_sdxl_folder}[family]
     folder = write(tmp_path / "model", networks=load(files[family]))
     again, model = load(folder.path), load(files[family])
-    found, wanted = context_of(again), context_of(model)
-    assert_close(found.encoder_hidden_states, wanted.encoder_hidden_states)
-    assert_close(found.pooled, wanted.pooled)
+    actual, reference = context_of(again), context_of(model)
+    assert_close(actual.encoder_hidden_states, reference.encoder_hidden_states)
+    assert_close(actual.pooled, reference.pooled)
     t = torch.tensor([77])
-    assert_close(again.predict(noise(1, 4, 8, 8), t, found), model.predict(noise(1, 4, 8, 8), t, wanted))
+    assert_close(again.predict(noise(1, 4, 8, 8), t, actual), model.predict(noise(1, 4, 8, 8), t, reference))
 
 
 # --- what files state ---------------------------------------------------------------------------------------------
@@ -270,8 +270,8 @@ def test_keys_and_metadata_state_the_noise_schedule(tmp_path, family, mark):
 
 
 def test_a_folder_states_its_noise_schedule(tmp_path):
-    told = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
-    folder = write_sdxl_folder(tmp_path, scheduler=told)
+    added_cond = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    folder = write_sdxl_folder(tmp_path, scheduler=added_cond)
     checkpoint = open_checkpoint(folder.path)
     assert checkpoint.noise_schedule == NoiseSchedule(prediction_type="v", zero_terminal_snr=True)
     assert (checkpoint.family.name, checkpoint.resolution) == ("sdxl", 64)
@@ -349,14 +349,14 @@ def test_a_vae_that_overflows_in_fp16_is_cast_to_fp32(files):
     model = load(files["sdxl"], torch.float16)
     model.encode_images(noise(1, 3, 32, 32))
     assert model.vae.dtype == torch.float16  # nothing overflowed
-    wanted, _ = load(files["sdxl"]).encode_images(noise(1, 3, 32, 32))
+    reference, _ = load(files["sdxl"]).encode_images(noise(1, 3, 32, 32))
     blown = model.vae.encoder.down_blocks[0].resnets[0]
     blown.conv1.weight.data *= 1e5
     mean, _ = model.encode_images(noise(1, 3, 32, 32))
     assert torch.isfinite(mean).all()
     assert model.vae.dtype == torch.float32
     assert torch.isfinite(model.decode_latents(mean)).all()
-    assert mean.shape == wanted.shape
+    assert mean.shape == reference.shape
 
 
 def test_each_encoder_has_its_own_token_embeddings(files):

@@ -28,11 +28,11 @@ def tab_components(hides_paths=False):
 
 def ids(components):
     """Every element id, those within HTML too."""
-    found = [c.elem_id for c in components if c.elem_id]
+    element_ids = [c.elem_id for c in components if c.elem_id]
     for component in components:
         if isinstance(component, gr.HTML):
-            found += re.findall(r'\bid="([^"]+)"', component.value)
-    return found
+            element_ids += re.findall(r'\bid="([^"]+)"', component.value)
+    return element_ids
 
 
 def schema(components):
@@ -68,10 +68,10 @@ def test_every_field_is_in_the_tab_once(hides_paths):
 
 
 def test_element_ids():
-    found = ids(tab_components())
-    assert set(found) >= CONTRACT
-    assert len(set(found)) == len(found)
-    assert all(i.startswith("tinv_") and not i.endswith("_results") for i in found)
+    element_ids = ids(tab_components())
+    assert set(element_ids) >= CONTRACT
+    assert len(set(element_ids)) == len(element_ids)
+    assert all(i.startswith("tinv_") and not i.endswith("_results") for i in element_ids)
     status = next(c.value for c in tab_components() if isinstance(c, gr.HTML) and "tinv_status" in c.value)
     assert 'data-state="idle"' in status
     assert 'data-step="0"' in status
@@ -92,9 +92,9 @@ def test_empty_form_gives_the_defaults():
 
 def test_fields_show_the_defaults():
     components = {c.elem_id: c for c in tab_components()}
-    for name, shown in form.default_values(False).items():
+    for name, default in form.default_values(False).items():
         component = components[form.element_id(name)]
-        assert component.value == form.CHOICE_LABELS.get(name, {}).get(shown, shown)
+        assert component.value == form.CHOICE_LABELS.get(name, {}).get(default, default)
         if name in OPTIONS and OPTIONS[name].low is not None and TYPES[name] != tuple[int, ...]:
             assert isinstance(component, gr.Textbox)
             assert component.max_lines == 1
@@ -111,20 +111,22 @@ def test_help_has_unit_range_and_default():
 
 def test_schema_lists_the_fields_in_order():
     components = tab_components()
-    told = schema(components)["fields"]
-    assert [field["name"] for field in told] == list(form.field_names(False))
-    assert {field["id"] for field in told} <= set(ids(components))
-    kinds = {field["name"]: field["holds"] for field in told}
+    field_schemas = schema(components)["fields"]
+    assert [field["name"] for field in field_schemas] == list(form.field_names(False))
+    assert {field["id"] for field in field_schemas} <= set(ids(components))
+    kinds = {field["name"]: field["holds"] for field in field_schemas}
     assert (kinds["flip"], kinds["kind"], kinds["seed"]) == ("switch", "choice", "text")
     assert (kinds["preview_prompt"], kinds["preview_seed"], kinds["template_file"]) == ("lines", "lines", "path")
-    assert next(field["words"] for field in told if field["name"] == "kind") == form.CHOICE_LABELS["kind"]
+    assert next(field["words"] for field in field_schemas if field["name"] == "kind") == form.CHOICE_LABELS["kind"]
 
 
 def test_options_for_some_families_name_them():
     """They are declared once, by the names of families that there are."""
-    told = {field["name"]: field["families"] for field in schema(tab_components())["fields"]}
+    field_schemas = {field["name"]: field["families"] for field in schema(tab_components())["fields"]}
     some = {name for name, option in OPTIONS.items() if option.families}
-    assert {name for name, families in told.items() if families} == some == {"learning_rate_2", "train_encoders"}
+    assert (
+        {name for name, families in field_schemas.items() if families} == some == {"learning_rate_2", "train_encoders"}
+    )
     for name in some:
         assert set(OPTIONS[name].families) < {family.name for family in FAMILIES}
         assert form.help_text(name).endswith("SDXL only.")

@@ -64,9 +64,9 @@ def gradients(model: StableDiffusion) -> list[torch.Tensor]:
     vectors = {name: value.requires_grad_() for name, value in tables.items()}
     prompts = [model.tokenizer.encode(text, [word]) for text in ("a photo of my-mug", "my-mug on a table")]
     latents, noise = torch.randn(2, 2, model.latent_channels, 12, 8, generator=dice)
-    found = model.predict(latents, torch.tensor([5, 800]), model.encode_prompts(prompts, vectors))
-    (found - noise).square().mean().backward()
-    return [found.detach(), *(value.grad for value in vectors.values())]
+    output = model.predict(latents, torch.tensor([5, 800]), model.encode_prompts(prompts, vectors))
+    (output - noise).square().mean().backward()
+    return [output.detach(), *(value.grad for value in vectors.values())]
 
 
 # --- FP8 ---------------------------------------------------------------------------------------------------------
@@ -103,12 +103,12 @@ def test_packed_layers_compute_with_restored_weights(layer, dtype):
     packed = network.mid_block[0]
     assert packed.weight.dtype == torch.float8_e4m3fn
     back = fp8.dequantize(packed.weight, packed.scale, dtype)
-    found = packed(x)
-    (gradient,) = torch.autograd.grad(found.square().sum(), x)
+    output = packed(x)
+    (gradient,) = torch.autograd.grad(output.square().sum(), x)
     how = (plain.stride, plain.padding) if isinstance(layer, torch.nn.Conv2d) else ()
     kind = torch.nn.functional.conv2d if how else torch.nn.functional.linear
     expected = kind(x, back, packed.bias, *how)
-    assert torch.equal(found, expected)
+    assert torch.equal(output, expected)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.square().sum(), x)[0])
 
 
@@ -117,16 +117,16 @@ def test_restored_weights_are_not_saved_for_backward(checkpoint):
     model = load(checkpoint, "low")
     own = {t.untyped_storage().data_ptr() for n in model.networks for t in (*n.parameters(), *n.buffers())}
     shapes = {tuple(p.shape) for p in model.unet.parameters() if p.dtype == fp8.FP8}
-    kept = []
+    saved = []
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tensor)
+        saved.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         gradients(model)
-    foreign = [t for t in kept if t.untyped_storage().data_ptr() not in own]
-    assert kept
+    foreign = [t for t in saved if t.untyped_storage().data_ptr() not in own]
+    assert saved
     assert not [t.shape for t in foreign if tuple(t.shape) in shapes or tuple(t.shape[::-1]) in shapes]
 
 
@@ -161,17 +161,17 @@ def test_fp8_gives_nearly_the_same_losses(tmp_path):
 
 @pytest.mark.parametrize("mode", ["fast", "balanced"])
 def test_recomputation_gives_bit_identical_gradients(checkpoint, mode):
-    for found, expected in zip(gradients(load(checkpoint, mode)), gradients(load(checkpoint)), strict=True):
-        assert torch.equal(found, expected)
+    for output, expected in zip(gradients(load(checkpoint, mode)), gradients(load(checkpoint)), strict=True):
+        assert torch.equal(output, expected)
 
 
 def test_each_mode_needs_less_memory(checkpoint):
     model = load(checkpoint)
-    kept = [meta_memory.training_step(model, 128, 128, 1)]
+    saved = [meta_memory.training_step(model, 128, 128, 1)]
     for mode in ("fast", "balanced"):
         use_lean_layers(model.unet) if mode == "fast" else memory_modes.apply(model, mode)
-        kept.append(meta_memory.training_step(model, 128, 128, 1))
-    for (peak, between), (less, less_between) in pairwise(kept):
+        saved.append(meta_memory.training_step(model, 128, 128, 1))
+    for (peak, between), (less, less_between) in pairwise(saved):
         assert less < peak
         assert less_between < between
 
@@ -211,8 +211,8 @@ def test_tiled_vae_gives_the_same_images(checkpoint, numbers, monkeypatch):
     latents = torch.randn(2, whole.latent_channels, 9, 12, generator=dice)
     torch.testing.assert_close(tiled.decode_latents(latents), whole.decode_latents(latents), rtol=0, atol=1e-4)
     pixels = torch.rand(1, 3, 8 * whole.vae_scale_factor, 6 * whole.vae_scale_factor, generator=dice) * 2 - 1
-    for found, expected in zip(tiled.encode_images(pixels), whole.encode_images(pixels), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    for output, expected in zip(tiled.encode_images(pixels), whole.encode_images(pixels), strict=True):
+        torch.testing.assert_close(output, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_tiled_vae_needs_less_memory():
@@ -480,11 +480,11 @@ def test_oom_while_encoding_leads_to_the_next_mode(tiny_checkpoint, pictures, tm
 
 
 def test_oom_in_a_preview_skips_it(tiny_checkpoint, pictures, tmp_path, monkeypatch):
-    asked = {"steps": "4", "preview_every": "2", "preview_steps": "2", "preview_prompt": "my [name]"}
-    expected = run(settings_for(tiny_checkpoint, pictures, tmp_path, name="my-mug", **asked))
+    options = {"steps": "4", "preview_every": "2", "preview_steps": "2", "preview_prompt": "my [name]"}
+    expected = run(settings_for(tiny_checkpoint, pictures, tmp_path, name="my-mug", **options))
     (tmp_path / "out" / "my-mug.safetensors").unlink()
     out_of_memory = OutOfMemory(monkeypatch, StableDiffusion, "decode_latents", lambda call, _: call in (1, 2))
-    folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, **asked))
+    folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, **options))
     assert out_of_memory.failed == 2  # once as it was, and once with more room
     assert folder.embedding.read_bytes() == expected.embedding.read_bytes()
     assert warnings(folder) == [OOM_WARNING]
@@ -560,10 +560,10 @@ def test_trim_does_nothing_with_another_c_library(monkeypatch, reason):
 
 
 def test_freed_memory_is_kept_within_the_context(monkeypatch):
-    asked = []
-    monkeypatch.setattr(malloc, "_mallopt", lambda option, value: asked.append(option))
-    monkeypatch.setattr(malloc, "_malloc_trim", lambda _: asked.append("trim"))
+    options = []
+    monkeypatch.setattr(malloc, "_mallopt", lambda option, value: options.append(option))
+    monkeypatch.setattr(malloc, "_malloc_trim", lambda _: options.append("trim"))
     with suppress(KeyError), malloc.keep_freed_memory():
-        assert asked == [malloc.MMAP_MAX, malloc.TRIM_THRESHOLD]
+        assert options == [malloc.MMAP_MAX, malloc.TRIM_THRESHOLD]
         raise KeyError
-    assert asked[2:] == [*malloc.RESTORED, "trim"]
+    assert options[2:] == [*malloc.RESTORED, "trim"]

@@ -162,11 +162,11 @@ def test_sampling_time_is_measured_from_previews():
     start = [Event("loading", {}, 0.0)]
     steps = [Event("step", {"step": i, "images_per_s": 4.0, "memory_mb": 900.0}, 10.0 + i) for i in range(1, 41)]
     previews = [Event("preview", {"step": 40}, 50.0 + 3 * i) for i in (1, 2, 3)]
-    found = measure_run(
+    result = measure_run(
         settings(memory="balanced", resolution="512", preview_steps="15"), [*start, *steps, *previews], "sd1"
     )
-    assert found.sampling_s == pytest.approx(3 / 15)
-    assert found.memory == "balanced"
+    assert result.sampling_s == pytest.approx(3 / 15)
+    assert result.memory == "balanced"
     half = settings(resolution="512", preview_steps="15", preview_width="256", preview_height="512")
     assert measure_run(half, [*start, *steps, *previews], "sd1").sampling_s == pytest.approx(2 * 3 / 15)
 

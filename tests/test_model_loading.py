@@ -69,8 +69,8 @@ def expected(networks: Networks, sizes: Sizes) -> dict[str, torch.Tensor]:
     }
 
 
-def assert_close(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-5)
+def assert_close(actual: dict[str, torch.Tensor], reference: dict[str, torch.Tensor]) -> None:
+    torch.testing.assert_close(actual, reference, rtol=1e-5, atol=2e-5)
 
 
 @cache
@@ -132,22 +132,26 @@ def test_a_ckpt_holds_its_weights_at_any_usual_place(tmp_path, zipped, nested):
 
 @pytest.mark.smoke
 def test_a_ckpt_of_lightning_loads_where_lightning_is_not_installed(tmp_path, monkeypatch):
-    gone = ModuleType("lightning_gone")
-    monkeypatch.setitem(sys.modules, gone.__name__, gone)
+    vanished = ModuleType("lightning_gone")
+    monkeypatch.setitem(sys.modules, vanished.__name__, vanished)
     for base in (object, dict, list):  # each is pickled by other means
         name = f"Of{base.__name__.title()}"
-        setattr(gone, name, type(name, (base,), {"__module__": gone.__name__}))
-    callback, options, history = gone.OfObject(), gone.OfDict(rate=1e-4), gone.OfList([0.5, 0.25])
+        setattr(vanished, name, type(name, (base,), {"__module__": vanished.__name__}))
+    callback, options, history = (
+        vanished.OfObject(),
+        vanished.OfDict(rate=1e-4),
+        vanished.OfList([0.5, 0.25]),
+    )
     callback.best = np.float64(0.1)
     record = {
         "pytorch-lightning_version": "1.4.2",
-        "callbacks": {gone.OfObject: {"state": callback, "scores": np.zeros(3)}},
+        "callbacks": {vanished.OfObject: {"state": callback, "scores": np.zeros(3)}},
         "hyper_parameters": options,
         "history": history,
         "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}}],
     }
     path = write_checkpoint(tmp_path / "model.ckpt", FEW, beside=record)
-    monkeypatch.delitem(sys.modules, gone.__name__)
+    monkeypatch.delitem(sys.modules, vanished.__name__)
     assert_loads(path)
 
 
@@ -168,8 +172,8 @@ def test_loaded_networks_are_frozen_and_in_the_requested_dtype(tiny_checkpoint):
         assert {(p.dtype, p.requires_grad) for p in network.parameters()} == {(torch.bfloat16, False)}
     prediction = computed(model)["prediction"]
     assert prediction.dtype == torch.float32  # and so is all else that comes out
-    wanted = expected(build(SIZES["small"]), SIZES["small"])["prediction"]
-    torch.testing.assert_close(prediction, wanted, rtol=0, atol=0.1)
+    reference = expected(build(SIZES["small"]), SIZES["small"])["prediction"]
+    torch.testing.assert_close(prediction, reference, rtol=0, atol=0.1)
 
 
 def test_the_released_checkpoint_opens_from_its_header_alone(monkeypatch):
@@ -260,10 +264,10 @@ def test_another_vae_replaces_the_checkpoint_s_own(other_vae, tmp_path):
 
 def assert_folder_loads(folder: Folder) -> None:
     model = load(open_checkpoint(folder.path))
-    wanted = replace(
+    reference = replace(
         model, unet=folder.unet, vae=folder.vae, prompt_encoder=PromptEncoder({"clip_l": TextEncoder(folder.text)})
     )
-    assert_close(computed(model), computed(wanted))
+    assert_close(computed(model), computed(reference))
 
 
 @pytest.mark.parametrize(
@@ -297,5 +301,5 @@ def test_a_folder_without_a_vae_uses_another(tmp_path, other_vae):
     shutil.move(folder.path / "vae", tmp_path / "vae")
     checkpoint = open_checkpoint(folder.path)
     assert checkpoint.vae is None
-    found = computed(load(with_vae(checkpoint, tmp_path / "vae")))
-    torch.testing.assert_close(found["mean"], folder.vae.encode(noise(1, 3, 32, 64)).latent_dist.mean * 0.18215)
+    actual = computed(load(with_vae(checkpoint, tmp_path / "vae")))
+    torch.testing.assert_close(actual["mean"], folder.vae.encode(noise(1, 3, 32, 64)).latent_dist.mean * 0.18215)

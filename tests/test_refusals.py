@@ -144,16 +144,16 @@ def test_recursive_pickle(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-@pytest.mark.parametrize("kept", [0.00001, 0.001, 0.5, 0.99999])
-def test_truncated_file(tmp_path, good, suffix, kept):
+@pytest.mark.parametrize("fraction", [0.00001, 0.001, 0.5, 0.99999])
+def test_truncated_file(tmp_path, good, suffix, fraction):
     path = tmp_path / f"model{suffix}"
     if suffix == ".ckpt":
         torch.save({"state_dict": load_file(good)}, path)
     data = (good if suffix == ".safetensors" else path).read_bytes()
-    path.write_bytes(data[: int(len(data) * kept)])
+    path.write_bytes(data[: int(len(data) * fraction)])
     message = refusal(path)
     assert "truncated" in message or "damaged" in message
-    assert "truncated" in message or suffix == ".ckpt" or kept < 0.01  # before its end, a header is just unreadable
+    assert "truncated" in message or suffix == ".ckpt" or fraction < 0.01  # before its end, a header is just unreadable
 
 
 @given(st.sampled_from([b"", b"\x80\2", b"\x80\4", b"PK\3\4", b"\x40" + bytes(7) + b"{"]), st.binary(max_size=200))

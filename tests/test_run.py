@@ -95,8 +95,8 @@ class TestPython:
 
     def test_only_commands_that_start_a_python_are_found(self):
         missing, broken = ("no-such-python",), (sys.executable, "-c", "raise SystemExit(1)")
-        (found,) = run.find_pythons([missing, broken, (sys.executable,)])
-        assert found == ((sys.executable,), sys.version.split()[0])
+        (result,) = run.find_pythons([missing, broken, (sys.executable,)])
+        assert result == ((sys.executable,), sys.version.split()[0])
 
 
 class TestEnvironment:

@@ -30,9 +30,9 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 
 
 def settings(**raw):
-    found, problems = parse({**GIVEN, **raw})
+    parsed, problems = parse({**GIVEN, **raw})
     assert not problems
-    return found
+    return parsed
 
 
 def selected(checkpoint, folder=Path()):
@@ -115,8 +115,8 @@ def test_unknown_prediction_type_is_detected_on_start(checkpoints, tmp_path, mon
 
     from lib_ti.model.checkpoint import inspect
 
-    found = inspect.inspect_checkpoint(checkpoints["sd2"])
-    monkeypatch.setattr(inspect, "inspect_checkpoint", lambda path: dataclasses.replace(found, prediction_known=False))
+    parsed = inspect.inspect_checkpoint(checkpoints["sd2"])
+    monkeypatch.setattr(inspect, "inspect_checkpoint", lambda path: dataclasses.replace(parsed, prediction_known=False))
     assert selected(checkpoints["sd2"]).auto_texts(settings())["prediction"] == DETECTED_ON_START
 
 
@@ -143,9 +143,9 @@ def test_initial_embedding(checkpoints, tmp_path):
         (tmp_path / f"{name}.safetensors").write_bytes(safetensors_bytes(tensors, {}))
 
     def start(family, file, words=list, **more):
-        asked = settings(init_embedding=str(tmp_path / file), init_text="mug", **more)
-        problem, told = selected(checkpoints[family]).check_initial_embedding(asked, words)
-        return (problem.option, problem.message) if problem else told
+        requested = settings(init_embedding=str(tmp_path / file), init_text="mug", **more)
+        problem, remark = selected(checkpoints[family]).check_initial_embedding(requested, words)
+        return (problem.option, problem.message) if problem else remark
 
     assert start("sd1", "one.safetensors") == ""
     assert start("sdxl", "one.safetensors") == "'one' starts CLIP-L; CLIP-G starts from 'mug'"

@@ -135,12 +135,12 @@ def test_each_text_encoder_has_its_learning_rate(sdxl, files, pictures, tmp_path
 @pytest.mark.parametrize("encoder", ["clip_l", "clip_g"])
 def test_vectors_of_an_untrained_encoder_stay(files, pictures, tmp_path, encoder):
     run(settings_for(files["sdxl"], pictures, tmp_path, train_encoders=encoder))
-    found = read_embedding(tmp_path / "out" / "my-mug.safetensors")
+    result = read_embedding(tmp_path / "out" / "my-mug.safetensors")
     tables = open_checkpoint(files["sdxl"]).token_embeddings()
     (word,) = StableDiffusion.load(open_checkpoint(files["sdxl"]), torch.float32, CPU).tokenizer.token_ids("object")
-    for name, vectors in found.vectors.items():
+    for name, vectors in result.vectors.items():
         assert torch.equal(vectors, tables[name][[word, word]]) == (name != encoder)
-    assert json.loads(found.metadata["settings"])["train_encoders"] == encoder
+    assert json.loads(result.metadata["settings"])["train_encoders"] == encoder
 
 
 def test_time_ids_of_crops(tmp_path):
@@ -240,9 +240,9 @@ def test_sd1_embedding_initializes_clip_l_of_sdxl(files, pictures, tmp_path):
         folder, on_event=seen.append, should_stop=lambda: any(event.kind == "step" for event in seen)
     )
     assert execute_run(folder)  # what a stop leaves knows it too
-    found = read_embedding(tmp_path / "out" / "my-mug.safetensors")
-    assert torch.equal(found.vectors["clip_l"], torch.full((2, 64), 0.1))
-    assert found.metadata["start"] == "old-mug (clip_l), mug (clip_g)"
+    result = read_embedding(tmp_path / "out" / "my-mug.safetensors")
+    assert torch.equal(result.vectors["clip_l"], torch.full((2, 64), 0.1))
+    assert result.metadata["start"] == "old-mug (clip_l), mug (clip_g)"
     assert problems_of(dataclasses.replace(settings, init_text=""))["init_text"].startswith(
         "'old-mug' starts CLIP-L only; name a word for CLIP-G"
     )
@@ -258,10 +258,10 @@ def test_embedding_of_the_same_family_initializes_all_encoders(files, pictures, 
             files[family], pictures, tmp_path, init_embedding=str(tmp_path / f"old-{family}.safetensors"), name=family,
             learning_rate="1e-9", steps="1",
         )  # fmt: skip
-        found = read_embedding(run(settings).embedding)
-        assert found.metadata["start"] == f"old-{family}"
-        for mine, old in zip(found.vectors.values(), vectors.values(), strict=True):
-            torch.testing.assert_close(mine, old)
+        result = read_embedding(run(settings).embedding)
+        assert result.metadata["start"] == f"old-{family}"
+        for vector, old in zip(result.vectors.values(), vectors.values(), strict=True):
+            torch.testing.assert_close(vector, old)
 
 
 @pytest.mark.parametrize("given", ["learned_embeds", "learned_embeds_2"])
@@ -277,10 +277,10 @@ def test_diffusers_pair_of_files_initializes_both_encoders(files, pictures, tmp_
     )  # fmt: skip
     both = given == "learned_embeds"
     assert any(f"together with {second.name}" in warning for warning in preflight(settings).warnings) == both
-    found = read_embedding(run(settings).embedding)
-    torch.testing.assert_close(found.vectors["clip_g"], old.vectors["clip_g"])
-    assert found.metadata["start"] == (given if both else f"{given} (clip_g), {settings.init_text} (clip_l)")
-    assert torch.allclose(found.vectors["clip_l"], old.vectors["clip_l"]) == both
+    result = read_embedding(run(settings).embedding)
+    torch.testing.assert_close(result.vectors["clip_g"], old.vectors["clip_g"])
+    assert result.metadata["start"] == (given if both else f"{given} (clip_g), {settings.init_text} (clip_l)")
+    assert torch.allclose(result.vectors["clip_l"], old.vectors["clip_l"]) == both
 
 
 def test_half_of_an_sdxl_embedding_is_refused_with_a_hint(files, tmp_path):
@@ -315,8 +315,10 @@ def test_non_finite_image_is_an_error(files, pictures, tmp_path):
             model, pictures, tmp_path, steps="2", preview_every="1", preview_steps="2", preview_prompt=["a [name]"]
         )
     )
-    told = folder.history().warnings
-    assert [event.data["message"].partition(":")[0] for event in told] == ["there is no preview of 'a my-mug'"]
+    warning_events = folder.history().warnings
+    assert [event.data["message"].partition(":")[0] for event in warning_events] == [
+        "there is no preview of 'a my-mug'"
+    ]
     assert folder.embedding.exists()
 
 
@@ -376,10 +378,10 @@ def test_wrong_prediction_type_is_a_warning_of_the_run(files, pictures, tmp_path
     monkeypatch.setattr("lib_ti.training.trainer.check_prediction_type", lambda *_: "it predicts v")
     monkeypatch.setattr("lib_ti.training.prediction_check.MAX_LOSS", 0.1)
     folder = run(settings_for(files["sdxl"], pictures, tmp_path))
-    said = [event.data["message"] for event in folder.history().warnings]
-    assert said[0] == "it predicts v"
-    assert "far above 1" in said[1]
-    assert len(said) == 2
+    messages = [event.data["message"] for event in folder.history().warnings]
+    assert messages[0] == "it predicts v"
+    assert "far above 1" in messages[1]
+    assert len(messages) == 2
 
 
 # --- the command line --------------------------------------------------------------------------------------------
@@ -406,8 +408,8 @@ def test_train_inspect_generate_from_the_command_line(files, pictures, tmp_path,
     shapes = {name: tuple(value.shape) for name, value in load_file(file).items()}
     assert shapes == ({"emb_params": (2, 96)} if family == "sd2" else {"clip_l": (2, 64), "clip_g": (2, 96)})
     assert read_embedding(file).family == family
-    told = command("inspect", file, "--model", files[family])
-    assert told.returncode == 0, told.stderr
+    warning_events = command("inspect", file, "--model", files[family])
+    assert warning_events.returncode == 0, warning_events.stderr
     made = command(
         "generate", "--model", files[family], "--embedding", file, "--prompt", "a my-mug", "--out", tmp_path / "made",
         "--count", 1, "--sampling-steps", 2, "--prediction", "v", "--zero-terminal-snr", "yes", "--clip-skip", 2,
@@ -435,11 +437,11 @@ def test_vectors_reach_features_and_pooled_embedding(sdxl):
 
 def test_repeated_prompts_are_encoded_once(sdxl):
     prompts = [sdxl.tokenizer.encode(text) for text in ("a mug", "a cup", "a mug")]
-    found = sdxl.encode_prompts(prompts, sdxl.empty_vectors())
-    assert torch.equal(found.encoder_hidden_states[0], found.encoder_hidden_states[2])
+    result = sdxl.encode_prompts(prompts, sdxl.empty_vectors())
+    assert torch.equal(result.encoder_hidden_states[0], result.encoder_hidden_states[2])
     alone = sdxl.encode_prompts(prompts[1:2], sdxl.empty_vectors())
-    torch.testing.assert_close(found.pooled[1:2], alone.pooled)
-    torch.testing.assert_close(found.encoder_hidden_states[1:2], alone.encoder_hidden_states)
+    torch.testing.assert_close(result.pooled[1:2], alone.pooled)
+    torch.testing.assert_close(result.encoder_hidden_states[1:2], alone.encoder_hidden_states)
 
 
 def test_reference_encoders_differ(files):

@@ -133,8 +133,8 @@ class Layers(nn.Sequential):
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
         for layer in self:
-            asked = {ResBlock: (time,), SpatialTransformer: (context,)}.get(type(layer), ())
-            x = layer(x, *asked)
+            conditions = {ResBlock: (time,), SpatialTransformer: (context,)}.get(type(layer), ())
+            x = layer(x, *conditions)
         return x
 
 
@@ -183,22 +183,22 @@ class UNetModel(nn.Module):
             layers = nn.Linear(adm_in_channels, time_width), nn.SiLU(), nn.Linear(time_width, time_width)
             self.label_emb = nn.Sequential(nn.Sequential(*layers))
         self.input_blocks = nn.ModuleList([Layers(conv(in_channels, model_channels))])
-        width, kept = model_channels, [model_channels]  # kept: widths of what the way up takes in again
+        width, skip_widths = model_channels, [model_channels]  # kept: widths of what the way up takes in again
         for level in levels:
             for _ in range(counts[level]):
                 self.input_blocks.append(Layers(*block(width, level)))
                 width = widths[level]
-                kept.append(width)
+                skip_widths.append(width)
             if level < levels[-1]:
                 self.input_blocks.append(Layers(Downsample(width)))
-                kept.append(width)
+                skip_widths.append(width)
         self.middle_block = Layers(
             ResBlock(width, width, time_width), transformer(width, depths[-1]), ResBlock(width, width, time_width)
         )
         self.output_blocks = nn.ModuleList()
         for level in reversed(levels):
             for index in range(counts[level] + 1):
-                layers = block(width + kept.pop(), level)
+                layers = block(width + skip_widths.pop(), level)
                 width = widths[level]
                 if level > 0 and index == counts[level]:
                     layers.append(Upsample(width))

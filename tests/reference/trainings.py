@@ -10,12 +10,12 @@ from lib_ti.training.preflight.preflight import preflight
 
 def settings_for(checkpoint: Path, pictures: Path, folder: Path, **more: str) -> TrainSettings:
     """A short training of "my-mug", without previews and snapshots unless `more` asks for them."""
-    asked = {
+    raw = {
         "model": str(checkpoint), "images": str(pictures), "name": "my-mug", "out": str(folder / "out"),
         "runs_dir": str(folder / "runs"), "steps": "6", "preview_every": "0", "snapshot_every": "0", "precision": "fp32",
         **more,
     }  # fmt: skip
-    settings, problems = parse(asked)
+    settings, problems = parse(raw)
     assert not problems
     return settings
 

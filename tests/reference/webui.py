@@ -34,9 +34,9 @@ def write_families(folder: Path) -> dict[str, Path]:
     paths = {}
     for name, sizes in FAMILIES.items():
         paths[name] = write_checkpoint(folder / f"{name}.safetensors", sizes)
-        told = config(sizes)
-        _name_text_encoders(told["model"]["params"], sizes, folder)
-        paths[name].with_suffix(".yaml").write_text(yaml.safe_dump(told, sort_keys=False))
+        document = config(sizes)
+        _name_text_encoders(document["model"]["params"], sizes, folder)
+        paths[name].with_suffix(".yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     return paths
 
 
@@ -78,9 +78,9 @@ def _clip_folder(folder: Path, sizes: Sizes) -> Path:
         "max_position_embeddings": 77, "vocab_size": sizes.vocabulary, "layer_norm_eps": 1e-5,
         "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1, "attention_dropout": 0.0,
     }  # fmt: skip
-    told = {"architectures": ["CLIPModel"], "model_type": "clip", "projection_dim": sizes.width, "text_config": text,
+    document = {"architectures": ["CLIPModel"], "model_type": "clip", "projection_dim": sizes.width, "text_config": text,
             "text_config_dict": text}  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(told))
+    (folder / "config.json").write_text(json.dumps(document))
     (folder / "tokenizer_config.json").write_text(
         json.dumps({
             "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, "bos_token": "<|startoftext|>",
