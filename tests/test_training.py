@@ -56,7 +56,7 @@ def dataloader(model, tmp_path) -> DataLoader:
 
 def initial_state(model: StableDiffusion, scaler: LossScaler | None = None, **options: str) -> TrainState:
     settings, _ = parse(options)
-    state = TrainState.create_run(
+    state = TrainState.create(
         settings, {"clip_l": vectors_from_text(model.token_embeddings()["clip_l"], model.tokenizer, "object", 2)}
     )
     state.scaler = scaler or state.scaler
