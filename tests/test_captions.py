@@ -7,10 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lib_ti.data.captions import TEMPLATES, Captioner, load_templates
+from lib_ti.data.captions import TEMPLATES, Captioner, PreviewPrompt, load_templates, preview_prompts, usage
 from lib_ti.errors import UnusableFile
 from lib_ti.model.prompt.placeholder import NO_VECTOR, Placeholder
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
+from lib_ti.settings.train_settings import parse
 from lib_ti.training.dataloader import DataLoader
 
 
@@ -221,3 +222,39 @@ def test_brackets_and_weights_are_ordinary_tokens(tokenizer):
 )  # fmt: skip
 def test_special_tokens_in_text_are_plain_text(tokenizer, text):
     assert not {49406, 49407} & set(tokenizer.token_ids(f"a {text} b"))
+
+
+class TestPreviewPrompts:
+    def prompts(self, **options) -> tuple[PreviewPrompt, ...]:
+        return preview_prompts(parse({"name": "my-blur", **options})[0])
+
+    def test_word_is_in_the_prompt(self):
+        assert self.prompts(preview_prompt=["a [name]"], preview_negative_prompt="no [name]") == (
+            PreviewPrompt("a my-blur", "no my-blur"),
+        )
+
+    def test_negative_embedding_is_previewed_with_and_without_it_in_the_negative_prompt(self):
+        house_with, house_without, *flower = self.prompts(kind="negative")
+        assert house_with == PreviewPrompt("a photo of a house", "my-blur")
+        assert house_without == PreviewPrompt("a photo of a house", "", changes=False)
+        assert len(flower) == 2
+
+    @pytest.mark.parametrize(
+        ("prompt", "negative", "with_word", "without_word"),
+        [
+            ("a [name] mug", "dark", ("a mug", "dark, my-blur"), ("a mug", "dark")),
+            ("a mug, [name]", "(dark, [name]:1.2)", ("a mug", "(dark, my-blur:1.2)"), ("a mug", "(dark:1.2)")),
+        ],
+    )
+    def test_own_prompts_of_a_negative_embedding(self, prompt, negative, with_word, without_word):
+        pair = self.prompts(kind="negative", preview_prompt=[prompt], preview_negative_prompt=negative)
+        assert pair == (PreviewPrompt(*with_word), PreviewPrompt(*without_word, changes=False))
+
+    def test_word_written_out_changes_the_image(self):
+        pair = self.prompts(kind="negative", preview_prompt=["a My-Blur mug"])
+        assert [preview.changes for preview in pair] == [True, True]
+
+
+def test_usage_names_the_prompt_that_the_word_belongs_in():
+    assert usage("my-blur", "negative") == "Add my-blur to the negative prompt."
+    assert usage("my-mug", "style") == "Write my-mug into any prompt."

@@ -139,7 +139,8 @@ def test_time_of_previews_scales_with_steps_and_size(tmp_path):
     )
     assert small.preview_s == pytest.approx(12 * DEFAULTS["preview_steps"] * 0.2 / 4)
     assert preview_count(settings(preview_every="0")) == 0
-    assert preview_count(settings(steps="150", kind="negative")) == 3
+    negative = settings(steps="150", kind="negative")  # with the word at each of three steps, without it once
+    assert preview_count(negative) == 3 * 2 + 2
 
 
 def test_measured_memory_is_that_of_the_same_mode(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from reference import trainings
 from reference.trainings import run
 from safetensors import safe_open
@@ -316,6 +317,23 @@ def test_resume_with_more_steps_equals_a_longer_run(tiny_checkpoint, pictures, t
     assert execute_run(short)
     resumed, expected = (read_embedding(run.embedding).vectors["clip_l"] for run in (short, long))
     assert torch.equal(resumed, expected)
+
+
+def test_negative_previews_are_pairs_and_the_one_without_the_word_is_made_once(tiny_checkpoint, pictures, tmp_path):
+    settings = settings_for(
+        tiny_checkpoint, pictures, tmp_path, kind="negative", steps="4", preview_every="2", preview_steps="2",
+        preview_prompt=["a mug"],
+    )  # fmt: skip
+    folder = run(settings)
+    previews = folder.history().previews
+    assert {index: event.data["negative_prompt"] for index, event in previews.items()} == {
+        (0, 0, 0): "my-mug", (0, 1, 0): "", (2, 0, 0): "my-mug", (4, 0, 0): "my-mug",
+    }  # fmt: skip
+    assert {(event.data["prompt"], event.data["seed"]) for event in previews.values()} == {("a mug", 1)}
+    with_word, without = (Image.open(folder.preview(0, i, 0)) for i in (0, 1))
+    assert "Negative prompt: my-mug\n" in with_word.info["parameters"]
+    assert with_word.tobytes() != without.tobytes()
+    assert folder.history().latest_preview() == (4, 0, 0)  # the card shows what the word does
 
 
 def test_preview_interrupted_by_stop_is_made_after_resume(tiny_checkpoint, pictures, tmp_path):

@@ -10,6 +10,7 @@ from lib_ti.cli.arguments import Parser, add_settings, raw_settings
 from lib_ti.cli.control import stop_on_signals
 from lib_ti.cli.exit_codes import OK, STOPPED
 from lib_ti.cli.progress import Progress
+from lib_ti.data.captions import usage
 from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.option import RawValue
@@ -65,6 +66,9 @@ def _run(path: Path, as_json: bool, warnings: Sequence[str]) -> int:
             finished = execute_run(folder, _print_json if as_json else progress.handle, stop.is_set, warnings)
     finally:
         progress.close()
+    if finished and not as_json:
+        settings = folder.settings
+        print(usage(settings.name, settings.kind))
     return OK if finished else STOPPED
 
 

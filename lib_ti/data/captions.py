@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
@@ -37,14 +38,44 @@ TEMPLATES: dict[str, tuple[str, ...]] = {"subject": _SUBJECT, "style": _STYLE, "
 PREVIEW_PROMPTS: dict[str, tuple[str, ...]] = {
     "subject": (f"a photo of {NAME_SLOT}", f"a photo of {NAME_SLOT} on a table"),
     "style": (f"a house in the style of {NAME_SLOT}", f"a tree in the style of {NAME_SLOT}"),
-    "negative": (f"a photo of {NAME_SLOT}",),
+    "negative": ("a photo of a house", "a photo of a flower"),
 }
-"""The default preview prompts of each kind of embedding."""
+"""The default preview prompts of each kind of embedding. A negative one goes into the negative prompt instead."""
 
 
-def preview_prompts(settings: TrainSettings) -> tuple[str, ...]:
-    """The prompts that a training previews, with `NAME_SLOT` for the placeholder."""
-    return settings.preview_prompt or PREVIEW_PROMPTS[settings.kind]
+@dataclass(frozen=True)
+class PreviewPrompt:
+    """What a preview is made of. `changes`: the image depends on the vectors; if not, it is the same at every step."""
+
+    prompt: str
+    negative_prompt: str
+    changes: bool = True
+
+
+def preview_prompts(settings: TrainSettings) -> tuple[PreviewPrompt, ...]:
+    """What a training previews; the position in the tuple is the previews' prompt index.
+
+    For a negative embedding they come in pairs: the same prompt with the placeholder in the negative prompt, and without it.
+    """
+    prompts, negative = settings.preview_prompt or PREVIEW_PROMPTS[settings.kind], settings.preview_negative_prompt
+    if settings.kind != "negative":
+        return tuple(PreviewPrompt(_with_name(p, settings), _with_name(negative, settings)) for p in prompts)
+    slotted = negative if NAME_SLOT in negative else ", ".join(filter(None, (negative, NAME_SLOT)))
+    pairs = []
+    for prompt in map(_without_name, prompts):
+        pairs.append(PreviewPrompt(prompt, _with_name(slotted, settings)))
+        without = PreviewPrompt(prompt, _without_name(negative))
+        names_it = settings.name.casefold() in f"{without.prompt} {without.negative_prompt}".casefold()
+        pairs.append(replace(without, changes=names_it))
+    return tuple(pairs)
+
+
+def _with_name(prompt: str, settings: TrainSettings) -> str:
+    return prompt.replace(NAME_SLOT, settings.name)
+
+
+def _without_name(prompt: str) -> str:
+    return re.sub(rf"[,\s]*{re.escape(NAME_SLOT)}", "", prompt).strip(" ,")
 
 
 def preview_count(settings: TrainSettings) -> int:
@@ -52,7 +83,15 @@ def preview_count(settings: TrainSettings) -> int:
     if not settings.preview_every:
         return 0
     times = 1 + math.ceil(settings.steps / settings.preview_every)
-    return times * len(preview_prompts(settings)) * len(settings.preview_seed)
+    counts = [times if prompt.changes else 1 for prompt in preview_prompts(settings)]
+    return sum(counts) * len(settings.preview_seed)
+
+
+def usage(name: str, kind: str) -> str:
+    """One sentence: where the finished embedding belongs in a prompt."""
+    if kind == "negative":
+        return f"Add {name} to the negative prompt."
+    return f"Write {name} into any prompt."
 
 
 def default_templates(kind: str, captions: bool) -> tuple[str, ...]:

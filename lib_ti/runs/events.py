@@ -21,7 +21,7 @@ EVENT_FIELDS: dict[str, frozenset[str]] = {
         {"step", "steps", "loss", "smoothed_loss", "learning_rate", "learning_rate_2", "norm", "similarity", "images_per_s",
          "seconds_left", "memory_mb"}
     ),
-    "preview": frozenset({"step", "prompt", "prompt_index", "seed", "seed_index", "file"}),
+    "preview": frozenset({"step", "prompt", "negative_prompt", "prompt_index", "seed", "seed_index", "file"}),
     "validation": frozenset({"step", "loss"}),
     "snapshot": frozenset({"step", "file"}),
     "saving": frozenset({"step"}),

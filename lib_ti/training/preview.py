@@ -19,7 +19,6 @@ from lib_ti.model.guidance import guide
 from lib_ti.model.memory.modes import reduce_vae_memory
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.sampling import NonFiniteImage, SamplingParams, sample
-from lib_ti.settings.train_settings import NAME_SLOT
 from lib_ti.training.oom_recovery import free_memory, is_oom_error
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.state import TrainState
@@ -52,8 +51,9 @@ class Previews:
     placeholder: Placeholder
     recorder: Recorder
     stop_requested: Callable[[], bool]
-    _durations_s: list[float] = field(default_factory=list)
+    _durations_s: list[float] = field(default_factory=list)  # of the rounds, in seconds per image
     _failed_prompts: set[str] = field(default_factory=set)  # warned of once
+    _constant_images: set[tuple[int, int]] = field(default_factory=set)  # by prompt and seed index: made once
 
     def make(self, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
         """Sample every prompt with every seed; on a lack of memory skip them with a warning.
@@ -83,25 +83,34 @@ class Previews:
             settings.preview_width or side,
             settings.preview_height or side,
         )
-        prompts = [self._fill_name(prompt) for prompt in preview_prompts(settings)]
-        negative_prompt = self._fill_name(settings.preview_negative_prompt)
         conditioner = Conditioner(self.model, [self.placeholder], vectors)
-        started = time.monotonic()
-        for (i, prompt), (j, seed) in product(enumerate(prompts), enumerate(settings.preview_seed)):
+        started, image_count = time.monotonic(), 0
+        for (i, texts), (j, seed) in product(enumerate(preview_prompts(settings)), enumerate(settings.preview_seed)):
+            if (i, j) in self._constant_images:
+                continue
             try:
-                guided = guide(conditioner, prompt, negative_prompt, sampling.steps)
+                guided = guide(conditioner, texts.prompt, texts.negative_prompt, sampling.steps)
                 image = sample(guided, seed, sampling, self.stop_requested)
             except NonFiniteImage as error:
-                if prompt not in self._failed_prompts:
-                    self._failed_prompts.add(prompt)
-                    self.recorder.event("warning", message=f"there is no preview of {prompt!r}: {error}")
+                if texts.prompt not in self._failed_prompts:
+                    self._failed_prompts.add(texts.prompt)
+                    self.recorder.event("warning", message=f"there is no preview of {texts.prompt!r}: {error}")
                 continue
-            infotext = sampling.infotext(prompt, negative_prompt, seed, settings.model.stem)
-            self.recorder.preview(PreviewImage(image, infotext), step, i, j, prompt=prompt, seed=seed)
-        self._durations_s.append(time.monotonic() - started)
-
-    def _fill_name(self, prompt: str) -> str:
-        return prompt.replace(NAME_SLOT, self.placeholder.name)
+            infotext = sampling.infotext(texts.prompt, texts.negative_prompt, seed, settings.model.stem)
+            self.recorder.preview(
+                PreviewImage(image, infotext),
+                step if texts.changes else 0,
+                i,
+                j,
+                prompt=texts.prompt,
+                negative_prompt=texts.negative_prompt,
+                seed=seed,
+            )
+            image_count += 1
+            if not texts.changes:
+                self._constant_images.add((i, j))
+        if image_count:
+            self._durations_s.append((time.monotonic() - started) / image_count)
 
     def seconds_left(self) -> float:
         """Expected duration of the remaining previews, from the mean of those so far."""
@@ -109,4 +118,6 @@ class Previews:
         if not settings.preview_every or not self._durations_s:
             return 0.0
         mean_s = sum(self._durations_s) / len(self._durations_s)
-        return (settings.steps - self.state.step) / settings.preview_every * mean_s
+        prompts = [prompt for prompt in preview_prompts(settings) if prompt.changes]
+        round_s = mean_s * len(prompts) * len(settings.preview_seed)
+        return (settings.steps - self.state.step) / settings.preview_every * round_s

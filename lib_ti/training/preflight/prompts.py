@@ -41,6 +41,10 @@ def check_prompts(
     needs_init_text = not (s.init_random or s.init_embedding or findings.has_problem("init_text", "init_embedding"))
     if needs_init_text and not tokenizer.token_ids(s.init_text):
         findings.add_problem("init_text", f"{s.init_text!r} holds no word")
+    if s.kind == "negative" and any(NAME_SLOT in prompt for prompt in s.preview_prompt):
+        findings.warn(
+            f"what is to be avoided goes into the previews' negative prompt; {NAME_SLOT} is left out of the prompt"
+        )
     usable = _fitting_templates(templates, s.vectors, tokenizer, findings)
     _check_mentions(tokenizer, Placeholder(s.name, 0, s.vectors), usable, captions, findings)
     return usable

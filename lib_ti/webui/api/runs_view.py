@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lib_ti.data.captions import usage
 from lib_ti.errors import TextualInversionError
 from lib_ti.runs.events import TERMINAL_KINDS, Event, RunHistory, read_events
 from lib_ti.runs.folder import RunFolder, find_runs
@@ -69,6 +70,7 @@ class RunsView:
             "warnings": self._warnings(history),
             "file": str(settings.out / f"{settings.name}.safetensors") if state == "finished" else None,
             "sharing": bool(job and job.keep_generating), "out_name": settings.name,
+            "usage": usage(settings.name, settings.kind),
             "events": [{"kind": e.kind, "time": e.time, **e.data} for e in thin_out_steps(events)],
             "details": _log_tail(folder) if state == "failed" else "",
             "after": offset, "more": offset < tail.offset,
