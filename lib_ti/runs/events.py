@@ -22,12 +22,13 @@ EVENT_FIELDS: dict[str, frozenset[str]] = {
          "seconds_left", "memory_mb"}
     ),
     "preview": frozenset({"step", "prompt", "negative_prompt", "prompt_index", "seed", "seed_index", "file"}),
-    "validation": frozenset({"step", "loss"}),
+    "validation": frozenset({"step", "loss", "change", "interval", "best_step"}),
     "snapshot": frozenset({"step", "file"}),
     "saving": frozenset({"step"}),
     "memory": frozenset({"mode", "batch_size", "acceleration", "needed_mb", "free_mb"}),
     "warning": frozenset({"message"}),
-    "finished": frozenset({"step", "file"}),
+    "best": frozenset({"step", "reason"}),
+    "finished": frozenset({"step", "file", "reason"}),
     "stopped": frozenset({"step"}),
     "failed": frozenset({"message"}),
 }  # fmt: skip
@@ -39,7 +40,10 @@ run folder, but absolute in `finished`. `memory`: the memory mode and accelerati
 both numbers include CUDA's own overhead. `validation`: written by no current version, but old logs may hold it.
 """
 
-_KEY_FIELDS = {"step": ("step",), "preview": ("step", "prompt_index", "seed_index"), "snapshot": ("step",)}
+_KEY_FIELDS = {
+    "step": ("step",), "preview": ("step", "prompt_index", "seed_index"), "snapshot": ("step",), "validation": ("step",),
+    "best": ("step",),
+}  # fmt: skip
 """The fields that `RunHistory` indexes an event by; each must be an int, or the event is skipped."""
 
 _STEP_PREFIX = b'{"kind": "step"'  # how `Event.to_json` begins the line of a step
@@ -124,7 +128,7 @@ def _parse(lines: Iterable[bytes]) -> Iterator[Event]:
 
 @dataclass
 class RunHistory:
-    """The events of a run by what they are about: of each step, preview and snapshot the latest record.
+    """The events of a run by what they are about: of each step, preview, snapshot and validation the latest record.
 
     `previews` is indexed by (step, prompt index, seed index).
     """
@@ -132,6 +136,8 @@ class RunHistory:
     steps: dict[int, Event] = field(default_factory=dict)
     previews: dict[tuple[int, int, int], Event] = field(default_factory=dict)
     snapshots: dict[int, Event] = field(default_factory=dict)
+    validations: dict[int, Event] = field(default_factory=dict)
+    best: Event | None = None
     warnings: list[Event] = field(default_factory=list)
     memory: Event | None = None
     last: Event | None = None  # says what the run is doing, so no outputs, warnings or memory modes
@@ -145,11 +151,15 @@ class RunHistory:
                 self.previews[data["step"], data["prompt_index"], data["seed_index"]] = event
             elif event.kind == "snapshot":
                 self.snapshots[data["step"]] = event
+            elif event.kind == "validation":
+                self.validations[data["step"]] = event
+            elif event.kind == "best":
+                self.best = event
             elif event.kind == "warning":
                 self.warnings.append(event)
             elif event.kind == "memory":
                 self.memory = event
-            if event.kind not in ("memory", "warning", "preview", "snapshot", "validation"):
+            if event.kind not in ("memory", "warning", "preview", "snapshot", "validation", "best"):
                 self.last = event
         return self
 

@@ -39,11 +39,9 @@ class TrainSettings:
     images: Path = _required("folder of the pictures to learn from", "Pictures", "DIR")
     name: str = _required("the new word, and the name of its file", "Word", "NAME")
     kind: str = _option(
-        "subject",
-        "what the word stands for; chooses the prompts it is trained in",
-        "Word",
+        "subject", "what the word stands for; chooses the prompts it is trained in", "Word",
         choices=("subject", "style", "negative"),
-    )
+    )  # fmt: skip
     init_text: str = _option("object", "what it looks most like; its words are spread over the vectors", "Word")
     init_random: bool = _option(False, "start from random vectors as long as the vocabulary's instead", "Word")
     init_embedding: Path | None = _option(None, "start from this embedding file instead", "Word", metavar="FILE")
@@ -53,21 +51,26 @@ class TrainSettings:
     )  # fmt: skip
 
     steps: int = _option(500, "length of the training", "How long", unit="steps", low=1, high=1_000_000)
+    early_stop: bool = _option(True, "end sooner when the validation loss no longer falls", "Validation")
+    validate_every: int | None = _option(
+        None, "steps from one measurement of the loss on pictures that are not trained on, or on other crops of them, to the "
+        "next; 0: none; auto: so that it takes a tenth of the time", "Validation", unit="steps", low=0, high=1e6,
+    )  # fmt: skip
+    keep: str = _option(
+        "best", "the step that becomes the embedding: that of the lowest validation loss, or the last", "Validation",
+        choices=("best", "last"),
+    )  # fmt: skip
 
     model: Path = _required("Stable Diffusion checkpoint (.safetensors, .ckpt) or diffusers folder", "Model", "FILE")
     vae: Path | None = _option(None, "use this VAE instead of the checkpoint's own", "Model", metavar="FILE")
     prediction: str = _option(
-        "auto",
-        "what the model predicts; auto: what its files say, or what it turns out to predict",
-        "Model",
+        "auto", "what the model predicts; auto: what its files say, or what it turns out to predict", "Model",
         choices=("auto", "epsilon", "v"),
-    )
+    )  # fmt: skip
     zero_terminal_snr: str = _option(
-        "auto",
-        "whether the model was trained down to pure noise; auto: what its files say",
-        "Model",
+        "auto", "whether the model was trained down to pure noise; auto: what its files say", "Model",
         choices=("auto", "yes", "no"),
-    )
+    )  # fmt: skip
     clip_skip: int | None = _option(
         None, "the text encoder's layer that is used, counted from the last, which is 1; auto: as the model was trained",
         "Model", low=1, high=12,
@@ -112,11 +115,9 @@ class TrainSettings:
         families=("sdxl",),
     )
     lr_schedule: str = _option(
-        "auto",
-        "how a single rate falls over the training; auto: cosine",
-        "Learning",
+        "auto", "how a single rate falls over the training; auto: cosine", "Learning",
         choices=("auto", "constant", "linear", "cosine"),
-    )
+    )  # fmt: skip
     warmup_steps: int = _option(0, "steps in which the rate rises from zero", "Learning", unit="steps", low=0, high=1e6)
     batch_size: int = _option(1, "pictures at a time", "Learning", unit="pictures", low=1, high=1024)
     gradient_accumulation: int = _option(
@@ -203,7 +204,8 @@ class TrainSettings:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TrainSettings:
         """The settings of a stored run. Ignores options of other versions. Raises BadInput for invalid values."""
-        settings, problems = parse({k: from_json_value(v) for k, v in record.items() if k in TYPES and v is not None})
+        complete = {**UNSTORED, **record}
+        settings, problems = parse({k: from_json_value(v) for k, v in complete.items() if k in TYPES and v is not None})
         if problems:
             raise BadInput(problems)
         return settings
@@ -213,6 +215,8 @@ OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in dataclasses.
 TYPES: dict[str, Any] = get_type_hints(TrainSettings)
 REQUIRED = tuple(f.name for f in dataclasses.fields(TrainSettings) if f.default is dataclasses.MISSING)
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainSettings) if f.name not in REQUIRED}
+UNSTORED: dict[str, Any] = {"validate_every": 0, "early_stop": False, "keep": "last"}
+"""What stored settings mean that lack these options: they are of a version that had none of this, and must resume as in it."""
 CHANGEABLE_ON_RESUME = frozenset(
     {"steps", "device", "memory", "gradient_checkpointing", "batch_size", "gradient_accumulation"}
 )

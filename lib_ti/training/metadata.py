@@ -11,7 +11,7 @@ from collections.abc import Collection
 from lib_ti import __version__
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
-from lib_ti.settings.train_settings import DEFAULTS, TrainSettings
+from lib_ti.settings.train_settings import DEFAULTS, UNSTORED, TrainSettings
 
 _OWN_KEYS = {"name", "steps", "vectors", "resolution"}
 """Options that have a metadata key of their own."""
@@ -34,7 +34,7 @@ def embedding_metadata(
         for name, value in {**settings.to_json(), **_result_options(settings)}.items()
         if name not in _OWN_KEYS | _MACHINE_OPTIONS
         and not name.startswith(("preview_", "snapshot_"))
-        and value != DEFAULTS.get(name)
+        and value != UNSTORED.get(name, DEFAULTS.get(name))
     }
     return {
         "name": settings.name,

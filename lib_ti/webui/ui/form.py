@@ -52,6 +52,9 @@ LABELS = {
     "template_file": "Own prompts",
     "preview_prompt": "Preview prompts",
     "preview_seed": "Preview seeds",
+    "early_stop": "Stop when it is done",
+    "validate_every": "Validate every",
+    "keep": "Which step to keep",
     "overwrite": "Replace an existing word",
     KEEP_GENERATING: "Keep generating while training",
 }

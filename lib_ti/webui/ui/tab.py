@@ -85,7 +85,7 @@ TRAINER_VIEW = """
 </details>
 """
 
-ADVANCED_SECTIONS = ("Picture handling", "Learning", "Memory", "Previews", "Saving", "Word", "Model")
+ADVANCED_SECTIONS = ("Picture handling", "Learning", "Validation", "Memory", "Previews", "Saving", "Word", "Model")
 """The sections of the Advanced accordion; the last two hold the fields that are not in the visible part."""
 
 
