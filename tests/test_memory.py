@@ -487,7 +487,7 @@ def test_oom_in_a_preview_skips_it(tiny_checkpoint, pictures, tmp_path, monkeypa
     folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, **options))
     assert out_of_memory.failed == 2  # once as it was, and once with more room
     assert folder.embedding.read_bytes() == expected.embedding.read_bytes()
-    assert warnings(folder) == [OOM_WARNING]
+    assert warnings(folder) == [OOM_WARNING.format("preview")]
     assert sorted({step for step, _, _ in folder.history().previews}) == [0, 4]
 
 

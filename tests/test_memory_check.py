@@ -132,12 +132,12 @@ def test_time_of_previews_scales_with_steps_and_size(tmp_path):
     with_previews = settings(steps="500", preview_every="100", preview_steps="10")
     assert preview_count(with_previews) == 6 * 2
     estimated = records.estimate(with_previews, "sd1", 512, "cuda:0", "fast")
-    assert estimated.preview_s == pytest.approx(12 * 10 * 0.2)
+    assert estimated.preview_s == pytest.approx((12 + 3) * 10 * 0.2)  # and three test pictures
     assert estimated.seconds == pytest.approx(10 + 500 * 0.5 + estimated.preview_s)
     small = records.estimate(
         settings(steps="500", preview_width="256", preview_height="256"), "sd1", 512, "cuda:0", "fast"
     )
-    assert small.preview_s == pytest.approx(12 * DEFAULTS["preview_steps"] * 0.2 / 4)
+    assert small.preview_s == pytest.approx((12 + 3) * DEFAULTS["preview_steps"] * 0.2 / 4)
     assert preview_count(settings(preview_every="0")) == 0
     negative = settings(steps="150", kind="negative")  # with the word at each of three steps, without it once
     assert preview_count(negative) == 3 * 2 + 2

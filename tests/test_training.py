@@ -349,6 +349,64 @@ def test_preview_interrupted_by_stop_is_made_after_resume(tiny_checkpoint, pictu
     assert {step for step, _, _ in folder.history().previews} == {0, 2, 4}
 
 
+def test_test_pictures_show_the_finished_embedding(tiny_checkpoint, pictures, tmp_path):
+    options = {"steps": "2", "preview_every": "2", "preview_steps": "2", "preview_prompt": ["a photo of [name]"]}
+    folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, **options))
+    history = folder.history()
+    assert [event.data["label"] for event in history.tests.values()] == ["plain", "elsewhere", "another colour"]
+    plain = history.tests[0].data
+    assert (plain["prompt"], plain["file"]) == ("a photo of my-mug", "tests/0.png")
+    assert {event.data["seed"] for event in history.tests.values()} == {1}
+    with Image.open(folder.path / plain["file"]) as test, Image.open(folder.preview(2, 0, 0)) as preview:
+        assert test.tobytes() == preview.tobytes()  # same prompt, seed, sampler and vectors
+        assert test.text["parameters"] == preview.text["parameters"]
+
+
+def test_test_prompts_of_a_negative_embedding_are_pairs(tiny_checkpoint, pictures, tmp_path):
+    options = {"steps": "1", "preview_every": "1", "preview_steps": "1", "kind": "negative"}
+    options |= {"test_prompt": ["a cat"], "preview_negative_prompt": "blurry"}
+    tests = run(settings_for(tiny_checkpoint, pictures, tmp_path, **options)).history().tests
+    assert [(event.data["prompt"], event.data["negative_prompt"]) for event in tests.values()] == [
+        ("a cat", "blurry, my-mug"),
+        ("a cat", "blurry"),
+    ]
+    assert [event.data["label"] for event in tests.values()] == ["prompt 1, with the word", "prompt 1, without it"]
+
+
+@pytest.mark.parametrize("options", [{"preview_every": "0"}, {"preview_every": "1", "test_prompt": ""}])
+def test_test_pictures_can_be_turned_off(tiny_checkpoint, pictures, tmp_path, options):
+    folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="1", preview_steps="1", **options))
+    assert not folder.history().tests
+    assert not (folder.path / "tests").exists()
+
+
+def test_stop_during_test_pictures_delivers_the_embedding(tiny_checkpoint, pictures, tmp_path):
+    settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="2", preview_every="2", preview_steps="2")
+    folder, seen = create_run(preflight(settings)), []
+    assert execute_run(folder, on_event=seen.append, should_stop=lambda: any(e.kind == "test" for e in seen))
+    history = folder.history()
+    assert history.last.kind == "finished"
+    assert [*history.tests] == [0]
+    assert "1 of 3" in history.warnings[-1].data["message"]
+    assert read_embedding(tmp_path / "out" / "my-mug.safetensors").num_vectors == 2
+
+
+def test_killed_during_test_pictures_makes_them_after_resume(tiny_checkpoint, pictures, tmp_path):
+    settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="2", preview_every="2", preview_steps="2")
+    folder = create_run(preflight(settings))
+
+    def kill(event) -> None:
+        if event.kind == "test":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute_run(folder, on_event=kill)
+    seen = []
+    assert execute_run(folder, on_event=seen.append)
+    assert sum(event.kind == "test" for event in seen) == 3
+    assert not any(event.kind == "step" for event in seen)
+
+
 def test_existing_embedding_of_that_name_is_not_replaced(tiny_checkpoint, pictures, tmp_path):
     folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, steps="2")))
     (tmp_path / "out").mkdir()

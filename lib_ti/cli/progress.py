@@ -28,6 +28,10 @@ class Progress:
                 self.close()
         elif event.kind == "preview":
             self._print(f"Preview at step {data['step']}: {data['file']}")
+        elif event.kind == "test":
+            self._print(f"Test picture, {data['label']}: {data['file']}")
+        elif event.kind == "report":
+            self._print(f"Report: {data['file']}")
         elif event.kind == "warning":
             self._print(f"Note: {data['message']}")
         elif event.kind == "finished":

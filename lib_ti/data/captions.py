@@ -1,7 +1,7 @@
 """Training prompts: a template with the placeholder, and the image's caption where there is one. Both are plain text.
 
 The templates follow those of the paper (Gal et al., "An Image is Worth One Word", 2022). They come with and without an
-article, so that the embedding works in either place. The default prompts of previews are here too.
+article, so that the embedding works in either place. The default prompts of previews and of test pictures are here too.
 """
 
 from __future__ import annotations
@@ -42,6 +42,25 @@ PREVIEW_PROMPTS: dict[str, tuple[str, ...]] = {
 }
 """The default preview prompts of each kind of embedding. A negative one goes into the negative prompt instead."""
 
+TEST_PROMPTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "subject": (
+        ("plain", f"a photo of {NAME_SLOT}"),
+        ("elsewhere", f"a photo of {NAME_SLOT} in snow"),
+        ("another colour", f"a photo of a red {NAME_SLOT}"),
+    ),
+    "style": (
+        ("a house", f"a house in the style of {NAME_SLOT}"),
+        ("a flower", f"a flower in the style of {NAME_SLOT}"),
+        ("a fish", f"a fish in the style of {NAME_SLOT}"),
+    ),
+    "negative": (
+        ("a house", "a photo of a house"),
+        ("a flower", "a photo of a flower"),
+        ("a fish", "a photo of a fish"),
+    ),
+}
+"""The default test prompts of each kind of embedding, each after a short label: three that ask for different things."""
+
 
 @dataclass(frozen=True)
 class PreviewPrompt:
@@ -57,7 +76,27 @@ def preview_prompts(settings: TrainSettings) -> tuple[PreviewPrompt, ...]:
 
     For a negative embedding they come in pairs: the same prompt with the placeholder in the negative prompt, and without it.
     """
-    prompts, negative = settings.preview_prompt or PREVIEW_PROMPTS[settings.kind], settings.preview_negative_prompt
+    return _complete_prompts(settings.preview_prompt or PREVIEW_PROMPTS[settings.kind], settings)
+
+
+def prompts_of_tests(settings: TrainSettings) -> tuple[tuple[str, PreviewPrompt], ...]:
+    """What the test pictures of a training show, each after a short label; in pairs, as the previews are.
+
+    None without previews, or if the prompts given are empty.
+    """
+    if not (settings.preview_every and settings.preview_seed):
+        return ()
+    given = [(f"prompt {i}", prompt) for i, prompt in enumerate(filter(str.strip, settings.test_prompt), 1)]
+    chosen = given if settings.test_prompt else TEST_PROMPTS[settings.kind]
+    labels, prompts = [label for label, _ in chosen], [prompt for _, prompt in chosen]
+    if settings.kind == "negative":
+        labels = [f"{label}, {how}" for label in labels for how in ("with the word", "without it")]
+    return tuple(zip(labels, _complete_prompts(prompts, settings), strict=True))
+
+
+def _complete_prompts(prompts: Sequence[str], settings: TrainSettings) -> tuple[PreviewPrompt, ...]:
+    """The prompts with the name in place of its slot and the negative prompt; in pairs for a negative embedding."""
+    negative = settings.preview_negative_prompt
     if settings.kind != "negative":
         return tuple(PreviewPrompt(_with_name(p, settings), _with_name(negative, settings)) for p in prompts)
     slotted = negative if NAME_SLOT in negative else ", ".join(filter(None, (negative, NAME_SLOT)))

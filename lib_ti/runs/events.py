@@ -24,6 +24,8 @@ EVENT_FIELDS: dict[str, frozenset[str]] = {
     "preview": frozenset({"step", "prompt", "negative_prompt", "prompt_index", "seed", "seed_index", "file"}),
     "validation": frozenset({"step", "loss", "change", "interval", "best_step"}),
     "snapshot": frozenset({"step", "file"}),
+    "test": frozenset({"prompt", "negative_prompt", "seed", "prompt_index", "label", "file"}),
+    "report": frozenset({"file"}),
     "saving": frozenset({"step"}),
     "memory": frozenset({"mode", "batch_size", "acceleration", "needed_mb", "free_mb"}),
     "warning": frozenset({"message"}),
@@ -37,16 +39,20 @@ EVENT_FIELDS: dict[str, frozenset[str]] = {
 `learning_rate_2`: of the second text encoder, where there is one. `memory_mb`: peak memory of the device, or of the process
 on a CPU. `norm`: mean norm of the vectors. `similarity`: mean cosine similarity to the initial vectors. `file`: relative to the
 run folder, but absolute in `finished`. `memory`: the memory mode and acceleration from here on; `needed_mb` is an estimate, and
-both numbers include CUDA's own overhead. `validation`: written by no current version, but old logs may hold it.
+both numbers include CUDA's own overhead. `test`: a picture of the finished embedding; its `label` says what kind of prompt it is.
+`validation`: written by no current version, but old logs may hold it.
 """
 
 _KEY_FIELDS = {
     "step": ("step",), "preview": ("step", "prompt_index", "seed_index"), "snapshot": ("step",), "validation": ("step",),
-    "best": ("step",),
+    "best": ("step",), "test": ("prompt_index",),
 }  # fmt: skip
 """The fields that `RunHistory` indexes an event by; each must be an int, or the event is skipped."""
 
 _STEP_PREFIX = b'{"kind": "step"'  # how `Event.to_json` begins the line of a step
+
+_ASIDES = frozenset({"memory", "warning", "preview", "snapshot", "validation", "best", "test", "report"})
+"""Kinds that do not say what a run is doing."""
 
 TERMINAL_KINDS = frozenset({"finished", "stopped", "failed"})
 
@@ -128,15 +134,16 @@ def _parse(lines: Iterable[bytes]) -> Iterator[Event]:
 
 @dataclass
 class RunHistory:
-    """The events of a run by what they are about: of each step, preview, snapshot and validation the latest record.
+    """The events of a run by what they are about: of each step, preview, snapshot, validation and test picture the latest.
 
-    `previews` is indexed by (step, prompt index, seed index).
+    `previews` is indexed by (step, prompt index, seed index), `tests` by prompt index.
     """
 
     steps: dict[int, Event] = field(default_factory=dict)
     previews: dict[tuple[int, int, int], Event] = field(default_factory=dict)
     snapshots: dict[int, Event] = field(default_factory=dict)
     validations: dict[int, Event] = field(default_factory=dict)
+    tests: dict[int, Event] = field(default_factory=dict)
     best: Event | None = None
     warnings: list[Event] = field(default_factory=list)
     memory: Event | None = None
@@ -155,11 +162,13 @@ class RunHistory:
                 self.validations[data["step"]] = event
             elif event.kind == "best":
                 self.best = event
+            elif event.kind == "test":
+                self.tests[data["prompt_index"]] = event
             elif event.kind == "warning":
                 self.warnings.append(event)
             elif event.kind == "memory":
                 self.memory = event
-            if event.kind not in ("memory", "warning", "preview", "snapshot", "validation", "best"):
+            if event.kind not in _ASIDES:
                 self.last = event
         return self
 

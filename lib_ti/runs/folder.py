@@ -5,6 +5,7 @@ images/0000.png, .txt, .mask.png    the run's own copies of the images, without 
 templates.txt  start.safetensors    the prompt templates; the embedding that training starts from, if any
 events.jsonl                        the event log
 previews/STEP-PROMPT-SEED.png  snapshots/STEP.safetensors
+tests/PROMPT.png                    pictures of the finished embedding
 state.safetensors                   the state that training resumes from
 log.txt                             tracebacks, for bug reports
 latents.cache                       encoded images that do not fit into memory, while training
@@ -126,6 +127,9 @@ class RunFolder:
 
     def preview(self, step: int, prompt_index: int, seed_index: int) -> Path:
         return self.path / "previews" / f"{step}-{prompt_index}-{seed_index}.png"
+
+    def test(self, prompt_index: int) -> Path:
+        return self.path / "tests" / f"{prompt_index}.png"
 
     def snapshot(self, step: int) -> Path:
         return self.path / "snapshots" / f"{step}.safetensors"

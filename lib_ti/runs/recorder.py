@@ -25,12 +25,19 @@ class FolderRecorder:
         self._on_event(self._log.append(kind, **data))
 
     def preview(self, image: SavableImage, step: int, prompt_index: int, seed_index: int, **data: Any) -> None:
-        path = self._folder.preview(step, prompt_index, seed_index)
+        file = self._save_image(image, self._folder.preview(step, prompt_index, seed_index))
+        self.event("preview", step=step, prompt_index=prompt_index, seed_index=seed_index, file=file, **data)
+
+    def test(self, image: SavableImage, prompt_index: int, **data: Any) -> None:
+        file = self._save_image(image, self._folder.test(prompt_index))
+        self.event("test", prompt_index=prompt_index, file=file, **data)
+
+    def _save_image(self, image: SavableImage, path: Path) -> str:
+        """Save it at a path in the run folder; the path relative to the folder."""
         path.parent.mkdir(exist_ok=True)
         with files.atomic_write(path) as part:
             image.save(part, "PNG")
-        relative = path.relative_to(self._folder.path).as_posix()
-        self.event("preview", step=step, prompt_index=prompt_index, seed_index=seed_index, file=relative, **data)
+        return path.relative_to(self._folder.path).as_posix()
 
     def snapshot(self, step: int, data: bytes) -> None:
         path = self._folder.snapshot(step)

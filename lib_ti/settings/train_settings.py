@@ -166,6 +166,10 @@ class TrainSettings:
         "Previews",
         metavar="P",
     )
+    test_prompt: tuple[str, ...] = _option(
+        (), "prompt of a picture that tests the finished word; give it again for more; empty: none",
+        "Previews", metavar="P",
+    )  # fmt: skip
     preview_negative_prompt: str = _option("", "what previews should not show", "Previews")
     preview_seed: tuple[int, ...] = _option(
         (1,), "seed of a preview; give it again for more", "Previews", low=0, high=2**32 - 1, metavar="N"

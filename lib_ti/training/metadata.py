@@ -33,7 +33,7 @@ def embedding_metadata(
         name: value
         for name, value in {**settings.to_json(), **_result_options(settings)}.items()
         if name not in _OWN_KEYS | _MACHINE_OPTIONS
-        and not name.startswith(("preview_", "snapshot_"))
+        and not name.startswith(("preview_", "snapshot_", "test_"))
         and value != UNSTORED.get(name, DEFAULTS.get(name))
     }
     return {

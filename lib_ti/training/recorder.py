@@ -9,16 +9,17 @@ from lib_ti.settings.train_settings import TrainSettings
 
 
 class SavableImage(Protocol):
-    """A preview that can be saved, as `PIL.Image.Image` can."""
+    """A preview or test picture that can be saved, as `PIL.Image.Image` can."""
 
     def save(self, fp: Path, format: str) -> None: ...
 
 
 class Recorder(Protocol):
-    """Keeps events, previews, snapshots and states. `saved_state` is None before the first state was saved."""
+    """Keeps events, previews, test pictures, snapshots and states. `saved_state` is None before the first state was saved."""
 
     def event(self, kind: str, **data: Any) -> None: ...
     def preview(self, image: SavableImage, step: int, prompt_index: int, seed_index: int, **data: Any) -> None: ...
+    def test(self, image: SavableImage, prompt_index: int, **data: Any) -> None: ...
     def snapshot(self, step: int, data: bytes) -> None: ...
     def save_state(self, data: bytes) -> None: ...
     def save_settings(self, settings: TrainSettings) -> None:

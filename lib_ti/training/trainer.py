@@ -26,12 +26,13 @@ from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import DTYPES, choose_device, disable_broken_flash_attention
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import DataLoader
+from lib_ti.training.finishing.test_images import make_test_images
 from lib_ti.training.init_vectors import init_vectors
 from lib_ti.training.loop import Loop
 from lib_ti.training.metadata import embedding_metadata, initial_embedding_text
 from lib_ti.training.oom_recovery import choose_memory_settings, free_memory, retry_on_oom
 from lib_ti.training.prediction_check import check_prediction_type
-from lib_ti.training.preview import Previews
+from lib_ti.training.preview import ImageSampler, Previews
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.state import TrainState
 
@@ -90,6 +91,7 @@ class Trainer:
             _, state.settings = retry_on_oom(lambda _: self._check_prediction(loop), settings, recorder, model)
             if not loop.run():
                 return None
+            make_test_images(loop.previews.sampler, state.vectors)
             recorder.event("saving", step=state.step)
             return loop.export()
         finally:
@@ -147,7 +149,7 @@ class Trainer:
             flip=s.flip,
             num_timesteps=model.noise_schedule.num_train_timesteps,
         )
-        previews = Previews(state, model, placeholder, self.recorder, self.stop_requested)
+        previews = Previews(ImageSampler(state, model, placeholder, self.recorder, self.stop_requested))
         return Loop(
             model=model,
             state=state,

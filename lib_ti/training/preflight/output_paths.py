@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_ti.data import images
-from lib_ti.data.captions import preview_count
+from lib_ti.data.captions import preview_count, prompts_of_tests
 from lib_ti.embedding.summary import embedding_name
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.preflight.findings import Findings
@@ -111,5 +111,5 @@ def run_bytes(settings: TrainSettings, sizes: Sequence[tuple[int, int]], resolut
     copies = sum(3 * w * h * min(1.0, images.LONGEST_SIDE / max(w, h)) ** 2 for w, h in sizes)
     latents = len(sizes) * (2 if settings.flip else 1) * resolution**2 / 64 * LATENT_BYTES
     width, height = settings.preview_width or resolution, settings.preview_height or resolution
-    previews = preview_count(settings) * 3 * width * height
+    previews = (preview_count(settings) + len(prompts_of_tests(settings))) * 3 * width * height
     return int(copies + max(0.0, latents - (settings.latent_cache_mb << 20)) + previews) + SPARE_BYTES

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti import files
-from lib_ti.data.captions import preview_count
+from lib_ti.data.captions import preview_count, prompts_of_tests
 from lib_ti.model.memory.estimate import Workload
 from lib_ti.runs.events import Event, read_events
 from lib_ti.runs.folder import RunFolder
@@ -97,7 +97,8 @@ class SpeedRecords:
             return None
         nearest = min(reversed(candidates), key=lambda m: _distance(m, settings, resolution, mode))
         scale = (resolution / nearest.resolution) ** 2
-        preview_s = preview_count(settings) * settings.preview_steps * nearest.sampling_s
+        images = preview_count(settings) + len(prompts_of_tests(settings))
+        preview_s = images * settings.preview_steps * nearest.sampling_s
         preview_s *= Workload.of(settings, resolution).preview_pixels / nearest.resolution**2
         steps_s = settings.steps * settings.effective_batch_size * nearest.picture_s * scale
         same = (nearest.resolution, nearest.batch_size, nearest.memory) == (resolution, settings.batch_size, mode)

@@ -51,6 +51,7 @@ LABELS = {
     "flip": "Mirror",
     "template_file": "Own prompts",
     "preview_prompt": "Preview prompts",
+    "test_prompt": "Test prompts",
     "preview_seed": "Preview seeds",
     "early_stop": "Stop when it is done",
     "validate_every": "Validate every",
@@ -67,11 +68,12 @@ HELP = {
 CHOICE_LABELS = {"kind": {"subject": "Thing or person", "style": "Style", "negative": "What to avoid"}}
 """The labels of choices. The page translates them back, because gradio 3.41 has no labels apart from values."""
 
-FULL_WIDTH = frozenset({"preview_prompt", "preview_negative_prompt"})
+FULL_WIDTH = frozenset({"preview_prompt", "test_prompt", "preview_negative_prompt"})
 """Fields that take a whole row."""
 
 ELEMENT_IDS = {"preview_prompt": "tinv_preview_prompts"}
 PLACEHOLDER_TEXTS = {
+    "test_prompt": f"a drawing of {NAME_SLOT}",
     "name": "my-mug",
     "init_text": "mug",
     "preview_prompt": f"a photo of {NAME_SLOT} on a beach",

@@ -1,0 +1,35 @@
+"""Test pictures: the finished embedding in prompts of different kinds, which show whether it can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from lib_ti.data.captions import prompts_of_tests
+from lib_ti.model.sampling import Interrupted
+from lib_ti.training.preview import ImageSampler
+
+
+def make_test_images(sampler: ImageSampler, vectors: Mapping[str, torch.Tensor]) -> None:
+    """Sample the test prompts of a training with the vectors that it delivers, each with the previews' first seed.
+
+    What lacks memory or is not finite is left out with a warning. So is what a stop interrupts: the embedding is complete.
+    """
+    settings = sampler.state.settings
+    prompts = prompts_of_tests(settings)
+    if not prompts:
+        return
+    requests, made = [(texts, settings.preview_seed[0]) for _, texts in prompts], 0
+    try:
+        for i, image in sampler.sample(requests, vectors, "test picture"):
+            (label, texts), (_, seed) = prompts[i], requests[i]
+            sampler.recorder.test(
+                image, i, prompt=texts.prompt, negative_prompt=texts.negative_prompt, seed=seed, label=label
+            )
+            made += 1
+    except Interrupted:
+        message = (
+            f"stopped while test pictures were made: {made} of {len(requests)} are there, and the word is finished"
+        )
+        sampler.recorder.event("warning", message=message)
