@@ -1,4 +1,5 @@
 // Previews as a table, prompt × step, beside the user's own pictures. Images are loaded one by one, newest first.
+// What is to be avoided is previewed in pairs: beside its steps stands the same prompt and seed without the word.
 (() => {
     "use strict";
     const { tinv } = window;
@@ -14,7 +15,6 @@
     let ownPictures = []; // URLs of pictures that the followed run learns from
     let drawnKey = "";
     let isLoading = false;
-    let usedStep = null; // the step that the user has made the embedding
 
     const previews = (tinv.previews = {
         /** The table's axes: rows, each with the event of one of its previews, and steps. */
@@ -22,6 +22,7 @@
             const rows = new Map();
             const steps = new Set();
             for (const event of tinv.run.history.previews.values()) {
+                if (isWithoutWord(event)) continue;
                 rows.set(`${event.prompt_index}-${event.seed_index}`, event);
                 steps.add(event.step);
             }
@@ -31,6 +32,12 @@
 
         /** The event of the preview in a row at a step. */
         at: (row, step) => tinv.run.history.previews.get(tinv.run.previewKey({ ...row, step })),
+
+        /** The preview of a row's prompt and seed without the word, where previews are pairs. */
+        withoutWord: (row) => {
+            const all = [...tinv.run.history.previews.values()].filter(isWithoutWord);
+            return all.find((event) => event.prompt === row.prompt && event.seed_index === row.seed_index);
+        },
 
         /** The small image of a preview, if it has been loaded. */
         thumbnail(event) {
@@ -47,25 +54,14 @@
         }),
     });
 
-    /** The step to use, and why; none before there is a reason. */
-    function recommendation() {
-        const { history, report } = tinv.run;
-        const { steps } = previews.axes();
-        if (usedStep !== null && steps.includes(usedStep)) return { step: usedStep, reason: "In use" };
-        const validated = [...history.validation].filter(([step]) => history.snapshots.has(step));
-        if (validated.length) {
-            const [best] = validated.sort(([, lossA], [, lossB]) => lossA - lossB);
-            return { step: best[0], reason: "Closest to pictures it never saw" };
-        }
-        if (report && report.state === "finished" && steps.length)
-            return { step: steps[steps.length - 1], reason: "In use: the end of the training" };
-        return { step: null, reason: "" };
+    /** Whether a preview is the half of a pair that does not name the word, neither in its prompt nor in the negative one. */
+    function isWithoutWord({ prompt, negative_prompt }) {
+        const { kind, name } = tinv.run.report || {};
+        if (kind !== "negative" || negative_prompt === undefined) return false;
+        return !`${prompt} ${negative_prompt}`.toLowerCase().includes(name.toLowerCase());
     }
 
-    function canUse(step) {
-        const { history, report } = tinv.run;
-        return history.snapshots.has(step) || Boolean(report && report.state === "finished" && step === report.step);
-    }
+    const arePairs = () => [...tinv.run.history.previews.values()].some(isWithoutWord);
 
     // The table
 
@@ -73,17 +69,19 @@
         const key = tinv.run.previewKey(event);
         const cell = cells.get(key);
         if (cell && cell.event.time === event.time) return cell.element;
-        const alt = `Step ${event.step}: ${event.prompt}`;
+        const withoutWord = isWithoutWord(event);
+        const alt = withoutWord ? `Without the word: ${event.prompt}` : `Step ${event.step}: ${event.prompt}`;
         const img = h("img", {
             alt,
             decoding: "async",
             "data-step": event.step,
             "data-prompt": event.prompt,
+            "data-negative-prompt": event.negative_prompt,
             "data-seed": event.seed_index,
         });
         const onclick = () => tinv.viewer.open(event);
         const open = h("button.tinv-preview", { "aria-label": `${alt}. Show larger`, onclick }, img);
-        const element = h("td", {}, open, useButton(event.step));
+        const element = withoutWord ? open : h("td", {}, open, useButton(event.step));
         cells.set(key, { element, img, event, attempts: 0, isLoaded: false });
         return element;
     }
@@ -95,12 +93,12 @@
     }
 
     function columnHeading(step) {
-        const { step: recommendedStep, reason } = recommendation();
+        const recommended = tinv.best.recommendation();
         return h(
             "th",
             { scope: "col", "data-column": step },
             h("span", {}, ...tinv.phrase("Step {}", step), step === 0 ? ", before" : ""),
-            step === recommendedStep ? h("span.tinv-badge", {}, reason) : null,
+            step === recommended.step ? h("span.tinv-badge", {}, recommended.label) : null,
         );
     }
 
@@ -109,8 +107,9 @@
             (other) => other.prompt_index === row.prompt_index && other.seed_index !== row.seed_index,
         );
         const text = row.prompt + (hasSeveralSeeds ? ` · seed ${row.seed}` : "");
-        let picture = null;
-        if (ownPictures.length) {
+        const withoutWord = previews.withoutWord(row);
+        let picture = withoutWord ? previewCell(withoutWord) : null;
+        if (ownPictures.length && !arePairs()) {
             picture = h("div.tinv-own-picture", { role: "img", "aria-label": "One of your pictures" });
             picture.style.backgroundImage = `url("${ownPictures[index % ownPictures.length]}")`;
         }
@@ -118,7 +117,8 @@
     }
 
     function table({ rows, steps }) {
-        const corner = h("th.tinv-row-heading", { scope: "col" }, ownPictures.length ? "Your pictures" : "Prompt");
+        const cornerText = arePairs() ? "Without the word" : ownPictures.length ? "Your pictures" : "Prompt";
+        const corner = h("th.tinv-row-heading", { scope: "col" }, cornerText);
         const head = h("tr", {}, corner, ...steps.map(columnHeading));
         const bodyRows = rows.map((row, index) => {
             const rowCells = steps.map((step) => {
@@ -138,10 +138,14 @@
         const oldLeft = old ? old.scrollLeft : 0;
         const label = "Previews, one row per prompt, one column per step";
         const scroll = h("div.tinv-scroll", { tabindex: "0", role: "group", "aria-label": label }, table(axes));
+        const { name } = tinv.run.report || {};
+        const caption = arePairs()
+            ? [h("p.tinv-hint", {}, ...tinv.phrase("Each row is one prompt and seed: on the left without {}, ", name), "then with it in the negative prompt.")]
+            : [];
         const note = byId("tinv_previews_note") || h("p.tinv-hint", { id: "tinv_previews_note", role: "status" });
         const focused = document.activeElement;
         const hadFocus = gallery.contains(focused);
-        gallery.replaceChildren(scroll, note);
+        gallery.replaceChildren(...caption, scroll, note);
         scroll.scrollLeft = wasAtEnd ? scroll.scrollWidth : oldLeft;
         if (hadFocus && focused.isConnected) focused.focus({ preventScroll: true });
     }
@@ -149,14 +153,12 @@
     function draw() {
         const axes = previews.axes();
         if (!axes.steps.length) return drawEmpty();
-        const { step, reason } = recommendation();
         const key = JSON.stringify([
             tinv.run.id,
             axes.steps,
             axes.rows.map((row) => row.prompt),
             [...tinv.run.history.previews.values()].map((event) => event.time),
-            step,
-            reason,
+            tinv.best.recommendation(),
             ownPictures.length,
             ownPictures[0] && ownPictures[0].length,
         ]);
@@ -165,7 +167,7 @@
             rebuild(axes);
         }
         for (const button of byId("tinv_previews_gallery").querySelectorAll("[data-use]"))
-            tinv.setHidden(button, !canUse(Number(button.dataset.use)));
+            tinv.setHidden(button, !tinv.best.canUse(Number(button.dataset.use)));
         loadImages();
     }
 
@@ -188,7 +190,7 @@
     const nextToLoad = () =>
         [...cells.values()]
             .filter((cell) => !cell.isLoaded && cell.attempts < MOST_ATTEMPTS)
-            .sort((a, b) => b.event.step - a.event.step || a.event.prompt_index - b.event.prompt_index)[0];
+            .sort((a, b) => isWithoutWord(b.event) - isWithoutWord(a.event) || b.event.step - a.event.step || a.event.prompt_index - b.event.prompt_index)[0];
 
     async function loadImages() {
         if (isLoading) return;
@@ -227,14 +229,10 @@
         tinv.on("run-followed", (id) => {
             cells = new Map();
             drawnKey = "";
-            usedStep = null;
             byId("tinv_previews_gallery").replaceChildren();
             loadOwnPictures(id);
         });
-        tinv.on("step-used", (id, step) => {
-            if (id === tinv.run.id) usedStep = step;
-            draw();
-        });
+        tinv.on("step-used", draw);
         tinv.on("run-updated", draw);
         draw();
     });

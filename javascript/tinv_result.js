@@ -26,12 +26,15 @@
         return step ? [button(`Use step ${step}`, () => tinv.actions.useStep(report.id, step))] : [];
     }
 
+    const isNegative = ({ kind }) => kind === "negative";
+    const usage = (report) => (isNegative(report) ? "Add it to the negative prompt." : "Write it into any prompt.");
+
     function tryButton(report) {
         const tryWord = () => tinv.txt2img.tryWord(report.out_name || report.name, report.kind);
         return h(
             "button.tinv-button.tinv-primary",
             { id: "tinv_use_in_txt2img", onclick: tryWord },
-            "Try in txt2img",
+            isNegative(report) ? "Add to the negative prompt" : "Try in txt2img",
         );
     }
 
@@ -39,7 +42,7 @@
         const continueTraining = () => tinv.actions.resume(report.id, { steps: report.steps + MORE_STEPS });
         return [
             h("strong", {}, ...tinv.phrase("{} is ready.", report.out_name || report.name)),
-            h("p", {}, "Write it into any prompt. If an earlier step looks better below, use that step instead."),
+            h("p", {}, usage(report), " If an earlier step looks better below, use that step instead."),
             h(
                 "div.tinv-row",
                 {},

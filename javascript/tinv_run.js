@@ -18,9 +18,13 @@
         steps: new Map(), // by step, its event
         previews: new Map(), // by previewKey, its event
         snapshots: new Set(), // steps whose vectors were kept
-        validation: new Map(), // by step, the loss on pictures that are not learned from
+        validation: new Map(), // by step, its event
         warnings: [],
         encoding: null, // the last event of reading the pictures
+        best: null, // {step, reason}: the step that the training recommends at its end
+        finishReason: "", // why it ended before its last step
+        tests: new Map(), // by prompt_index, the event of a picture of the finished embedding
+        hasReport: false,
     });
 
     const run = (tinv.run = {
@@ -138,9 +142,20 @@
         if (event.kind === "step") history.steps.set(event.step, event);
         else if (event.kind === "preview") history.previews.set(run.previewKey(event), event);
         else if (event.kind === "snapshot") history.snapshots.add(event.step);
-        else if (event.kind === "validation") history.validation.set(event.step, event.loss);
+        else if (event.kind === "validation") history.validation.set(event.step, event);
         else if (event.kind === "warning") history.warnings.push(event);
         else if (event.kind === "encoding") history.encoding = event;
+        else if (event.kind === "best") history.best = event;
+        else if (event.kind === "test") history.tests.set(event.prompt_index, event);
+        else if (event.kind === "report") history.hasReport = true;
+        else if (event.kind === "finished") history.finishReason = event.reason || "";
+        else if (event.kind === "loading") forgetEnd(history);
+    }
+
+    /** A run that goes on has not ended any more. */
+    function forgetEnd(history) {
+        const { best, finishReason, tests, hasReport } = emptyHistory();
+        Object.assign(history, { best, finishReason, tests, hasReport });
     }
 
     tinv.ready(() => {

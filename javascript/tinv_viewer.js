@@ -1,4 +1,4 @@
-// A preview at full size: ← → other prompts, ↑ ↓ other steps, swipes on a phone.
+// A preview at full size: ← → other prompts, ↑ ↓ other steps, swipes on a phone. Where previews are pairs, both of a pair.
 (() => {
     "use strict";
     const { tinv } = window;
@@ -6,7 +6,7 @@
     const SWIPE_PX = 40;
     const KEY_MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }; // rows, columns
     let dialog = null; // built when it is first opened
-    let image, title, prompt, note;
+    let image, otherImage, otherFigure, caption, title, prompt, note;
     let row = 0; // of the table of previews
     let column = 0;
     let touchStart = null;
@@ -19,8 +19,9 @@
         const { rows, steps } = tinv.previews.axes();
         const isSameRow = (other) =>
             other.prompt_index === preview.prompt_index && other.seed_index === preview.seed_index;
-        row = Math.max(0, rows.findIndex(isSameRow));
-        column = steps.indexOf(preview.step);
+        const isRow = (other) => isSameRow(other) || tinv.previews.withoutWord(other) === preview;
+        row = Math.max(0, rows.findIndex(isRow));
+        column = rows.some(isSameRow) ? steps.indexOf(preview.step) : steps.length - 1;
         dialog.showModal();
         draw();
     }
@@ -30,12 +31,15 @@
         const moveButton = (label, text, rows, columns) =>
             button(text, () => move(rows, columns), { "aria-label": label, title: label });
         image = h("img", { alt: "" });
+        otherImage = h("img", { alt: "" });
+        otherFigure = h("figure", {}, otherImage, h("figcaption", {}, "Without the word"));
+        caption = h("figcaption", {}, "With it in the negative prompt");
         title = h("strong", { id: "tinv_viewer_title" });
         prompt = h("span");
         note = h("span.tinv-hint", { role: "status" });
         const use = button("Use this step", () => tinv.actions.useStep(tinv.run.id, currentPreview().step, note));
         use.classList.add("tinv-primary");
-        const frame = h("div.tinv-viewer-frame", { tabindex: "-1", autofocus: true }, image);
+        const frame = h("div.tinv-viewer-frame", { tabindex: "-1", autofocus: true }, otherFigure, h("figure", {}, image, caption));
         dialog = h(
             "dialog.tinv-viewer",
             { id: "tinv_viewer", "aria-labelledby": title.id },
@@ -106,17 +110,23 @@
 
     async function draw() {
         const preview = currentPreview();
+        const withoutWord = tinv.previews.withoutWord(preview);
         const request = ++latestRequest;
+        for (const element of [otherFigure, caption]) tinv.setHidden(element, !withoutWord);
         title.replaceChildren(...tinv.phrase("Step {}", preview.step));
         prompt.textContent = preview.prompt;
         note.replaceChildren();
         image.alt = `Step ${preview.step}: ${preview.prompt}`;
-        image.src = tinv.previews.thumbnail(preview) || "data:,";
-        try {
-            const reply = await tinv.call("preview", { ...tinv.previews.idOf(preview), full: true });
-            if (request === latestRequest) image.src = reply.image;
-        } catch (error) {
-            if (request === latestRequest) note.textContent = tinv.format.sentence(error.message);
+        await Promise.all([load(image, preview), withoutWord && load(otherImage, withoutWord)]);
+
+        async function load(element, event) {
+            element.src = tinv.previews.thumbnail(event) || "data:,";
+            try {
+                const reply = await tinv.call("preview", { ...tinv.previews.idOf(event), full: true });
+                if (request === latestRequest) element.src = reply.image;
+            } catch (error) {
+                if (request === latestRequest) note.textContent = tinv.format.sentence(error.message);
+            }
         }
     }
 

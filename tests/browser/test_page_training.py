@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from driver.server import COIN
 from driver.tab import ACTIVE_STATES
 
 pytestmark = pytest.mark.browser
@@ -52,6 +53,39 @@ def test_train_on_four_pictures_and_generate_with_the_embedding(open_tab, server
     tab.page.locator("#txt2img_generate").click()
     tab.page.wait_for_selector("#txt2img_gallery img", timeout=60_000)
     tab.screenshot("generated")
+
+
+def test_what_to_avoid_is_shown_in_pairs_and_goes_into_the_negative_prompt(tab, server):
+    damaged = sorted((COIN.parent / "damaged").glob("*.png"))
+    tab.fill(kind="What to avoid")
+    start_training(tab, damaged, "my-damage", steps=20, preview_every=10, preview_prompts="a photo of a house")
+    tab.wait_for_state("finished")
+    gallery = tab.page.locator("#tinv_previews_gallery")
+    tab.wait_until(lambda: tab.previews().count() == 4, awaited="previews of steps 0, 10 and 20, and the one without")
+    assert gallery.locator("thead th").all_inner_texts()[0] == "Without the word"
+    (without,) = gallery.locator("th img").all()
+    assert (without.get_attribute("data-prompt"), without.get_attribute("data-negative-prompt")) == (
+        "a photo of a house", "",
+    )  # fmt: skip
+    with_word = gallery.locator("td img").all()
+    assert {image.get_attribute("data-negative-prompt") for image in with_word} == {"my-damage"}
+    tab.wait_until(lambda: all(image.get_attribute("src") for image in [without, *with_word]), awaited="the images")
+    assert without.get_attribute("src") != with_word[-1].get_attribute("src")
+    tab.screenshot("negative")
+    gallery.locator("th button").click()
+    viewer = tab.page.locator("#tinv_viewer")
+    assert viewer.locator("figcaption").all_inner_texts() == ["Without the word", "With it in the negative prompt"]
+    tab.screenshot("negative-viewer", full=False)
+    tab.page.keyboard.press("Escape")
+    result = tab.page.locator("#tinv_result")
+    assert "Add it to the negative prompt" in result.inner_text()
+    assert "any prompt" not in result.inner_text()
+    tab.page.locator("#txt2img_prompt textarea").evaluate("field => { field.value = 'a mug'; }")
+    result.get_by_role("button", name="Add to the negative prompt").click()
+    assert tab.prompt(negative=True).input_value() == "my-damage"
+    assert tab.prompt().input_value() == "a mug"
+    tab.show("Textual Inversion")
+    tab.fill(kind="Thing or person")
 
 
 def test_all_problems_are_reported_and_no_run_is_created(tab, server):

@@ -70,7 +70,7 @@ class RunsView:
             "warnings": self._warnings(history),
             "file": str(settings.out / f"{settings.name}.safetensors") if state == "finished" else None,
             "sharing": bool(job and job.keep_generating), "out_name": settings.name,
-            "usage": usage(settings.name, settings.kind),
+            "usage": usage(settings.name, settings.kind), "keeps_best": settings.keep == "best",
             "events": [{"kind": e.kind, "time": e.time, **e.data} for e in thin_out_steps(events)],
             "details": _log_tail(folder) if state == "failed" else "",
             "after": offset, "more": offset < tail.offset,

@@ -68,6 +68,7 @@ RUN = """
   aria-valuemax="100" aria-valuenow="0"><div class="tinv-progress-bar"></div></div>
 <div class="tinv-visually-hidden" id="tinv_announce" aria-live="polite"></div>
 <div id="tinv_result" class="tinv-card tinv-hidden" data-hidden-by="unavailable"></div>
+<div id="tinv_best" class="tinv-note"></div>
 <div id="tinv_previews_gallery" class="tinv-previews"></div>
 <details class="tinv-details" id="tinv_details">
   <summary>Details</summary>
