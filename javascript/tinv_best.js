@@ -11,7 +11,8 @@
         /** Whether a step can be made the embedding: its vectors were kept. */
         canUse(step) {
             const { history, report } = tinv.run;
-            return history.snapshots.has(step) || Boolean(report && report.state === "finished" && step === report.step);
+            const isEnd = Boolean(report && report.state === "finished" && step === report.step);
+            return isEnd || history.snapshots.has(step);
         },
     };
 
@@ -22,8 +23,8 @@
         const validated = [...history.validation.values()].pop();
         if (usedStep !== null) return { step: usedStep, label: "In use", reason: "" };
         if (history.best) {
-            const inUse = isFinished && report.keeps_best;
-            return { step: history.best.step, label: inUse ? "Best step, in use" : "Best step", reason: history.best.reason };
+            const label = isFinished && report.keeps_best ? "Best step, in use" : "Best step";
+            return { step: history.best.step, label, reason: history.best.reason };
         }
         if (validated && validated.best_step > 0)
             return { step: validated.best_step, label: "Best so far", reason: "least error on the test views" };
@@ -33,8 +34,8 @@
 
     function draw() {
         const { step, label, reason } = recommendation();
-        const text = reason ? [h("b", {}, ...tinv.phrase("{}: step {}.", label, step)), " ", tinv.format.sentence(reason)] : [];
-        tinv.setContent(byId("tinv_best"), ...text);
+        const heading = h("b", {}, ...tinv.phrase("{}: step {}.", label, step));
+        tinv.setContent(byId("tinv_best"), ...(reason ? [heading, " ", tinv.format.sentence(reason)] : []));
     }
 
     tinv.ready(() => {

@@ -1,9 +1,9 @@
-// The loss as a chart, with a table for those who cannot see it; and the run's warnings. Drawn while Details is open.
+// The loss as a chart, with a table for those who cannot see it. Drawn while Details is open.
 (() => {
     "use strict";
     const { tinv } = window;
     const { byId, h } = tinv;
-    const WIDTH = 600;
+    const WIDTHS = [300, 600]; // the least and the most; as many units as there are pixels, so that labels stay legible
     const HEIGHT = 220;
     const MARGIN = { left: 46, right: 54, top: 10, bottom: 26 };
     const MOST_POINTS = 500;
@@ -39,13 +39,22 @@
         return sorted[Math.floor((sorted.length - 1) * share)];
     }
 
-    function chart(stepEvents, totalSteps) {
+    const width = () => Math.max(WIDTHS[0], Math.min(WIDTHS[1], byId("tinv_details").clientWidth));
+
+    /** The last step of a chart: that of the training, or where it ended. */
+    function totalSteps() {
+        const { report } = tinv.run;
+        return !report ? 0 : report.state === "finished" ? report.step : report.steps;
+    }
+
+    function chart(stepEvents) {
         const points = downsample(stepEvents, MOST_POINTS);
         const last = points[points.length - 1];
         const maxLoss = roundUp(quantile(points.map((point) => point.loss), CLIP_QUANTILE) || 1);
         const maxRate = roundUp(Math.max(...points.map((point) => point.learning_rate || 0)));
-        const maxStep = Math.max(totalSteps, last.step, 1);
-        const right = WIDTH - MARGIN.right;
+        const maxStep = Math.max(totalSteps(), last.step, 1);
+        const chartWidth = width();
+        const right = chartWidth - MARGIN.right;
         const x = (share) => MARGIN.left + share * (right - MARGIN.left);
         const y = (share) => MARGIN.top + (1 - Math.min(1, share)) * (HEIGHT - MARGIN.top - MARGIN.bottom);
         const label = (text, atX, atY, anchor) => svg("text", { x: atX, y: atY, "text-anchor": anchor }, text);
@@ -62,7 +71,7 @@
         return svg(
             "svg",
             {
-                viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+                viewBox: `0 0 ${chartWidth} ${HEIGHT}`,
                 class: "tinv-chart",
                 role: "img",
                 "aria-labelledby": "tinv_chart_title",
@@ -80,60 +89,58 @@
         );
     }
 
-    function legendEntry(className, text) {
-        const line = svg("line", { class: `tinv-line ${className}`, x1: 0, x2: 24, y1: 4, y2: 4 });
-        const sample = svg("svg", { viewBox: "0 0 24 8", class: "tinv-legend-line", "aria-hidden": "true" }, line);
+    const legendLine = (className) => svg("line", { class: `tinv-line ${className}`, x1: 0, x2: 24, y1: 4, y2: 4 });
+
+    function legendEntry(symbol, text) {
+        const sample = svg("svg", { viewBox: "0 0 24 8", class: "tinv-legend-line", "aria-hidden": "true" }, symbol);
         return h("span.tinv-legend-entry", {}, sample, text);
     }
 
-    function lossTable(stepEvents) {
-        const headings = ["Step", "Loss", "Smoothed loss", "Learning rate"];
-        const rows = downsample(stepEvents, MOST_TABLE_ROWS).map((event) => {
-            const values = [event.step, event.loss, event.smoothed_loss, event.learning_rate];
-            return h("tr", {}, ...values.map((value) => h("td", {}, tinv.format.tableCell(value))));
-        });
+    /** A chart's numbers for those who cannot see it. */
+    function table(caption, headings, rows) {
         return h(
             "table.tinv-visually-hidden",
             {},
-            h("caption", {}, "Loss by step"),
+            h("caption", {}, caption),
             h("tr", {}, ...headings.map((text) => h("th", { scope: "col" }, text))),
-            ...rows,
+            ...rows.map((cells) => h("tr", {}, ...cells.map((text) => h("td", {}, text)))),
         );
     }
 
-    function lossContent(stepEvents, totalSteps) {
+    function lossTable(stepEvents) {
+        const rows = downsample(stepEvents, MOST_TABLE_ROWS).map((event) =>
+            [event.step, event.loss, event.smoothed_loss, event.learning_rate].map(tinv.format.tableCell),
+        );
+        return table("Loss by step", ["Step", "Loss", "Smoothed loss", "Learning rate"], rows);
+    }
+
+    function lossContent(stepEvents) {
         if (!stepEvents.length) return [h("p.tinv-hint", {}, "The loss is drawn here while it learns.")];
         return [
             h(
                 "div.tinv-legend",
                 {},
-                legendEntry("tinv-smooth", "Loss, smoothed"),
-                legendEntry("tinv-raw", "Loss of each step"),
-                legendEntry("tinv-rate", "Learning rate (right)"),
+                legendEntry(legendLine("tinv-smooth"), "Loss, smoothed"),
+                legendEntry(legendLine("tinv-raw"), "Loss of each step"),
+                legendEntry(legendLine("tinv-rate"), "Learning rate (right)"),
             ),
-            chart(stepEvents, totalSteps),
+            chart(stepEvents),
             h("p.tinv-hint", {}, "A rough guide; trust the pictures"),
             lossTable(stepEvents),
         ];
     }
 
-    function warningContent(warnings) {
-        const messages = [...new Set(warnings.map((event) => event.message))];
-        if (!messages.length) return [];
-        const items = messages.map((text) => h("li", {}, tinv.format.sentence(text)));
-        return [h("h4", {}, "Warnings"), h("ul.tinv-warnings", {}, ...items)];
-    }
-
     function draw() {
-        const { history, report, id } = tinv.run;
+        const { history, id } = tinv.run;
         const stepEvents = [...history.steps.values()].sort((a, b) => a.step - b.step);
         const last = stepEvents[stepEvents.length - 1];
-        const key = [id, stepEvents.length, last && last.step, last && last.time, history.warnings.length].join(" ");
+        const key = [id, stepEvents.length, last && last.step, last && last.time, width(), totalSteps()].join(" ");
         if (key === drawnKey || !byId("tinv_details").open) return;
         drawnKey = key;
-        byId("tinv_loss").replaceChildren(...lossContent(stepEvents, (report && report.steps) || 0));
-        byId("tinv_log").replaceChildren(...warningContent(history.warnings));
+        byId("tinv_loss").replaceChildren(...lossContent(stepEvents));
     }
+
+    tinv.chart = { MARGIN, width, totalSteps, svg, roundUp, legendLine, legendEntry, table };
 
     tinv.ready(() => {
         tinv.on("run-updated", draw);

@@ -11,6 +11,8 @@
         "Invent a word for it.",
         "Press Train and watch previews appear here.",
     ];
+    const PAIRS_CAPTION =
+        "Each row is one prompt and seed: on the left without {}, then with it in the negative prompt.";
     let cells = new Map(); // by previewKey: {element, img, event, attempts, isLoaded}
     let ownPictures = []; // URLs of pictures that the followed run learns from
     let drawnKey = "";
@@ -54,7 +56,7 @@
         }),
     });
 
-    /** Whether a preview is the half of a pair that does not name the word, neither in its prompt nor in the negative one. */
+    /** Whether a preview is the half of a pair whose prompts do not name the word. */
     function isWithoutWord({ prompt, negative_prompt }) {
         const { kind, name } = tinv.run.report || {};
         if (kind !== "negative" || negative_prompt === undefined) return false;
@@ -140,7 +142,7 @@
         const scroll = h("div.tinv-scroll", { tabindex: "0", role: "group", "aria-label": label }, table(axes));
         const { name } = tinv.run.report || {};
         const caption = arePairs()
-            ? [h("p.tinv-hint", {}, ...tinv.phrase("Each row is one prompt and seed: on the left without {}, ", name), "then with it in the negative prompt.")]
+            ? [h("p.tinv-hint", {}, ...tinv.phrase(PAIRS_CAPTION, name))]
             : [];
         const note = byId("tinv_previews_note") || h("p.tinv-hint", { id: "tinv_previews_note", role: "status" });
         const focused = document.activeElement;
@@ -190,7 +192,10 @@
     const nextToLoad = () =>
         [...cells.values()]
             .filter((cell) => !cell.isLoaded && cell.attempts < MOST_ATTEMPTS)
-            .sort((a, b) => isWithoutWord(b.event) - isWithoutWord(a.event) || b.event.step - a.event.step || a.event.prompt_index - b.event.prompt_index)[0];
+            .sort(
+                ({ event: a }, { event: b }) =>
+                    isWithoutWord(b) - isWithoutWord(a) || b.step - a.step || a.prompt_index - b.prompt_index,
+            )[0];
 
     async function loadImages() {
         if (isLoading) return;

@@ -5,6 +5,8 @@
     const { byId, h } = tinv;
     const MORE_STEPS = 500;
     const OUT_OF_MEMORY = /out of memory|no memory|memory left|not enough memory|want of memory/i;
+    const BEST_DELIVERED = " It is the word of step {}, the best. If another step looks better below, use that one.";
+    const LAST_DELIVERED = " If an earlier step looks better below, use that step instead.";
     let drawnKey = "";
 
     const button = (label, onclick, classes = "") => h(`button.tinv-button${classes}`, { onclick }, label);
@@ -39,15 +41,23 @@
     }
 
     function finished(report) {
-        const continueTraining = () => tinv.actions.resume(report.id, { steps: report.steps + MORE_STEPS });
+        const { best, finishReason } = tinv.run.history;
+        const endedEarly = report.step < report.steps;
+        const continueTraining = () =>
+            tinv.actions.resume(report.id, {
+                steps: (endedEarly ? report.step : report.steps) + MORE_STEPS,
+                form: endedEarly ? { early_stop: "false" } : null,
+            });
+        const isBestDelivered = Boolean(best && report.keeps_best);
         return [
             h("strong", {}, ...tinv.phrase("{} is ready.", report.out_name || report.name)),
-            h("p", {}, usage(report), " If an earlier step looks better below, use that step instead."),
+            finishReason ? h("p", {}, tinv.format.sentence(finishReason)) : null,
+            h("p", {}, usage(report), ...(isBestDelivered ? tinv.phrase(BEST_DELIVERED, best.step) : [LAST_DELIVERED])),
             h(
                 "div.tinv-row",
                 {},
                 tryButton(report),
-                button(`${MORE_STEPS} more steps`, continueTraining),
+                button(endedEarly ? "Train further anyway" : `${MORE_STEPS} more steps`, continueTraining),
                 ...fileButtons(report),
             ),
         ];
@@ -121,6 +131,8 @@
                   report.message,
                   tinv.host && tinv.host.hidesPaths,
                   latestSnapshot(),
+                  run.history.finishReason,
+                  run.history.best && run.history.best.step,
               ].join("|")
             : "";
         if (key === drawnKey) return;
@@ -130,7 +142,7 @@
         card.classList.toggle("tinv-good", run.state === "finished");
         card.classList.toggle("tinv-card", run.state !== "failed");
         const note = h("p.tinv-hint", { id: "tinv_use_note", role: "status" });
-        card.replaceChildren(...(content ? [...content(report), note] : []));
+        card.replaceChildren(...(content ? [...content(report).filter(Boolean), note] : []));
     }
 
     /** A stopped run can be tried, too, once one of its steps is in use. */

@@ -74,6 +74,8 @@
             const name = run.report ? [h("b", {}, run.report.name), " · "] : [];
             return [...name, "You can close this page; training goes on."];
         }
+        if (run.state === "finished" && run.history.finishReason)
+            return [tinv.format.sentence(run.history.finishReason)];
         const otherRun = run.serverStatus.active;
         if (!otherRun || otherRun === run.id || run.submitting) return [];
         const follow = () => tinv.run.follow(otherRun);
@@ -114,7 +116,7 @@
     function draw() {
         const { run } = tinv;
         const { step = 0, steps = 0 } = run.report || {};
-        const progress = steps ? Math.min(1, step / steps) : 0;
+        const progress = run.state === "finished" ? 1 : steps ? Math.min(1, step / steps) : 0;
         const status = byId("tinv_status").querySelector(".tinv-status");
         status.dataset.state = run.state;
         status.dataset.step = step || 0;

@@ -1,4 +1,4 @@
-// A preview at full size: ← → other prompts, ↑ ↓ other steps, swipes on a phone. Where previews are pairs, both of a pair.
+// A preview at full size, or both of a pair: ← → other prompts, ↑ ↓ other steps, swipes on a phone.
 (() => {
     "use strict";
     const { tinv } = window;
@@ -12,7 +12,7 @@
     let touchStart = null;
     let latestRequest = 0;
 
-    tinv.viewer = { open };
+    tinv.viewer = { open, show };
 
     function open(preview) {
         if (!dialog) build();
@@ -24,6 +24,14 @@
         column = rows.some(isSameRow) ? steps.indexOf(preview.step) : steps.length - 1;
         dialog.showModal();
         draw();
+    }
+
+    /** Shows one picture that is no preview: the reply of an action of Python, at first its `thumbnail`. */
+    async function show(heading, text, thumbnail, { action, ...args }) {
+        if (!dialog) build();
+        setUp({ heading: [heading], text, isPreview: false });
+        dialog.showModal();
+        await load(image, thumbnail, action, { run: tinv.run.id, ...args, full: true });
     }
 
     function build() {
@@ -39,7 +47,8 @@
         note = h("span.tinv-hint", { role: "status" });
         const use = button("Use this step", () => tinv.actions.useStep(tinv.run.id, currentPreview().step, note));
         use.classList.add("tinv-primary");
-        const frame = h("div.tinv-viewer-frame", { tabindex: "-1", autofocus: true }, otherFigure, h("figure", {}, image, caption));
+        const figure = h("figure", {}, image, caption);
+        const frame = h("div.tinv-viewer-frame", { tabindex: "-1", autofocus: true }, otherFigure, figure);
         dialog = h(
             "dialog.tinv-viewer",
             { id: "tinv_viewer", "aria-labelledby": title.id },
@@ -78,15 +87,17 @@
 
     // Moving
 
+    const showsPreview = () => !dialog.querySelector(":scope > .tinv-row.tinv-hidden");
+
     function onKey(event) {
-        if (!KEY_MOVES[event.key]) return;
+        if (!KEY_MOVES[event.key] || !showsPreview()) return;
         event.preventDefault();
         event.stopPropagation();
         move(...KEY_MOVES[event.key]);
     }
 
     function onPointerUp(event) {
-        if (!touchStart) return;
+        if (!touchStart || !showsPreview()) return;
         const [dx, dy] = [event.clientX - touchStart[0], event.clientY - touchStart[1]];
         touchStart = null;
         if (Math.max(Math.abs(dx), Math.abs(dy)) < SWIPE_PX) return;
@@ -108,25 +119,35 @@
 
     // Content
 
-    async function draw() {
+    function setUp({ heading, text, isPreview, isPair = false }) {
+        latestRequest += 1;
+        title.replaceChildren(...heading);
+        prompt.textContent = text;
+        note.replaceChildren();
+        image.alt = `${title.textContent}: ${text}`;
+        for (const row of dialog.querySelectorAll(":scope > .tinv-row")) tinv.setHidden(row, !isPreview);
+        for (const element of [otherFigure, caption]) tinv.setHidden(element, !isPair);
+    }
+
+    function draw() {
         const preview = currentPreview();
         const withoutWord = tinv.previews.withoutWord(preview);
-        const request = ++latestRequest;
-        for (const element of [otherFigure, caption]) tinv.setHidden(element, !withoutWord);
-        title.replaceChildren(...tinv.phrase("Step {}", preview.step));
-        prompt.textContent = preview.prompt;
-        note.replaceChildren();
-        image.alt = `Step ${preview.step}: ${preview.prompt}`;
-        await Promise.all([load(image, preview), withoutWord && load(otherImage, withoutWord)]);
+        const heading = tinv.phrase("Step {}", preview.step);
+        setUp({ heading, text: preview.prompt, isPreview: true, isPair: Boolean(withoutWord) });
+        for (const [element, event] of [[image, preview], ...(withoutWord ? [[otherImage, withoutWord]] : [])]) {
+            const args = { ...tinv.previews.idOf(event), full: true };
+            load(element, tinv.previews.thumbnail(event), "preview", args);
+        }
+    }
 
-        async function load(element, event) {
-            element.src = tinv.previews.thumbnail(event) || "data:,";
-            try {
-                const reply = await tinv.call("preview", { ...tinv.previews.idOf(event), full: true });
-                if (request === latestRequest) element.src = reply.image;
-            } catch (error) {
-                if (request === latestRequest) note.textContent = tinv.format.sentence(error.message);
-            }
+    async function load(element, thumbnail, action, args) {
+        const request = latestRequest;
+        element.src = thumbnail || "data:,";
+        try {
+            const reply = await tinv.call(action, args);
+            if (request === latestRequest) element.src = reply.image;
+        } catch (error) {
+            if (request === latestRequest) note.textContent = tinv.format.sentence(error.message);
         }
     }
 

@@ -64,7 +64,7 @@ class TrainingService:
         """The actions, by the names that the page calls them by."""
         own = (
             self.form, self.check, self.poll, self.stop, self.sample, self.delete, self.runs, self.settings, self.preview,
-            self.use, self.card, self.download, self.open_folder,
+            self.test_picture, self.use, self.card, self.download, self.open_folder,
         )  # fmt: skip
         parts = (self._launcher, self._image_actions, self.embedding_index)
         return {action.__name__: action for action in own} | {k: v for p in parts for k, v in p.actions().items()}
@@ -144,6 +144,9 @@ class TrainingService:
 
     def preview(self, run: str, step: int, prompt: int, seed: int, full: bool = False) -> dict[str, Any]:
         return {"image": self._results.preview(self._runs.folder(run), step, prompt, seed, full)}
+
+    def test_picture(self, run: str, prompt: int, full: bool = False) -> dict[str, Any]:
+        return {"image": self._results.test_image(self._runs.folder(run), prompt, full)}
 
     def use(
         self, run: str, step: int | None = None, name: str | None = None, overwrite: bool = False

@@ -37,7 +37,13 @@ class Results:
 
     def preview(self, folder: RunFolder, step: int, prompt: int, seed: int, full: bool) -> str:
         """A preview as a data URL: as it was sampled if `full`, else a thumbnail."""
-        path = folder.preview(int(step), int(prompt), int(seed))
+        return self._image(folder.preview(int(step), int(prompt), int(seed)), full)
+
+    def test_image(self, folder: RunFolder, prompt: int, full: bool) -> str:
+        """A test picture of the finished embedding as a data URL, as `preview` gives them."""
+        return self._image(folder.test(int(prompt)), full)
+
+    def _image(self, path: Path, full: bool) -> str:
         try:
             return data_url(path.read_bytes(), "png") if full else self._thumbnails.get(path)
         except OSError as error:

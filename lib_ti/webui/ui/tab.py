@@ -67,13 +67,15 @@ RUN = """
 <div id="tinv_progress" class="tinv-progress" role="progressbar" aria-label="Training" aria-valuemin="0"
   aria-valuemax="100" aria-valuenow="0"><div class="tinv-progress-bar"></div></div>
 <div class="tinv-visually-hidden" id="tinv_announce" aria-live="polite"></div>
+<div id="tinv_warnings" role="group" aria-label="Warnings"></div>
 <div id="tinv_result" class="tinv-card tinv-hidden" data-hidden-by="unavailable"></div>
+<div id="tinv_tests" class="tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_best" class="tinv-note"></div>
 <div id="tinv_previews_gallery" class="tinv-previews"></div>
 <details class="tinv-details" id="tinv_details">
   <summary>Details</summary>
+  <div id="tinv_validation"></div>
   <div id="tinv_loss"></div>
-  <div id="tinv_log"></div>
 </details>
 </div>
 """

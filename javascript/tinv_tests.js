@@ -1,0 +1,65 @@
+// The test pictures of a finished word: prompts of different kinds, which show whether it can be used.
+(() => {
+    "use strict";
+    const { tinv } = window;
+    const { byId, h } = tinv;
+    const images = new Map(); // by key of the event, its data URL
+    let drawnKey = "";
+    let isLoading = false;
+
+    const keyOf = (event) => `${tinv.run.id} ${event.prompt_index} ${event.time}`;
+    const events = () => [...tinv.run.history.tests.values()].sort((a, b) => a.prompt_index - b.prompt_index);
+
+    function figure(event) {
+        const { label, prompt, negative_prompt } = event;
+        const alt = negative_prompt ? `${prompt}, negative prompt: ${negative_prompt}` : prompt;
+        const img = h("img", { alt, "data-test": event.prompt_index, src: images.get(keyOf(event)) });
+        const source = { action: "test_picture", prompt: event.prompt_index };
+        const open = () => tinv.viewer.show(label, alt, img.src, source);
+        return h(
+            "figure",
+            {},
+            h("button.tinv-preview", { "aria-label": `${label}: ${alt}. Show larger`, onclick: open }, img),
+            h("figcaption", {}, h("b", {}, label), h("span", {}, alt)),
+        );
+    }
+
+    function draw() {
+        const all = events();
+        const key = all.map(keyOf).join();
+        const element = byId("tinv_tests");
+        const isNegative = tinv.run.report && tinv.run.report.kind === "negative";
+        tinv.setHidden(element, !all.length);
+        if (key !== drawnKey) {
+            drawnKey = key;
+            element.replaceChildren(
+                h("h4", {}, "Tested with other prompts"),
+                h(`div.tinv-tests${isNegative ? ".tinv-pairs" : ""}`, {}, ...all.map(figure)),
+            );
+        }
+        load();
+    }
+
+    async function load() {
+        if (isLoading) return;
+        isLoading = true;
+        for (let event; (event = events().find((other) => !images.has(keyOf(other)))); ) {
+            const key = keyOf(event);
+            const args = { run: tinv.run.id, prompt: event.prompt_index };
+            images.set(key, "");
+            try {
+                images.set(key, (await tinv.call("test_picture", args, { queue: "preview" })).image);
+            } catch (error) {
+                if (error.offline) images.delete(key); // the next poll tries again
+                if (error.offline) break;
+            }
+            const img = byId("tinv_tests").querySelector(`[data-test="${event.prompt_index}"]`);
+            if (img && keyOf(event) === key && images.get(key)) img.src = images.get(key);
+        }
+        isLoading = false;
+    }
+
+    tinv.ready(() => {
+        tinv.on("run-updated", draw);
+    });
+})();
