@@ -24,7 +24,7 @@ TECHNIQUE_MODULES = {
 }
 """What works on any network and knows no model: below all of `model`, while the rest of `model.memory` is above it."""
 CORE = (*SETTINGS, "formats", "data", TECHNIQUES, *MODEL, "embedding")
-TRAINING = ("training.preflight", "training", "training.finishing")
+TRAINING = ("training.preflight", "training.validation", "training.health", "training.finishing", "training")
 WEBUI = ("webui", "webui.api", "webui.forms", "webui.hosts", "webui.images", "webui.standalone", "webui.ui")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -39,9 +39,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "model": ("root", "model.prompt", "model.checkpoint", "model.speed"),
     "model.memory": (*SETTINGS, TECHNIQUES, "model.prompt", "model.checkpoint", "model.speed", "model"),
     "embedding": (*SETTINGS, "formats", *MODEL),
-    "training.preflight": (*CORE, "training"),
-    "training.finishing": (*CORE, "training"),
-    "training": (*CORE, "training.preflight", "training.finishing"),
+    **dict.fromkeys(TRAINING, (*CORE, *TRAINING)),
     "runs": (*CORE, *TRAINING),
     "webui": (*CORE, *TRAINING, "runs", *WEBUI),
     **dict.fromkeys(WEBUI[1:], (*CORE, *TRAINING, "runs", *WEBUI)),

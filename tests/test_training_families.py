@@ -376,7 +376,7 @@ def test_wrong_prediction_type_is_detected(sdxl, files, pictures, tmp_path, trai
 
 def test_wrong_prediction_type_is_a_warning_of_the_run(files, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("lib_ti.training.trainer.check_prediction_type", lambda *_: "it predicts v")
-    monkeypatch.setattr("lib_ti.training.prediction_check.MAX_LOSS", 0.1)
+    monkeypatch.setattr("lib_ti.training.health.prediction_check.MAX_LOSS", 0.1)
     folder = run(settings_for(files["sdxl"], pictures, tmp_path))
     messages = [event.data["message"] for event in folder.history().warnings]
     assert messages[0] == "it predicts v"

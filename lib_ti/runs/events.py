@@ -39,8 +39,11 @@ EVENT_FIELDS: dict[str, frozenset[str]] = {
 `learning_rate_2`: of the second text encoder, where there is one. `memory_mb`: peak memory of the device, or of the process
 on a CPU. `norm`: mean norm of the vectors. `similarity`: mean cosine similarity to the initial vectors. `file`: relative to the
 run folder, but absolute in `finished`. `memory`: the memory mode and acceleration from here on; `needed_mb` is an estimate, and
-both numbers include CUDA's own overhead. `test`: a picture of the finished embedding; its `label` says what kind of prompt it is.
-`validation`: written by no current version, but old logs may hold it.
+both numbers include CUDA's own overhead. `validation`: the mean loss on a fixed set of pictures, noise and timesteps;
+`change`: its mean difference to step 0's, negative if the loss has fallen; `interval`: half the width of that difference's 95 %
+confidence interval; `best_step`: the best step so far. `best`: the step that is recommended, and a sentence that says why; before
+`finished` and `stopped`. `finished`: `step` is the last one trained; `reason` says why it is not the last one planned, or is "".
+`test`: a picture of the finished embedding; its `label` says what kind of prompt it is.
 """
 
 _KEY_FIELDS = {

@@ -73,7 +73,7 @@ def _train(
     settings = folder.settings
     recorder.event("loading", checkpoint=settings.model.name, folder=str(folder.path))
     import_images(settings.images, settings.captions, folder.images, should_stop, settings.masks)
-    embedding = None
+    result = None
     if not should_stop():
         trainer = Trainer(
             settings=settings,
@@ -85,14 +85,15 @@ def _train(
             stop_requested=should_stop,
             preview_requested=preview_requested,
         )
-        embedding = trainer.run()
-    if embedding is None:
+        result = trainer.run()
+    if result is None:
         recorder.event("stopped", step=folder.saved_step)
         return False
-    install_embedding(embedding, folder, settings)
+    install_embedding(result.embedding, folder, settings)
     if warning := save_card_image(folder, settings):
         recorder.event("warning", message=warning)
-    recorder.event("finished", step=settings.steps, file=str(settings.out / f"{settings.name}.safetensors"))
+    file = settings.out / f"{settings.name}.safetensors"
+    recorder.event("finished", step=result.last_step, file=str(file), reason=result.reason)
     return True
 
 

@@ -37,6 +37,34 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One row of a `Batch`: `latents`, `noise` (c, h, w); `weight` (1, h, w), None without a mask; `time_ids` of its example."""
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    t: int
+    prompt: TokenizedPrompt
+    weight: torch.Tensor | None
+    time_ids: tuple[int, ...]
+
+
+def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
+    """The samples, whose images have one size, as a batch on a device."""
+    weight = None
+    if any(sample.weight is not None for sample in samples):
+        uniform = torch.ones(1, *samples[0].latents.shape[1:])
+        weight = torch.stack([uniform if s.weight is None else s.weight for s in samples]).to(device)
+    return Batch(
+        latents=torch.stack([sample.latents for sample in samples]).to(device),
+        noise=torch.stack([sample.noise for sample in samples]).to(device),
+        t=torch.tensor([sample.t for sample in samples], device=device),
+        prompts=tuple(sample.prompt for sample in samples),
+        weight=weight,
+        time_ids=torch.tensor([sample.time_ids for sample in samples], dtype=torch.float32).to(device),
+    )
+
+
+@dataclass(frozen=True)
 class DataLoader:
     """Loads the batches of a run. `num_timesteps`: of the noise schedule."""
 
@@ -62,32 +90,18 @@ class DataLoader:
 
     def load_batch(self, step: int, indices: Sequence[int], offset: int, device: torch.device) -> Batch:
         """One micro-batch: the examples `indices`, whose first one is number `offset` of the step's global batch."""
-        samples = [self._load_sample(step, offset + i, index) for i, index in enumerate(indices)]
-        latents, noise, timesteps, prompts, weights = zip(*samples, strict=True)
-        weight = None
-        if any(w is not None for w in weights):
-            uniform = torch.ones(1, *latents[0].shape[1:])
-            weight = torch.stack([uniform if w is None else w for w in weights]).to(device)
-        return Batch(
-            latents=torch.stack(latents).to(device),
-            noise=torch.stack(noise).to(device),
-            t=torch.tensor(timesteps, device=device),
-            prompts=prompts,
-            weight=weight,
-            time_ids=torch.tensor([self.examples[index].time_ids for index in indices], dtype=torch.float32).to(device),
-        )
+        return collate([self._load_sample(step, offset + i, index) for i, index in enumerate(indices)], device)
 
-    def _load_sample(
-        self, step: int, position: int, index: int
-    ) -> tuple[torch.Tensor, torch.Tensor, int, TokenizedPrompt, torch.Tensor | None]:
-        """Latents, noise, timestep, prompt and loss weight of one example at a position of the global batch."""
+    def _load_sample(self, step: int, position: int, index: int) -> Sample:
+        """One example at a position of the global batch."""
         seed = derive_seed(self.seed, "sample", step, position)
         rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-        encoded = self.cache.get(index, self.flip and rng.random() < 0.5)
+        encoded, example = self.cache.get(index, self.flip and rng.random() < 0.5), self.examples[index]
         t = int(torch.randint(0, self.num_timesteps, (), generator=generator))
         latents = encoded.sample(torch.randn(encoded.mean.shape, generator=generator))
         noise = torch.randn(encoded.mean.shape, generator=generator)
-        return latents, noise, t, self.tokenize_prompt(self.examples[index].caption, rng), encoded.loss_weight
+        prompt = self.tokenize_prompt(example.caption, rng)
+        return Sample(latents, noise, t, prompt, encoded.loss_weight, example.time_ids)
 
     def tokenize_prompt(self, caption: str, rng: random.Random) -> TokenizedPrompt:
         """A training prompt for an image with this caption; it contains the placeholder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lib_ti.model.diffusion import StableDiffusion
@@ -13,25 +13,29 @@ from lib_ti.model.sampling import Interrupted
 from lib_ti.settings.lr_schedule import LrSchedule, is_piecewise, parse_learning_rate
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import DataLoader
+from lib_ti.training.health.norms import norm_ratio, norm_warning
+from lib_ti.training.health.prediction_check import check_loss
+from lib_ti.training.health.rollback import Rollback
 from lib_ti.training.oom_recovery import disable_cuda_graphs, retry_on_oom
-from lib_ti.training.prediction_check import check_loss
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.state import TrainState
-from lib_ti.training.step import update
+from lib_ti.training.step import NonFinite, update
+from lib_ti.training.validation.early_stop import StopPlan, plan_stop
+from lib_ti.training.validation.validator import Validator
 
 SAVE_INTERVAL_S = 5.0  # a killed run loses at most this much training, and a preview
 PACE_STEPS = 50  # steps that the reported speed is averaged over
 
 
-def is_due(step: int, interval: int, total_steps: int) -> bool:
+def is_due(step: int, interval: int | None, total_steps: int) -> bool:
     """Whether something that happens every `interval` steps (0: never) is due after `step`; it always is after the last."""
-    return interval > 0 and (step % interval == 0 or step == total_steps)
+    return interval is not None and interval > 0 and (step % interval == 0 or step == total_steps)
 
 
 @dataclass
 class Loop:
-    """A training in progress. `export`: the current vectors as the bytes of an embedding file.
+    """A training in progress. `long_norms`: by text encoder, what `health.norms` compares the vectors' norms with.
 
     `stop_requested` and `preview_requested` are asked between steps.
     """
@@ -40,39 +44,76 @@ class Loop:
     state: TrainState
     dataloader: DataLoader
     previews: Previews
+    validator: Validator
     recorder: Recorder
-    export: Callable[[], bytes]
+    long_norms: Mapping[str, float]
     stop_requested: Callable[[], bool]
     preview_requested: Callable[[], bool] = lambda: False
     _step_times_s: deque[float] = field(default_factory=lambda: deque(maxlen=PACE_STEPS))
+    _plan: StopPlan = field(default_factory=lambda: StopPlan(0))
 
     def run(self) -> bool:
-        """Train to the last step; False if it was stopped before. The state is saved in either case."""
-        state, total_steps = self.state, self.state.settings.steps
-        rates = self._learning_rates()
+        """Train to the last step; False if it was stopped before. The state is saved in either case.
+
+        Raises TrainingFailed, and health.rollback.ReloadNeeded.
+        """
+        state = self.state
+        rollback = Rollback(state, self.recorder, self.model.dtype, self.validator.keep_best)
         last_save = time.monotonic()
-        batches = self.dataloader.batch_indices(state.step, state.settings.effective_batch_size)
         try:
             self._make_outputs()  # those of the last step, if the run was stopped or killed before they were made
-            while state.step < total_steps and not self.stop_requested():
+            rollback.after_step()
+            if state.step < self._plan.end:
+                state.early_end = ""  # the run is trained further
+            batches, rates = self._batches(), self._learning_rates()
+            while state.step < self._plan.end and not self.stop_requested():
                 started = time.monotonic()
-                lr = {encoder: rate.at(state.step) for encoder, rate in rates.items()}
-                loss = self._train_step(next(batches), lr)
+                lr = {encoder: self._rate(schedule) for encoder, schedule in rates.items()}
+                try:
+                    loss = self._train_step(next(batches), lr)
+                except NonFinite as failure:
+                    self._recover(rollback, failure)
+                    batches = self._batches()
+                    continue
                 self._step_times_s.append(time.monotonic() - started)
                 self._report(loss, lr)
-                if warning := check_loss(state.step, state.smoothed_loss):
-                    self.recorder.event("warning", message=warning)
+                self._warn()
                 if (
                     self._make_outputs()
                     or self._preview_if_requested()
                     or time.monotonic() - last_save > SAVE_INTERVAL_S
                 ):
+                    rollback.after_step()
                     self._save()
                     last_save = time.monotonic()
+                rollback.after_step()
         except Interrupted:
             pass  # stopped within a preview; the step before it is complete
+        finished = state.step >= self._plan.end and state.last_output_step == state.step
+        planned = state.settings.steps
+        if finished and state.step < planned:
+            state.early_end = (
+                f"stopped at step {state.step} of {planned}: the loss on {self.validator.subject} no longer improves"
+            )
         self._save()
-        return state.step >= total_steps and state.last_output_step == state.step
+        return finished
+
+    def _recover(self, rollback: Rollback, failure: NonFinite) -> None:
+        """Go back to an earlier step and save that."""
+        try:
+            rollback.recover(failure)
+        finally:
+            self._plan = plan_stop(self.state.validations, self.state.settings)
+            self._save()
+
+    def _batches(self) -> Iterator[list[int]]:
+        """The images of each step from the current one on."""
+        return self.dataloader.batch_indices(self.state.step, self.state.settings.effective_batch_size)
+
+    def _rate(self, schedule: LrSchedule) -> float:
+        """The learning rate of the next step."""
+        step = self.state.step
+        return schedule.at(step) * self._plan.rate_factor(step) * self.state.recovery.rate_factor
 
     def _train_step(self, indices: Sequence[int], lr: Mapping[str, float]) -> float:
         """One step; repeated with smaller micro-batches or in another memory mode if memory runs out."""
@@ -101,21 +142,27 @@ class Loop:
         return {encoder: rates[min(i, 1)] for i, encoder in enumerate(self.state.vectors)}
 
     def _make_outputs(self) -> bool:
-        """Make the previews and the snapshot due after this step; whether there were any.
+        """Validate, and make the previews and the snapshot due after this step; whether there was anything.
 
-        The previews of step 0 are made after the first step, so that training starts at once.
+        The validation and the previews of step 0 are made after the first step, so that training starts at once.
         """
         state, settings = self.state, self.state.settings
+        self._plan = plan_stop(state.validations, settings)
         if state.last_output_step == state.step:
             return False
-        if state.step == 1 and settings.preview_every:
+        first = state.step == 1
+        validation = is_due(state.step, settings.validate_every, self._plan.end)
+        if validation or (first and settings.validate_every):
+            self.validator.validate(state.step if validation else 0)
+            self._plan = plan_stop(state.validations, settings)
+        if first and settings.preview_every:
             self.previews.make(0, state.initial_vectors)
-        if preview := is_due(state.step, settings.preview_every, settings.steps):
+        if preview := is_due(state.step, settings.preview_every, self._plan.end):
             self.previews.make(state.step, state.vectors)
-        if snapshot := is_due(state.step, settings.snapshot_every, settings.steps):
-            self.recorder.snapshot(state.step, self.export())
+        if snapshot := is_due(state.step, settings.snapshot_every, self._plan.end):
+            self.recorder.snapshot(state.step, self.validator.export(state.vectors, state.step))
         state.last_output_step = state.step
-        return preview or snapshot
+        return validation or preview or snapshot
 
     def _preview_if_requested(self) -> bool:
         """Make previews between the due ones if they are requested; whether they were made."""
@@ -128,6 +175,15 @@ class Loop:
         self.previews.make(self.state.step, self.state.vectors)
         return True
 
+    def _warn(self) -> None:
+        """Say what is wrong with this step, if anything is."""
+        state = self.state
+        if warning := check_loss(state.step, state.smoothed_loss):
+            self.recorder.event("warning", message=warning)
+        too_long = norm_warning(norm_ratio(state.vectors, self.long_norms))
+        if too_long and state.first_time("norm"):
+            self.recorder.event("warning", message=too_long)
+
     def _save(self) -> None:
         self.recorder.save_state(self.state.to_bytes())
 
@@ -138,7 +194,7 @@ class Loop:
         self.recorder.event(
             "step",
             step=state.step,
-            steps=settings.steps,
+            steps=self._plan.end,
             loss=loss,
             smoothed_loss=state.smoothed_loss,
             learning_rate=first_lr,
@@ -146,6 +202,8 @@ class Loop:
             norm=state.norm,
             similarity=state.similarity,
             images_per_s=settings.effective_batch_size / step_s,
-            seconds_left=step_s * (settings.steps - state.step) + self.previews.seconds_left(),
+            seconds_left=step_s * (self._plan.end - state.step)
+            + self.previews.seconds_left(self._plan.end)
+            + self.validator.seconds_left(self._plan.end),
             memory_mb=peak_mb(self.model.device),
         )

@@ -157,12 +157,12 @@ class Previews:
             for j, seed in enumerate(settings.preview_seed)
         }
 
-    def seconds_left(self) -> float:
-        """Expected duration of the remaining previews and test pictures, from the mean of the images so far."""
+    def seconds_left(self, end: int) -> float:
+        """Expected duration of the previews up to step `end` and of the test pictures, from the mean of the images so far."""
         settings, durations_s = self.sampler.state.settings, self.sampler.durations_s
         if not settings.preview_every or not durations_s:
             return 0.0
-        rounds = (settings.steps - self.sampler.state.step) / settings.preview_every
+        rounds = (end - self.sampler.state.step) / settings.preview_every
         changing = sum(texts.changes for texts, _ in self._requests().values())
         images = rounds * changing + len(prompts_of_tests(settings))
         return images * sum(durations_s) / len(durations_s)

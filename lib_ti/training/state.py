@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,44 @@ import torch
 from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.formats.safetensors_tensors import read_tensors, safetensors_bytes
 from lib_ti.settings.train_settings import TrainSettings
+from lib_ti.training.validation.history import ValidationHistory
 
 SMOOTHING = 0.98  # of the displayed loss: an average over about the last fifty steps
+
+
+@dataclass(frozen=True)
+class StatePoint:
+    """Everything in a state that a step changes: tensors by the key, and a JSON record, that the state file has them under."""
+
+    tensors: Mapping[str, torch.Tensor]
+    record: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.record["step"])
+
+
+@dataclass
+class Recovery:
+    """What `health.rollback` has done about numbers that were not finite, and what it needs to do it.
+
+    `points`: earlier states, the oldest first. `rate_factor`: all learning rates are multiplied by it. `failures`: in a row, the
+    last of them in the step `failed_step`.
+    """
+
+    points: list[StatePoint] = field(default_factory=list)
+    rate_factor: float = 1.0
+    failures: int = 0
+    failed_step: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the tensors of the points."""
+        return {
+            "points": [point.record for point in self.points],
+            "rate_factor": self.rate_factor,
+            "failures": self.failures,
+            "failed_step": self.failed_step,
+        }
 
 
 @dataclass
@@ -23,7 +59,9 @@ class TrainState:
 
     `settings`: the run's settings as they are now; recovery from a lack of memory replaces them. `step`: updates made.
     `last_output_step`: the last step whose previews and snapshot are made, or were not due. The vectors of a text encoder
-    that is not trained require no gradient.
+    that is not trained require no gradient. `validations`: the losses on the validation set, and `best_vectors` those of its best
+    step, none before the first validation. `warned`: the warnings that are given once. `early_end`: why the training has ended
+    before its last planned step; empty if it has not.
     """
 
     settings: TrainSettings
@@ -34,6 +72,11 @@ class TrainState:
     step: int = 0
     loss_average: float = 0.0  # exponential moving average from zero; `smoothed_loss` corrects its bias
     last_output_step: int = 0
+    validations: ValidationHistory = field(default_factory=ValidationHistory)
+    best_vectors: dict[str, torch.Tensor] = field(default_factory=dict)
+    recovery: Recovery = field(default_factory=Recovery)
+    warned: list[str] = field(default_factory=list)
+    early_end: str = ""
 
     @classmethod
     def create(cls, settings: TrainSettings, initial_vectors: Mapping[str, torch.Tensor]) -> TrainState:
@@ -58,6 +101,13 @@ class TrainState:
         self.step += 1
         self.loss_average = SMOOTHING * self.loss_average + (1 - SMOOTHING) * loss
 
+    def first_time(self, warning: str) -> bool:
+        """Whether a warning of that key has not been given in this run; it counts as given from now on."""
+        if warning in self.warned:
+            return False
+        self.warned.append(warning)
+        return True
+
     @property
     def norm(self) -> float:
         """The vectors' mean L2 norm."""
@@ -73,36 +123,82 @@ class TrainState:
         ]
         return float(torch.cat(cosines).mean())
 
-    def to_bytes(self) -> bytes:
-        """A safetensors file; its keys are older than some of the attributes' names."""
+    def capture(self) -> StatePoint:
+        """A copy of everything that a step changes. Its keys are older than some of the attributes' names."""
         tensors: dict[str, torch.Tensor] = {}
         for name, vectors in self.vectors.items():
-            tensors[f"vectors.{name}"] = vectors
-            tensors[f"start.{name}"] = self.initial_vectors[name]
+            tensors[f"vectors.{name}"] = vectors.detach().clone()
             for key, value in self.optimizer.state.get(vectors, {}).items():
-                tensors[f"adam.{name}.{key}"] = value
-        record = {
+                tensors[f"adam.{name}.{key}"] = value.clone()
+        record: dict[str, Any] = {
             "step": self.step,
             "smoothed": self.loss_average,
             "shown": self.last_output_step,
             "scaler": self.scaler.state_dict(),
         }
+        if self.validations.losses:
+            record["validated"] = sorted(self.validations.losses)
+            tensors["validation.losses"] = self.validations.to_tensor()
+            tensors |= {f"best.{name}": vectors for name, vectors in self.best_vectors.items()}
+        return StatePoint(tensors, record)
+
+    def restore(self, point: StatePoint) -> None:
+        """Become what the state was when the point was captured, or stored."""
+        tensors, record = point.tensors, point.record
+        for name, vectors in self.vectors.items():
+            device = vectors.device
+            vectors.data.copy_(tensors[f"vectors.{name}"])
+            adam = {k.rpartition(".")[2]: v for k, v in tensors.items() if k.startswith(f"adam.{name}.")}
+            self.optimizer.state.pop(vectors, None)
+            if adam:
+                moved = {
+                    key: value.clone() if key == "step" else value.to(device).clone() for key, value in adam.items()
+                }
+                self.optimizer.state[vectors] = moved
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step, self.loss_average = record["step"], record["smoothed"]
+        self.last_output_step = record["shown"]
+        self.scaler.load_state_dict(record["scaler"])
+        self.validations, self.best_vectors = ValidationHistory(), {}
+        if validated := record.get("validated"):
+            self.validations = ValidationHistory.from_tensor(validated, tensors["validation.losses"].cpu())
+            self.best_vectors = {
+                name: tensors[key].to(vectors.device)
+                for name, vectors in self.vectors.items()
+                if (key := f"best.{name}") in tensors
+            }
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file."""
+        now = self.capture()
+        tensors = {**now.tensors, **{f"start.{name}": vectors for name, vectors in self.initial_vectors.items()}}
+        record: dict[str, Any] = dict(now.record)
+        for i, point in enumerate(self.recovery.points):
+            tensors |= {f"point{i}.{key}": value for key, value in point.tensors.items()}
+        if self.recovery != Recovery():
+            record["recovery"] = self.recovery.to_json()
+        if self.warned:
+            record["warned"] = self.warned
+        if self.early_end:
+            record["early_end"] = self.early_end
         return safetensors_bytes(tensors, {"state": json.dumps(record)})
 
     def load(self, path: Path) -> None:
         """Replace everything but the settings by a saved state, in place."""
         tensors = read_tensors(path)
         record: dict[str, Any] = json.loads(read_safetensors_header(path).metadata["state"])
+        self.restore(StatePoint(tensors, record))
         for name, vectors in self.vectors.items():
-            device = vectors.device
-            vectors.data.copy_(tensors[f"vectors.{name}"])
-            self.initial_vectors[name] = tensors[f"start.{name}"].to(device)
-            adam = {k.rpartition(".")[2]: v for k, v in tensors.items() if k.startswith(f"adam.{name}.")}
-            if adam:
-                self.optimizer.state[vectors] = {k: v if k == "step" else v.to(device) for k, v in adam.items()}
-        self.step, self.loss_average = record["step"], record["smoothed"]
-        self.last_output_step = record["shown"]
-        self.scaler.load_state_dict(record["scaler"])
+            self.initial_vectors[name] = tensors[f"start.{name}"].to(vectors.device)
+        recovery = dict(record.get("recovery", {}))
+        points = [
+            StatePoint(
+                {k.removeprefix(f"point{i}."): v for k, v in tensors.items() if k.startswith(f"point{i}.")}, stored
+            )
+            for i, stored in enumerate(recovery.pop("points", []))
+        ]
+        self.recovery = Recovery(points, **recovery)
+        self.warned, self.early_end = list(record.get("warned", [])), record.get("early_end", "")
 
 
 @dataclass
@@ -144,5 +240,7 @@ class LossScaler:
         return {"scale": self.scale, "quiet": self.steps_since_overflow, "overflows": self.consecutive_overflows}
 
     def load_state_dict(self, record: Mapping[str, Any]) -> None:
+        if not self.active:
+            return  # it was in another precision
         self.scale = float(record["scale"])
         self.steps_since_overflow, self.consecutive_overflows = int(record["quiet"]), int(record["overflows"])

@@ -13,6 +13,17 @@ from lib_ti.training.dataloader import Batch
 from lib_ti.training.state import TrainState
 
 
+class NonFinite(TrainingFailed):
+    """Numbers are no longer finite in a training that has made an update already.
+
+    `what`: which, for a sentence. `in_model`: they overflowed or failed in the frozen model, whose precision may be the cause.
+    """
+
+    def __init__(self, what: str, message: str, in_model: bool = False) -> None:
+        super().__init__(message)
+        self.what, self.in_model = what, in_model
+
+
 def losses(model: StableDiffusion, batch: Batch, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The mean squared error of each prediction, (b,): Ho et al. 2020, eq. 14, weighted by the mask."""
     noisy = model.noise_schedule.add_noise(batch.latents, batch.noise, batch.t)
@@ -30,7 +41,7 @@ def update(
     """Take one step on the micro-batches of a global batch and return its loss.
 
     The gradient is that of the mean over the global batch, however it is split. `lr`: for all vectors, or by text encoder.
-    Raises TrainingFailed if the loss is not finite or the vectors get no gradient.
+    Raises TrainingFailed if the vectors get no gradient, or if numbers are not finite: NonFinite if they once were.
     """
     settings, parameters = state.settings, state.trainable
     total = torch.zeros((), device=model.device)
@@ -40,8 +51,9 @@ def update(
         total += loss.detach()
     value = float(total)
     if not math.isfinite(value):
-        advice = _advice(model.dtype, updated=bool(state.optimizer.state))
-        raise TrainingFailed(f"the loss of step {state.step + 1} is not a number; {advice}")
+        updated = bool(state.optimizer.state)
+        message = f"the loss of step {state.step + 1} is not a number; {_advice(model.dtype, updated)}"
+        raise NonFinite("the loss", message, in_model=True) if updated else TrainingFailed(message)
     if state.scaler.unscale(parameters):
         _check_gradient(parameters, state.step, not state.optimizer.state, model.dtype)
         _clip_gradient(parameters, settings.clip, settings.clip_at)
@@ -49,11 +61,11 @@ def update(
             group["lr"] = lr if isinstance(lr, float) else lr[group["encoder"]]
         state.optimizer.step()
         if not all(bool(torch.isfinite(p).all()) for p in parameters):
-            raise TrainingFailed(
-                f"the vectors are no numbers any more after step {state.step + 1}; try a lower learning rate"
-            )
+            message = f"the vectors are no numbers any more after step {state.step + 1}; try a lower learning rate"
+            raise NonFinite("the result", message)
     elif state.scaler.consecutive_overflows > state.scaler.MAX_CONSECUTIVE_OVERFLOWS:
-        raise TrainingFailed(f"fp16 overflows at every step up to {state.step + 1}; {_advice(model.dtype)}")
+        message = f"fp16 overflows at every step up to {state.step + 1}; {_advice(model.dtype)}"
+        raise NonFinite("the gradient", message, in_model=True) if state.optimizer.state else TrainingFailed(message)
     state.optimizer.zero_grad(set_to_none=True)
     state.record_step(value)
     return value
@@ -69,7 +81,8 @@ def _check_gradient(
                 "the vectors get no gradient, so nothing would be learned; this checkpoint cannot be trained on"
             )
         if not bool(torch.isfinite(parameter.grad).all()):
-            raise TrainingFailed(f"the gradient of step {step + 1} is not a number; {_advice(dtype)}")
+            message = f"the gradient of step {step + 1} is not a number; {_advice(dtype)}"
+            raise TrainingFailed(message) if first_update else NonFinite("the gradient", message)
 
 
 def _advice(dtype: torch.dtype, updated: bool = True) -> str:

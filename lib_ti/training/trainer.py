@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import Event as Flag
 
 import torch
 
-from lib_ti.data import dataset
 from lib_ti.data.captions import Captioner
 from lib_ti.data.dataset import Example
-from lib_ti.data.latent_cache import LatentCache, LatentDistribution
+from lib_ti.data.latent_cache import LatentCache
 from lib_ti.embedding.value import Embedding
 from lib_ti.embedding.write import to_safetensors
-from lib_ti.errors import TrainingFailed
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory import modes as memory_modes
-from lib_ti.model.memory.malloc import keep_freed_memory
 from lib_ti.model.memory.peak import reset_peak_memory
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import DTYPES, choose_device, disable_broken_flash_attention
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import DataLoader
+from lib_ti.training.encode_images import ImageEncoder, Stopped
 from lib_ti.training.finishing.test_images import make_test_images
+from lib_ti.training.health.norms import long_norm, norm_ratio, norm_warning
+from lib_ti.training.health.prediction_check import check_prediction_type
+from lib_ti.training.health.rollback import ReloadNeeded
 from lib_ti.training.init_vectors import init_vectors
 from lib_ti.training.loop import Loop
 from lib_ti.training.metadata import embedding_metadata, initial_embedding_text
 from lib_ti.training.oom_recovery import choose_memory_settings, free_memory, retry_on_oom
-from lib_ti.training.prediction_check import check_prediction_type
 from lib_ti.training.preview import ImageSampler, Previews
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.state import TrainState
+from lib_ti.training.validation.pictures import PictureSplit, ValidationPicture, split_pictures
+from lib_ti.training.validation.validation_set import ValidationSet
+from lib_ti.training.validation.validator import Validator
 
 CHECKED_IMAGES = 2  # for the prediction type
 
 
-class Stopped(Exception):
-    """The training was stopped before its first step."""
+@dataclass(frozen=True)
+class TrainingResult:
+    """An embedding file, and the step that its vectors are of; the last step that was trained, and why it was the last.
+
+    `reason`: empty if it is the last step that was planned.
+    """
+
+    embedding: bytes
+    step: int
+    last_step: int
+    reason: str
 
 
 @dataclass
@@ -60,18 +71,23 @@ class Trainer:
     stop_requested: Callable[[], bool] = lambda: False
     preview_requested: Callable[[], bool] = lambda: False
 
-    def run(self) -> bytes | None:
-        """Train, from the recorder's saved state if there is one. The embedding file, or None if stopped before the end."""
+    def run(self) -> TrainingResult | None:
+        """Train, from the recorder's saved state if there is one. None if stopped before the end. Raises TrainingFailed."""
         with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
             done = Flag()
             try:
-                return self._run(lambda: pool.submit(self.checkpoint.sha256, done.is_set))
+                while True:
+                    try:
+                        return self._run(lambda: pool.submit(self.checkpoint.sha256, done.is_set))
+                    except ReloadNeeded as reload:
+                        self.settings = reload.settings
+                    free_memory()  # of the model, which the exception has kept until here
             except Stopped:
                 return None
             finally:
                 done.set()
 
-    def _run(self, start_hashing: Callable[[], Future[str]]) -> bytes | None:
+    def _run(self, start_hashing: Callable[[], Future[str]]) -> TrainingResult | None:
         """`start_hashing`: compute the checkpoint's hash in the background, seconds for a large file."""
         recorder, device = self.recorder, choose_device(self.settings.device)
         # On a CPU hashing would slow the encoding of the images down.
@@ -82,42 +98,40 @@ class Trainer:
         reset_peak_memory()
         cache = LatentCache(recorder.scratch, settings.latent_cache_mb << 20)
         try:
-            _, settings = retry_on_oom(lambda s: self._encode_images(s, model, cache), settings, recorder, model)
+            state = self._initial_state(settings, model)
+            split = split_pictures(self.examples, settings, state.validations.triples)
+            encoder = ImageEncoder(model, recorder, self.stop_requested)
+            _, settings = retry_on_oom(
+                lambda s: encoder.encode_training(split.trained, s.flip, cache), settings, recorder, model
+            )
+            pictures, state.settings = retry_on_oom(
+                lambda _: encoder.encode_validation(split.validated), settings, recorder, model
+            )
             if not settings.preview_every:
                 model.vae = None  # needed for previews only from here on
                 free_memory()
-            state = self._initial_state(settings, model)
-            loop = self._loop(model, cache, state, sha256 or start_hashing())
-            _, state.settings = retry_on_oom(lambda _: self._check_prediction(loop), settings, recorder, model)
-            if not loop.run():
-                return None
-            make_test_images(loop.previews.sampler, state.vectors)
-            recorder.event("saving", step=state.step)
-            return loop.export()
+            loop = self._loop(model, cache, state, split, pictures, sha256 or start_hashing())
+            _, state.settings = retry_on_oom(lambda _: self._check_prediction(loop), state.settings, recorder, model)
+            finished = loop.run()
+            if state.best_vectors:
+                recorder.event("best", step=state.validations.best_step, reason=loop.validator.reason())
+            return self._result(loop) if finished else None
         finally:
             cache.close()
+
+    def _result(self, loop: Loop) -> TrainingResult:
+        """The embedding that the settings ask for; vectors that are absurdly long come with a warning."""
+        state = loop.state
+        step, vectors = loop.validator.best() if state.settings.keep == "best" else (state.step, state.vectors)
+        make_test_images(loop.previews.sampler, vectors)
+        self.recorder.event("saving", step=step)
+        if warning := norm_warning(norm_ratio(vectors, loop.long_norms), at_delivery=True):
+            self.recorder.event("warning", message=warning)
+        return TrainingResult(loop.validator.export(vectors, step), step, state.step, state.early_end)
 
     def _load_model(self, settings: TrainSettings, device: torch.device) -> StableDiffusion:
         dtype, mode = DTYPES[settings.precision], settings.memory_modes[0]
         return memory_modes.load(self.checkpoint, dtype, device, mode, settings.acceleration)
-
-    def _encode_images(self, settings: TrainSettings, model: StableDiffusion, cache: LatentCache) -> None:
-        """Encode each image once, and mirrored if the settings ask for it."""
-        keep_freed = model.device.type == "cpu" and not model.offload_text_encoders
-        with model.vae_on_device(), keep_freed_memory() if keep_freed else nullcontext():
-            for i, example_image in enumerate(dataset.load_images(self.examples, model.vae_scale_factor)):
-                if self.stop_requested():
-                    raise Stopped
-                for mirrored in (False, True) if settings.flip else (False,):
-                    image = example_image.mirrored if mirrored else example_image
-                    mean, std = model.encode_images(image.pixels)
-                    if not bool(torch.isfinite(mean).all()):
-                        name = self.examples[i].path.name
-                        raise TrainingFailed(
-                            f"the VAE gives no numbers for {name}; try --precision fp32 or another --vae"
-                        )
-                    cache.put(i, mirrored, LatentDistribution(mean[0].cpu(), std[0].cpu(), image.loss_weight))
-                self.recorder.event("encoding", done=i + 1, images=len(self.examples))
 
     def _initial_state(self, settings: TrainSettings, model: StableDiffusion) -> TrainState:
         vectors = init_vectors(settings, model.token_embeddings(), model.tokenizer, self.initial_embedding)
@@ -136,11 +150,20 @@ class Trainer:
         if warning := check_prediction_type(model, batch, state.vectors):
             self.recorder.event("warning", message=warning)
 
-    def _loop(self, model: StableDiffusion, cache: LatentCache, state: TrainState, sha256: Future[str]) -> Loop:
+    def _loop(
+        self,
+        model: StableDiffusion,
+        cache: LatentCache,
+        state: TrainState,
+        split: PictureSplit,
+        pictures: Sequence[ValidationPicture],
+        sha256: Future[str],
+    ) -> Loop:
+        """`pictures`: those of the split that are validated; `cache`: of those that are trained on."""
         s = state.settings
         placeholder = Placeholder(s.name, 0, s.vectors)
         dataloader = DataLoader(
-            examples=self.examples,
+            examples=split.trained,
             cache=cache,
             captioner=Captioner(s.name, self.templates, s.shuffle_tags, s.tag_dropout, s.caption_dropout),
             tokenizer=model.tokenizer,
@@ -150,23 +173,38 @@ class Trainer:
             num_timesteps=model.noise_schedule.num_train_timesteps,
         )
         previews = Previews(ImageSampler(state, model, placeholder, self.recorder, self.stop_requested))
+        validator = Validator(
+            state=state,
+            model=model,
+            validation_set=ValidationSet.create(pictures, split.triples, dataloader) if pictures else None,
+            recorder=self.recorder,
+            export=lambda vectors, step: self._export(model, state.settings, vectors, step, sha256),
+            subject=split.subject,
+        )
         return Loop(
             model=model,
             state=state,
             dataloader=dataloader,
             previews=previews,
+            validator=validator,
             recorder=self.recorder,
-            export=lambda: self._export(model, state, sha256),
+            long_norms={name: long_norm(table) for name, table in model.token_embeddings().items()},
             stop_requested=self.stop_requested,
             preview_requested=self.preview_requested,
         )
 
-    def _export(self, model: StableDiffusion, state: TrainState, sha256: Future[str]) -> bytes:
-        """The current vectors as an embedding file with metadata."""
-        settings = state.settings
-        vectors = {name: value.detach().float().cpu() for name, value in state.vectors.items()}
-        metadata = embedding_metadata(settings, self.checkpoint, model.noise_schedule, sha256.result(), state.step)
+    def _export(
+        self,
+        model: StableDiffusion,
+        settings: TrainSettings,
+        vectors: Mapping[str, torch.Tensor],
+        step: int,
+        sha256: Future[str],
+    ) -> bytes:
+        """The vectors of a step as an embedding file with metadata."""
+        values = {name: value.detach().float().cpu() for name, value in vectors.items()}
+        metadata = embedding_metadata(settings, self.checkpoint, model.noise_schedule, sha256.result(), step)
         if self.initial_embedding:
             encoders = self.initial_embedding.vectors_for(self.checkpoint.widths_by_encoder)
             metadata["start"] = initial_embedding_text(settings, self.checkpoint, encoders)
-        return to_safetensors(Embedding(settings.name, vectors, metadata))
+        return to_safetensors(Embedding(settings.name, values, metadata))

@@ -14,11 +14,12 @@ from lib_ti.model.checkpoint.families import Family
 from lib_ti.settings.lr_schedule import default_schedule
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.preflight.findings import Findings
+from lib_ti.training.validation.budget import plan_validations
 
 if TYPE_CHECKING:  # it imports torch
     from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 
-_STORED = ("resolution", "learning_rate", "lr_schedule")
+_STORED = ("resolution", "learning_rate", "lr_schedule", "validate_every")
 """Options whose "auto" is replaced in a run's settings; the others keep it, and the loaded model decides."""
 _STORED_FOR_TWO_ENCODERS = (*_STORED, "learning_rate_2")
 
@@ -49,6 +50,7 @@ def auto_values(checkpoint: CheckpointFacts, settings: TrainSettings) -> dict[st
         "learning_rate": family_rate,
         "learning_rate_2": learning_rate,
         "lr_schedule": default_schedule(learning_rate),
+        "validate_every": plan_validations(settings.steps, settings.effective_batch_size).interval,
         "resolution": checkpoint.resolution,
         "clip_skip": family.encoders[0].clip_skip,
         "prediction": checkpoint.noise_schedule.prediction_type if checkpoint.prediction_known else None,
