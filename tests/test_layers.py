@@ -25,6 +25,7 @@ TECHNIQUE_MODULES = {
 """What works on any network and knows no model: below all of `model`, while the rest of `model.memory` is above it."""
 CORE = (*SETTINGS, "formats", "data", TECHNIQUES, *MODEL, "embedding")
 TRAINING = ("training.preflight", "training.validation", "training.health", "training.finishing", "training")
+RUNS = ("runs.report", "runs")
 WEBUI = ("webui", "webui.api", "webui.forms", "webui.hosts", "webui.images", "webui.standalone", "webui.ui")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -40,11 +41,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "model.memory": (*SETTINGS, TECHNIQUES, "model.prompt", "model.checkpoint", "model.speed", "model"),
     "embedding": (*SETTINGS, "formats", *MODEL),
     **dict.fromkeys(TRAINING, (*CORE, *TRAINING)),
-    "runs": (*CORE, *TRAINING),
-    "webui": (*CORE, *TRAINING, "runs", *WEBUI),
-    **dict.fromkeys(WEBUI[1:], (*CORE, *TRAINING, "runs", *WEBUI)),
-    "practice": (*CORE, *TRAINING, "runs", "cli"),
-    "cli": (*CORE, *TRAINING, "runs", *WEBUI, "practice"),
+    "runs.report": (*CORE, "runs"),
+    "runs": (*CORE, *TRAINING, "runs.report"),
+    "webui": (*CORE, *TRAINING, *RUNS, *WEBUI),
+    **dict.fromkeys(WEBUI[1:], (*CORE, *TRAINING, *RUNS, *WEBUI)),
+    "practice": (*CORE, *TRAINING, *RUNS, "cli"),
+    "cli": (*CORE, *TRAINING, *RUNS, *WEBUI, "practice"),
     "__main__": ("cli",),
 }
 """Each package, and what it may import besides itself."""

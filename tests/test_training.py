@@ -263,7 +263,7 @@ def test_run_from_images_to_embedding_file(tiny_checkpoint, pictures, tmp_path):
     folder = run(settings, on_event=seen.append)
     kinds = [event.kind for event in seen]
     assert kinds[0] == "loading"
-    assert kinds[-2:] == ["saving", "finished"]
+    assert kinds[-3:] == ["saving", "finished", "report"]
     assert kinds.index("preview") > kinds.index("step")  # training starts before the first preview
     timeline = folder.history()
     assert sorted(timeline.steps) == list(range(1, 11))

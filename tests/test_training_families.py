@@ -402,7 +402,7 @@ def test_train_inspect_generate_from_the_command_line(files, pictures, tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
-    assert kinds[-1] == "finished"
+    assert kinds[-2:] == ["finished", "report"]
     assert "warning" not in kinds
     file = tmp_path / "out" / "my-mug.safetensors"
     shapes = {name: tuple(value.shape) for name, value in load_file(file).items()}

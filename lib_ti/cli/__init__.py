@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (train.train, "learn a new word from pictures"),
     "resume": (train.resume, "go on with a run"),
     "runs": (commands.runs, "list runs"),
+    "report": (commands.report, "write a page about a run"),
     "generate": (commands.generate, "make pictures with embeddings"),
     "inspect": (commands.inspect, "describe an embedding file"),
     "convert": (commands.convert, "write an embedding in another format"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from lib_ti import files
 from lib_ti.data.captions import load_templates
@@ -17,6 +19,7 @@ from lib_ti.runs.card_image import save_card_image
 from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.recorder import FolderRecorder
+from lib_ti.runs.report.run_report import write_report
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.import_images import import_images, load_examples
 from lib_ti.training.preflight.preflight import Plan
@@ -64,6 +67,8 @@ def execute_run(
             raise
         raise TrainingFailed(message) from error
     finally:
+        if not isinstance(sys.exc_info()[1], KeyboardInterrupt):  # who interrupts twice does not want to wait
+            _write_report(folder, recorder)
         lock.release()
 
 
@@ -95,6 +100,18 @@ def _train(
     file = settings.out / f"{settings.name}.safetensors"
     recorder.event("finished", step=result.last_step, file=str(file), reason=result.reason)
     return True
+
+
+def _write_report(folder: RunFolder, recorder: FolderRecorder) -> None:
+    """Write the run's report; what goes wrong becomes a warning, because the report is not the result."""
+    try:
+        path = write_report(folder)
+        recorder.event("report", file=path.relative_to(folder.path).as_posix())
+    except Exception as error:
+        with suppress(OSError):
+            with folder.log.open("a", encoding="utf-8") as log:
+                log.write(traceback.format_exc())
+            recorder.event("warning", message=f"there is no report: {_describe_unexpected(error, folder)}")
 
 
 def open_run_checkpoint(settings: TrainSettings) -> Checkpoint:

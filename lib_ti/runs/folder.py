@@ -10,6 +10,7 @@ state.safetensors                   the state that training resumes from
 log.txt                             tracebacks, for bug reports
 latents.cache                       encoded images that do not fit into memory, while training
 embedding.safetensors               the result
+report.html                         what came of it, for people
 """
 
 from __future__ import annotations
@@ -124,6 +125,10 @@ class RunFolder:
     @property
     def latent_cache(self) -> Path:
         return self.path / "latents.cache"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     def preview(self, step: int, prompt_index: int, seed_index: int) -> Path:
         return self.path / "previews" / f"{step}-{prompt_index}-{seed_index}.png"

@@ -1,0 +1,228 @@
+"""What to try next, in plain words: each rule looks at the figures of a run and either says nothing or one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+
+from lib_ti.runs.report.facts import RunFacts, Validation
+
+MIN_PICTURES = 4
+MAX_GROWTH = 20.0
+"""Times the vocabulary's mean norm, or the start's, above which vectors overpower the other words of a prompt."""
+SAME_PICTURE = 0.02
+"""`Looks.difference` up to which two training pictures count as the same."""
+SAME_TEST = 0.06
+"""`Looks.difference` up to which a test picture ignored what its prompt asked for."""
+REDDER = 0.03
+"""How much redder the picture of another colour must be than the plain one."""
+STILL_FALLING = 0.04
+"""Share of the whole fall of the validation loss that its last quarter must bring for more steps to pay."""
+RISEN = 0.1
+"""Share of the whole fall by which the validation loss must have risen since its best to speak of over-training."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One thing to try. `title`: what to do; `reason`: the figures that suggest it, and what it should change."""
+
+    title: str
+    reason: str
+
+
+def _still_falling(facts: RunFacts) -> Advice | None:
+    fall, last = _fall(facts), _last(facts)
+    if fall is None or last is None or facts.state == "failed":
+        return None
+    earlier = [v for v in facts.validations if v.step <= facts.last_step * 0.75]
+    if not earlier or min(facts.validations, key=lambda v: v.loss) != last:
+        return None
+    recent = earlier[-1].loss - last.loss
+    if recent < STILL_FALLING * fall:
+        return None
+    steps = facts.settings.steps
+    return Advice(
+        f"More steps: {2 * steps} instead of {steps}",
+        f"The validation loss was still falling at the end: its last quarter brought {recent / fall:.0%} of the whole gain.",
+    )
+
+
+def _over_trained(facts: RunFacts) -> Advice | None:
+    fall, last, best = _fall(facts), _last(facts), facts.best_validation
+    if fall is None or last is None or best is None or not best.step < 0.8 * last.step:
+        return None
+    if last.loss - best.loss < RISEN * fall:
+        return None
+    kept = f" The word that was kept is that of step {facts.delivered}." if facts.delivered is not None else ""
+    return Advice(
+        f"Fewer steps, about {best.step}, or more pictures",
+        f"The validation loss was lowest at step {best.step} and has risen since: the word began to learn these pictures by "
+        f"heart instead of what they have in common.{kept}",
+    )
+
+
+def _nothing_learned(facts: RunFacts) -> Advice | None:
+    best = facts.best_validation
+    if best is None or best.change is None or best.interval is None or len(facts.validations) < 3:
+        return None
+    if best.change + best.interval < 0:
+        return None
+    return Advice(
+        "Another start, or a higher learning rate",
+        "The validation loss did not fall by more than chance would explain. Choose words that come close to what the pictures "
+        f"show (this run began with “{facts.settings.init_text}”), and check that they show one thing.",
+    )
+
+
+def _hardly_moved(facts: RunFacts) -> Advice | None:
+    if not facts.similarities or facts.last_step < 50 or facts.similarities[-1][1] < 0.999:
+        return None
+    return Advice(
+        f"A higher learning rate than {facts.settings.learning_rate}",
+        f"The vectors are still what they began as (similarity {facts.similarities[-1][1]:.4f}).",
+    )
+
+
+def _norm_too_large(facts: RunFacts) -> Advice | None:
+    if not facts.norms:
+        return None
+    norm, start = facts.norms[-1][1], facts.norms[0][1]
+    reference = facts.vocabulary_norm or start
+    if not reference or norm < MAX_GROWTH * reference:
+        return None
+    compared_to = "the checkpoint's own words have" if facts.vocabulary_norm else "they began with"
+    return Advice(
+        f"A lower learning rate than {facts.settings.learning_rate}, or fewer steps",
+        f"The vectors' norm is {norm:.3g}, where {compared_to} {reference:.3g}: such a word drowns out the others in a prompt.",
+    )
+
+
+def _not_a_number(facts: RunFacts) -> Advice | None:
+    texts = [facts.message, *facts.warnings]
+    if not any("not a number" in text or "no numbers" in text for text in texts):
+        return None
+    if facts.settings.precision == "fp16":
+        return Advice("Precision fp32 or bf16", "Numbers overflowed in fp16, which has the smallest range.")
+    return Advice(
+        f"A lower learning rate than {facts.settings.learning_rate}",
+        "There were losses or vectors that are no numbers; smaller steps avoid the place where that happens.",
+    )
+
+
+def _few_pictures(facts: RunFacts) -> Advice | None:
+    if not 0 < facts.picture_count < MIN_PICTURES:
+        return None
+    what = {"style": "motifs", "negative": "failures"}.get(facts.settings.kind, "places, light and distances")
+    only = "is one picture" if facts.picture_count == 1 else f"are {facts.picture_count} pictures"
+    return Advice(
+        "More pictures: five to ten",
+        f"There {only}. What they differ in is what the word leaves open: take other {what}.",
+    )
+
+
+def _same_pictures(facts: RunFacts) -> Advice | None:
+    pairs = [
+        (first.number, second.number)
+        for first, second in combinations(facts.pictures, 2)
+        if first.looks.difference(second.looks) <= SAME_PICTURE
+        and all(abs(a - b) < 8 for a, b in zip(first.looks.border, second.looks.border, strict=True))
+    ]
+    if not pairs:
+        return None
+    first, second = pairs[0]
+    more = f", and {len(pairs) - 1} more such pairs" if len(pairs) > 1 else ""
+    return Advice(
+        f"Without the double: picture {first} or {second}",
+        f"Pictures {first} and {second} look the same{more}; what only they show is learned twice as strongly.",
+    )
+
+
+def _same_ground(facts: RunFacts) -> Advice | None:
+    if len(facts.pictures) < 3 or facts.settings.kind != "subject" or any(p.captioned for p in facts.pictures):
+        return None
+    borders = [picture.looks.border for picture in facts.pictures]
+    spread = max(max(channel) - min(channel) for channel in zip(*borders, strict=True))
+    if spread > 24:
+        return None
+    return Advice(
+        "Pictures on different grounds, or captions that name the ground",
+        "The edges of all pictures have nearly the same colour, so the word takes it for a part of what it means.",
+    )
+
+
+def _small_pictures(facts: RunFacts) -> Advice | None:
+    resolution = facts.settings.resolution
+    if not (facts.pictures and resolution):
+        return None
+    small = [p for p in facts.pictures if min(p.looks.size) < 0.75 * resolution]
+    if len(small) * 3 < len(facts.pictures):
+        return None
+    return Advice(
+        f"Larger pictures, or a resolution of {max(64, min(min(p.looks.size) for p in small) // 8 * 8)}",
+        f"{len(small)} of {len(facts.pictures)} pictures are smaller than the {resolution} pixels that they were trained at; "
+        "enlarged ones teach the word to be blurred.",
+    )
+
+
+def _colour_ignored(facts: RunFacts) -> Advice | None:
+    plain, red = facts.tests.get("plain"), facts.tests.get("another colour")
+    if plain is None or red is None or red.redness >= plain.redness + REDDER:
+        return None
+    return Advice(
+        "Captions that name the colours",
+        "The test picture that asks for red is hardly redder than the plain one: the word holds its colour. What a caption "
+        "names, the word need not hold. Fewer vectors or steps loosen it too.",
+    )
+
+
+def _place_ignored(facts: RunFacts) -> Advice | None:
+    plain, elsewhere = facts.tests.get("plain"), facts.tests.get("elsewhere")
+    if plain is None or elsewhere is None or plain.difference(elsewhere) > SAME_TEST:
+        return None
+    return Advice(
+        "Captions that name the surroundings, or fewer steps",
+        "The test picture in another place looks like the plain one: the word overrules the rest of the prompt.",
+    )
+
+
+def _low_memory(facts: RunFacts) -> Advice | None:
+    if facts.settings.memory != "low":
+        return None
+    return Advice(
+        "Another card, or a lower resolution",
+        "This run kept the model in 8 bits for want of memory, which changes what is learned a little.",
+    )
+
+
+def _no_validation(facts: RunFacts) -> Advice | None:
+    if facts.validations or facts.state != "finished":
+        return None
+    return Advice(
+        "A run with validation",
+        "This one was not measured on pictures held back, so nobody knows which of its steps is the best.",
+    )
+
+
+RULES: tuple[Callable[[RunFacts], Advice | None], ...] = (
+    _not_a_number, _norm_too_large, _nothing_learned, _hardly_moved, _over_trained, _still_falling, _few_pictures,
+    _same_pictures, _same_ground, _small_pictures, _colour_ignored, _place_ignored, _low_memory, _no_validation,
+)  # fmt: skip
+"""In the order of their weight."""
+
+
+def advice(facts: RunFacts) -> list[Advice]:
+    """What to try next, the weightiest first; empty if the figures suggest nothing."""
+    return [found for rule in RULES if (found := rule(facts))]
+
+
+def _last(facts: RunFacts) -> Validation | None:
+    return facts.validations[-1] if facts.validations else None
+
+
+def _fall(facts: RunFacts) -> float | None:
+    """How far the validation loss fell from its first to its lowest value; None if it was not measured, or never fell."""
+    if len(facts.validations) < 3:
+        return None
+    fall = facts.validations[0].loss - min(v.loss for v in facts.validations)
+    return fall if fall > 0 else None
