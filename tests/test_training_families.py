@@ -312,7 +312,14 @@ def test_non_finite_image_is_an_error(files, pictures, tmp_path):
     assert not list((tmp_path / "made").iterdir())
     folder = run(
         settings_for(
-            model, pictures, tmp_path, steps="2", preview_every="1", preview_steps="2", preview_prompt=["a [name]"]
+            model,
+            pictures,
+            tmp_path,
+            steps="2",
+            preview_every="1",
+            preview_steps="2",
+            preview_prompt=["a [name]"],
+            test_prompt="",
         )
     )
     warning_events = folder.history().warnings
