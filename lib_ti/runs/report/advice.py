@@ -9,7 +9,7 @@ from itertools import combinations
 from lib_ti.runs.report.facts import RunFacts, Validation
 
 MIN_PICTURES = 4
-MAX_GROWTH = 20.0
+MAX_GROWTH = 25.0
 """Times the vocabulary's mean norm, or the start's, above which vectors overpower the other words of a prompt."""
 SAME_PICTURE = 0.02
 """`Looks.difference` up to which two training pictures count as the same."""
