@@ -137,6 +137,13 @@
         return wrapper;
     };
 
+    /** Has the browser download data as a file. */
+    tinv.saveFile = (blob, name) => {
+        const link = tinv.h("a", { href: URL.createObjectURL(blob), download: name });
+        link.click();
+        setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    };
+
     // Storage
 
     const STORAGE_PREFIX = "tinv.";

@@ -153,9 +153,7 @@
         const reply = await reportErrors(() => tinv.call("download", { run, step }));
         if (!reply) return;
         const bytes = Uint8Array.from(atob(reply.data), (character) => character.charCodeAt(0));
-        const link = h("a", { href: URL.createObjectURL(new Blob([bytes])), download: reply.file });
-        link.click();
-        setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+        tinv.saveFile(new Blob([bytes]), reply.file);
     }
 
     function openFolder(run) {

@@ -12,8 +12,14 @@
     const button = (label, onclick, classes = "") => h(`button.tinv-button${classes}`, { onclick }, label);
     const latestSnapshot = () => Math.max(0, ...tinv.run.history.snapshots);
 
+    function reportButton(report) {
+        const fileName = `${report.id.replace("/", "-")}.html`;
+        const open = () => tinv.report.open(`Report: ${report.name}`, fileName, "report", { run: report.id });
+        return button("Report", open);
+    }
+
     function fileButtons(report) {
-        const buttons = [button("Download", () => tinv.actions.download(report.id))];
+        const buttons = [reportButton(report), button("Download", () => tinv.actions.download(report.id))];
         if (tinv.host && !tinv.host.hidesPaths)
             buttons.push(button("Folder", () => tinv.actions.openFolder(report.id)));
         return buttons;

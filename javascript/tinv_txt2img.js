@@ -50,14 +50,14 @@
 
     // While the training has the GPU
 
-    /** `lending`: {run, name}, or null: the training that the host has lent its device to. */
+    /** `lending`: {run, name}, or null: what the host has lent its device to; no run: the search for start words. */
     function drawWaitingBars() {
         const { lending } = tinv.run.serverStatus;
         for (const name of tinv.prompt.TABS) {
             const tab = byId(`tab_${name}`);
             const id = `tinv_waits_${name}`;
             const bar = byId(id);
-            if (!tab || (bar && lending && bar.dataset.run === lending.run)) continue;
+            if (!tab || (bar && lending && bar.dataset.run === String(lending.run))) continue;
             if (bar) bar.remove();
             if (lending) tab.prepend(waitingBar(id, lending));
         }
@@ -67,13 +67,17 @@
         const stop = (event) => {
             event.target.disabled = true;
             event.target.textContent = "Stopping…";
-            tinv.actions.stop(run);
+            if (run) tinv.actions.stop(run);
+            else tinv.suggest.cancel();
         };
+        const text = run
+            ? tinv.phrase("Generate waits: {} is being trained.", name)
+            : ["Generate waits: start words are being tried on your pictures."];
         return h(
             "div.tinv-waiting-bar",
             { id, role: "status", "data-run": run },
-            h("span", {}, ...tinv.phrase("Generate waits: {} is being trained.", name)),
-            h("button.tinv-button", { onclick: stop }, "Stop training"),
+            h("span", {}, ...text),
+            h("button.tinv-button", { onclick: stop }, run ? "Stop training" : "Cancel"),
         );
     }
 

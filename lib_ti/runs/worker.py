@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,7 @@ class Worker:
         """Start the process and send it the request; `reply` waits for its reply."""
         self._reply: dict[str, Any] | None = None
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _program()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=ROOT,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
-            encoding="utf-8",
-            errors="replace",
-            **_own_process_group(),
-        )
+        self._process = start_child(_program())
         self._stderr_reader = threading.Thread(target=self._read_stderr, name="textual-inversion-stderr", daemon=True)
         self._stderr_reader.start()
         self._send(json.dumps(request))
@@ -117,10 +107,29 @@ class Worker:
                     self._stderr.append(line.rstrip())
 
 
-def _program() -> str:
-    """Python code that finds this package from any working directory; an embedded Python ignores PYTHONPATH."""
+def start_child(program: str) -> subprocess.Popen[str]:
+    """Start the host's Python on a program, with pipes for its standard streams."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
+        encoding="utf-8",
+        errors="replace",
+        **_own_process_group(),
+    )
+
+
+def command_program(arguments: Sequence[str]) -> str:
+    """A program that runs a command of ours from any working directory; an embedded Python ignores PYTHONPATH."""
     paths = [str(ROOT), *([str(PRIVATE)] if PRIVATE.is_dir() else [])]
-    return f"import sys; sys.path[:0] = {paths!r}; from lib_ti.cli import main; sys.exit(main(['work']))"
+    return f"import sys; sys.path[:0] = {paths!r}; from lib_ti.cli import main; sys.exit(main({[*arguments]!r}))"
+
+
+def _program() -> str:
+    return command_program(["work"])
 
 
 def _own_process_group() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lib_ti.webui.forms import form_to_settings
 from lib_ti.webui.forms.launch import Launcher
 from lib_ti.webui.forms.live_check import LiveCheck
 from lib_ti.webui.forms.speed import SpeedRecords
+from lib_ti.webui.forms.suggestions import LABEL, Suggestions
 from lib_ti.webui.hosts import gpu_handover
 from lib_ti.webui.hosts.gpu_handover import GpuHandover
 from lib_ti.webui.hosts.host import Host
@@ -49,6 +50,7 @@ class TrainingService:
         self._results = Results(host, self._thumbnails, self._gpu_handover.reload_embeddings)
         self._launcher = Launcher(host, self.embedding_index, self._drafts, self._live_check, self._runs, self._queue)
         self._image_actions = ImageActions(host, self._drafts, self._live_check, self._runs, self._thumbnails)
+        self._suggestions = Suggestions(host, self._drafts, self._gpu_handover, self._queue)
         gpu_handover.remove_stale_trial_embeddings(host.runs_dir)
         self._drafts.delete_stale()
 
@@ -58,6 +60,7 @@ class TrainingService:
 
     def close(self) -> None:
         """Stop all trainings; each saves its state."""
+        self._suggestions.close()
         self._queue.close()
 
     def actions(self) -> dict[str, Callable[..., Any]]:
@@ -66,7 +69,7 @@ class TrainingService:
             self.form, self.check, self.poll, self.stop, self.sample, self.delete, self.runs, self.settings, self.preview,
             self.test_picture, self.use, self.card, self.download, self.open_folder,
         )  # fmt: skip
-        parts = (self._launcher, self._image_actions, self.embedding_index)
+        parts = (self._launcher, self._image_actions, self._suggestions, self.embedding_index)
         return {action.__name__: action for action in own} | {k: v for p in parts for k, v in p.actions().items()}
 
     # The form
@@ -91,11 +94,10 @@ class TrainingService:
 
     def poll(self, run: str | None, after: int) -> dict[str, Any]:
         jobs = self._queue.jobs()
-        gpu_job = self._gpu_handover.current_job
         reply: dict[str, Any] = {
             "active": run_id(jobs[0].folder) if jobs else self._running_elsewhere(),
             "queue": [run_id(job.folder) for job in jobs[1:]],
-            "lending": {"run": run_id(gpu_job.folder), "name": gpu_job.folder.path.parent.name} if gpu_job else None,
+            "lending": self._lending(),
             "library": self.embedding_index.version(),
             "runs": self._runs.version(),
             "version": __version__,
@@ -107,6 +109,13 @@ class TrainingService:
             except TextualInversionError as error:
                 reply["gone"] = str(error)
         return reply
+
+    def _lending(self) -> dict[str, Any] | None:
+        """What the host has lent its GPU to: a training, or (without a run) the search for start words."""
+        if self._suggestions.has_gpu:
+            return {"run": None, "name": LABEL}
+        job = self._gpu_handover.current_job
+        return {"run": run_id(job.folder), "name": job.folder.path.parent.name} if job else None
 
     def _running_elsewhere(self) -> str | None:
         """A run of this host that another process is training: the WebUI before a restart, which is saving."""

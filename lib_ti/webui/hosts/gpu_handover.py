@@ -61,6 +61,16 @@ class GpuHandover:
                 self._current_job = None
                 self._reload_with_lock_held([name])
 
+    @contextmanager
+    def lend(self, name: str, cancelled: Callable[[], bool]) -> Iterator[Callable[[], bool] | None]:
+        """Like `gpu_context`, for work that is no training and leaves no embedding. `name` is shown by the host."""
+        with acquired(self._host.lock, cancelled) as is_acquired:
+            if not is_acquired:
+                yield None
+                return
+            with self._host.gpu_lent(name) as interrupted:
+                yield interrupted
+
     def reload_embeddings(self, names: Sequence[str]) -> None:
         """Have the host reload its embeddings as soon as it is not generating; returns at once."""
 

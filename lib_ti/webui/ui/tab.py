@@ -80,6 +80,15 @@ RUN = """
 </div>
 """
 
+SUGGEST = """
+<div id="tinv_suggest">
+  <button type="button" class="tinv-button" id="tinv_suggest_button">Suggest</button>
+  <div class="tinv-note" id="tinv_suggest_note" role="status">Tries words on your pictures and ranks them.</div>
+  <ol class="tinv-suggestions tinv-hidden" id="tinv_suggestions" data-hidden-by="unavailable"
+    aria-label="Start words, the best first"></ol>
+</div>
+"""
+
 TRAINER_VIEW = """
 <details class="tinv-details" id="tinv_seen">
   <summary>What the trainer sees</summary>
@@ -116,6 +125,7 @@ def _left_column(form: Form, hides_paths: bool) -> Any:
         form.add("name")
         _html('<div id="tinv_name_note" class="tinv-note" role="status"></div>')
         form.add("kind", "init_text")
+        _html(SUGGEST)
         _html('<div id="tinv_checkpoint" class="tinv-note" role="status"></div>')
     with gr.Column(elem_id="tinv_length", elem_classes=["tinv-panel"]):
         _html('<h3><span class="tinv-number">3</span><span>How long</span></h3>')

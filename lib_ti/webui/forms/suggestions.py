@@ -1,0 +1,158 @@
+"""Start words for the user's pictures: a child process ranks them, with the GPU handed over to it as to a training."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from lib_ti.errors import BadInput, Problem, TextualInversionError
+from lib_ti.runs import worker
+from lib_ti.runs.queue import RunQueue
+from lib_ti.settings.option import RawValue
+from lib_ti.text import option_flag
+from lib_ti.webui.forms import form_to_settings
+from lib_ti.webui.hosts.gpu_handover import GpuHandover
+from lib_ti.webui.hosts.host import Host
+from lib_ti.webui.images.drafts import Drafts
+
+log = logging.getLogger("lib_ti")
+OPTIONS = (
+    "images", "model", "vae", "name", "kind", "init_text", "captions", "masks", "resolution", "buckets", "clip_skip",
+    "prediction", "device", "precision", "memory",
+)  # fmt: skip
+"""The options of a training that the ranking depends on."""
+IDLE: dict[str, Any] = {"state": "idle", "done": 0, "total": 0, "words": [], "vectors": None, "message": ""}
+POLL_INTERVAL_S = 0.2
+EXIT_TIMEOUT_S = 20.0
+LABEL = "start words"  # of this work, in the host
+
+
+class Suggestions:
+    """Ranks start words for the pictures of a page, one request at a time.
+
+    The state that the actions reply with: `state` (idle, running, done or failed), `done` of `total` words tried, `words`
+    ({text, gain, share}, the best first), `vectors` that are worth it or None, `message`.
+    """
+
+    def __init__(self, host: Host, drafts: Drafts, handover: GpuHandover, queue: RunQueue) -> None:
+        self._host, self._drafts, self._handover, self._queue = host, drafts, handover, queue
+        self._lock = threading.Lock()
+        self._status = IDLE
+        self._cancelled = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.has_gpu = False
+
+    def actions(self) -> dict[str, Callable[..., Any]]:
+        return {"suggest": self.suggest, "suggestions": self.suggestions, "cancel_suggest": self.cancel_suggest}
+
+    def suggest(self, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
+        """Start to rank words; while it runs, another request changes nothing."""
+        raw, _ = form_to_settings.raw_settings(form, self._host, self._drafts.folder(draft), lambda _: None)
+        problems = []
+        if not self._drafts.images(draft):
+            problems.append(Problem("images", "add pictures first: words are tried on them"))
+        if "model" not in raw:
+            problems.append(Problem("model", "no checkpoint is selected; choose one at the top of the WebUI"))
+        if problems:
+            raise BadInput(problems)
+        if self._queue.jobs():
+            raise TextualInversionError("A word is being trained; ask again when it is finished.")
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._cancelled = threading.Event()
+                self._status = {**IDLE, "state": "running", "message": "Waiting for the WebUI"}
+                program = worker.command_program(["suggest", "--json", *_arguments(raw)])
+                self._thread = threading.Thread(
+                    target=self._run, args=(program, self._cancelled), name="textual-inversion-suggest", daemon=True
+                )
+                self._thread.start()
+        return self._status
+
+    def suggestions(self) -> dict[str, Any]:
+        return self._status
+
+    def cancel_suggest(self) -> dict[str, Any]:
+        self._cancelled.set()
+        return {}
+
+    def close(self) -> None:
+        self._cancelled.set()
+        if thread := self._thread:
+            thread.join(EXIT_TIMEOUT_S)
+
+    def _run(self, program: str, cancelled: threading.Event) -> None:
+        try:
+            with self._handover.lend(LABEL, cancelled.is_set) as interrupted:
+                if interrupted is not None:
+                    self.has_gpu = True
+                    self._rank(program, lambda: cancelled.is_set() or interrupted())
+        except Exception as error:
+            log.exception("start words could not be ranked")
+            self._status = {**IDLE, "state": "failed", "message": f"{type(error).__name__}: {error}"}
+        finally:
+            self.has_gpu = False
+            if self._status["state"] == "running":  # cancelled
+                self._status = IDLE
+
+    def _rank(self, program: str, should_stop: Callable[[], bool]) -> None:
+        self._status = {**self._status, "message": ""}
+        child = worker.start_child(program)
+        assert child.stdout
+        assert child.stderr
+        errors: list[str] = []
+        readers = [
+            threading.Thread(target=self._read_replies, args=(child.stdout,), daemon=True),
+            threading.Thread(target=errors.extend, args=(child.stderr,), daemon=True),
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            while child.poll() is None and not should_stop():
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(POLL_INTERVAL_S)
+        finally:
+            is_stopped = child.poll() is None
+            _end(child)  # nobody else may use the GPU before
+            for reader in readers:
+                reader.join(1.0)
+        if not is_stopped and self._status["state"] == "running":
+            reason = next((line.strip() for line in reversed(errors) if line.strip()), f"exit code {child.returncode}")
+            self._status = {**IDLE, "state": "failed", "message": reason}
+
+    def _read_replies(self, lines: Any) -> None:
+        """Each line of JSON is the state from then on; libraries may print others."""
+        for line in lines:
+            with suppress(ValueError, TypeError):
+                reply = json.loads(line) if line.startswith("{") else {}
+                self._status = {**self._status, **{key: reply[key] for key in IDLE.keys() & reply.keys()}}
+
+
+def _arguments(raw: Mapping[str, RawValue]) -> list[str]:
+    """Command-line arguments of the options that the ranking depends on."""
+    arguments = []
+    for name in OPTIONS:
+        value = raw.get(name, "")
+        if isinstance(value, bool):
+            arguments.append(option_flag(name) if value else option_flag(f"no_{name}"))
+        elif isinstance(value, str) and value:
+            arguments.append(f"{option_flag(name)}={value}")  # as one: a value may begin with a dash
+    return arguments
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """End the process; it has nothing to save."""
+    child.terminate()
+    try:
+        child.wait(EXIT_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    for stream in (child.stdin, child.stdout, child.stderr):
+        if stream:
+            with suppress(OSError):
+                stream.close()
