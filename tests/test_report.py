@@ -3,6 +3,8 @@
 import dataclasses
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -106,6 +108,13 @@ def test_text_of_the_user_is_escaped(finished):
     assert "<script" not in text
 
 
+def test_page_can_show_a_report_without_torch():
+    """The page's process asks for it while a run goes on."""
+    program = "import sys, lib_ti.runs.report.run_report; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], cwd=OLD_RUNS.parents[2], capture_output=True, text=True)
+    assert result.stdout.strip() == "False"
+
+
 def test_hostile_warning_and_failure_are_escaped(tmp_path):
     shutil.copytree(OLD_RUNS / "sd1", tmp_path / "run")
     log = EventLog(tmp_path / "run" / "events.jsonl")
@@ -165,7 +174,7 @@ def test_unreadable_pictures_and_a_missing_checkpoint_leave_gaps(finished, tmp_p
     folder.test(0).write_bytes(b"no picture")
     folder.preview(2, 0, 0).unlink()
     folder.store_settings(dataclasses.replace(folder.settings, model=tmp_path / "gone.safetensors"))
-    text = report_html(folder)
+    text = report_html(folder, with_nearest_words=True)
     assert "Nearest words" not in text
     assert '<div class="picture">' in text
 

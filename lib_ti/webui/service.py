@@ -14,6 +14,7 @@ from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.webui.api.results import Results, delete_run
 from lib_ti.webui.api.runs_view import RunsView, run_id
+from lib_ti.webui.api.sweeps import Sweeps
 from lib_ti.webui.embedding_index import EmbeddingIndex
 from lib_ti.webui.forms import form_to_settings
 from lib_ti.webui.forms.launch import Launcher
@@ -50,6 +51,7 @@ class TrainingService:
         self._results = Results(host, self._thumbnails, self._gpu_handover.reload_embeddings)
         self._launcher = Launcher(host, self.embedding_index, self._drafts, self._live_check, self._runs, self._queue)
         self._image_actions = ImageActions(host, self._drafts, self._live_check, self._runs, self._thumbnails)
+        self._sweeps = Sweeps(self._runs)
         self._suggestions = Suggestions(host, self._drafts, self._gpu_handover, self._queue)
         gpu_handover.remove_stale_trial_embeddings(host.runs_dir)
         self._drafts.delete_stale()
@@ -69,7 +71,7 @@ class TrainingService:
             self.form, self.check, self.poll, self.stop, self.sample, self.delete, self.runs, self.settings, self.preview,
             self.test_picture, self.use, self.card, self.download, self.open_folder,
         )  # fmt: skip
-        parts = (self._launcher, self._image_actions, self._suggestions, self.embedding_index)
+        parts = (self._launcher, self._image_actions, self._suggestions, self._sweeps, self.embedding_index)
         return {action.__name__: action for action in own} | {k: v for p in parts for k, v in p.actions().items()}
 
     # The form

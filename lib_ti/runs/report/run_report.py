@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib_ti import __version__, files
 from lib_ti.data.captions import usage
-from lib_ti.embedding.inspect import EmbeddingReport, VectorReport
 from lib_ti.model.checkpoint.families import encoder_title
 from lib_ti.runs.events import RunHistory
 from lib_ti.runs.folder import RunFolder
@@ -16,7 +16,9 @@ from lib_ti.runs.report.advice import advice
 from lib_ti.runs.report.charts import Line, line_chart
 from lib_ti.runs.report.facts import RunFacts, changed_settings, gather_facts
 from lib_ti.runs.report.markup import Html, element, join, page
-from lib_ti.runs.report.nearest import nearest_words
+
+if TYPE_CHECKING:  # it imports torch
+    from lib_ti.embedding.inspect import EmbeddingReport, VectorReport
 
 MAX_ROWS, MAX_COLUMNS = 6, 8  # of previews
 MAX_PICTURES = 12  # of those it learned from
@@ -26,15 +28,22 @@ KINDS = {"subject": "A thing or person", "style": "A style", "negative": "What t
 def write_report(folder: RunFolder) -> Path:
     """Write the report of a run and return its path. Raises UnusableFile or OSError."""
     path = folder.report
-    files.atomic_write_bytes(path, report_html(folder).encode("utf-8", "replace"))
+    files.atomic_write_bytes(path, report_html(folder, with_nearest_words=True).encode("utf-8", "replace"))
     return path
 
 
-def report_html(folder: RunFolder) -> str:
-    """The report as a page. Raises UnusableFile if the run's settings cannot be read."""
+def report_html(folder: RunFolder, with_nearest_words: bool = False) -> str:
+    """The report as a page, up to now. Raises UnusableFile if the run's settings cannot be read.
+
+    `with_nearest_words`: of the checkpoint's vocabulary, which takes torch and the checkpoint's token table.
+    """
     history = folder.history()
     facts = gather_facts(folder, history)
-    embedding = nearest_words(folder, parts.best_step(facts))
+    embedding = None
+    if with_nearest_words:
+        from lib_ti.runs.report.nearest import nearest_words
+
+        embedding = nearest_words(folder, parts.best_step(facts))
     norms = [report.vocabulary_norm for report in embedding.encoders.values()] if embedding else []
     if norms and norms[0]:
         facts = facts.with_vocabulary_norm(norms[0])

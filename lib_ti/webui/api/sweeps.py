@@ -24,3 +24,43 @@ The actions, each with its parameters and its reply; as with all actions, a repl
     resume_sweep(sweep)                 queue all of its runs that are not finished -> {"runs": [run id, ...]}
     report(run)                         the report of one run as such a page, up to now -> {"html": text}
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lib_ti.errors import TextualInversionError
+from lib_ti.runs.folder import RunFolder
+from lib_ti.webui.api.runs_view import RunsView
+
+
+class Sweeps:
+    """The actions about sweeps and reports of one host."""
+
+    def __init__(self, runs: RunsView) -> None:
+        self._runs = runs
+
+    def actions(self) -> dict[str, Callable[..., Any]]:
+        return {"report": self.report}
+
+    def report(self, run: str) -> dict[str, Any]:
+        """The report that the training has written, or one of its course so far."""
+        folder = self._runs.folder(run)
+        try:
+            return {"html": _written_report(folder) or _report_so_far(folder)}
+        except OSError as error:
+            raise TextualInversionError(f"The report cannot be made: {error.strerror}.") from error
+
+
+def _written_report(folder: RunFolder) -> str | None:
+    """The report in the run's folder; None if the run has gone on since."""
+    if folder.running or not folder.report.exists():
+        return None
+    return folder.report.read_text(encoding="utf-8", errors="replace")
+
+
+def _report_so_far(folder: RunFolder) -> str:
+    from lib_ti.runs.report.run_report import report_html  # Pillow takes a moment, and the page is seldom asked for
+
+    return report_html(folder)
