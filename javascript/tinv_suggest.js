@@ -5,6 +5,7 @@
     const { byId, h } = tinv;
     const POLL_MS = 1000;
     const HINT = "Tries words on your pictures and ranks them.";
+    const AUTO_HINT = "Found from your pictures when the training starts.";
     let status = { state: "idle" };
     let error = "";
     let timer = null;
@@ -67,7 +68,7 @@
         if (state === "running") return [`${message || "Loading the checkpoint"}…`];
         if (state === "failed")
             return [h("span.tinv-field-error", {}, tinv.format.sentence(message || "no words could be tried"))];
-        if (state !== "done") return [HINT];
+        if (state !== "done") return [tinv.form.values.init_text === "auto" ? AUTO_HINT : HINT];
         if (!words.length) return [tinv.format.sentence(message || "no word is better than another")];
         return ["The longer the bar, the closer the word is to your pictures. ", ...vectorsOffer(vectors)];
     }

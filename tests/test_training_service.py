@@ -19,6 +19,7 @@ from lib_ti.runs.events import EventLog
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.lock import RunLock
+from lib_ti.runs.report import advice
 from lib_ti.runs.resume import resume
 from lib_ti.settings.names import name_problem
 from lib_ti.settings.train_settings import parse
@@ -97,6 +98,7 @@ def page(host, tmp_path, monkeypatch):
     """A page whose trainings use the fake worker."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     monkeypatch.setattr(worker_module, "_program", lambda: FAKE_WORKER)
+    monkeypatch.setattr(worker_module, "command_program", lambda arguments: "")
     page = Page(host, tmp_path / "gradio")
     yield page
     page.service.close()
@@ -711,3 +713,23 @@ def test_unwritable_out_folder_keeps_the_embedding_in_the_run(new_run):
         execute_run(new_run, on_event=delete_while_training)
     assert new_run.embedding.exists()
     assert event_kinds(new_run)[-1] == "failed"
+
+
+def test_advice_is_given_in_the_forms_words(page_with_run, monkeypatch):
+    page, run = page_with_run
+    items = [advice.Advice("A lower --learning-rate", "it is high"), advice.Advice("More pictures", "there are few")]
+    monkeypatch.setattr(advice, "advice", lambda facts: items[: 1 + (facts.settings.name == "my-mug")])
+    assert page.ask("advice", run=run)["advice"] == [
+        {"title": "A lower “Learning rate”", "reason": "it is high"},
+        {"title": "More pictures", "reason": "there are few"},
+    ]
+    assert "error" in page.ask("advice", run="my-mug/2001-01-01T00-00-00")
+
+
+def test_a_preset_includes_its_early_stop(page):
+    check = lambda **changes: page.ask("check", form=page.form(**changes), draft=DRAFT)  # noqa: E731
+    assert check()["preset"] == "balanced"
+    assert check(early_stop=False)["preset"] == "custom"
+    assert check(steps="200")["preset"] == "quick"
+    assert check()["presets"]["quick"].startswith("up to 200 steps")
+    assert check(early_stop=False)["presets"]["thorough"].startswith("1500 steps")

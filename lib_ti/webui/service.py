@@ -68,8 +68,8 @@ class TrainingService:
     def actions(self) -> dict[str, Callable[..., Any]]:
         """The actions, by the names that the page calls them by."""
         own = (
-            self.form, self.check, self.poll, self.stop, self.sample, self.delete, self.runs, self.settings, self.preview,
-            self.test_picture, self.use, self.card, self.download, self.open_folder,
+            self.form, self.check, self.poll, self.stop, self.sample, self.delete, self.runs, self.advice, self.settings,
+            self.preview, self.test_picture, self.use, self.card, self.download, self.open_folder,
         )  # fmt: skip
         parts = (self._launcher, self._image_actions, self._suggestions, self._sweeps, self.embedding_index)
         return {action.__name__: action for action in own} | {k: v for p in parts for k, v in p.actions().items()}
@@ -147,6 +147,9 @@ class TrainingService:
 
     def runs(self) -> dict[str, Any]:
         return {"runs": self._runs.list_runs()}
+
+    def advice(self, run: str) -> dict[str, Any]:
+        return {"advice": self._runs.advice(run)}
 
     def settings(self, run: str) -> dict[str, Any]:
         return {"form": form_to_settings.form_values(self._runs.folder(run).settings, self.host.hides_paths)}

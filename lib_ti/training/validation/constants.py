@@ -12,7 +12,9 @@ MAX_CROP_SHIFT = 0.5  # from the center; 1 is the picture's edge
 
 # --- how often, and on how much ------------------------------------------------------------------------------------
 MAX_TIME_SHARE = 0.1  # of a run's time for the losses; encoding the crops adds a little
-FORWARD_SHARE = 0.5  # of a training step's time that the loss of one image takes: the frozen model needs no weight gradients
+FORWARD_SHARE = (
+    0.5  # of a training step's time that the loss of one image takes: the frozen model needs no weight gradients
+)
 MIN_VALIDATIONS, MAX_VALIDATIONS = 2, 12  # beside the one at step 0
 MIN_TRIPLES, WANTED_TRIPLES, MAX_TRIPLES = 4, 16, 64
 

@@ -76,6 +76,15 @@ class RunsView:
             "after": offset, "more": offset < tail.offset,
         }  # fmt: skip
 
+    def advice(self, run: str) -> list[dict[str, str]]:
+        """What to try next after a run, the weightiest first, in the form's words."""
+        from lib_ti.runs.report.advice import advice
+        from lib_ti.runs.report.facts import gather_facts
+
+        folder = self.folder(run)
+        found = advice(gather_facts(folder, folder.history()))
+        return [{"title": flags_to_labels(item.title), "reason": flags_to_labels(item.reason)} for item in found]
+
     def list_runs(self) -> list[dict[str, Any]]:
         """All runs, newest first."""
         return [row for folder in self._all() if (row := self._row(folder))]

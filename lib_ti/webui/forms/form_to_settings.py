@@ -15,9 +15,9 @@ from lib_ti.text import option_flag
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.ui import form as fields
 
-PRESETS: dict[str, dict[str, str]] = {
-    "quick": {"steps": "200", "learning_rate": "auto", "vectors": "2", "batch_size": "1"},
-    "balanced": {"steps": "500", "learning_rate": "auto", "vectors": "2", "batch_size": "1"},
+PRESETS: dict[str, dict[str, str | bool]] = {
+    "quick": {"steps": "200", "learning_rate": "auto", "vectors": "2", "batch_size": "1", "early_stop": True},
+    "balanced": {"steps": "500", "learning_rate": "auto", "vectors": "2", "batch_size": "1", "early_stop": True},
     "thorough": {"steps": "1500", "learning_rate": "0.003", "vectors": "4", "batch_size": "2"},
 }
 """The options that each preset sets; the learning rates are for Stable Diffusion 1 and 2, see `presets_for`."""
@@ -28,16 +28,16 @@ EmbeddingLookup = Callable[[str], Path | None]
 _FLAG = re.compile(r"--[a-z][a-z-]+")
 
 
-def presets_for(learning_rate: float) -> dict[str, dict[str, str]]:
+def presets_for(learning_rate: float) -> dict[str, dict[str, str | bool]]:
     """The presets for a family whose "auto" learning rate is `learning_rate`; the presets' rates scale with it."""
     scale = learning_rate / 0.005
     return {
-        name: {**values, "learning_rate": _scale_rate(values["learning_rate"], scale)}
+        name: {**values, "learning_rate": _scale_rate(str(values["learning_rate"]), scale)}
         for name, values in PRESETS.items()
     }
 
 
-def preset_of(form: Mapping[str, Any], presets: Mapping[str, Mapping[str, str]]) -> str:
+def preset_of(form: Mapping[str, Any], presets: Mapping[str, Mapping[str, str | bool]]) -> str:
     """The name of the preset whose values the form has, or "custom"."""
     for name, values in presets.items():
         if all(_equals_preset(form.get(option), value, option) for option, value in values.items()):
@@ -128,7 +128,9 @@ def _scale_rate(rate: str, scale: float) -> str:
     return rate if rate == "auto" else f"{float(rate) * scale:g}"
 
 
-def _equals_preset(value: Any, preset: str, option: str) -> bool:
+def _equals_preset(value: Any, preset: str | bool, option: str) -> bool:
+    if isinstance(preset, bool):
+        return value is preset
     text = str(value if value is not None else "").strip().casefold() or fields.field_value(DEFAULTS.get(option, ""))
     try:
         return float(text) == float(preset)

@@ -48,7 +48,7 @@ class LiveCheck:
         checkpoint = self.checkpoint()
         return int(checkpoint["resolution"]) if checkpoint and checkpoint["resolution"] else 512
 
-    def presets(self) -> dict[str, dict[str, str]]:
+    def presets(self) -> dict[str, dict[str, str | bool]]:
         checkpoint = self.checkpoint()
         return form_to_settings.presets_for(checkpoint["learning_rate"] if checkpoint else 0.005)
 
@@ -145,11 +145,12 @@ class LiveCheck:
             reply |= {"seconds": estimate.seconds, "preview_s": estimate.preview_s}
         return {**reply, **forecast.to_json(), "text": " · ".join([*phrases, *forecast.describe()])}
 
-    def _preset_note(self, settings: TrainSettings, values: Mapping[str, str], image_count: int) -> str:
+    def _preset_note(self, settings: TrainSettings, values: Mapping[str, str | bool], image_count: int) -> str:
         """The cost of a preset in words."""
-        numbers = {k: int(v) for k, v in values.items() if k != "learning_rate"}
+        numbers = {k: int(v) for k, v in values.items() if k not in ("learning_rate", "early_stop")}
         estimate = self._estimate_cost(dataclasses.replace(settings, **numbers), image_count)  # type: ignore[arg-type]
-        phrases = [f"{values['steps']} steps"]
+        stops_early = values.get("early_stop", settings.early_stop)
+        phrases = [f"{'up to ' if stops_early else ''}{values['steps']} steps"]
         if estimate["seconds"] is not None:
             phrases.append(f"about {duration(estimate['seconds'])}")
         if estimate["passes"]:

@@ -65,7 +65,10 @@ HELP = {
     "init_embedding": "an embedding's name or file to start from instead",
     KEEP_GENERATING: "leave the WebUI's model in memory and txt2img free; needs room for both",
 }
-CHOICE_LABELS = {"kind": {"subject": "Thing or person", "style": "Style", "negative": "What to avoid"}}
+CHOICE_LABELS = {
+    "kind": {"subject": "Thing or person", "style": "Style", "negative": "What to avoid"},
+    "keep": {"best": "The best", "last": "The last"},
+}
 """The labels of choices. The page translates them back, because gradio 3.41 has no labels apart from values."""
 
 FULL_WIDTH = frozenset({"preview_prompt", "test_prompt", "preview_negative_prompt"})

@@ -70,6 +70,7 @@ RUN = """
 <div id="tinv_warnings" role="group" aria-label="Warnings"></div>
 <div id="tinv_result" class="tinv-card tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_tests" class="tinv-hidden" data-hidden-by="unavailable"></div>
+<div id="tinv_next" class="tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_best" class="tinv-note"></div>
 <div id="tinv_previews_gallery" class="tinv-previews"></div>
 <details class="tinv-details" id="tinv_details">
