@@ -25,7 +25,7 @@ TECHNIQUE_MODULES = {
 """What works on any network and knows no model: below all of `model`, while the rest of `model.memory` is above it."""
 CORE = (*SETTINGS, "formats", "data", TECHNIQUES, *MODEL, "embedding")
 TRAINING = ("training.preflight", "training.validation", "training.health", "training.finishing", "training")
-RUNS = ("runs.report", "runs")
+RUNS = ("runs.report", "runs", "runs.sweeps")
 WEBUI = ("webui", "webui.api", "webui.forms", "webui.hosts", "webui.images", "webui.standalone", "webui.ui")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(TRAINING, (*CORE, *TRAINING)),
     "runs.report": (*CORE, "runs"),
     "runs": (*CORE, *TRAINING, "runs.report"),
+    "runs.sweeps": (*CORE, *TRAINING, "runs", "runs.report"),
     "webui": (*CORE, *TRAINING, *RUNS, *WEBUI),
     **dict.fromkeys(WEBUI[1:], (*CORE, *TRAINING, *RUNS, *WEBUI)),
     "practice": (*CORE, *TRAINING, *RUNS, "cli"),

@@ -55,8 +55,11 @@ def did_you_mean(text: str, valid: Sequence[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each setting, grouped by section. Values stay text; `train_settings.parse` converts them."""
+def add_settings(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> None:
+    """Add a flag for each setting, grouped by section. Values stay text; `train_settings.parse` converts them.
+
+    `several`: settings that may have several values, and come as lists.
+    """
     groups: dict[str, Any] = {}
     for name, option in OPTIONS.items():
         group = groups.setdefault(option.section, parser.add_argument_group(option.section))
@@ -64,7 +67,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         if TYPES[name] is bool:
             group.add_argument(option_flag(name), action=argparse.BooleanOptionalAction, **common)
         else:
-            is_list = TYPES[name] in (tuple[str, ...], tuple[int, ...])
+            is_list = name in several or TYPES[name] in (tuple[str, ...], tuple[int, ...])
             metavar = "{" + ",".join(option.choices) + "}" if option.choices else option.metavar or _metavar(name)
             # a missing value must not end the parsing: it is reported together with all other problems
             arity: dict[str, Any] = {"action": "extend", "nargs": "*"} if is_list else {"nargs": "?", "const": ""}

@@ -45,11 +45,15 @@ def runs(arguments: Sequence[str]) -> int:
 
 
 def report(arguments: Sequence[str]) -> int:
-    parser = Parser("report", "Write the report of a run: one HTML file, report.html in its folder.")
-    parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
+    parser = Parser("report", "Write the report of a run, report.html in its folder, or the comparison of a sweep.")
+    parser.add_argument("run", type=Path, metavar="FOLDER", help="of a run, or of a sweep")
     values = parser.parse_strict(arguments)
+    from lib_ti.cli import sweep
     from lib_ti.runs.folder import RunFolder
+    from lib_ti.runs.sweeps.sweep import is_sweep
 
+    if is_sweep(values.run):
+        return sweep.report(values.run)
     folder = RunFolder.open(values.run)
     from lib_ti.runs.report.run_report import write_report
 

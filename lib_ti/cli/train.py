@@ -6,13 +6,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lib_ti.cli import sweep
 from lib_ti.cli.arguments import Parser, add_settings, raw_settings
 from lib_ti.cli.control import stop_on_signals
 from lib_ti.cli.exit_codes import OK, STOPPED
 from lib_ti.cli.progress import Progress
 from lib_ti.data.captions import usage
+from lib_ti.errors import BadInput, Problem
 from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
+from lib_ti.runs.sweeps.sweep import is_sweep
 from lib_ti.settings.option import RawValue
 from lib_ti.settings.train_settings import parse
 
@@ -31,16 +34,24 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def resume(arguments: Sequence[str]) -> int:
-    parser = Parser("resume", "Go on with a run that was stopped or killed, or train a finished one further.")
-    parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
+    parser = Parser(
+        "resume", "Go on with a run or a sweep that was stopped or killed, or train a finished run further."
+    )
+    parser.add_argument("run", type=Path, metavar="FOLDER", help="of a run, or of a sweep")
     parser.add_argument("--steps", metavar="N", help="the new total of steps")
     parser.add_argument("--device", metavar="DEVICE", help="another device than the one it began on")
     _add_json(parser)
     values = parser.parse_strict(arguments)
+    options = ("steps", "device")
+    if is_sweep(values.run):
+        if given := [name for name in options if getattr(values, name) is not None]:
+            raise BadInput(
+                [Problem(name, "cannot be changed for a whole sweep; resume its runs one by one") for name in given]
+            )
+        return sweep.resume(values.run, values.json)
     from lib_ti.runs.resume import resume
 
     folder = RunFolder.open(values.run)
-    options = ("steps", "device")
     changes: dict[str, RawValue] = {
         name: getattr(values, name) for name in options if getattr(values, name) is not None
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lib_ti.runs.report.markup import Html, element
 
@@ -24,6 +24,8 @@ class Line:
         interval: half the height of the band around each point; empty: no band.
         faint: drawn thin and pale, behind the others.
         dots: mark each point.
+        strong: drawn thick, before the others.
+        dashed: tells it from another line of the same colour.
     """
 
     label: str
@@ -32,6 +34,8 @@ class Line:
     interval: Sequence[float] = field(default=())
     faint: bool = False
     dots: bool = False
+    strong: bool = False
+    dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def line_chart(title: str, lines: Sequence[Line], mark: tuple[float, str] | None
         return Html("")
     axes = _axes(lines)
     drawn = [*_grid(axes), *(_band(line, axes) for line in lines if line.interval)]
-    drawn += [_polyline(line, axes) for line in sorted(lines, key=lambda line: not line.faint)]
+    drawn += [_polyline(line, axes) for line in sorted(lines, key=lambda line: line.strong - line.faint)]
     drawn += [dot for line in lines if line.dots for dot in _dots(line, axes)]
     if mark and axes.x_low <= mark[0] <= axes.x_high:
         drawn += _mark(*mark, axes)
@@ -72,7 +76,7 @@ def _finite(line: Line) -> Line:
     if len(indices) > MAX_POINTS:
         indices = [indices[i * (len(indices) - 1) // (MAX_POINTS - 1)] for i in range(MAX_POINTS)]
     interval = [line.interval[i] for i in indices] if line.interval else ()
-    return Line(line.label, [line.points[i] for i in indices], line.colour, interval, line.faint, line.dots)
+    return replace(line, points=[line.points[i] for i in indices], interval=interval)
 
 
 def _axes(lines: Sequence[Line]) -> _Axes:
@@ -117,7 +121,9 @@ def _band(line: Line, axes: _Axes) -> Html:
 def _polyline(line: Line, axes: _Axes) -> Html:
     # a faint line's outliers end at the frame
     points = [(x, min(max(y, axes.y_low), axes.y_high)) for x, y in line.points]
-    classes = f"line c{line.colour}{' faint' if line.faint else ''}"
+    classes = " ".join(
+        ["line", f"c{line.colour}", *(name for name in ("faint", "strong", "dashed") if getattr(line, name))]
+    )
     return element("polyline", points=" ".join(f"{axes.x(x)},{axes.y(y)}" for x, y in points), class_=classes)
 
 
@@ -142,4 +148,5 @@ def _mark(step: float, label: str, axes: _Axes) -> list[Html]:
 
 
 def _legend_entry(line: Line) -> Html:
-    return element("span", element("i", class_=f"c{line.colour}"), line.label)
+    classes = f"c{line.colour}{' dashed' if line.dashed else ''}"
+    return element("span", element("i", class_=classes), element("b" if line.strong else "span", line.label))
