@@ -34,8 +34,15 @@ class Progress:
             self._print(f"Report: {data['file']}")
         elif event.kind == "warning":
             self._print(f"Note: {data['message']}")
+        elif event.kind == "validation" and data["step"]:
+            self._print(f"Validation at step {data['step']}: loss {data['loss']:.4f} ({data['change']:+.4f})")
+        elif event.kind == "best":
+            self.close()
+            self._print(f"The best step is {data['step']}: {data['reason']}.")
         elif event.kind == "finished":
             self.close()
+            if data.get("reason"):
+                self._print(f"{data['reason'][:1].upper()}{data['reason'][1:]}.")
             self._print(f"Finished. The embedding is {data['file']}")
         elif event.kind == "stopped":
             self.close()

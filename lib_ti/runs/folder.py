@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lib_ti import __version__, files
 from lib_ti.errors import BadInput, UnusableFile
@@ -29,6 +29,8 @@ from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.runs.events import TERMINAL_KINDS, RunHistory, read_events
 from lib_ti.runs.lock import RunLock, is_held
 from lib_ti.settings.train_settings import TrainSettings
+
+Value = TypeVar("Value", int, str)
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,21 @@ class RunFolder:
     @property
     def saved_step(self) -> int:
         """The step of the saved state; 0 without one. Raises UnusableFile if the state is damaged."""
+        return self._saved("step", int, 0)
+
+    @property
+    def early_end(self) -> str:
+        """Why the run has ended before its last planned step; empty if it has not. Raises UnusableFile."""
+        return self._saved("early_end", str, "")
+
+    def _saved(self, key: str, kind: type[Value], default: Value) -> Value:
+        """What the saved state's record holds under a key; the default if there is no state, or nothing in it."""
         if not self.state.exists():
-            return 0
+            return default
         try:
-            return int(json.loads(read_safetensors_header(self.state).metadata["state"])["step"])
-        except (UnusableFile, ValueError, KeyError, TypeError) as error:
+            record = json.loads(read_safetensors_header(self.state).metadata["state"])
+            return kind(record[key] if key == "step" else record.get(key, default))  # each state has a step
+        except (UnusableFile, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnusableFile(self.state, "the saved state is damaged; start a new training") from error
 
     @property

@@ -17,7 +17,8 @@ from lib_ti.training.preflight.output_paths import unwritable_reason
 def resume(folder: RunFolder, changes: Mapping[str, RawValue]) -> bool:
     """Check that a run can continue with its settings changed by `changes`, and store them.
 
-    Returns False if the run is already finished with them. Raises BadInput, UnusableFile or RunBusy.
+    A run that has ended and is given more steps makes them all: it does not end by itself again. Returns False if the run is
+    already finished with them. Raises BadInput, UnusableFile or RunBusy.
     """
     if folder.running:
         raise RunBusy(f"{folder.path} is being trained by another process")
@@ -29,12 +30,20 @@ def resume(folder: RunFolder, changes: Mapping[str, RawValue]) -> bool:
         problems.append(Problem("steps", f"the run has made {saved_step} steps already; give a larger total"))
     if problems:
         raise BadInput(problems)
+    has_ended = _has_ended(settings, folder)
     settings = dataclasses.replace(settings, **{name: getattr(parsed, name) for name in changes})
+    if has_ended and "steps" in changes:
+        settings = dataclasses.replace(settings, early_stop=False)
     _check_inputs(settings, folder)
-    if saved_step >= settings.steps and (settings.out / f"{settings.name}.safetensors").exists():
+    if _has_ended(settings, folder) and (settings.out / f"{settings.name}.safetensors").exists():
         return False
     folder.store_settings(settings)
     return True
+
+
+def _has_ended(settings: TrainSettings, folder: RunFolder) -> bool:
+    """Whether the last step is made: the last one planned, or the one at which the run ended by itself."""
+    return folder.saved_step >= settings.steps or (settings.early_stop and bool(folder.early_end))
 
 
 def _check_inputs(settings: TrainSettings, folder: RunFolder) -> None:

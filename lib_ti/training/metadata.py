@@ -26,9 +26,11 @@ def embedding_metadata(
 ) -> dict[str, str]:
     """The header of an embedding trained for `step` steps under `noise`: names and values, all text.
 
-    `sha256`: of the checkpoint file.
+    `sha256`: of the checkpoint file. Where any step may become the embedding, those planned are named too: the learning rates
+    depend on them.
     """
     family = checkpoint.family
+    planned = {"planned_steps": str(settings.steps)} if settings.validate_every and step != settings.steps else {}
     changed = {
         name: value
         for name, value in {**settings.to_json(), **_result_options(settings)}.items()
@@ -41,6 +43,7 @@ def embedding_metadata(
         "family": family.name,
         "vectors": str(settings.vectors),
         "steps": str(step),
+        **planned,
         "checkpoint_name": checkpoint.path.stem,
         "checkpoint_sha256": sha256,
         "settings": json.dumps(changed, sort_keys=True),

@@ -18,6 +18,7 @@ from lib_ti.training.preflight import output_paths
 from lib_ti.training.preflight.family_options import check_family_options
 from lib_ti.training.preflight.findings import Findings
 from lib_ti.training.preflight.initial_embedding import read_initial_embedding
+from lib_ti.training.preflight.learning_rates import check_learning_rates
 from lib_ti.training.preflight.prompts import check_prompts
 from lib_ti.training.preflight.resolve_auto import resolve_checkpoint_options, resolve_device_options
 from lib_ti.training.preflight.training_images import check_images, resolve_caption_source
@@ -54,6 +55,7 @@ def preflight(settings: TrainSettings, problems: Sequence[Problem] = ()) -> Plan
     if checkpoint:
         resolved |= resolve_checkpoint_options(settings, checkpoint)
         check_family_options(settings, checkpoint, findings)
+        check_learning_rates(replace(settings, **resolved), checkpoint.family, findings)
         output_paths.check_disk_space(settings, sizes, settings.resolution or checkpoint.resolution, findings)
     if findings.problems or checkpoint is None:
         raise BadInput(findings.problems)
