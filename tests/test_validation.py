@@ -296,8 +296,8 @@ def test_a_run_ends_by_itself_and_can_go_on(tiny_checkpoint, pictures, tmp_path,
     folder = run(settings, on_event=seen.append)
     start = 4 * math.ceil(constants.MIN_TRAINED_SHARE * 100 / 4)
     end = start + constants.MIN_COOLDOWN_STEPS
-    finished = seen[-1].data
-    assert (seen[-1].kind, finished["step"]) == ("finished", end)
+    (finished,) = (event.data for event in seen if event.kind == "finished")
+    assert finished["step"] == end
     assert finished["reason"] == (
         f"stopped at step {end} of 100: the loss on other crops of the pictures no longer improves"
     )
