@@ -16,26 +16,35 @@
         },
     };
 
-    /** The step to use, a label for it and the reason in a sentence; no step before there is a reason. */
+    /**
+     * The step to use, a label for it, and what is said of it above the table: a sentence and the reason. No step
+     * before there is a reason.
+     */
     function recommendation() {
         const { history, report } = tinv.run;
+        const { best } = history;
         const isFinished = Boolean(report && report.state === "finished");
+        const fromPython = best && { step: best.step, reason: best.reason };
         const validated = [...history.validation.values()].pop();
-        if (usedStep !== null) return { step: usedStep, label: "In use", reason: "" };
-        if (history.best) {
-            const label = isFinished && report.keeps_best ? "Best step, in use" : "Best step";
-            return { step: history.best.step, label, reason: history.best.reason };
-        }
+        if (usedStep !== null) return { step: usedStep, label: "In use" };
+        if (best && isFinished && report.keeps_best)
+            return { ...fromPython, label: "Best step, in use", text: "Step {} is the best, and in use." };
+        if (best) return { ...fromPython, label: "Best step", text: "Step {} is the best." };
         if (validated && validated.best_step > 0)
-            return { step: validated.best_step, label: "Best so far", reason: "least error on the test views" };
-        if (isFinished) return { step: report.step, label: "In use: the end of the training", reason: "" };
-        return { step: null, label: "", reason: "" };
+            return {
+                step: validated.best_step,
+                label: "Best so far",
+                text: "Step {} is the best so far.",
+                reason: "the error on the test views was least there",
+            };
+        if (isFinished) return { step: report.step, label: "In use: the end of the training" };
+        return { step: null, label: "" };
     }
 
     function draw() {
-        const { step, label, reason } = recommendation();
-        const heading = h("b", {}, ...tinv.phrase("{}: step {}.", label, step));
-        tinv.setContent(byId("tinv_best"), ...(reason ? [heading, " ", tinv.format.sentence(reason)] : []));
+        const { step, text, reason } = recommendation();
+        const content = text ? [h("b", {}, ...tinv.phrase(text, step)), " ", tinv.format.sentence(reason)] : [];
+        tinv.setContent(byId("tinv_best"), ...content);
     }
 
     tinv.ready(() => {

@@ -158,7 +158,8 @@
 
     // Presets
 
-    const matches = (some, others) => Object.entries(some).every(([name, value]) => String(others[name]) === String(value));
+    const matches = (some, others) =>
+        Object.entries(some).every(([name, value]) => String(others[name]) === String(value));
 
     /** Presets differ between families: an untouched preset follows a change of the family. Returns whether it did. */
     function adoptFamilyPreset(newPresetValues) {

@@ -149,7 +149,16 @@
         const hadFocus = gallery.contains(focused);
         gallery.replaceChildren(...caption, scroll, note);
         scroll.scrollLeft = wasAtEnd ? scroll.scrollWidth : oldLeft;
+        if (wasAtEnd && !tinv.run.active) showRecommended(scroll);
         if (hadFocus && focused.isConnected) focused.focus({ preventScroll: true });
+    }
+
+    /** Scrolls back to the step to use, if it lies before what is visible. */
+    function showRecommended(scroll) {
+        const heading = scroll.querySelector(`[data-column="${tinv.best.recommendation().step}"]`);
+        if (!heading) return;
+        const left = heading.offsetLeft - scroll.querySelector("th").offsetWidth;
+        if (left < scroll.scrollLeft) scroll.scrollLeft = left;
     }
 
     function draw() {

@@ -16,13 +16,14 @@
         html = "";
         title.textContent = heading;
         note.textContent = "Writing…";
-        frame.srcdoc = "";
-        frame.title = heading;
+        frame.replaceChildren();
         dialog.dataset.file = fileName;
         dialog.showModal();
         try {
             html = (await tinv.call(action, args, { timeoutS: 120 })).html;
-            frame.srcdoc = `<meta http-equiv="Content-Security-Policy" content="${POLICY}">${html}`;
+            const srcdoc = `<meta http-equiv="Content-Security-Policy" content="${POLICY}">${html}`;
+            const attributes = { sandbox: "", referrerpolicy: "no-referrer", title: heading, srcdoc };
+            frame.replaceChildren(h("iframe", attributes)); // a new one: an old one may still be loading something else
             note.textContent = "";
         } catch (error) {
             note.textContent = tinv.format.sentence(error.message);
@@ -33,7 +34,7 @@
         const button = (text, onclick, properties = {}) => h("button.tinv-button", { ...properties, onclick }, text);
         title = h("strong", { id: "tinv_report_title" });
         note = h("span.tinv-hint", { role: "status" });
-        frame = h("iframe", { sandbox: "", referrerpolicy: "no-referrer" });
+        frame = h("div.tinv-report-frame");
         dialog = h(
             "dialog.tinv-report",
             { id: "tinv_report", "aria-labelledby": title.id },

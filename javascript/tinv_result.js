@@ -29,8 +29,10 @@
         return report.resumable ? [button("Resume", () => tinv.actions.resume(report.id), classes)] : [];
     }
 
+    /** Offers the best step, if it is known, else the latest that was kept. */
     function useSnapshotButton(report) {
-        const step = latestSnapshot();
+        const { best } = tinv.run.history;
+        const step = best && tinv.best.canUse(best.step) ? best.step : latestSnapshot();
         return step ? [button(`Use step ${step}`, () => tinv.actions.useStep(report.id, step))] : [];
     }
 

@@ -8,7 +8,14 @@
     let isLoading = false;
 
     const keyOf = (event) => `${tinv.run.id} ${event.prompt_index} ${event.time}`;
-    const events = () => [...tinv.run.history.tests.values()].sort((a, b) => a.prompt_index - b.prompt_index);
+    const isNegative = () => Boolean(tinv.run.report && tinv.run.report.kind === "negative");
+
+    /** In the order of their prompts; of each pair of a word to avoid, first the one without it. */
+    function events() {
+        const all = [...tinv.run.history.tests.values()];
+        const position = ({ prompt_index: i }) => (isNegative() ? i ^ 1 : i);
+        return all.sort((a, b) => position(a) - position(b));
+    }
 
     function figure(event) {
         const { label, prompt, negative_prompt } = event;
@@ -28,13 +35,12 @@
         const all = events();
         const key = all.map(keyOf).join();
         const element = byId("tinv_tests");
-        const isNegative = tinv.run.report && tinv.run.report.kind === "negative";
         tinv.setHidden(element, !all.length);
         if (key !== drawnKey) {
             drawnKey = key;
             element.replaceChildren(
                 h("h4", {}, "Tested with other prompts"),
-                h(`div.tinv-tests${isNegative ? ".tinv-pairs" : ""}`, {}, ...all.map(figure)),
+                h(`div.tinv-tests${isNegative() ? ".tinv-pairs" : ""}`, {}, ...all.map(figure)),
             );
         }
         load();

@@ -76,11 +76,12 @@
     function bestMark({ step }, x, y) {
         const { svg } = tinv.chart;
         const anchor = x > tinv.chart.width() - 120 ? "end" : x < 90 ? "start" : "middle";
+        const labelY = y > HEIGHT - 55 ? y - 12 : y + 20; // below the curve if there is room
         return [
             svg("circle", { class: "tinv-best-mark", cx: x, cy: y, r: 6 }),
             svg(
                 "text",
-                { class: "tinv-best-label", x, y: y > HEIGHT / 2 ? y - 12 : y + 20, "text-anchor": anchor },
+                { class: "tinv-best-label", x, y: labelY, "text-anchor": anchor },
                 `best: step ${step}`,
             ),
         ];

@@ -74,7 +74,7 @@ def test_end_has_its_reason_and_an_offer_to_go_on(judged):
 
 
 def test_best_step_is_marked_with_its_reason(judged):
-    assert text(judged, "tinv_best").endswith("Best step, in use: step 20. The error was least here.")
+    assert text(judged, "tinv_best").endswith("Step 20 is the best, and in use. The error was least here.")
     (badge,) = judged.page.locator("#tinv_previews_gallery .tinv-badge").all()
     assert badge.locator("xpath=ancestor::th").get_attribute("data-column") == "20"
 
@@ -117,4 +117,20 @@ def test_test_pictures_are_shown_with_their_prompts(judged):
     judged.wait_until(lambda: viewer.locator("img:visible").get_attribute("src").startswith("data:image/png"))
     assert "in snow" in viewer.inner_text()
     assert not viewer.get_by_role("button", name="Use this step").is_visible()
+    judged.page.keyboard.press("Escape")
+
+
+def test_report_is_shown_without_running_anything_in_it(judged, server):
+    folder = server.data / "textual_inversion" / "judged-coin" / "2031-01-01T00-00-00"
+    picture = "<img src=x onerror='parent.executed = 1'><script>parent.executed = 1</script>"
+    (folder / "report.html").write_text(
+        f"<!doctype html><html><head></head><body>{picture}<h1>All of it</h1></body></html>"
+    )
+    judged.page.locator("#tinv_result").get_by_role("button", name="Report").click()
+    judged.page.frame_locator("#tinv_report iframe").get_by_text("All of it").wait_for()
+    judged.page.wait_for_timeout(300)
+    assert judged.page.evaluate("window.executed") is None
+    with judged.page.expect_download() as download:
+        judged.page.locator("#tinv_report").get_by_role("button", name="Download").click()
+    assert download.value.suggested_filename == "judged-coin-2031-01-01T00-00-00.html"
     judged.page.keyboard.press("Escape")

@@ -83,3 +83,52 @@ def test_suggesting_without_pictures_says_so(tab):
     tab.page.locator("#tinv_suggest_button").click()
     note = tab.page.locator("#tinv_suggest_note")
     tab.wait_until(lambda: "Add pictures first" in note.inner_text())
+
+
+def test_several_trainings_are_counted_queued_and_compared(tab, coins):
+    service = StandIn(tab)
+    sweep = {
+        "id": "swept-coin/2031-01-01T00-00-00", "name": "swept-coin", "time": 1900000000.0, "state": "running", "done": 1,
+        "total": 4, "values": {"learning_rate": ["0.002", "0.005"], "init_text": ["coin", "ring"]}, "runs": [],
+        "best": {"run": "swept-coin-1/2031-01-01T00-00-00", "reason": "its error is least"},
+    }  # fmt: skip
+    service.replies = {"sweep_options": {"options": [], "most": 6}, "sweeps": {"sweeps": []}}
+    tab.add_pictures(*coins).fill(name="swept-coin")
+    tab.page.locator("#tinv_sweep > summary").click()
+    start, note = tab.page.locator("#tinv_sweep_start"), tab.page.locator("#tinv_sweep_note")
+    assert start.is_disabled()
+    field = lambda option: tab.page.locator(f"#tinv_sweep_fields [data-option={option}]")  # noqa: E731
+    field("learning_rate").fill("0.002, 0.005,")
+    field("vectors").fill("1,2,3,4")
+    tab.wait_until(lambda: "8 trainings; at most 6" in note.inner_text())
+    assert start.is_disabled()
+    field("vectors").fill("")
+    field("init_text").fill("coin, ring, coin")
+    tab.wait_until(lambda: "4 trainings" in note.inner_text())
+    assert start.inner_text() == "Train all 4"
+    tab.screenshot("sweep")
+    service.replies["sweep"] = {"problems": [{"option": "learning_rate", "message": "0.002 is too small"}]}
+    start.click()
+    tab.wait_until(lambda: "0.002 is too small" in tab.problems)
+    service.replies["sweep"] = {"sweep": sweep["id"], "runs": ["swept-coin/2031-01-01T00-00-00"], "warnings": []}
+    service.replies["sweeps"] = {"sweeps": [sweep]}
+    start.click()
+    item = tab.page.locator("#tinv_sweeps li")
+    tab.wait_until(lambda: item.count() == 1)
+    request = [request for request in service.requests if request["do"] == "sweep"][-1]
+    assert request["values"] == {"learning_rate": ["0.002", "0.005"], "init_text": ["coin", "ring"]}
+    assert "1 of 4 trained" in item.inner_text()
+    assert "Its error is least." in item.inner_text()
+    service.replies["comparison"] = {
+        "html": "<!doctype html><title>x</title><script>parent.executed = 1</script><p>Four</p>"
+    }
+    item.get_by_role("button", name="Compare").click()
+    report = tab.page.locator("#tinv_report")
+    tab.page.frame_locator("#tinv_report iframe").get_by_text("Four").wait_for()
+    assert report.locator("iframe").get_attribute("sandbox") == ""
+    assert tab.page.evaluate("window.executed") is None
+    tab.screenshot("sweep-compared", full=False)
+    tab.page.keyboard.press("Escape")
+    service.replies["stop_sweep"] = {}
+    item.get_by_role("button", name="Stop all").click()
+    tab.wait_until(lambda: service.requests[-1]["do"] in ("stop_sweep", "sweeps"))

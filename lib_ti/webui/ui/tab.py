@@ -81,6 +81,20 @@ RUN = """
 </div>
 """
 
+SWEEP = """
+<details class="tinv-details" id="tinv_sweep">
+  <summary>Try several</summary>
+  <p class="tinv-hint">Learns the word once for each combination, one after another, and compares what came of it.
+    Separate values by commas; an empty field stays as it is above.</p>
+  <div id="tinv_sweep_fields"></div>
+  <div class="tinv-row">
+    <button type="button" class="tinv-button" id="tinv_sweep_start" disabled>Train all</button>
+    <span class="tinv-note" id="tinv_sweep_note" role="status"></span>
+  </div>
+  <div id="tinv_sweeps"></div>
+</details>
+"""
+
 SUGGEST = """
 <div id="tinv_suggest">
   <button type="button" class="tinv-button" id="tinv_suggest_button">Suggest</button>
@@ -149,6 +163,7 @@ def _left_column(form: Form, hides_paths: bool) -> Any:
                 _html(f"<h4>{title}</h4>")
                 with gr.Row(elem_classes=["tinv-fields"]):
                     form.add(*form.section(title))
+    _html(SWEEP)
     _html(TRAINER_VIEW)
     with gr.Column(elem_id="tinv_go"):
         _html('<div id="tinv_estimate" role="status"></div>')
