@@ -22,7 +22,10 @@ def work(arguments: Sequence[str]) -> int:
     control = Control()
     with stop_on_signals() as stop_flag:
         try:
-            folder, warnings = _prepare(json.loads(control.read_request()))
+            request = json.loads(control.read_request())
+            if "sweep" in request:
+                return _answer(_create_sweep(request["sweep"]))
+            folder, warnings = _prepare(request)
         except BadInput as error:
             return _answer({"problems": [{"option": p.option, "message": p.message} for p in error.problems]})
         except TextualInversionError as error:
@@ -60,6 +63,14 @@ def _prepare(request: dict[str, Any]) -> tuple[RunFolder, Sequence[str]]:
     settings, problems = parse(request["settings"])
     plan = preflight(settings, problems)
     return create_run(plan), plan.warnings
+
+
+def _create_sweep(request: dict[str, Any]) -> dict[str, Any]:
+    """Check and create the requested sweep, to be trained by others: `settings`, `values` and `labels` as in `plan_sweep`."""
+    from lib_ti.runs.sweeps.prepare import create_sweep, plan_sweep
+
+    plan = plan_sweep(request["settings"], request["values"], labels=request["labels"])
+    return {"sweep": str(create_sweep(plan).path), "warnings": list(plan.warnings)}
 
 
 def _answer(answer: dict[str, Any]) -> int:

@@ -2,7 +2,7 @@
 
 The worker runs the host's Python on this package. It is sent a request as one line of JSON, `{"settings": ...}` or `{"run":
 ...}`, replies with one (`cli.work`), and then waits for lines: `go`, `sample`, `stop`. End of file stops it too, so it outlives
-its parent only by the time it needs to save.
+its parent only by the time it needs to save. On `{"sweep": ...}` it creates the runs of a sweep, replies and ends.
 """
 
 from __future__ import annotations

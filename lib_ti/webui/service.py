@@ -18,6 +18,7 @@ from lib_ti.webui.api.sweeps import Sweeps
 from lib_ti.webui.embedding_index import EmbeddingIndex
 from lib_ti.webui.forms import form_to_settings
 from lib_ti.webui.forms.launch import Launcher
+from lib_ti.webui.forms.launch_sweep import SweepLauncher
 from lib_ti.webui.forms.live_check import LiveCheck
 from lib_ti.webui.forms.speed import SpeedRecords
 from lib_ti.webui.forms.suggestions import LABEL, Suggestions
@@ -51,7 +52,8 @@ class TrainingService:
         self._results = Results(host, self._thumbnails, self._gpu_handover.reload_embeddings)
         self._launcher = Launcher(host, self.embedding_index, self._drafts, self._live_check, self._runs, self._queue)
         self._image_actions = ImageActions(host, self._drafts, self._live_check, self._runs, self._thumbnails)
-        self._sweeps = Sweeps(self._runs)
+        sweep_launcher = SweepLauncher(self._launcher, self._runs, self._queue)
+        self._sweeps = Sweeps(host, self._runs, self._queue, sweep_launcher)
         self._suggestions = Suggestions(host, self._drafts, self._gpu_handover, self._queue)
         gpu_handover.remove_stale_trial_embeddings(host.runs_dir)
         self._drafts.delete_stale()
@@ -186,3 +188,4 @@ class TrainingService:
     def _on_job_end(self, job: Job) -> None:
         self._speed_records.add(job.folder)
         gpu_handover.delete_unwanted_outputs(job.folder, self.host)
+        self._sweeps.on_run_end(job.folder)

@@ -91,10 +91,14 @@ class RunFacts:
         return min(self.validations, key=lambda validation: validation.loss, default=None)
 
 
-def gather_facts(folder: RunFolder, history: RunHistory) -> RunFacts:
-    """The facts of a run, up to now. Raises UnusableFile if its settings cannot be read."""
+def gather_facts(folder: RunFolder, history: RunHistory, with_pictures: bool = True) -> RunFacts:
+    """The facts of a run, up to now. Raises UnusableFile if its settings cannot be read.
+
+    `with_pictures`: also those that only opening its pictures tells.
+    """
     settings = folder.settings
     files = sorted(path for path in folder.images.glob("*.png") if not path.name.endswith(".mask.png"))
+    files = files if with_pictures else []
     looks = [(i, path, looks_of(path)) for i, path in enumerate(files[:MAX_PICTURES], 1)]
     last = history.last
     best = history.best.data if history.best else None
@@ -116,7 +120,7 @@ def gather_facts(folder: RunFolder, history: RunHistory) -> RunFacts:
         delivered=_delivered_step(history, settings),
         pictures=[TrainingPicture(i, look, path.with_suffix(".txt").exists()) for i, path, look in looks if look],
         picture_count=len(files),
-        tests=_tests(folder, history),
+        tests=_tests(folder, history) if with_pictures else {},
         warnings=list(dict.fromkeys(str(event.data.get("message", "")) for event in history.warnings)),
         seconds=_seconds_trained(history),
     )

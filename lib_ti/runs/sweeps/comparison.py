@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from lib_ti.runs.sweeps.grid import describe, option_words
 from lib_ti.runs.sweeps.ranking import Best, MeasuredRun, find_best, measure, share_draws
 from lib_ti.runs.sweeps.sweep import Sweep
 
+log = logging.getLogger("lib_ti")
 COLOURS = 8
 PICTURE_SIDE = 192
 MAX_PROMPTS = 4  # of previews
@@ -23,6 +25,14 @@ def write_comparison(sweep: Sweep) -> Path:
     """Write the comparison of a sweep, up to now, and return its path. Raises OSError."""
     files.atomic_write_bytes(sweep.comparison, comparison_html(sweep).encode("utf-8", "replace"))
     return sweep.comparison
+
+
+def write_comparison_safely(sweep: Sweep) -> None:
+    """Write the comparison; an error is logged, because the trainings are what matters."""
+    try:
+        write_comparison(sweep)
+    except Exception:
+        log.exception("the comparison of %s could not be written", sweep.path)
 
 
 def comparison_html(sweep: Sweep) -> str:

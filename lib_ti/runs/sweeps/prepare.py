@@ -31,11 +31,15 @@ class SweepPlan:
 
 
 def plan_sweep(
-    raw: Mapping[str, RawValue], values: Mapping[str, Sequence[str]], problems: Sequence[Problem] = ()
+    raw: Mapping[str, RawValue],
+    values: Mapping[str, Sequence[str]],
+    problems: Sequence[Problem] = (),
+    labels: Mapping[str, Mapping[str, str]] | None = None,
 ) -> SweepPlan:
     """Check every combination of `values`, each with the other settings of `raw`. Raises BadInput with all problems.
 
-    `problems`: known ones. Those that only some of the combinations have say of which.
+    `problems`: known ones. Those that only some of the combinations have say of which. `labels`: by option and value, what the
+    value is called in names and in the record, where that is something else.
     """
     name = str(raw.get("name", ""))
     found = list(problems)
@@ -47,18 +51,19 @@ def plan_sweep(
     by_problem: dict[Problem, list[str]] = {}
     warnings: dict[str, None] = {}
     shared = dict(raw)
-    names = [name] * len(runs) if name_problem(name) else run_names(name, runs)  # a bad name is reported once
-    for run, run_name in zip(runs, names, strict=True):
+    labelled = [{o: (labels or {}).get(o, {}).get(text, text) for o, text in run.items()} for run in runs]
+    names = [name] * len(runs) if name_problem(name) else run_names(name, labelled)  # a bad name is reported once
+    for run, label, run_name in zip(runs, labelled, names, strict=True):
         settings, own_problems = parse({**shared, **run, "name": run_name} if "name" in raw else {**shared, **run})
         try:
             plan = preflight(settings, own_problems)
         except BadInput as error:
             for problem in error.problems:
-                by_problem.setdefault(problem, []).append(describe(run))
+                by_problem.setdefault(problem, []).append(describe(label))
             continue
         shared |= {option: getattr(plan.settings, option) for option in _MEASURED}
         warnings |= dict.fromkeys(plan.warnings)
-        plans.append((run, plan))
+        plans.append((label, plan))
     for problem, where in by_problem.items():
         message = problem.message if len(where) == len(runs) else f"{problem.message} (with {'; '.join(where)})"
         found.append(Problem(problem.option, message))

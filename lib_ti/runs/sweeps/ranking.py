@@ -56,7 +56,7 @@ def measure(sweep: Sweep) -> list[MeasuredRun]:
     measured = []
     for run in sweep.existing_runs:
         try:
-            facts = gather_facts(run.folder, run.folder.history())
+            facts = gather_facts(run.folder, run.folder.history(), with_pictures=False)
         except (UnusableFile, OSError):
             continue
         best = facts.best_validation

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -10,10 +9,9 @@ from contextlib import nullcontext
 from lib_ti.errors import RunBusy
 from lib_ti.runs.events import Event, read_events
 from lib_ti.runs.queue import Job, RunQueue
-from lib_ti.runs.sweeps.comparison import write_comparison
+from lib_ti.runs.sweeps.comparison import write_comparison_safely
 from lib_ti.runs.sweeps.sweep import Sweep, SweepRun
 
-log = logging.getLogger("lib_ti")
 POLL_INTERVAL_S = 0.2
 
 
@@ -62,11 +60,3 @@ def _train(
     except BaseException:  # a second Ctrl-C
         queue.close()
         raise
-
-
-def write_comparison_safely(sweep: Sweep) -> None:
-    """Write the comparison; an error is logged, because the trainings are what matters."""
-    try:
-        write_comparison(sweep)
-    except Exception:
-        log.exception("the comparison of %s could not be written", sweep.path)

@@ -50,14 +50,19 @@ class Launcher:
 
     def train(self, form: Mapping[str, Any], draft: str, token: str) -> dict[str, Any]:
         """Start a training, or put it in the queue. A repeated request has the same `token` and gets the same reply."""
+        return self.once(token, lambda: self._train(form, draft))
+
+    def once(self, token: str, start: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The reply of `start`, one click at a time; that of the first call for a repeated request with the same `token`."""
         with self._lock:
             if token not in self._replies:
-                self._replies[token] = self._train(form, draft)
+                self._replies[token] = start()
                 while len(self._replies) > MAX_TOKENS:
                     self._replies.popitem(last=False)
             return self._replies[token]
 
-    def _train(self, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
+    def request(self, form: Mapping[str, Any], draft: str) -> tuple[dict[str, RawValue], list[Problem]]:
+        """The settings that a form asks for, and problems that the training process will not see."""
         raw, problems = form_to_settings.raw_settings(
             form, self._host, self._drafts.folder(draft), self._embeddings.find
         )
@@ -72,11 +77,15 @@ class Launcher:
             problems.append(Problem("model", "no checkpoint is selected; choose one at the top of the WebUI"))
         with suppress(OSError):  # preflight says why
             self._host.embeddings_dir.mkdir(parents=True, exist_ok=True)
+        return raw, problems
+
+    def _train(self, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
+        raw, problems = self.request(form, draft)
         worker = Worker({"settings": raw})
         try:
             answer = self._wait_for_plan(worker, problems)
             folder = RunFolder.open(Path(answer["run"]))
-            self._copy_images(folder, draft)
+            self.copy_images(folder, draft)
             warnings = [form_to_settings.flags_to_labels(warning) for warning in answer.get("warnings", ())]
             for warning in warnings:
                 EventLog(folder.events).append("warning", message=warning)
@@ -89,12 +98,7 @@ class Launcher:
 
     def _wait_for_plan(self, worker: Worker, problems: list[Problem]) -> dict[str, Any]:
         """The worker's answer after preflight. Raises BadInput with its problems and `problems`, one for each option."""
-        answer = None
-        try:
-            answer = worker.reply()
-        except BadInput as error:
-            known = {problem.option for problem in problems}
-            problems += [form_to_settings.problem_with_labels(p) for p in error.problems if p.option not in known]
+        answer = reply_or_problems(worker, problems)
         if problems:
             if answer is not None:
                 delete_run(RunFolder(Path(answer["run"])))
@@ -102,7 +106,7 @@ class Launcher:
         assert answer is not None
         return answer
 
-    def _copy_images(self, folder: RunFolder, draft: str) -> None:
+    def copy_images(self, folder: RunFolder, draft: str) -> None:
         """Copy the draft's images into the run; if that fails, delete the run."""
         settings = folder.settings
         try:
@@ -141,6 +145,16 @@ class Launcher:
                 raise
             self._runs.reload_settings(folder)
         return {"run": run}
+
+
+def reply_or_problems(worker: Worker, problems: list[Problem]) -> dict[str, Any] | None:
+    """The worker's reply after its checks; None if it has found problems, which are added to those of other options."""
+    try:
+        return worker.reply()
+    except BadInput as error:
+        known = {problem.option for problem in problems}
+        problems += [form_to_settings.problem_with_labels(p) for p in error.problems if p.option not in known]
+        return None
 
 
 def next_memory_mode(settings: TrainSettings) -> str:
