@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from lib_ti.data.images import resize_and_crop
 from lib_ti.embedding.read import read_embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.runs.events import Event, read_events
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.resume import resume
 from lib_ti.settings.train_settings import TrainSettings, parse
@@ -325,25 +327,30 @@ def test_a_run_ends_by_itself_and_can_go_on(tiny_checkpoint, pictures, tmp_path,
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("stop_at", [1, 8, 30])
-def test_resumed_run_equals_an_uninterrupted_one(tiny_checkpoint, pictures, tmp_path, stop_at):
-    """Stopped before the first validation, right after one, and within the cooldown; `stop_at` is the last step before."""
+def has_trained(events: list[Event], step: int) -> bool:
+    return any(event.kind == "step" and event.data["step"] == step for event in events)
+
+
+def test_resumed_run_equals_an_uninterrupted_one(tiny_checkpoint, pictures, tmp_path):
+    """Stopped before the first validation, right after one, and within the cooldown."""
     options = {"steps": "60", "validate_every": "4", "batch_size": "1", "gradient_accumulation": "2"}
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, out=str(tmp_path / "whole"), **options)
     whole = run(settings)
     assert 30 < whole.saved_step < 60, "nothing is to be seen of an early end"
-    folder, seen = create_run(preflight(dataclasses.replace(settings, out=tmp_path / "parts"))), []
-    assert not execute_run(
-        folder, on_event=seen.append, should_stop=lambda: sum(e.kind == "step" for e in seen) >= stop_at
-    )
-    if stop_at >= 4:
-        assert seen[-2].kind == "best"
+    folder = create_run(preflight(dataclasses.replace(settings, out=tmp_path / "parts")))
+    for stop_at in (1, 8, 30):
+        seen = []
+        assert not execute_run(folder, on_event=seen.append, should_stop=partial(has_trained, seen, stop_at))
+        assert folder.saved_step == stop_at
+        kinds = [event.kind for event in seen]
+        assert stop_at == 1 or kinds.index("best") < kinds.index("stopped")
     assert execute_run(folder)
     assert folder.embedding.read_bytes() == whole.embedding.read_bytes()
     assert folder.state.read_bytes() == whole.state.read_bytes()
     data = [{step: event.data for step, event in f.history().validations.items()} for f in (folder, whole)]
     assert data[0] == data[1]
-    assert folder.history().last.data["step"] == whole.history().last.data["step"]
+    (finished,) = (e.data["step"] for e in read_events(folder.events)[0] if e.kind == "finished")
+    assert finished == whole.saved_step
 
 
 def test_more_steps_keep_the_validation_set(tiny_checkpoint, pictures, tmp_path, monkeypatch):
