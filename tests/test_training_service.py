@@ -25,7 +25,7 @@ from lib_ti.settings.names import name_problem
 from lib_ti.settings.train_settings import parse
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.webui.api import bridge
-from lib_ti.webui.forms import launch
+from lib_ti.webui.forms import launch, launch_sweep
 from lib_ti.webui.service import TrainingService
 from lib_ti.webui.ui import form
 
@@ -141,7 +141,8 @@ def page_with_run(page_with_images, host, tmp_path, monkeypatch):
     """A page with a finished run, and files around its folders that no request may touch."""
     run = page_with_images.train(name="my-mug", steps="2")["run"]
     page_with_images.wait_until_ended(run)
-    monkeypatch.setattr(launch, "Worker", FailingWorker)
+    for module in (launch, launch_sweep):
+        monkeypatch.setattr(module, "Worker", FailingWorker)
     outside = tmp_path / "outside" / "2024-05-01T12-00-00"
     shutil.copytree(page_with_images.folder(run).path, outside)
     (host.embeddings_dir / "precious.safetensors").write_bytes(b"precious")
@@ -153,7 +154,7 @@ def test_arguments_of_any_type_do_no_harm(page_with_run, host, tmp_path):
     valid = {
         "run": run, "after": 0, "page": "tab", "form": page.form(name="my-cup"), "draft": DRAFT, "token": "t", "path": "x",
         "name": "x", "id": "0000", "text": "x", "step": 1, "prompt": 0, "seed": 0, "full": False, "overwrite": False,
-        "steps": 3,
+        "steps": 3, "sweep": "my-mug-1", "values": {"vectors": ["1", "2"]},
     }  # fmt: skip
     outside_before = file_contents(tmp_path / "outside"), (host.embeddings_dir / "precious.safetensors").read_bytes()
     calls = 0

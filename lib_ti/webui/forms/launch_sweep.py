@@ -91,6 +91,8 @@ class SweepLauncher:
 
 def _texts(values: Mapping[str, Any]) -> dict[str, list[str]]:
     """The values as texts. Raises BadInput where they are not lists of texts, or empty."""
+    if not isinstance(values, Mapping):
+        raise BadInput([Problem("", "a sweep needs several values for some options")])
     problems, texts = [], {}
     for option, items in values.items():
         if option not in SWEEPABLE:
