@@ -51,11 +51,7 @@
     function finished(report) {
         const { best, finishReason } = tinv.run.history;
         const endedEarly = report.step < report.steps;
-        const continueTraining = () =>
-            tinv.actions.resume(report.id, {
-                steps: (endedEarly ? report.step : report.steps) + MORE_STEPS,
-                form: endedEarly ? { early_stop: "false" } : null,
-            });
+        const continueTraining = () => tinv.actions.resume(report.id, { steps: report.step + MORE_STEPS });
         const isBestDelivered = Boolean(best && report.keeps_best);
         return [
             h("strong", {}, ...tinv.phrase("{} is ready.", report.out_name || report.name)),

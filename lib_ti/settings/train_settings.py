@@ -222,7 +222,7 @@ DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainS
 UNSTORED: dict[str, Any] = {"validate_every": 0, "early_stop": False, "keep": "last"}
 """What stored settings mean that lack these options: they are of a version that had none of this, and must resume as in it."""
 CHANGEABLE_ON_RESUME = frozenset(
-    {"steps", "early_stop", "device", "memory", "gradient_checkpointing", "batch_size", "gradient_accumulation"}
+    {"steps", "device", "memory", "gradient_checkpointing", "batch_size", "gradient_accumulation"}
 )
 """May differ when a run is resumed: besides its length, they trade memory for time (and the low mode rounds weights)."""
 
