@@ -559,7 +559,7 @@ def test_worker_of_a_killed_host_saves_and_resumes_to_the_same_bytes(tiny_checkp
         os.killpg(host.pid, signal.SIGKILL)
         host.wait()
     until(lambda: not folder.running, 30)
-    assert event_kinds(folder)[-1] == "stopped"
+    assert event_kinds(folder)[-2:] == ["stopped", "report"]
     assert 0 < folder.saved_step < 60
     assert folder.saved_step == max(folder.history().steps) == terminal_event(folder).data["step"]
     assert execute_run(folder)

@@ -281,7 +281,9 @@ def test_run_bytes_counts_previews():
         return run_bytes(parse({"steps": "100", **raw})[0], [], 512)
 
     nothing = room(preview_every="0")
-    assert room(preview_every="30") - nothing == 5 * 2 * 3 * 512**2  # two prompts without being asked
-    assert room(preview_every="30", kind="negative") - nothing == 5 * 3 * 512**2
+    tests = 3  # pictures at the end
+    assert room(preview_every="30") - nothing == (5 * 2 + tests) * 3 * 512**2  # two prompts without being asked
+    pairs = 2 * (5 + 1) + 2 * tests  # what is without the word is the same at every step
+    assert room(preview_every="30", kind="negative") - nothing == pairs * 3 * 512**2
     large = room(preview_every="100", preview_width="1024", preview_height="768", preview_prompt=["[name]"])
-    assert large - nothing == 2 * 3 * 1024 * 768
+    assert large - nothing == (2 + tests) * 3 * 1024 * 768
