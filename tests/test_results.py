@@ -278,7 +278,7 @@ def test_delete_run_keeps_the_installed_embedding(run, host):
 
 def test_run_bytes_counts_previews():
     def room(**raw) -> int:
-        return run_bytes(parse({"steps": "100", **raw})[0], [], 512)
+        return run_bytes(parse({"name": "my-mug", "steps": "100", **raw})[0], [], 512)
 
     nothing = room(preview_every="0")
     tests = 3  # pictures at the end
