@@ -5,7 +5,7 @@
     const { byId, h } = tinv;
     const WIDTHS = [300, 600]; // the least and the most; as many units as there are pixels, so that labels stay legible
     const HEIGHT = 220;
-    const MARGIN = { left: 46, right: 54, top: 10, bottom: 26 };
+    const MARGIN = { left: 52, right: 54, top: 10, bottom: 26 };
     const MOST_POINTS = 500;
     const MOST_TABLE_ROWS = 12;
     const GRID = [0, 0.5, 1]; // shares of an axis

@@ -21,13 +21,19 @@
         dialog.showModal();
         try {
             html = (await tinv.call(action, args, { timeoutS: 120 })).html;
-            const srcdoc = `<meta http-equiv="Content-Security-Policy" content="${POLICY}">${html}`;
+            const srcdoc = `<meta http-equiv="Content-Security-Policy" content="${POLICY}">${inTheme(html)}`;
             const attributes = { sandbox: "", referrerpolicy: "no-referrer", title: heading, srcdoc };
             frame.replaceChildren(h("iframe", attributes)); // a new one: an old one may still be loading something else
             note.textContent = "";
         } catch (error) {
             note.textContent = tinv.format.sentence(error.message);
         }
+    }
+
+    /** The page in this page's theme, which need not be that of the system. */
+    function inTheme(page) {
+        const isDark = Boolean(document.querySelector(".dark"));
+        return page.replaceAll("(prefers-color-scheme: dark)", isDark ? "all" : "not all");
     }
 
     function build() {

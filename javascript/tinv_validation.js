@@ -5,6 +5,7 @@
     const { tinv } = window;
     const { byId, h } = tinv;
     const HEIGHT = 190;
+    const LABEL_HEIGHT = 14;
     const EXPLANATION =
         "Below zero is better than the start. The test views are pictures held back, or other crops of yours: the " +
         "same at every step, so this is steadier than the loss.";
@@ -48,7 +49,8 @@
             ...all.map((point) => at(point.step, bound(point, -1))).reverse(),
         ];
         const best = all.find((point) => point.step === bestStep);
-        const levels = [...new Set([minimum, 0, maximum])];
+        const isLegible = (level) => level === 0 || Math.abs(y(level) - y(0)) > LABEL_HEIGHT;
+        const levels = [...new Set([minimum, 0, maximum])].filter(isLegible);
         return svg(
             "svg",
             {

@@ -10,10 +10,10 @@
 
     const keyOf = (message) => `${tinv.run.id} ${message}`;
 
-    /** Every warning once, the newest first: those that Python reports of the run, and those of the click on Train. */
+    /** Every warning once, the newest first; before Python has reported of the run, those of the click on Train. */
     function messages() {
         const { report, history } = tinv.run;
-        const all = [...((report && report.warnings) || []), ...history.warnings.map((event) => event.message)];
+        const all = report ? report.warnings : history.warnings.map((event) => event.message);
         return [...new Set(all.map(tinv.format.sentence))].reverse();
     }
 

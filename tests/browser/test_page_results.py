@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 REASON = "stopped at step 30: more steps would not have helped"
 WARNINGS = [
     "since step 20 it learns the pictures by heart",
-    "the vectors are too long",
+    "the vectors are long; lower --learning-rate",
     "the model gave no numbers once",
 ]
 TESTS = [("plain", "a photo of judged-coin"), ("elsewhere", "a photo of judged-coin in snow")]
@@ -83,7 +83,9 @@ def test_warnings_stand_under_the_status_once_each_and_can_be_hidden(judged):
     items = judged.page.locator("#tinv_warnings li")
     judged.wait_until(lambda: items.count() == 3)
     assert judged.page.locator("#tinv_warnings li > span").all_inner_texts() == [
-        f"{message[0].upper()}{message[1:]}." for message in reversed(WARNINGS)
+        "The model gave no numbers once.",
+        "The vectors are long; lower “Learning rate”.",
+        "Since step 20 it learns the pictures by heart.",
     ]
     box, result = (judged.page.locator(f"#{i}").bounding_box() for i in ("tinv_warnings", "tinv_result"))
     assert box["y"] + box["height"] <= result["y"]
