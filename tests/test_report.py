@@ -168,6 +168,16 @@ def test_failing_report_does_not_fail_the_run(tiny_checkpoint, pictures, tmp_pat
     assert "some figure" in folder.log.read_text(encoding="utf-8")
 
 
+def test_folders_are_not_in_the_report(finished, tmp_path):
+    shutil.copytree(finished.path, tmp_path / "run")
+    folder = RunFolder.open(tmp_path / "run")
+    folder.store_settings(dataclasses.replace(folder.settings, init_embedding=tmp_path / "secret" / "start.pt"))
+    text = report_html(folder)
+    assert "start.pt" in text
+    assert "secret" not in text
+    assert str(finished.settings.out) not in text
+
+
 def test_unreadable_pictures_and_a_missing_checkpoint_leave_gaps(finished, tmp_path):
     shutil.copytree(finished.path, tmp_path / "run")
     folder = RunFolder.open(tmp_path / "run")

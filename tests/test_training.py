@@ -391,6 +391,18 @@ def test_stop_during_test_pictures_delivers_the_embedding(tiny_checkpoint, pictu
     assert read_embedding(tmp_path / "out" / "my-mug.safetensors").num_vectors == 2
 
 
+def test_failing_test_pictures_do_not_fail_the_run(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+    def fail(*_):
+        raise KeyError("some prompt")
+
+    monkeypatch.setattr("lib_ti.training.finishing.test_images.ImageSampler.sample", fail)
+    options = {"steps": "1", "preview_every": "9", "preview_steps": "1", "preview_prompt": ["[name]"]}
+    monkeypatch.setattr("lib_ti.training.preview.Previews.make", lambda *_: None)
+    folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, **options))
+    assert "0 of 3 test pictures" in folder.history().warnings[-1].data["message"]
+    assert folder.embedding.exists()
+
+
 def test_killed_during_test_pictures_makes_them_after_resume(tiny_checkpoint, pictures, tmp_path):
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="2", preview_every="2", preview_steps="2")
     folder = create_run(preflight(settings))

@@ -85,6 +85,8 @@ def option_value(value: Any) -> str:
         return "; ".join(map(str, value)) or "none"
     if value is None:
         return "auto"
+    if isinstance(value, Path):  # the page may be shown to others
+        return value.name
     return f"{value:g}" if isinstance(value, float) else (str(value) or "none")
 
 

@@ -103,7 +103,9 @@ def _table(sweep: Sweep, runs: Sequence[MeasuredRun], best: Best | None) -> Html
             parts.number(facts.norms[-1][1]) if facts.norms else "",
         ]
         chosen = best is not None and run.run is best.run
-        rows.append(element("tr", *(element("td", cell, class_="short") for cell in cells), class_="best" if chosen else None))
+        rows.append(
+            element("tr", *(element("td", cell, class_="short") for cell in cells), class_="best" if chosen else None)
+        )
     note = "The settings that differ; the validation is that of the step each run delivered, with its 95 % interval."
     return parts.section("Results", element("div", element("table", head, *rows), class_="scroll"), note=note)
 

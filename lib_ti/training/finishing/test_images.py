@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -10,11 +11,14 @@ from lib_ti.data.captions import prompts_of_tests
 from lib_ti.model.sampling import Interrupted
 from lib_ti.training.preview import ImageSampler
 
+log = logging.getLogger("lib_ti")
+
 
 def make_test_images(sampler: ImageSampler, vectors: Mapping[str, torch.Tensor]) -> None:
     """Sample the test prompts of a training with the vectors that it delivers, each with the previews' first seed.
 
-    What lacks memory or is not finite is left out with a warning. So is what a stop interrupts: the embedding is complete.
+    What lacks memory or is not finite is left out with a warning. So is what a stop interrupts, and what fails: the embedding is
+    complete, and matters more.
     """
     settings = sampler.state.settings
     prompts = prompts_of_tests(settings)
@@ -33,3 +37,7 @@ def make_test_images(sampler: ImageSampler, vectors: Mapping[str, torch.Tensor])
             f"stopped while test pictures were made: {made} of {len(requests)} are there, and the word is finished"
         )
         sampler.recorder.event("warning", message=message)
+    except Exception as error:
+        log.exception("the test pictures failed")
+        reason = f"{type(error).__name__}: {error}"
+        sampler.recorder.event("warning", message=f"{made} of {len(requests)} test pictures are made ({reason})")

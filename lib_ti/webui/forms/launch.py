@@ -67,10 +67,6 @@ class Launcher:
             form, self._host, self._drafts.folder(draft), self._embeddings.find
         )
         problems += self._live_check.name_problems(str(raw["name"]))
-        if not raw.get("overwrite") and files_named(str(raw["name"]), self._host.embeddings_dir):
-            # subfolders too, where preflight does not look
-            reason = "this word exists already; choose another name, or replace it with --overwrite"
-            problems.append(form_to_settings.problem_with_labels(Problem("name", reason)))
         if not self._drafts.images(draft):
             problems.append(Problem("images", "add pictures first; four are enough to start"))
         if "model" not in raw:
@@ -81,6 +77,10 @@ class Launcher:
 
     def _train(self, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
         raw, problems = self.request(form, draft)
+        if not raw.get("overwrite") and files_named(str(raw["name"]), self._host.embeddings_dir):
+            # subfolders too, where preflight does not look
+            reason = "this word exists already; choose another name, or replace it with --overwrite"
+            problems.append(form_to_settings.problem_with_labels(Problem("name", reason)))
         worker = Worker({"settings": raw})
         try:
             answer = self._wait_for_plan(worker, problems)
