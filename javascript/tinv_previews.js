@@ -11,8 +11,7 @@
         "Invent a word for it.",
         "Press Train and watch previews appear here.",
     ];
-    const PAIRS_CAPTION =
-        "Each row is one prompt and seed: on the left without {}, then with it in the negative prompt.";
+    const PAIRS_CAPTION = "Each row is one prompt and seed: left without {}, then with it in the negative prompt.";
     let cells = new Map(); // by previewKey: {element, img, event, attempts, isLoaded}
     let ownPictures = []; // URLs of pictures that the followed run learns from
     let drawnKey = "";
@@ -110,7 +109,7 @@
         );
         const text = row.prompt + (hasSeveralSeeds ? ` · seed ${row.seed}` : "");
         const withoutWord = previews.withoutWord(row);
-        let picture = withoutWord ? previewCell(withoutWord) : null;
+        let picture = withoutWord && previewCell(withoutWord);
         if (ownPictures.length && !arePairs()) {
             picture = h("div.tinv-own-picture", { role: "img", "aria-label": "One of your pictures" });
             picture.style.backgroundImage = `url("${ownPictures[index % ownPictures.length]}")`;
@@ -141,9 +140,7 @@
         const label = "Previews, one row per prompt, one column per step";
         const scroll = h("div.tinv-scroll", { tabindex: "0", role: "group", "aria-label": label }, table(axes));
         const { name } = tinv.run.report || {};
-        const caption = arePairs()
-            ? [h("p.tinv-hint", {}, ...tinv.phrase(PAIRS_CAPTION, name))]
-            : [];
+        const caption = arePairs() ? [h("p.tinv-hint", {}, ...tinv.phrase(PAIRS_CAPTION, name))] : [];
         const note = byId("tinv_previews_note") || h("p.tinv-hint", { id: "tinv_previews_note", role: "status" });
         const focused = document.activeElement;
         const hadFocus = gallery.contains(focused);

@@ -24,7 +24,6 @@
         best: null, // {step, reason}: the step that the training recommends at its end
         finishReason: "", // why it ended before its last step
         tests: new Map(), // by prompt_index, the event of a picture of the finished embedding
-        hasReport: false,
     });
 
     const run = (tinv.run = {
@@ -147,15 +146,14 @@
         else if (event.kind === "encoding") history.encoding = event;
         else if (event.kind === "best") history.best = event;
         else if (event.kind === "test") history.tests.set(event.prompt_index, event);
-        else if (event.kind === "report") history.hasReport = true;
         else if (event.kind === "finished") history.finishReason = event.reason || "";
         else if (event.kind === "loading") forgetEnd(history);
     }
 
     /** A run that goes on has not ended any more. */
     function forgetEnd(history) {
-        const { best, finishReason, tests, hasReport } = emptyHistory();
-        Object.assign(history, { best, finishReason, tests, hasReport });
+        const { best, finishReason, tests } = emptyHistory();
+        Object.assign(history, { best, finishReason, tests });
     }
 
     tinv.ready(() => {

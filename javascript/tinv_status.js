@@ -74,12 +74,12 @@
             const name = run.report ? [h("b", {}, run.report.name), " · "] : [];
             return [...name, "You can close this page; training goes on."];
         }
-        if (run.state === "finished" && run.history.finishReason)
-            return [tinv.format.sentence(run.history.finishReason)];
+        const reason = run.state === "finished" ? tinv.format.sentence(run.history.finishReason) : "";
         const otherRun = run.serverStatus.active;
-        if (!otherRun || otherRun === run.id || run.submitting) return [];
+        if (!otherRun || otherRun === run.id || run.submitting) return [reason];
         const follow = () => tinv.run.follow(otherRun);
-        return ["Another word is being trained: ", h("button.tinv-link", { onclick: follow }, otherRun.split("/")[0])];
+        const link = h("button.tinv-link", { onclick: follow }, otherRun.split("/")[0]);
+        return [reason && `${reason} `, "Another word is being trained: ", link];
     }
 
     function drawProgress(run, progress) {
