@@ -23,22 +23,18 @@ class Example:
     size: tuple[int, int]  # that it is trained at
     use_masks: bool = True  # whether its mask and alpha channel weight the loss
     original_size: tuple[int, int] | None = None  # None: `size`
-    zoom: float = 1.0  # see `images.resize_and_crop`
-    shift: tuple[float, float] = (0.0, 0.0)
 
     @property
     def time_ids(self) -> tuple[int, int, int, int, int, int]:
         """SDXL's size and crop conditioning (Podell et al., "SDXL", 2024, section 2.2).
 
-        Original height and width, top and left of the crop in the resized image, target height and width. A mirrored image
-        has the same, as its crop is horizontally in the center.
+        Original height and width, top and left of the crop in the resized image, target height and width. As
+        `images.resize_and_crop` crops the center, a mirrored image has the same.
         """
         width, height = self.size
         original_width, original_height = self.original_size or self.size
-        scale = max(width / original_width, height / original_height) * self.zoom
-        right, down = (1 + shift for shift in self.shift)
-        top = round((original_height * scale - height) / 2 * down)
-        left = round((original_width * scale - width) / 2 * right)
+        scale = max(width / original_width, height / original_height)
+        top, left = round((original_height * scale - height) / 2), round((original_width * scale - width) / 2)
         return original_height, original_width, top, left, height, width
 
 
@@ -61,11 +57,11 @@ class TrainingImage:
 
 def load_image(example: Example, vae_scale_factor: int) -> TrainingImage:
     """Decode an example at its training size. `vae_scale_factor`: pixels per latent, each way. Raises UnusableFile."""
-    image, crop = images.decode(example.path), (*example.size, example.zoom, example.shift)
-    pixels = np.asarray(images.flatten(images.resize_and_crop(image, *crop)), dtype=np.float32)
+    image = images.decode(example.path)
+    pixels = np.asarray(images.flatten(images.resize_and_crop(image, *example.size)), dtype=np.float32)
     loss_weight = None
     if mask := images.read_mask(image, example.mask_path) if example.use_masks else None:
-        cropped = images.resize_and_crop(mask, *crop).reduce(vae_scale_factor)
+        cropped = images.resize_and_crop(mask, *example.size).reduce(vae_scale_factor)
         values = torch.from_numpy(np.array(cropped, dtype=np.float32))
         loss_weight = (values / values.mean()).unsqueeze(0) if values.max() > 0 else None
     return TrainingImage(torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1).unsqueeze(0), loss_weight)

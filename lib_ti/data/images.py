@@ -120,21 +120,15 @@ def _strip_metadata(image: Image.Image) -> Image.Image:
     return stripped
 
 
-def resize_and_crop(
-    image: Image.Image, width: int, height: int, zoom: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
-) -> Image.Image:
-    """Resize to cover width × height, `zoom` times as large as that needs, then crop.
-
-    `shift`: where the crop lies, horizontally and vertically: 0 is the center, -1 and 1 are the image's edges.
-    """
-    scale = max(width / image.width, height / image.height) * zoom
-    if scale == 1 and shift == (0.0, 0.0):
+def resize_and_crop(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Resize to cover width × height, then crop the center."""
+    scale = max(width / image.width, height / image.height)
+    if scale == 1:
         left, top = (image.width - width) // 2, (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))
     # crop and resize in one call: resizing a long strip first would fill the memory
     x, y = max(0.0, image.width - width / scale) / 2, max(0.0, image.height - height / scale) / 2
-    right, down = x * shift[0], y * shift[1]
-    box = (x + right, y + down, image.width - x + right, image.height - y + down)
+    box = (x, y, image.width - x, image.height - y)
     return image.resize((width, height), Image.Resampling.LANCZOS, box)
 
 

@@ -38,13 +38,13 @@ class ImageEncoder:
                     cache.put(i, mirrored, self._encode(image.mirrored if mirrored else image, examples[i]))
                 self.recorder.event("encoding", done=i + 1, images=len(examples))
 
-    def encode_validation(self, crops: Sequence[tuple[Example, bool]]) -> list[ValidationPicture]:
+    def encode_validation(self, pictures: Sequence[tuple[Example, bool]]) -> list[ValidationPicture]:
         """Examples, mirrored or not, and their latents. Raises TrainingFailed if the VAE overflows."""
-        examples = [example for example, _ in crops]
+        examples = [example for example, _ in pictures]
         with self._vae():
             return [
                 ValidationPicture(example, self._encode(image.mirrored if mirrored else image, example))
-                for (example, mirrored), image in zip(crops, self._load(examples), strict=True)
+                for (example, mirrored), image in zip(pictures, self._load(examples), strict=True)
             ]
 
     @contextmanager

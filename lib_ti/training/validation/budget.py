@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from lib_ti.training.validation.constants import (
     FORWARD_SHARE,
-    MAX_CROPS,
+    MAX_PICTURES,
     MAX_TIME_SHARE,
     MAX_TRIPLES,
     MAX_VALIDATIONS,
-    MIN_CROPS,
+    MIN_PICTURES,
     MIN_TRIPLES,
     MIN_VALIDATIONS,
     WANTED_TRIPLES,
@@ -26,9 +26,9 @@ class Budget:
     triples: int
 
     @property
-    def crops(self) -> int:
-        """How many crops to encode for so many triples, where no pictures are held back."""
-        return max(MIN_CROPS, min(MAX_CROPS, self.triples // 2))
+    def pictures(self) -> int:
+        """How many to encode once more for so many triples, where none are held back."""
+        return max(MIN_PICTURES, min(MAX_PICTURES, self.triples // 2))
 
 
 def plan_validations(steps: int, effective_batch: int, interval: int | None = None) -> Budget:

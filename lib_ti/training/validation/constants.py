@@ -6,12 +6,10 @@ from __future__ import annotations
 HOLD_BACK_FROM = 12  # pictures; with fewer, each is too valuable not to be trained on
 HELD_BACK_SHARE = 0.1
 MIN_HELD_BACK, MAX_HELD_BACK = 2, 8
-MIN_CROPS, MAX_CROPS = 2, 8  # of the training pictures, where none are held back; each costs an encoding
-CROP_ZOOM = 1.125  # how much larger than at training a picture is before it is cropped
-MAX_CROP_SHIFT = 0.5  # from the center; 1 is the picture's edge
+MIN_PICTURES, MAX_PICTURES = 2, 8  # to be encoded once more, mirrored, where none are held back
 
 # --- how often, and on how much ------------------------------------------------------------------------------------
-MAX_TIME_SHARE = 0.1  # of a run's time for the losses; encoding the crops adds a little
+MAX_TIME_SHARE = 0.1  # of a run's time for the losses; encoding pictures for them adds a little
 FORWARD_SHARE = (
     0.5  # of a training step's time that the loss of one image takes: the frozen model needs no weight gradients
 )
@@ -19,13 +17,13 @@ MIN_VALIDATIONS, MAX_VALIDATIONS = 2, 12  # beside the one at step 0
 MIN_TRIPLES, WANTED_TRIPLES, MAX_TRIPLES = 4, 16, 64
 
 # --- the best step -------------------------------------------------------------------------------------------------
-TIE_STANDARD_ERRORS = 1.0  # a loss that is no more above the lowest is as good: the "one standard error rule"
+# A step is better than another if its loss is lower by more than both of these:
+IMPROVEMENT_STANDARD_ERRORS = 1.0  # of the mean paired difference
+MIN_IMPROVEMENT = 0.02  # of what the loss has fallen by since step 0
 
 # --- early stop ----------------------------------------------------------------------------------------------------
 MIN_TRAINED_SHARE = 0.4  # of the planned steps, before which a training does not stop by itself
-PATIENCE = 3  # validations in a row without an improvement
-IMPROVEMENT_STANDARD_ERRORS = 1.0  # by which an improvement must exceed chance
-MIN_IMPROVEMENT = 0.01  # of what the loss has fallen by since step 0; less is not worth the time
+PATIENCE = 3  # validations in a row that are no better than the best
 COOLDOWN_SHARE = 0.15  # of the steps done, in which the learning rate falls to zero at the end
 MIN_COOLDOWN_STEPS = 10
 

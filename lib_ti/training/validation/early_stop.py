@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.validation.constants import (
     COOLDOWN_SHARE,
-    IMPROVEMENT_STANDARD_ERRORS,
     MIN_COOLDOWN_STEPS,
-    MIN_IMPROVEMENT,
     MIN_TRAINED_SHARE,
     PATIENCE,
 )
@@ -50,15 +48,5 @@ def plan_stop(history: ValidationHistory, settings: TrainSettings) -> StopPlan:
 
 
 def _is_flat(history: ValidationHistory, steps: list[int]) -> bool:
-    """Whether none of the last validations improved on the best one before them, by more than chance and worth the time."""
-    earlier, recent = steps[:-PATIENCE], steps[-PATIENCE:]
-    if not earlier:
-        return False
-    reference = history.lowest_step([0, *earlier])
-    fallen = history.mean(0) - history.mean(reference)
-    for step in recent:
-        improvement = history.difference(step, reference)
-        chance = IMPROVEMENT_STANDARD_ERRORS * improvement.standard_error
-        if -improvement.mean > max(chance, MIN_IMPROVEMENT * fallen):
-            return False
-    return True
+    """Whether none of the last validations is better than the best before them."""
+    return len(steps) > PATIENCE and history.best_of(steps) not in steps[-PATIENCE:]

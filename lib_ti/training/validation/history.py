@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from lib_ti.training.validation.constants import (
-    OVERTRAINED_VALIDATIONS,
-    TIE_STANDARD_ERRORS,
-)
+from lib_ti.training.validation.constants import IMPROVEMENT_STANDARD_ERRORS, MIN_IMPROVEMENT, OVERTRAINED_VALIDATIONS
 from lib_ti.training.validation.statistics import PairedDifference, paired_difference
 
 
@@ -38,27 +35,30 @@ class ValidationHistory:
         """The mean loss of a step."""
         return float(self.losses[step].nanmean())
 
-    def lowest_step(self, steps: Iterable[int]) -> int:
-        """The step with the lowest mean loss; of equal ones the first."""
-        return min(steps, key=lambda step: (self.mean(step), step))
+    def is_better(self, step: int, than: int) -> bool:
+        """Whether the loss of one step is lower than that of another, by more than chance and enough to matter."""
+        difference = self.difference(step, than)
+        chance = IMPROVEMENT_STANDARD_ERRORS * difference.standard_error
+        return -difference.mean > max(chance, MIN_IMPROVEMENT * (self.mean(0) - self.mean(than)))
+
+    def best_of(self, steps: Sequence[int]) -> int:
+        """The best of some steps after step 0, given in order; 0 if there are none.
+
+        A later step must be better than the best one before it. Of those that the triples cannot tell apart the earliest has the
+        shortest vectors and has learned the least of its pictures by heart, and that is what few pictures cannot measure. Step 0
+        does not count: its vectors are those of the init text. As validations are added, the best step either stays or becomes
+        the one that was added: no vectors but its own need be kept.
+        """
+        best = 0
+        for step in steps:
+            if not best or self.is_better(step, best):
+                best = step
+        return best
 
     @property
     def best_step(self) -> int:
-        """The latest step whose loss is at most one standard error above the lowest one; 0 before the first validation.
-
-        Among steps that the triples cannot tell apart the latest has seen most and was trained at the lowest rate, so that the
-        least noise of single batches is in it. Step 0 does not count: its vectors are those of the init text. As validations
-        are added, the best step either stays or becomes the one that was added: nothing but its vectors need be kept.
-        """
-        best = lowest = 0
-        for step in self.trained_steps:
-            if not lowest or self.mean(step) < self.mean(lowest):
-                best = lowest = step
-                continue
-            above = self.difference(step, lowest)
-            if above.mean <= TIE_STANDARD_ERRORS * above.standard_error:
-                best = step
-        return best
+        """The best of all steps so far; 0 before the first validation."""
+        return self.best_of(self.trained_steps)
 
     @property
     def is_overtrained(self) -> bool:

@@ -1,4 +1,4 @@
-"""The pictures that a training is validated on: some that it is not trained on or, where there are few, other crops."""
+"""The pictures that a training is validated on: some that it is not trained on or, where there are few, those mirrored."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from lib_ti.randomness import derive_seed
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.validation.budget import plan_validations
 from lib_ti.training.validation.constants import (
-    CROP_ZOOM,
     HELD_BACK_SHARE,
     HOLD_BACK_FROM,
-    MAX_CROP_SHIFT,
     MAX_HELD_BACK,
     MIN_HELD_BACK,
 )
@@ -52,8 +50,8 @@ def split_pictures(examples: Sequence[Example], settings: TrainSettings, triples
         trained = [example for i, example in enumerate(examples) if i not in held_back]
         validated = [(examples[i], False) for i in sorted(held_back)]
         return PictureSplit(trained, validated, budget.triples, "pictures that are not trained on")
-    crops = other_crops(examples, budget.crops, settings.seed)
-    return PictureSplit(examples, crops, budget.triples, "other crops of the pictures")
+    subject = "the pictures" if settings.flip else "the mirrored pictures"
+    return PictureSplit(examples, mirrored(examples, budget.pictures, settings), budget.triples, subject)
 
 
 def held_back_indices(count: int, seed: int) -> frozenset[int]:
@@ -64,16 +62,10 @@ def held_back_indices(count: int, seed: int) -> frozenset[int]:
     return frozenset(random.Random(derive_seed(seed, "held back")).sample(range(count), held_back))
 
 
-def other_crops(examples: Sequence[Example], count: int, seed: int) -> list[tuple[Example, bool]]:
-    """At most `count` examples, cropped otherwise than for training, and whether to mirror each: every second one.
+def mirrored(examples: Sequence[Example], count: int, settings: TrainSettings) -> list[tuple[Example, bool]]:
+    """At most `count` examples, chosen at random, to be mirrored: the nearest to pictures that are not trained on.
 
-    A mirrored one is shifted up or down alone, for the sake of `Example.time_ids`.
+    Where training mirrors them too, they are taken as they are, and only their noise and timesteps are new.
     """
-    rng = random.Random(derive_seed(seed, "other crops"))
-    crops = []
-    for i, index in enumerate(rng.sample(range(len(examples)), min(count, len(examples)))):
-        mirrored = i % 2 == 0
-        right, down = (rng.uniform(-MAX_CROP_SHIFT, MAX_CROP_SHIFT) for _ in range(2))
-        shift = (0.0 if mirrored else right, down)
-        crops.append((replace(examples[index], zoom=CROP_ZOOM, shift=shift), mirrored))
-    return crops
+    rng = random.Random(derive_seed(settings.seed, "validated"))
+    return [(example, not settings.flip) for example in rng.sample(examples, min(count, len(examples)))]

@@ -20,7 +20,7 @@ Export = Callable[[Mapping[str, torch.Tensor], int], bytes]
 
 @dataclass
 class Validator:
-    """`validation_set`: None if nothing is measured; `subject`: what it shows, for sentences, such as "other crops"."""
+    """`validation_set`: None if nothing is measured; `subject`: what it shows, for sentences, such as "the mirrored pictures"."""
 
     state: TrainState
     model: StableDiffusion
@@ -109,12 +109,9 @@ class Validator:
                 f"the loss on {self.subject} never fell below that of the start: nothing was learned that helps there"
             )
         fallen = f"the loss on {self.subject} has fallen by {-change.mean / history.mean(0):.1%} since the start"
-        lowest = history.lowest_step(history.trained_steps)
-        if best != lowest:
-            return f"{fallen}; step {lowest} is no better within the accuracy of the measurement, and this one has learned longer"
         if best == last:
-            return f"{fallen}, and is lowest at the end"
-        return f"{fallen}, and did not fall below that afterwards"
+            return f"{fallen}, to its lowest at the end"
+        return f"{fallen}, and no later step was measurably better"
 
     def seconds_left(self, end: int) -> float:
         """Expected duration of the validations up to step `end`, from the mean of those so far."""
