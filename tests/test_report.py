@@ -14,9 +14,9 @@ from reference.trainings import run, settings_for
 
 from lib_ti.cli import main
 from lib_ti.runs import execute
-from lib_ti.runs.events import EventLog, RunHistory
+from lib_ti.runs.events import Event, EventLog, RunHistory
 from lib_ti.runs.folder import RunFolder
-from lib_ti.runs.report import charts, parts
+from lib_ti.runs.report import charts, parts, samples
 from lib_ti.runs.report.advice import advice
 from lib_ti.runs.report.charts import Line, line_chart
 from lib_ti.runs.report.facts import RunFacts, TrainingPicture, Validation, gather_facts
@@ -219,7 +219,7 @@ def test_ticks_are_few_and_within_the_range(low, high):
 
 
 def test_selection_of_steps_holds_the_first_the_last_and_the_best():
-    chosen = parts.selection(list(range(0, 1001, 10)), 337, 8)
+    chosen = samples.selection(list(range(0, 1001, 10)), 337, 8)
     assert len(chosen) == 8
     assert {0, 340, 1000} <= set(chosen)
     assert chosen == sorted(chosen)
@@ -324,6 +324,31 @@ def test_each_rule_follows_from_its_figures(changes, expected):
 def test_noise_at_the_end_is_no_reason_for_more_steps():
     falling = validations(0.3, 0.25, 0.22, 0.205, 0.2, 0.2, 0.2, 0.1995, 0.199)
     assert titles(dataclasses.replace(GOOD, validations=falling, best=None)) == ""
+
+
+def test_clear_fall_measured_on_few_draws_is_no_failure():
+    fallen = validations(0.3, 0.27, 0.25, 0.25, interval=0.1)
+    assert "Another start" not in titles(dataclasses.replace(GOOD, validations=fallen, best=None))
+
+
+def test_previews_with_and_without_the_word_share_a_row(tmp_path):
+    history, image = RunHistory(), {"prompt": "a house", "seed": 1, "seed_index": 0, "file": "x"}
+    for step in (0, 5, 10):
+        history.add([Event("preview", {**image, "step": step, "prompt_index": 0, "negative_prompt": "my-mug"})])
+    history.add([Event("preview", {**image, "step": 0, "prompt_index": 1, "negative_prompt": ""})])
+    text = samples.previews(RunFolder(tmp_path), history, 5)
+    assert text.count('class="row"') == 1
+    assert re.findall(r"<figcaption>([^<]*)", text) == ["without the word", "step 0", "step 5", "step 10"]
+    assert text.count('class="chosen"') == 1
+
+
+def test_test_pictures_of_a_negative_embedding_stand_in_pairs(tmp_path):
+    history = RunHistory()
+    for i, (prompt, label) in enumerate(
+        [("a house", "with"), ("a house", "without"), ("a fish", "with"), ("a fish", "without")]
+    ):
+        history.add([Event("test", {"prompt": prompt, "label": label, "prompt_index": i, "seed": 1, "file": "x"})])
+    assert samples.test_pictures(RunFolder(tmp_path), history).count('class="pair"') == 2
 
 
 def test_captions_silence_the_advice_on_grounds():

@@ -17,6 +17,8 @@ SAME_TEST = 0.06
 """`Looks.difference` up to which a test picture ignored what its prompt asked for."""
 REDDER = 0.03
 """How much redder the picture of another colour must be than the plain one."""
+HARDLY_FALLEN = 0.01
+"""Share of the validation loss at the start; less of a fall, and within its interval, is none."""
 STILL_FALLING = 0.04
 """Share of the whole fall of the validation loss that its last quarter must bring for more steps to pay."""
 RISEN = 0.1
@@ -66,12 +68,12 @@ def _nothing_learned(facts: RunFacts) -> Advice | None:
     best = facts.best_validation
     if best is None or best.change is None or best.interval is None or len(facts.validations) < 3:
         return None
-    if best.change + best.interval < 0:
-        return None
+    if best.change + best.interval < 0 or best.change < -HARDLY_FALLEN * (best.loss - best.change):
+        return None  # measured on few draws, a fall can be real and yet within the interval
     return Advice(
         "Another start, or a higher learning rate",
-        "The validation loss did not fall by more than chance would explain. Choose words that come close to what the pictures "
-        f"show (this run began with “{facts.settings.init_text}”), and check that they show one thing.",
+        "The validation loss has hardly fallen, and by no more than chance would explain. Choose words that come close to "
+        f"what the pictures show (this run began with “{facts.settings.init_text}”), and check that they show one thing.",
     )
 
 

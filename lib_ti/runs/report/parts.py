@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lib_ti.runs.events import Event, RunHistory
-from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.report.facts import RunFacts, Validation
-from lib_ti.runs.report.markup import Html, element, join
+from lib_ti.runs.report.markup import Html, element
 from lib_ti.runs.report.pictures import data_uri
 
 STYLE = Path(__file__).with_name("style.css")
@@ -98,48 +96,8 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def test_pictures(folder: RunFolder, history: RunHistory) -> Html:
-    """The pictures of the finished embedding, each with its prompt."""
-    shown = (
-        picture(folder.test(index), PICTURE_SIDE, _text(event, "label").capitalize(), prompt_text(event))
-        for index, event in sorted(history.tests.items())
-    )
-    pictures = join(shown)
-    return element("div", pictures, class_="pictures large") if pictures else Html("")
-
-
-def preview_rows(history: RunHistory) -> dict[tuple[int, int], dict[int, Event]]:
-    """The previews by (prompt index, seed index), and in it by step."""
-    rows: dict[tuple[int, int], dict[int, Event]] = {}
-    for (step, prompt_index, seed_index), event in sorted(history.previews.items()):
-        rows.setdefault((prompt_index, seed_index), {})[step] = event
-    return rows
-
-
-def prompt_text(event: Event) -> str:
-    """The prompt of a preview or test picture, with its negative prompt."""
-    negative = _text(event, "negative_prompt")
-    return _text(event, "prompt") + (f" — negative: {negative}" if negative else "")
-
-
-def selection(steps: Sequence[int], chosen: int | None, count: int) -> list[int]:
-    """At most `count` of the steps, evenly spaced, with the first, the last and the one nearest to `chosen`."""
-    if len(steps) <= count:
-        return list(steps)
-    picked = [steps[i * (len(steps) - 1) // (count - 1)] for i in range(count)]
-    if chosen is not None:
-        nearest = min(steps, key=lambda step: abs(step - chosen))
-        replaced = min(picked[1:-1], key=lambda step: abs(step - nearest)) if nearest not in picked else nearest
-        picked[picked.index(replaced)] = nearest
-    return picked
-
-
 def best_step(facts: RunFacts) -> int | None:
     """The step that the page points out: what the run calls best, or the one with the lowest validation loss."""
     if facts.best:
         return facts.best[0]
     return facts.best_validation.step if facts.best_validation else None
-
-
-def _text(event: Event, name: str) -> str:
-    return str(event.data.get(name) or "")

@@ -11,7 +11,7 @@ from lib_ti.data.captions import usage
 from lib_ti.model.checkpoint.families import encoder_title
 from lib_ti.runs.events import RunHistory
 from lib_ti.runs.folder import RunFolder
-from lib_ti.runs.report import parts
+from lib_ti.runs.report import parts, samples
 from lib_ti.runs.report.advice import advice
 from lib_ti.runs.report.charts import Line, line_chart
 from lib_ti.runs.report.facts import RunFacts, changed_settings, gather_facts
@@ -20,7 +20,6 @@ from lib_ti.runs.report.markup import Html, element, join, page
 if TYPE_CHECKING:  # it imports torch
     from lib_ti.embedding.inspect import EmbeddingReport, VectorReport
 
-MAX_ROWS, MAX_COLUMNS = 6, 8  # of previews
 MAX_PICTURES = 12  # of those it learned from
 KINDS = {"subject": "A thing or person", "style": "A style", "negative": "What to avoid"}
 
@@ -52,19 +51,16 @@ def report_html(folder: RunFolder, with_nearest_words: bool = False) -> str:
         parts.style(),
         _header(facts, history),
         _tiles(facts),
-        parts.section("Test pictures", parts.test_pictures(folder, history), note=_TESTS_NOTE),
+        samples.test_pictures(folder, history),
         _advice(facts),
         _curves(facts),
-        _previews(folder, history, facts),
+        samples.previews(folder, history, parts.best_step(facts)),
         _pictures(folder, facts),
         _nearest(embedding),
         _settings(facts),
         _warnings(facts),
         element("footer", f"Textual Inversion {__version__} · run {folder.path.parent.name}/{folder.path.name}"),
     )
-
-
-_TESTS_NOTE = "Prompts of different kinds, made with the finished embedding and the same seed."
 
 
 def _header(facts: RunFacts, history: RunHistory) -> Html:
@@ -158,28 +154,6 @@ def _norm_note(facts: RunFacts) -> str:
     if facts.vocabulary_norm:
         return f"The checkpoint's own words have {parts.number(facts.vocabulary_norm)}."
     return "Long vectors drown out other words."
-
-
-def _previews(folder: RunFolder, history: RunHistory, facts: RunFacts) -> Html:
-    rows, best = parts.preview_rows(history), parts.best_step(facts)
-    shown = []
-    for (prompt_index, seed_index), events in list(rows.items())[:MAX_ROWS]:
-        steps = parts.selection(sorted(events), best, MAX_COLUMNS)
-        nearest = min(steps, key=lambda step: abs(step - best)) if best is not None and len(steps) > 1 else None
-        cells = [
-            parts.picture(
-                folder.preview(step, prompt_index, seed_index),
-                parts.PREVIEW_SIDE,
-                "without the word" if events.keys() == {0} and len(rows) > 1 else f"step {step}",
-                chosen=step == nearest,
-            )
-            for step in steps
-        ]
-        first = events[steps[0]]
-        title = element("p", parts.prompt_text(first), element("span", f" · seed {first.data.get('seed')}"))
-        shown.append(element("div", title, element("div", *cells, class_="strip"), class_="row"))
-    note = "The same prompt and seed at every step; the frame marks what is nearest to the best step." if best else ""
-    return parts.section("Previews", *shown, note=note)
 
 
 def _pictures(folder: RunFolder, facts: RunFacts) -> Html:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_ti import __version__, files
-from lib_ti.runs.report import parts
+from lib_ti.runs.report import parts, samples
 from lib_ti.runs.report.charts import Line, line_chart
 from lib_ti.runs.report.markup import Html, element, join, page
 from lib_ti.runs.sweeps.grid import describe, option_words
@@ -117,16 +117,16 @@ def _pictures(runs: Sequence[MeasuredRun], best: Best | None) -> list[Html]:
     for run in runs:
         chosen = best is not None and run.run is best.run
         for index, event in sorted(histories[id(run)].tests.items()):
-            title = _general_prompt(run, parts.prompt_text(event))
+            title = _general_prompt(run, samples.prompt_text(event))
             prompts.setdefault(title, []).append(_cell(run, run.run.folder.test(index), chosen))
     if not prompts:
         for run in runs:
             chosen, step = best is not None and run.run is best.run, parts.best_step(run.facts)
-            for (prompt_index, seed_index), events in list(parts.preview_rows(histories[id(run)]).items())[
+            for (prompt_index, seed_index), events in list(samples.preview_rows(histories[id(run)]).items())[
                 :MAX_PROMPTS
             ]:
                 nearest = min(events, key=lambda s: (abs(s - (step if step is not None else max(events))), -s))
-                title = f"{_general_prompt(run, parts.prompt_text(events[nearest]))} · seed {events[nearest].data.get('seed')}"
+                title = f"{_general_prompt(run, samples.prompt_text(events[nearest]))} · seed {events[nearest].data.get('seed')}"
                 path = run.run.folder.preview(nearest, prompt_index, seed_index)
                 prompts.setdefault(title, []).append(_cell(run, path, chosen))
     return [parts.section(title, element("div", *cells, class_="pictures")) for title, cells in prompts.items()]
