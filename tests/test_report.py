@@ -240,6 +240,19 @@ def test_best_step_is_what_the_run_says(tmp_path):
     assert facts.state == "finished"
 
 
+def test_what_is_delivered_is_the_best_step_or_the_last_as_the_settings_say(tmp_path):
+    shutil.copytree(OLD_RUNS / "finished", tmp_path / "run")
+    folder, log = RunFolder.open(tmp_path / "run"), EventLog(tmp_path / "run" / "events.jsonl")
+    for step in (0, 4, 6):
+        log.append("validation", step=step, loss=0.1 * (5 - step) ** 2, change=0.0, interval=0.01, best_step=4)
+    log.append("best", step=4, reason="")
+    log.append("finished", step=6, file="x", reason="")
+    for keep, step in (("best", 4), ("last", 6)):
+        folder.store_settings(dataclasses.replace(folder.settings, keep=keep))
+        facts = gather_facts(folder, folder.history())
+        assert (facts.delivered, facts.delivered_validation.step, facts.best_validation.step) == (step, step, 4)
+
+
 def test_validation_of_old_logs_has_no_interval(tmp_path):
     shutil.copytree(OLD_RUNS / "finished", tmp_path / "run")
     EventLog(tmp_path / "run" / "events.jsonl").append("validation", step=2, loss=0.5)

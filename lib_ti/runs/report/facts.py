@@ -90,6 +90,11 @@ class RunFacts:
             return found
         return min(self.validations, key=lambda validation: validation.loss, default=None)
 
+    @property
+    def delivered_validation(self) -> Validation | None:
+        """The validation of the finished embedding; of the best step as long as there is none, or where it was not measured."""
+        return next((v for v in self.validations if v.step == self.delivered), None) or self.best_validation
+
 
 def gather_facts(folder: RunFolder, history: RunHistory, with_pictures: bool = True) -> RunFacts:
     """The facts of a run, up to now. Raises UnusableFile if its settings cannot be read.
@@ -138,8 +143,7 @@ def changed_settings(settings: TrainSettings) -> dict[str, Any]:
 def _delivered_step(history: RunHistory, settings: TrainSettings) -> int | None:
     if history.last is None or history.last.kind != "finished":
         return None
-    keeps_best = getattr(settings, "keep", "last") == "best"
-    return history.best.data["step"] if history.best and keeps_best else history.last_step()
+    return history.best.data["step"] if history.best and settings.keep == "best" else history.last_step()
 
 
 def _curve(history: RunHistory, name: str) -> list[tuple[int, float]]:

@@ -92,7 +92,7 @@ def _table(sweep: Sweep, runs: Sequence[MeasuredRun], best: Best | None) -> Html
     head = element("tr", *(element("th", title) for title in titles))
     rows = []
     for run in runs:
-        facts, validation = run.facts, run.facts.best_validation
+        facts, validation = run.facts, run.facts.delivered_validation
         step = parts.best_step(facts)
         cells = [_last_part(option, run.run.values.get(option, "")) for option in options]
         cells += [
@@ -133,7 +133,7 @@ def _pictures(runs: Sequence[MeasuredRun], best: Best | None) -> list[Html]:
 
 
 def _cell(run: MeasuredRun, path: Path, chosen: bool) -> Html:
-    best = run.facts.best_validation
+    best = run.facts.delivered_validation
     loss = f"validation loss {parts.number(best.loss)}" if best else ""
     return parts.picture(path, PICTURE_SIDE, describe(run.run.values), loss, chosen=chosen)
 

@@ -17,13 +17,13 @@ from lib_ti.runs.sweeps.sweep import Sweep, SweepRun
 
 STANDARD_ERRORS = 2.0  # about the 95 % level
 
-_DRAWS = ("images", "seed", "resolution", "validate_every", "steps", "effective_batch_size")
-"""What the draws of the validation depend on; runs that differ in none of them are compared on the same ones."""
+_DRAWS = ("seed", "resolution", "validate_every", "steps", "effective_batch_size")
+"""What the draws of the validation depend on beside the pictures; runs that differ in none of them share their draws."""
 
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """A run, its facts, and the loss of each validation draw at its best step; none where they are not known."""
+    """A run, its facts, and the loss of each validation draw at the step it delivered; none where they are not known."""
 
     run: SweepRun
     facts: RunFacts
@@ -32,13 +32,13 @@ class MeasuredRun:
     @property
     def loss(self) -> float | None:
         """The validation loss of what it delivered."""
-        best = self.facts.best_validation
+        best = self.facts.delivered_validation
         return best.loss if best and self.facts.state == "finished" else None
 
     @property
     def share(self) -> float:
         """The change of the loss since step 0, as a share of what it was."""
-        best = self.facts.best_validation
+        best = self.facts.delivered_validation
         start = best.loss - best.change if best and best.change is not None else 0.0
         return best.change / start if best and best.change is not None and start > 0 else math.inf
 
@@ -59,7 +59,7 @@ def measure(sweep: Sweep) -> list[MeasuredRun]:
             facts = gather_facts(run.folder, run.folder.history(), with_pictures=False)
         except (UnusableFile, OSError):
             continue
-        best = facts.best_validation
+        best = facts.delivered_validation
         measured.append(MeasuredRun(run, facts, validation_losses(run.folder, best.step) if best else ()))
     return measured
 
@@ -71,7 +71,7 @@ def find_best(runs: Sequence[MeasuredRun]) -> Best | None:
         return None
     if not share_draws(candidates):
         best = min(candidates, key=lambda run: run.share)
-        validation = best.facts.best_validation
+        validation = best.facts.delivered_validation
         change = change_text(validation) if validation else ""
         reason = (
             f"its validation loss fell furthest, {change}; the runs were not measured on the same draws, so look too"
@@ -98,7 +98,7 @@ def find_best(runs: Sequence[MeasuredRun]) -> Best | None:
 
 def share_draws(runs: Sequence[MeasuredRun]) -> bool:
     """Whether the runs were validated on the same pictures, noise and timesteps."""
-    kinds = {tuple(str(getattr(run.facts.settings, name, "")) for name in _DRAWS[1:]) for run in runs}
+    kinds = {tuple(str(getattr(run.facts.settings, name, "")) for name in _DRAWS) for run in runs}
     images = {run.run.values.get("images", "") for run in runs}
     return len(kinds) == 1 and len(images) == 1 and len({len(run.losses) for run in runs}) == 1
 

@@ -154,7 +154,7 @@ def _measure(sweep: Sweep) -> dict[str, Any]:
     best = find_best(measured)
     changes = {}
     for run in measured:
-        validation = run.facts.best_validation
+        validation = run.facts.delivered_validation
         changes[run_id(run.run.folder)] = {
             "change": validation.change if validation else None,
             "interval": validation.interval if validation else None,
