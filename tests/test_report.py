@@ -253,6 +253,16 @@ def test_what_is_delivered_is_the_best_step_or_the_last_as_the_settings_say(tmp_
         assert (facts.delivered, facts.delivered_validation.step, facts.best_validation.step) == (step, step, 4)
 
 
+def test_report_says_why_a_run_ended_and_why_its_step_is_the_best(tmp_path):
+    shutil.copytree(OLD_RUNS / "finished", tmp_path / "run")
+    log = EventLog(tmp_path / "run" / "events.jsonl")
+    log.append("best", step=4, reason="the loss is lowest there")
+    log.append("finished", step=6, file="x", reason="stopped at step 6: it no longer improves")
+    text = report_html(RunFolder.open(tmp_path / "run"))
+    assert "Stopped at step 6: it no longer improves." in text
+    assert "The loss is lowest there." in text
+
+
 def test_validation_of_old_logs_has_no_interval(tmp_path):
     shutil.copytree(OLD_RUNS / "finished", tmp_path / "run")
     EventLog(tmp_path / "run" / "events.jsonl").append("validation", step=2, loss=0.5)

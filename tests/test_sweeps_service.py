@@ -57,6 +57,9 @@ def test_sweep_is_queued_trained_and_compared(page):
         assert page.folder(run).settings.images == page.folder(run).images
     [row] = [row for row in page.ask("sweeps")["sweeps"] if row["id"] == reply["sweep"]]
     assert row["state"] in ("stopped", "finished")
+    for run in reply["runs"]:
+        assert page.ask("delete", run=run) == {}
+    assert reply["sweep"] not in [row["id"] for row in page.ask("sweeps")["sweeps"]]
 
 
 def reply_of(row: dict) -> str:

@@ -78,17 +78,17 @@ def _header(facts: RunFacts, history: RunHistory) -> Html:
     return element("header", element("p", f"{kind} · {settings.model.stem}{date}", class_="eyebrow"), title, *lead)
 
 
-def _lead(facts: RunFacts) -> tuple[str, str]:
-    """What came of the run, and why, in a sentence each."""
-    settings, best = facts.settings, facts.best
-    reason = best[1] if best and best[1] else facts.message
+def _lead(facts: RunFacts) -> tuple[str, ...]:
+    """What came of the run, why it ended, and why its best step is the best, in a sentence each; empty ones are left out."""
+    settings, reason = facts.settings, facts.best[1] if facts.best else ""
     if facts.state == "failed":
-        return f"Failed after {facts.last_step} of {settings.steps} steps.", facts.message
+        return f"Failed after {facts.last_step} of {settings.steps} steps.", facts.message, reason
     if facts.state != "finished":
         return f"{facts.last_step} of {settings.steps} steps are made; nothing is lost, and it can be resumed.", reason
+    hint = usage(settings.name, settings.kind)
     if facts.delivered is not None and facts.delivered != facts.last_step:
-        return f"The word is that of step {facts.delivered}. {usage(settings.name, settings.kind)}", reason
-    return f"Trained for {facts.last_step} steps. {usage(settings.name, settings.kind)}", reason
+        return f"The word is that of step {facts.delivered}. {hint}", facts.message, reason
+    return f"Trained for {facts.last_step} steps. {hint}", facts.message, reason
 
 
 def _tiles(facts: RunFacts) -> Html:

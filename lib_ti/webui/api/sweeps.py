@@ -83,7 +83,11 @@ class Sweeps:
 
     def sweeps(self) -> dict[str, Any]:
         rows = {row["id"]: row for row in self._runs.list_runs()}
-        return {"sweeps": [self._row(sweep, rows) for sweep in find_sweeps(self._host.runs_dir)]}
+        return {"sweeps": [self._row(sweep, rows) for sweep in self._existing()]}
+
+    def _existing(self) -> list[Sweep]:
+        """The sweeps, without those whose runs were all deleted."""
+        return [sweep for sweep in find_sweeps(self._host.runs_dir) if sweep.existing_runs]
 
     def comparison(self, sweep: str) -> dict[str, Any]:
         from lib_ti.runs.sweeps.comparison import (
