@@ -82,7 +82,9 @@
     function item(sweep) {
         const { id, name, state, done, total, time, best } = sweep;
         const tried = Object.entries(sweep.values).map(([option, texts]) => `${labelOf(option)}: ${texts.join(", ")}`);
-        const bestLabel = state === "finished" ? "Best:" : "Best so far:";
+        const bestRun = best && sweep.runs.find(({ run }) => run === best.run);
+        const bestPattern = state === "finished" ? "Best: {}." : "Best so far: {}.";
+        const bestName = bestRun ? tinv.phrase(bestPattern, bestRun.name) : [];
         const pill = h(`span.tinv-pill.tinv-state-${state}`, {}, STATES[state] || state);
         return h(
             "li.tinv-run.tinv-sweep-item",
@@ -93,7 +95,7 @@
                 h("div", {}, h("b", {}, name), " ", pill),
                 h("div.tinv-hint", {}, ...tinv.phrase("{} of {} trained", done, total), " · ", tinv.format.date(time)),
                 h("div.tinv-hint", {}, tried.join(" · ")),
-                best ? h("div.tinv-note", {}, h("b", {}, bestLabel), " ", tinv.format.sentence(best.reason)) : null,
+                best ? h("div.tinv-note", {}, h("b", {}, ...bestName), " ", tinv.format.sentence(best.reason)) : null,
             ),
             h("div.tinv-row", {}, ...buttons(sweep)),
         );

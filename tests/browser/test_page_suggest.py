@@ -89,7 +89,8 @@ def test_several_trainings_are_counted_queued_and_compared(tab, coins):
     service = StandIn(tab)
     sweep = {
         "id": "swept-coin/2031-01-01T00-00-00", "name": "swept-coin", "time": 1900000000.0, "state": "running", "done": 1,
-        "total": 4, "values": {"learning_rate": ["0.002", "0.005"], "init_text": ["coin", "ring"]}, "runs": [],
+        "total": 4, "values": {"learning_rate": ["0.002", "0.005"], "init_text": ["coin", "ring"]},
+        "runs": [{"run": "swept-coin-1/2031-01-01T00-00-00", "name": "swept-coin-1"}],
         "best": {"run": "swept-coin-1/2031-01-01T00-00-00", "reason": "its error is least"},
     }  # fmt: skip
     service.replies = {"sweep_options": {"options": [], "most": 6}, "sweeps": {"sweeps": []}}
@@ -118,7 +119,7 @@ def test_several_trainings_are_counted_queued_and_compared(tab, coins):
     request = [request for request in service.requests if request["do"] == "sweep"][-1]
     assert request["values"] == {"learning_rate": ["0.002", "0.005"], "init_text": ["coin", "ring"]}
     assert "1 of 4 trained" in item.inner_text()
-    assert "Its error is least." in item.inner_text()
+    assert "Best so far: swept-coin-1. Its error is least." in item.inner_text()
     service.replies["comparison"] = {
         "html": "<!doctype html><title>x</title><script>parent.executed = 1</script><p>Four</p>"
     }
