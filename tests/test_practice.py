@@ -16,15 +16,13 @@ from lib_ti.practice import classifier
 from lib_ti.practice.concepts import (
     CONCEPTS_DIR,
     IMAGES_PER_CONCEPT,
-    KINDS,
     PRACTICE_MODEL,
     SAMPLING,
     Evaluator,
     concept_scenes,
 )
 from lib_ti.practice.export import ldm_checkpoint
-from lib_ti.practice.scenes import STYLES, caption, random_scene, render
-from lib_ti.practice.things import UNNAMED
+from lib_ti.practice.scenes import PRACTICE_WORLD
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.settings.train_settings import parse
 from lib_ti.training.preflight.preflight import preflight
@@ -62,13 +60,13 @@ def test_practice_model_is_small_enough_to_ship():
 
 
 def test_every_concept_has_its_images():
-    for concept in KINDS:
+    for concept in PRACTICE_WORLD.kinds:
         assert len(list((CONCEPTS_DIR / concept).glob("*.png"))) == IMAGES_PER_CONCEPT
 
 
 def test_training_images_are_not_in_the_other_splits():
     rendered = {
-        split: {render(scene).tobytes() for scene in concept_scenes("coin", 8, split)}
+        split: {PRACTICE_WORLD.render(scene).tobytes() for scene in concept_scenes("coin", 8, split)}
         for split in ("train", "examine", "edit")
     }
     assert not rendered["train"] & rendered["examine"]
@@ -77,15 +75,15 @@ def test_training_images_are_not_in_the_other_splits():
 
 def test_captions_never_contain_the_names_of_concepts():
     rng = random.Random(0)
-    words = {word.strip(",") for _ in range(3000) for word in caption(random_scene(rng), rng).split()}
-    assert not words & {*UNNAMED, *STYLES}
+    words = {word.strip(",") for _ in range(3000) for word in PRACTICE_WORLD.caption(PRACTICE_WORLD.random_scene(rng), rng).split()}
+    assert not words & {*PRACTICE_WORLD.kinds, "plain"}
 
 
 def test_classifier_recognizes_rendered_scenes():
     rng = random.Random(2**40)
-    scenes = [random_scene(rng, style="plain") for _ in range(200)]
-    predictions = classifier.classify([render(scene) for scene in scenes])
-    for attribute in classifier.CLASSES:
+    scenes = [PRACTICE_WORLD.random_scene(rng, style="plain") for _ in range(200)]
+    predictions = classifier.classify([PRACTICE_WORLD.render(scene) for scene in scenes])
+    for attribute in PRACTICE_WORLD.classes:
         correct = sum(getattr(p, attribute) == getattr(s, attribute) for p, s in zip(predictions, scenes, strict=True))
         assert correct >= 190, attribute
 
@@ -94,7 +92,7 @@ def test_model_follows_ordinary_captions(model):
     """The classifier recognizes thing, colour and ground of the caption."""
     rng = random.Random(7)
     scenes = [
-        random_scene(rng, style="plain", thing=thing) for thing in ("star", "mug", "mushroom", "car", "coin", "robot")
+        PRACTICE_WORLD.random_scene(rng, style="plain", thing=thing) for thing in ("star", "mug", "mushroom", "car", "coin", "robot")
     ]
     conditioner = Conditioner(model, [], model.empty_vectors())
     correct = {"thing": 0, "colour": 0, "ground": 0}

@@ -17,12 +17,18 @@ class ResumableTraining:
     """
 
     def __init__(
-        self, path: Path, models: dict[str, torch.nn.Module], steps: int, learning_rate: float, ema_decay: float
+        self,
+        path: Path,
+        models: dict[str, torch.nn.Module],
+        steps: int,
+        learning_rate: float,
+        ema_decay: float,
+        device: torch.device,
     ) -> None:
-        """`path`: the state file, which is resumed from if it exists. `models`: trained together, by name."""
+        """`path`: the state file, which is resumed from if it exists. `models`: trained together, by name, on `device`."""
         self.path, self.models, self.steps, self.ema_decay = path, models, steps, ema_decay
         for model in models.values():
-            model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+            model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.names = [(m, n) for m, model in models.items() for n, p in model.named_parameters() if p.requires_grad]
         self.parameters = [models[m].get_parameter(n) for m, n in self.names]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=0.01, fused=True)
@@ -30,7 +36,7 @@ class ResumableTraining:
             self.optimizer, lambda step: min((step + 1) / 100, max(0.0, 1 - step / steps))
         )
         self.ema = [p.detach().clone() for p in self.parameters]
-        self.done, self._losses = 0, [0.0]
+        self.done, self._losses = 0, [torch.zeros(())]
         if path.exists():
             self._load()
 
@@ -42,7 +48,7 @@ class ResumableTraining:
             if self.done % 100 == 0 or self.done == self.steps:
                 self._save()
                 step_s = (time.monotonic() - start_time) / (self.done - start_step)
-                recent_loss = sum(self._losses[-100:]) / len(self._losses[-100:])
+                recent_loss = float(torch.stack([loss.cpu() for loss in self._losses[-100:]]).mean())
                 print(
                     f"{self.path.stem} {self.done}/{self.steps} loss {recent_loss:.4f} {step_s:.2f} s/step", flush=True
                 )
@@ -55,13 +61,13 @@ class ResumableTraining:
         self.optimizer.zero_grad()
         decay = min(self.ema_decay, (1 + self.done) / (10 + self.done))
         torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
-        self._losses.append(loss.item())
+        self._losses.append(loss.detach())
         self.done += 1
 
     def _save(self) -> None:
         averages: dict[str, dict[str, torch.Tensor]] = {m: {} for m in self.models}
         for (m, n), value in zip(self.names, self.ema, strict=True):
-            averages[m][n] = value
+            averages[m][n] = value.cpu()
         state = {
             "done": self.done,
             "averages": averages,
@@ -72,7 +78,7 @@ class ResumableTraining:
         save(self.path, lambda path: torch.save(state, path))
 
     def _load(self) -> None:
-        state = torch.load(self.path, weights_only=True)
+        state = torch.load(self.path, weights_only=True, map_location=self.ema[0].device)
         self.done = state["done"]
         for m, model in self.models.items():
             model.load_state_dict(state["models"][m], strict=False)

@@ -18,9 +18,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.guidance import guide
 from lib_ti.model.sampling import sample
 from lib_ti.practice.concepts import PRACTICE_MODEL, SAMPLING
-from lib_ti.practice.grounds import GROUNDS
-from lib_ti.practice.scenes import SECRET_WORDS
-from lib_ti.practice.things import COLOURS, NAMED
+from lib_ti.practice.scenes import PRACTICE_WORLD as WORLD
 from lib_ti.runs.folder import RunFolder
 
 CELL, LABEL, COLUMNS = 128, 14, 8  # pixels, pixels, cells
@@ -28,8 +26,8 @@ CELL, LABEL, COLUMNS = 128, 14, 8  # pixels, pixels, cells
 
 def captions() -> list[str]:
     """One caption for each thing with a name, then one for each without; colours and grounds vary."""
-    colours, grounds = [*COLOURS], [*GROUNDS]
-    nouns = [*NAMED, *(SECRET_WORDS[c] for c in ("coin", "bird", "robot", "knot"))]
+    colours, grounds = [*WORLD.colours], [*WORLD.grounds]
+    nouns = [*WORLD.named, *(WORLD.secret_words[thing] for thing in WORLD.unnamed)]
     return [
         f"a photo of a {colours[(3 * i) % len(colours)]} {noun} {grounds[(5 * i + 1) % len(grounds)]}"
         for i, noun in enumerate(nouns)

@@ -29,15 +29,16 @@ class Scene:
     """All that determines an image.
 
     Attributes:
-        thing: key of `THINGS`.
-        colour: key of `COLOURS`.
-        ground: key of `GROUNDS`.
+        thing: a thing of its world.
+        colour: likewise, and so is the ground.
+        ground: see `colour`.
         x: of the thing's center, as a fraction of the image's side.
         y: likewise.
         size: half the thing's width, likewise.
         tilt: radians.
-        style: plain, duotone or damaged.
+        style: plain, or one of its world's styles.
         seed: of the ground's texture.
+        count: how many things it shows, side by side.
     """
 
     thing: str
@@ -49,17 +50,18 @@ class Scene:
     tilt: float = 0.0
     style: str = "plain"
     seed: int = 0
+    count: int = 1
 
 
 class Pen:
     """Draws in a thing's own coordinates, -1..1 with y down, which are rotated and scaled onto an RGBA layer."""
 
-    def __init__(self, layer: Image.Image, scene: Scene) -> None:
+    def __init__(self, layer: Image.Image, scene: Scene, colour: Colour) -> None:
         self._draw = ImageDraw.Draw(layer)
         self._side = layer.width
         self._scene = scene
-        self.main = COLOURS[scene.colour]
-        self.dark = _shade(self.main, 0.68)
+        self.main = colour
+        self.dark = shade(colour, 0.68)
 
     def _to_pixels(self, points: Iterable[Point]) -> list[Point]:
         s, cos, sin = self._scene, math.cos(self._scene.tilt), math.sin(self._scene.tilt)
@@ -106,7 +108,8 @@ def _oval(x: float, y: float, rx: float, ry: float, num_points: int = 48) -> lis
     return [(x + rx * math.cos(t), y + ry * math.sin(t)) for t in angles]
 
 
-def _shade(colour: Colour, factor: float) -> Colour:
+def shade(colour: Colour, factor: float) -> Colour:
+    """A colour made darker (below 1) or lighter."""
     r, g, b = (min(255, round(c * factor)) for c in colour)
     return r, g, b
 
@@ -122,7 +125,7 @@ def _ball(pen: Pen) -> None:
 
 def _box(pen: Pen) -> None:
     pen.polygon([(-0.9, -0.35), (0.4, -0.35), (0.4, 0.9), (-0.9, 0.9)], pen.main)
-    pen.polygon([(-0.9, -0.35), (-0.4, -0.85), (0.9, -0.85), (0.4, -0.35)], _shade(pen.main, 1.2))
+    pen.polygon([(-0.9, -0.35), (-0.4, -0.85), (0.9, -0.85), (0.4, -0.35)], shade(pen.main, 1.2))
     pen.polygon([(0.4, -0.35), (0.9, -0.85), (0.9, 0.4), (0.4, 0.9)], pen.dark)
 
 
@@ -244,4 +247,3 @@ NAMED: dict[str, Callable[[Pen], None]] = {
     "mug": _mug, "car": _car, "flower": _flower, "boat": _boat, "mushroom": _mushroom,
 }  # fmt: skip
 UNNAMED: dict[str, Callable[[Pen], None]] = {"coin": _coin, "bird": _bird, "robot": _robot, "knot": _knot}
-THINGS = {**NAMED, **UNNAMED}
