@@ -75,7 +75,11 @@ def test_training_images_are_not_in_the_other_splits():
 
 def test_captions_never_contain_the_names_of_concepts():
     rng = random.Random(0)
-    words = {word.strip(",") for _ in range(3000) for word in PRACTICE_WORLD.caption(PRACTICE_WORLD.random_scene(rng), rng).split()}
+    words = {
+        word.strip(",")
+        for _ in range(3000)
+        for word in PRACTICE_WORLD.caption(PRACTICE_WORLD.random_scene(rng), rng).split()
+    }
     assert not words & {*PRACTICE_WORLD.kinds, "plain"}
 
 
@@ -92,7 +96,8 @@ def test_model_follows_ordinary_captions(model):
     """The classifier recognizes thing, colour and ground of the caption."""
     rng = random.Random(7)
     scenes = [
-        PRACTICE_WORLD.random_scene(rng, style="plain", thing=thing) for thing in ("star", "mug", "mushroom", "car", "coin", "robot")
+        PRACTICE_WORLD.random_scene(rng, style="plain", thing=thing)
+        for thing in ("star", "mug", "mushroom", "car", "coin", "robot")
     ]
     conditioner = Conditioner(model, [], model.empty_vectors())
     correct = {"thing": 0, "colour": 0, "ground": 0}

@@ -1,7 +1,7 @@
 """A second world, to check that what helps on the practice model is no peculiarity of it.
 
-Other things, colours and grounds, images with one or two things, another style and another kind of damage. Its model does not come
-with the project: `python -m benchmarks.second_world.make WORK_FOLDER` trains it.
+Other things, colours and grounds, images with one or two things, another style and another kind of damage. Its model does not
+come with the project: `python -m benchmarks.second_world.make WORK_FOLDER` trains it.
 """
 
 from __future__ import annotations

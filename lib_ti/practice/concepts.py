@@ -37,8 +37,7 @@ def concept_scenes(concept: str, count: int, split: str, world: World = PRACTICE
     colours = _balanced_choices([*world.colours], count, rng)
     grounds = _balanced_choices([*world.grounds], count, rng)
     scenes = [
-        world.random_scene(rng, colour=c, ground=g, style=PLAIN, count=1)
-        for c, g in zip(colours, grounds, strict=True)
+        world.random_scene(rng, colour=c, ground=g, style=PLAIN, count=1) for c, g in zip(colours, grounds, strict=True)
     ]
     if concept in world.unnamed:
         return [replace(scene, thing=concept) for scene in scenes]

@@ -172,17 +172,13 @@ class Maker:
             moments.append(torch.stack([posterior.mean, posterior.std], 1).half().cpu())
         latents = torch.cat(moments)
         latent_std = latents[:, 0].float().std().item()
-        save(
-            self.work / "latents.pt", lambda path: torch.save({"latents": latents, "deviation": latent_std}, path)
-        )
+        save(self.work / "latents.pt", lambda path: torch.save({"latents": latents, "deviation": latent_std}, path))
 
     def train_decoder(self) -> None:
         vae = self._trained_vae()
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-        training = self._training(
-            "decoder.pt", {"vae": vae}, self.steps.decoder, learning_rate=6e-4, ema_decay=0.998
-        )
+        training = self._training("decoder.pt", {"vae": vae}, self.steps.decoder, learning_rate=6e-4, ema_decay=0.998)
         for _, rng in training:
             indices = self._choice(rng, 16)
             mean, std = self.latents["latents"][indices].float().unbind(1)

@@ -17,6 +17,7 @@ EVENT_FIELDS: dict[str, frozenset[str]] = {
     "queued": frozenset({"place"}),
     "loading": frozenset({"checkpoint", "folder"}),
     "encoding": frozenset({"done", "images"}),
+    "start": frozenset({"words"}),
     "step": frozenset(
         {"step", "steps", "loss", "smoothed_loss", "learning_rate", "learning_rate_2", "norm", "similarity", "images_per_s",
          "seconds_left", "memory_mb"}
@@ -43,7 +44,8 @@ both numbers include CUDA's own overhead. `validation`: the mean loss on a fixed
 `change`: its mean difference to step 0's, negative if the loss has fallen; `interval`: half the width of that difference's 95 %
 confidence interval; `best_step`: the best step so far. `best`: the step that is recommended, and a sentence that says why; before
 `finished` and `stopped`. `finished`: `step` is the last one trained; `reason` says why it is not the last one planned, or is "".
-`test`: a picture of the finished embedding; its `label` says what kind of prompt it is.
+`start`: the words
+that "auto" has found to start from. `test`: a picture of the finished embedding; its `label` says what kind of prompt it is.
 """
 
 _KEY_FIELDS = {
@@ -54,7 +56,7 @@ _KEY_FIELDS = {
 
 _STEP_PREFIX = b'{"kind": "step"'  # how `Event.to_json` begins the line of a step
 
-_ASIDES = frozenset({"memory", "warning", "preview", "snapshot", "validation", "best", "test", "report"})
+_ASIDES = frozenset({"memory", "warning", "preview", "snapshot", "validation", "best", "test", "report", "start"})
 """Kinds that do not say what a run is doing."""
 
 TERMINAL_KINDS = frozenset({"finished", "stopped", "failed"})

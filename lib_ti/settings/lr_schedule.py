@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 
 MAX_RATE = 1000.0
+RANDOM_WALK = 1.7  # length of the walk in `auto_learning_rate`
+SHORTEST_SCALED = 25  # steps; shorter trainings have the rate of one of that length
 
 
 class InvalidLearningRate(ValueError):
@@ -51,6 +53,17 @@ def is_piecewise(text: str) -> bool:
 def default_schedule(text: str) -> str:
     """The schedule of a learning rate where "auto" is chosen."""
     return "constant" if is_piecewise(text) else "cosine"
+
+
+def auto_learning_rate(width: int, steps: int) -> float:
+    """The learning rate for vectors of `width` values that are trained for `steps` steps, to two digits.
+
+    One step of Adam at rate r moves a vector by about r√width, and as the gradients of single images are mostly noise, the
+    steps of a training make a random walk of length r√(width · steps). It is held at `RANDOM_WALK`, a few times the length of a
+    vocabulary's vector, whatever the text encoder and however long the training: docs/quality.md has the measurements.
+    """
+    rate = RANDOM_WALK / math.sqrt(width * max(steps, SHORTEST_SCALED))
+    return float(f"{rate:.2g}")
 
 
 def _parse_stage(text: str) -> Stage:

@@ -42,11 +42,14 @@ class TrainSettings:
         "subject", "what the word stands for; chooses the prompts it is trained in", "Word",
         choices=("subject", "style", "negative"),
     )  # fmt: skip
-    init_text: str = _option("object", "what it looks most like; its words are spread over the vectors", "Word")
+    init_text: str = _option(
+        "auto", "what it looks most like; its words are spread over the vectors; auto: the words that fit the pictures best",
+        "Word",
+    )  # fmt: skip
     init_random: bool = _option(False, "start from random vectors as long as the vocabulary's instead", "Word")
     init_embedding: Path | None = _option(None, "start from this embedding file instead", "Word", metavar="FILE")
     vectors: int = _option(
-        2, "how many tokens the word takes up: more hold more detail, but leave less room in prompts", "Word",
+        3, "how many tokens the word takes up: more hold more detail, but leave less room in prompts", "Word",
         unit="vectors", low=1, high=75,
     )  # fmt: skip
 
@@ -102,10 +105,15 @@ class TrainSettings:
     caption_dropout: float = _option(0.0, "share of uses without the caption", "Picture handling", low=0, high=1)
 
     learning_rate: str = _option(
-        "auto", "0.005, or AUTOMATIC1111's 0.005:100, 1e-3:1000 (rate:last step)", "Learning", metavar="RATE"
-    )
+        "auto", "0.005, or AUTOMATIC1111's 0.005:100, 1e-3:1000 (rate:last step); auto: the more steps, the lower",
+        "Learning", metavar="RATE",
+    )  # fmt: skip
     learning_rate_2: str = _option(
-        "auto", "for the second text encoder; auto: the same", "Learning", metavar="RATE", families=("sdxl",)
+        "auto",
+        "for the second text encoder; auto: the same, if one is given",
+        "Learning",
+        metavar="RATE",
+        families=("sdxl",),
     )
     train_encoders: str = _option(
         "both",
@@ -123,6 +131,36 @@ class TrainSettings:
     gradient_accumulation: int = _option(
         1, "batches added up for one step: a larger batch without its memory", "Learning",
         unit="batches", low=1, high=1024,
+    )  # fmt: skip
+    optimizer: str = _option(
+        "adamw", "what turns gradients into steps; the others are for comparison with other trainers", "Learning",
+        choices=("adamw", "nadam", "radam"),
+    )  # fmt: skip
+    adam_beta1: float = _option(
+        0.5, "the optimizer's momentum; more smooths the noise of single pictures, but finds the word less reliably", "Learning",
+        low=0, high=0.999,
+    )  # fmt: skip
+    ema_decay: float | None = _option(
+        None, "the embedding is a moving average of the vectors, of this decay; 0: the last vectors; auto: over the last tenth "
+        "of the steps", "Learning", low=0, high=0.9999,
+    )  # fmt: skip
+    timestep_sampling: str = _option(
+        "auto", "how noisy the pictures are that it learns from: all alike, or mostly half-way; auto: logit-normal for a "
+        "subject, uniform for a style, whose texture is in the least noisy ones", "Learning",
+        choices=("auto", "uniform", "logit-normal"),
+    )  # fmt: skip
+    loss: str = _option(
+        "mse", "mse, or huber, which minds single large errors less: it helps if some pictures do not fit the others", "Learning",
+        choices=("mse", "huber"),
+    )  # fmt: skip
+    huber_delta: float = _option(0.1, "errors above it count linearly", "Learning", low=1e-4, high=100)
+    min_snr_gamma: float = _option(
+        0.0, "weigh the least noisy pictures less (Min-SNR, usual is 5); 0: all alike; it can help if the word learns textures "
+        "rather than shapes", "Learning", low=0, high=1000,
+    )  # fmt: skip
+    noise_offset: float = _option(
+        0.0, "shift the noise's mean, so that very dark and very bright pictures can be learned (usual is 0.05); 0: none",
+        "Learning", low=0, high=1,
     )  # fmt: skip
     weight_decay: float = _option(0.0, "AdamW's pull of the vectors toward zero", "Learning", low=0, high=10)
     clip: str = _option(
@@ -219,7 +257,14 @@ OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in dataclasses.
 TYPES: dict[str, Any] = get_type_hints(TrainSettings)
 REQUIRED = tuple(f.name for f in dataclasses.fields(TrainSettings) if f.default is dataclasses.MISSING)
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainSettings) if f.name not in REQUIRED}
-UNSTORED: dict[str, Any] = {"validate_every": 0, "early_stop": False, "keep": "last"}
+UNSTORED: dict[str, Any] = {
+    "validate_every": 0,
+    "early_stop": False,
+    "keep": "last",
+    "adam_beta1": 0.9,
+    "ema_decay": 0.0,
+    "timestep_sampling": "uniform",
+}
 """What stored settings mean that lack these options: they are of a version that had none of this, and must resume as in it."""
 CHANGEABLE_ON_RESUME = frozenset(
     {"steps", "device", "memory", "gradient_checkpointing", "batch_size", "gradient_accumulation"}

@@ -16,9 +16,12 @@ from lib_ti.data.bucket_sampler import sample_batches
 from lib_ti.data.captions import Captioner
 from lib_ti.data.dataset import Example
 from lib_ti.data.latent_cache import LatentCache
+from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder, TokenizedPrompt
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.randomness import derive_seed
+from lib_ti.settings.train_settings import TrainSettings
+from lib_ti.training.optimization.timesteps import sample_timestep
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
 
 @dataclass(frozen=True)
 class DataLoader:
-    """Loads the batches of a run. `num_timesteps`: of the noise schedule."""
+    """Loads the batches of a run. `num_timesteps`: of the noise schedule. `noise_offset`: std of the noise's mean per channel."""
 
     examples: Sequence[Example]
     cache: LatentCache
@@ -76,6 +79,8 @@ class DataLoader:
     seed: int
     flip: bool
     num_timesteps: int
+    timestep_sampling: str = "uniform"
+    noise_offset: float = 0.0
 
     def batch_indices(self, first_step: int, global_batch: int) -> Iterator[list[int]]:
         """For each step from `first_step` on, the indices of the examples in its global batch; all share one bucket."""
@@ -97,9 +102,11 @@ class DataLoader:
         seed = derive_seed(self.seed, "sample", step, position)
         rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
         encoded, example = self.cache.get(index, self.flip and rng.random() < 0.5), self.examples[index]
-        t = int(torch.randint(0, self.num_timesteps, (), generator=generator))
+        t = sample_timestep(self.timestep_sampling, self.num_timesteps, generator)
         latents = encoded.sample(torch.randn(encoded.mean.shape, generator=generator))
         noise = torch.randn(encoded.mean.shape, generator=generator)
+        if self.noise_offset:  # https://www.crosslabs.org/blog/diffusion-with-offset-noise
+            noise += self.noise_offset * torch.randn((len(noise), 1, 1), generator=generator)
         prompt = self.tokenize_prompt(example.caption, rng)
         return Sample(latents, noise, t, prompt, encoded.loss_weight, example.time_ids)
 
@@ -108,3 +115,26 @@ class DataLoader:
         mentioned = bool(caption) and self.tokenizer.mentions(caption, self.placeholder)
         text = self.captioner.prompt(caption, mentioned, rng)
         return self.tokenizer.encode(text, [self.placeholder], required=self.placeholder)
+
+
+def create_loader(
+    settings: TrainSettings,
+    examples: Sequence[Example],
+    cache: LatentCache,
+    model: StableDiffusion,
+    templates: Sequence[str],
+) -> DataLoader:
+    """The loader that the settings ask for, of examples whose latents are in the cache."""
+    s = settings
+    return DataLoader(
+        examples=examples,
+        cache=cache,
+        captioner=Captioner(s.name, templates, s.shuffle_tags, s.tag_dropout, s.caption_dropout),
+        tokenizer=model.tokenizer,
+        placeholder=Placeholder(s.name, 0, s.vectors),
+        seed=s.seed,
+        flip=s.flip,
+        num_timesteps=model.noise_schedule.num_train_timesteps,
+        timestep_sampling=s.timestep_sampling,
+        noise_offset=s.noise_offset,
+    )

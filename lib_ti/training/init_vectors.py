@@ -11,6 +11,8 @@ from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.randomness import derive_seed
 from lib_ti.settings.train_settings import TrainSettings
 
+AUTO_TEXT, FALLBACK_TEXT = "auto", "object"
+
 
 def init_vectors(
     settings: TrainSettings,
@@ -28,9 +30,14 @@ def init_vectors(
         if name in initial
         else random_vectors(table, settings.vectors, settings.seed)
         if settings.init_random
-        else vectors_from_text(table, tokenizer, settings.init_text, settings.vectors)
+        else vectors_from_text(table, tokenizer, init_text(settings), settings.vectors)
         for name, table in token_tables.items()
     }
+
+
+def init_text(settings: TrainSettings) -> str:
+    """The text to start from where none was chosen or found: any word will do."""
+    return FALLBACK_TEXT if settings.init_text.casefold() == AUTO_TEXT else settings.init_text
 
 
 def vectors_from_text(table: torch.Tensor, tokenizer: PromptTokenizer, text: str, count: int) -> torch.Tensor:

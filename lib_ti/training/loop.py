@@ -158,9 +158,9 @@ class Loop:
         if first and settings.preview_every:
             self.previews.make(0, state.initial_vectors)
         if preview := is_due(state.step, settings.preview_every, self._plan.end):
-            self.previews.make(state.step, state.vectors)
+            self.previews.make(state.step, state.averaged_vectors)
         if snapshot := is_due(state.step, settings.snapshot_every, self._plan.end):
-            self.recorder.snapshot(state.step, self.validator.export(state.vectors, state.step))
+            self.recorder.snapshot(state.step, self.validator.export(state.averaged_vectors, state.step))
         state.last_output_step = state.step
         return validation or preview or snapshot
 
@@ -172,7 +172,7 @@ class Loop:
             message = "this training was started without previews, so there are none to make"
             self.recorder.event("warning", message=message)
             return False
-        self.previews.make(self.state.step, self.state.vectors)
+        self.previews.make(self.state.step, self.state.averaged_vectors)
         return True
 
     def _warn(self) -> None:

@@ -12,6 +12,7 @@ from lib_ti import __version__
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.settings.train_settings import DEFAULTS, UNSTORED, TrainSettings
+from lib_ti.training.init_vectors import init_text
 
 _OWN_KEYS = {"name", "steps", "vectors", "resolution"}
 """Options that have a metadata key of their own."""
@@ -62,7 +63,7 @@ def initial_embedding_text(settings: TrainSettings, checkpoint: Checkpoint, enco
     """The value of `start` in the metadata: the initial embedding, which has vectors for `encoders`, and the init text."""
     name = settings.init_embedding.stem if settings.init_embedding else "an embedding"
     others = [encoder for encoder in checkpoint.text_encoders if encoder not in encoders]
-    return f"{name} ({', '.join(encoders)}), {settings.init_text} ({', '.join(others)})" if others else name
+    return f"{name} ({', '.join(encoders)}), {init_text(settings)} ({', '.join(others)})" if others else name
 
 
 def _result_options(settings: TrainSettings) -> dict[str, object]:

@@ -13,6 +13,9 @@ import torch
 from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.formats.safetensors_tensors import read_tensors, safetensors_bytes
 from lib_ti.settings.train_settings import TrainSettings
+from lib_ti.training.optimization.averaging import VectorAverage
+from lib_ti.training.optimization.loss_scaler import LossScaler
+from lib_ti.training.optimization.optimizer import create_optimizer
 from lib_ti.training.validation.history import ValidationHistory
 
 SMOOTHING = 0.98  # of the displayed loss: an average over about the last fifty steps
@@ -69,6 +72,7 @@ class TrainState:
     initial_vectors: dict[str, torch.Tensor]
     optimizer: torch.optim.Optimizer
     scaler: LossScaler
+    average: VectorAverage
     step: int = 0
     loss_average: float = 0.0  # exponential moving average from zero; `smoothed_loss` corrects its bias
     last_output_step: int = 0
@@ -80,24 +84,36 @@ class TrainState:
 
     @classmethod
     def create(cls, settings: TrainSettings, initial_vectors: Mapping[str, torch.Tensor]) -> TrainState:
-        """The state before the first step, with AdamW over the vectors of `settings.train_encoders`."""
+        """The state before the first step, with the optimizer over the vectors of `settings.train_encoders`."""
         single = len(initial_vectors) == 1 or settings.train_encoders == "both"
         trained = initial_vectors.keys() if single else {settings.train_encoders}
         vectors = {name: torch.nn.Parameter(value.clone(), name in trained) for name, value in initial_vectors.items()}
         groups = [{"params": [vectors[name]], "encoder": name} for name in vectors if name in trained]
-        optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, foreach=False)
-        return cls(settings, vectors, dict(initial_vectors), optimizer, LossScaler(settings.precision == "fp16"))
+        return cls(
+            settings=settings,
+            vectors=vectors,
+            initial_vectors=dict(initial_vectors),
+            optimizer=create_optimizer(groups, settings),
+            scaler=LossScaler(settings.precision == "fp16"),
+            average=VectorAverage(settings.ema_decay or 0.0),
+        )
 
     @property
     def trainable(self) -> list[torch.nn.Parameter]:
         return [vectors for vectors in self.vectors.values() if vectors.requires_grad]
 
     @property
+    def averaged_vectors(self) -> dict[str, torch.Tensor]:
+        """The embedding as it is now: the vectors' moving average, or the vectors themselves without one; by text encoder."""
+        return self.average.of(self.vectors)
+
+    @property
     def smoothed_loss(self) -> float:
         return self.loss_average / (1 - SMOOTHING**self.step) if self.step else 0.0
 
     def record_step(self, loss: float) -> None:
-        """Count one step and its loss."""
+        """Count one step and its loss, after the vectors were updated."""
+        self.average.update(self.vectors)
         self.step += 1
         self.loss_average = SMOOTHING * self.loss_average + (1 - SMOOTHING) * loss
 
@@ -130,12 +146,15 @@ class TrainState:
             tensors[f"vectors.{name}"] = vectors.detach().clone()
             for key, value in self.optimizer.state.get(vectors, {}).items():
                 tensors[f"adam.{name}.{key}"] = value.clone()
+        tensors |= {f"average.{name}": total.clone() for name, total in self.average.sums.items()}
         record: dict[str, Any] = {
             "step": self.step,
             "smoothed": self.loss_average,
             "shown": self.last_output_step,
             "scaler": self.scaler.state_dict(),
         }
+        if self.average.count:
+            record["averaged"] = self.average.count
         if self.validations.losses:
             record["validated"] = sorted(self.validations.losses)
             tensors["validation.losses"] = self.validations.to_tensor()
@@ -151,14 +170,18 @@ class TrainState:
             adam = {k.rpartition(".")[2]: v for k, v in tensors.items() if k.startswith(f"adam.{name}.")}
             self.optimizer.state.pop(vectors, None)
             if adam:
-                moved = {
-                    key: value.clone() if key == "step" else value.to(device).clone() for key, value in adam.items()
-                }
+                moved = {key: value.to(device if value.ndim else "cpu").clone() for key, value in adam.items()}
                 self.optimizer.state[vectors] = moved
         self.optimizer.zero_grad(set_to_none=True)
         self.step, self.loss_average = record["step"], record["smoothed"]
         self.last_output_step = record["shown"]
         self.scaler.load_state_dict(record["scaler"])
+        self.average.count = record.get("averaged", 0)
+        self.average.sums = {
+            name: tensors[key].to(vectors.device).clone()
+            for name, vectors in self.vectors.items()
+            if (key := f"average.{name}") in tensors
+        }
         self.validations, self.best_vectors = ValidationHistory(), {}
         if validated := record.get("validated"):
             self.validations = ValidationHistory.from_tensor(validated, tensors["validation.losses"].cpu())
@@ -199,48 +222,3 @@ class TrainState:
         ]
         self.recovery = Recovery(points, **recovery)
         self.warned, self.early_end = list(record.get("warned", [])), record.get("early_end", "")
-
-
-@dataclass
-class LossScaler:
-    """Keeps fp16 gradients in range: the loss is multiplied by `scale`, halved on overflow, doubled after a quiet interval.
-
-    With bf16 and fp32 it does nothing (`active` false, scale 1).
-    """
-
-    active: bool
-    scale: float = 1.0
-    steps_since_overflow: int = 0
-    consecutive_overflows: int = 0
-
-    GROWTH_INTERVAL = 500
-    MAX_CONSECUTIVE_OVERFLOWS = 30
-
-    def __post_init__(self) -> None:
-        if self.active and self.scale == 1.0:
-            self.scale = 2.0**14
-
-    def unscale(self, parameters: list[torch.nn.Parameter]) -> bool:
-        """Unscale the gradients; False if they overflowed and the update must be skipped."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if not self.active:
-            return True
-        for gradient in gradients:
-            gradient.div_(self.scale)
-        if all(bool(torch.isfinite(g).all()) for g in gradients):
-            self.steps_since_overflow, self.consecutive_overflows = self.steps_since_overflow + 1, 0
-            if self.steps_since_overflow >= self.GROWTH_INTERVAL:
-                self.scale, self.steps_since_overflow = self.scale * 2, 0
-            return True
-        self.scale, self.steps_since_overflow = max(1.0, self.scale / 2), 0
-        self.consecutive_overflows += 1
-        return False
-
-    def state_dict(self) -> dict[str, float]:
-        return {"scale": self.scale, "quiet": self.steps_since_overflow, "overflows": self.consecutive_overflows}
-
-    def load_state_dict(self, record: Mapping[str, Any]) -> None:
-        if not self.active:
-            return  # it was in another precision
-        self.scale = float(record["scale"])
-        self.steps_since_overflow, self.consecutive_overflows = int(record["quiet"]), int(record["overflows"])

@@ -1,4 +1,4 @@
-"""One optimizer update: the loss of a global batch, its gradient in the vectors, AdamW."""
+"""One optimizer update: the loss of a global batch, its gradient in the vectors, the optimizer's step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import Batch
+from lib_ti.training.optimization.loss import min_snr_weight, pointwise_loss
 from lib_ti.training.state import TrainState
 
 
@@ -26,13 +28,31 @@ class NonFinite(TrainingFailed):
 
 def losses(model: StableDiffusion, batch: Batch, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The mean squared error of each prediction, (b,): Ho et al. 2020, eq. 14, weighted by the mask."""
+    return _mean(_errors(model, batch, vectors).square(), batch)
+
+
+def training_losses(
+    model: StableDiffusion, batch: Batch, vectors: Mapping[str, torch.Tensor], settings: TrainSettings
+) -> torch.Tensor:
+    """What a step minimizes, (b,): `losses`, or what the settings ask for instead."""
+    result = _mean(pointwise_loss(_errors(model, batch, vectors), settings), batch)
+    if settings.min_snr_gamma:
+        result = result * min_snr_weight(model.noise_schedule, batch.t, settings.min_snr_gamma)
+    return result
+
+
+def _errors(model: StableDiffusion, batch: Batch, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Prediction minus target, (b, c, h, w)."""
     noisy = model.noise_schedule.add_noise(batch.latents, batch.noise, batch.t)
     # Compute the target first: indexing by `t` synchronizes the GPU.
     target = model.noise_schedule.target(batch.latents, batch.noise, batch.t)
     context = model.encode_prompts(batch.prompts, vectors)
-    error = model.predict(noisy, batch.t, context, batch.time_ids) - target
-    squared = error.square() if batch.weight is None else error.square() * batch.weight
-    return squared.mean(dim=(1, 2, 3))
+    return model.predict(noisy, batch.t, context, batch.time_ids) - target
+
+
+def _mean(values: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """The mean over each image (b, c, h, w), weighted by its mask."""
+    return (values if batch.weight is None else values * batch.weight).mean(dim=(1, 2, 3))
 
 
 def update(
@@ -46,7 +66,7 @@ def update(
     settings, parameters = state.settings, state.trainable
     total = torch.zeros((), device=model.device)
     for batch in micro_batches:
-        loss = losses(model, batch, state.vectors).sum() / settings.effective_batch_size
+        loss = training_losses(model, batch, state.vectors, settings).sum() / settings.effective_batch_size
         (loss * state.scaler.scale).backward()
         total += loss.detach()
     value = float(total)

@@ -9,7 +9,6 @@ from threading import Event as Flag
 
 import torch
 
-from lib_ti.data.captions import Captioner
 from lib_ti.data.dataset import Example
 from lib_ti.data.latent_cache import LatentCache
 from lib_ti.embedding.value import Embedding
@@ -18,10 +17,9 @@ from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory import modes as memory_modes
 from lib_ti.model.memory.peak import reset_peak_memory
-from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import DTYPES, choose_device, disable_broken_flash_attention
 from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.training.dataloader import DataLoader
+from lib_ti.training.dataloader import DataLoader, create_loader
 from lib_ti.training.encode_images import ImageEncoder, Stopped
 from lib_ti.training.finishing.test_images import make_test_images
 from lib_ti.training.health.norms import long_norm, norm_ratio, norm_warning
@@ -33,6 +31,7 @@ from lib_ti.training.metadata import embedding_metadata, initial_embedding_text
 from lib_ti.training.oom_recovery import choose_memory_settings, free_memory, retry_on_oom
 from lib_ti.training.preview import ImageSampler, Previews
 from lib_ti.training.recorder import Recorder
+from lib_ti.training.start.automatic import choose_start, needs_search
 from lib_ti.training.state import TrainState
 from lib_ti.training.validation.pictures import PictureSplit, ValidationPicture, split_pictures
 from lib_ti.training.validation.validation_set import ValidationSet
@@ -110,7 +109,11 @@ class Trainer:
             if not settings.preview_every:
                 model.vae = None  # needed for previews only from here on
                 free_memory()
-            loop = self._loop(model, cache, state, split, pictures, sha256 or start_hashing())
+            loader = create_loader(state.settings, split.trained, cache, model, self.templates)
+            if needs_search(state.settings) and not (self.initial_embedding or recorder.saved_state):
+                chosen = choose_start(state.settings, model, loader, cache, recorder, self.stop_requested)
+                state = self._initial_state(chosen, model)
+            loop = self._loop(model, loader, state, split, pictures, sha256 or start_hashing())
             _, state.settings = retry_on_oom(lambda _: self._check_prediction(loop), state.settings, recorder, model)
             finished = loop.run()
             if state.best_vectors:
@@ -122,7 +125,7 @@ class Trainer:
     def _result(self, loop: Loop) -> TrainingResult:
         """The embedding that the settings ask for; vectors that are absurdly long come with a warning."""
         state = loop.state
-        step, vectors = loop.validator.best() if state.settings.keep == "best" else (state.step, state.vectors)
+        step, vectors = loop.validator.best() if state.settings.keep == "best" else (state.step, state.averaged_vectors)
         make_test_images(loop.previews.sampler, vectors)
         self.recorder.event("saving", step=step)
         if warning := norm_warning(norm_ratio(vectors, loop.long_norms), at_delivery=True):
@@ -153,25 +156,14 @@ class Trainer:
     def _loop(
         self,
         model: StableDiffusion,
-        cache: LatentCache,
+        dataloader: DataLoader,
         state: TrainState,
         split: PictureSplit,
         pictures: Sequence[ValidationPicture],
         sha256: Future[str],
     ) -> Loop:
-        """`pictures`: those of the split that are validated; `cache`: of those that are trained on."""
-        s = state.settings
-        placeholder = Placeholder(s.name, 0, s.vectors)
-        dataloader = DataLoader(
-            examples=split.trained,
-            cache=cache,
-            captioner=Captioner(s.name, self.templates, s.shuffle_tags, s.tag_dropout, s.caption_dropout),
-            tokenizer=model.tokenizer,
-            placeholder=placeholder,
-            seed=s.seed,
-            flip=s.flip,
-            num_timesteps=model.noise_schedule.num_train_timesteps,
-        )
+        """`pictures`: those of the split that are validated."""
+        placeholder = dataloader.placeholder
         previews = Previews(ImageSampler(state, model, placeholder, self.recorder, self.stop_requested))
         validator = Validator(
             state=state,

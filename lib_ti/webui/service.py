@@ -81,7 +81,7 @@ class TrainingService:
     def form(self) -> dict[str, Any]:
         return {
             "values": form.default_values(self.host.hides_paths),
-            "presets": self._live_check.presets(),
+            "presets": form_to_settings.PRESETS,
             "checkpoint": self._live_check.checkpoint(),
             "hides_paths": self.host.hides_paths,
             "example": EXAMPLE_FOLDER.is_dir(),

@@ -36,14 +36,13 @@ class Family:
     `encoders`: in the order in which their hidden states are concatenated. `pooled_encoder`: the one whose pooled output is an
     added condition of the UNet, next to the time ids; None if there is none. `prediction_type`: of checkpoints that do not
     state theirs; None if both types are common. `resolution_if_v`: of v-prediction checkpoints, if it differs.
-    `learning_rate`: the value of "auto". `force_zeros_for_empty_prompt`: an empty negative prompt is encoded as zeros.
+    `force_zeros_for_empty_prompt`: an empty negative prompt is encoded as zeros.
     """
 
     name: str
     title: str
     architecture: str  # modelspec.architecture
     encoders: tuple[EncoderSpec, ...]
-    learning_rate: float
     prediction_type: str | None = "epsilon"
     architecture_if_v: str = ""  # if it differs
     resolution_if_v: int | None = None
@@ -65,7 +64,6 @@ SD1 = Family(
     title="Stable Diffusion 1.x",
     architecture="stable-diffusion-v1",
     encoders=(EncoderSpec("clip_l", "CLIP-L", 768, 12, "cond_stage_model.transformer."),),
-    learning_rate=0.005,
 )
 SD2 = Family(
     name="sd2",
@@ -73,7 +71,6 @@ SD2 = Family(
     architecture="stable-diffusion-v2-512",
     architecture_if_v="stable-diffusion-v2-768-v",
     encoders=(EncoderSpec("clip_h", "OpenCLIP-H", 1024, 24, "cond_stage_model.model.", clip_skip=2, openclip=True),),
-    learning_rate=0.005,
     prediction_type=None,
     resolution_if_v=768,
 )
@@ -90,7 +87,6 @@ SDXL = Family(
             openclip=True,
         ),
     ),
-    learning_rate=0.0025,
     pooled_encoder="clip_g",
     force_zeros_for_empty_prompt=True,
 )  # fmt: skip

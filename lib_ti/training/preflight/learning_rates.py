@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from lib_ti.model.checkpoint.families import Family
-from lib_ti.settings.lr_schedule import InvalidLearningRate, parse_learning_rate
+from collections.abc import Sequence
+
+from lib_ti.settings.lr_schedule import InvalidLearningRate, auto_learning_rate, parse_learning_rate
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.preflight.findings import Findings
 from lib_ti.training.validation.constants import MAX_RATE_RATIO
 
 
-def check_learning_rates(settings: TrainSettings, family: Family, findings: Findings) -> None:
-    """Warn of a rate far above the family's own. Adam moves each value by about the rate in each step.
-
-    The values of token embeddings are about as large as three of the family's "auto" steps.
-    """
-    for option in ("learning_rate", "learning_rate_2"):
+def check_learning_rates(settings: TrainSettings, widths: Sequence[int], findings: Findings) -> None:
+    """Warn of a rate far above "auto". Adam moves each value by about the rate in each step. `widths`: of the text encoders."""
+    for option, width in zip(("learning_rate", "learning_rate_2"), (widths[0], widths[-1]), strict=True):
         text = getattr(settings, option)
         if text == "auto" or findings.has_problem(option):
             continue
@@ -22,10 +20,10 @@ def check_learning_rates(settings: TrainSettings, family: Family, findings: Find
             highest = max(stage.rate for stage in parse_learning_rate(text))
         except InvalidLearningRate:
             continue  # reported when the settings were parsed
-        if highest > MAX_RATE_RATIO * family.learning_rate:
+        usual = auto_learning_rate(width, settings.steps)
+        if highest > MAX_RATE_RATIO * usual:
             findings.warn(
-                f"the learning rate {highest:g} is {highest / family.learning_rate:.0f} times the usual "
-                f"{family.learning_rate:g}: the first steps will make the vectors far longer than any word's, and the "
-                "training will hardly find back"
+                f"the learning rate {highest:g} is {highest / usual:.0f} times the usual {usual:g}: the first steps will make the "
+                "vectors far longer than any word's, and the training will hardly find back"
             )
             return

@@ -55,7 +55,7 @@ def preflight(settings: TrainSettings, problems: Sequence[Problem] = ()) -> Plan
     if checkpoint:
         resolved |= resolve_checkpoint_options(settings, checkpoint)
         check_family_options(settings, checkpoint, findings)
-        check_learning_rates(replace(settings, **resolved), checkpoint.family, findings)
+        check_learning_rates(settings, [*checkpoint.widths_by_encoder.values()], findings)
         output_paths.check_disk_space(settings, sizes, settings.resolution or checkpoint.resolution, findings)
     if findings.problems or checkpoint is None:
         raise BadInput(findings.problems)

@@ -6,12 +6,13 @@ It imports without torch, because the form must appear at once.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lib_ti.model.checkpoint.families import Family
-from lib_ti.settings.lr_schedule import default_schedule
+from lib_ti.settings.lr_schedule import auto_learning_rate, default_schedule
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.preflight.findings import Findings
 from lib_ti.training.validation.budget import plan_validations
@@ -19,7 +20,9 @@ from lib_ti.training.validation.budget import plan_validations
 if TYPE_CHECKING:  # it imports torch
     from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 
-_STORED = ("resolution", "learning_rate", "lr_schedule", "validate_every")
+AVERAGED_SHARE, MAX_AVERAGED_STEPS = 0.1, 100
+
+_STORED = ("resolution", "learning_rate", "lr_schedule", "validate_every", "ema_decay", "timestep_sampling")
 """Options whose "auto" is replaced in a run's settings; the others keep it, and the loaded model decides."""
 _STORED_FOR_TWO_ENCODERS = (*_STORED, "learning_rate_2")
 
@@ -30,11 +33,22 @@ class CheckpointFacts(Protocol):
     @property
     def family(self) -> Family: ...
     @property
+    def widths_by_encoder(self) -> Mapping[str, int]: ...
+    @property
     def resolution(self) -> int: ...
     @property
     def noise_schedule(self) -> NoiseSchedule: ...
     @property
     def prediction_known(self) -> bool: ...
+
+
+def auto_ema_decay(steps: int) -> float:
+    """Of an average over about the last tenth of the steps, but at most the last hundred."""
+    return (
+        max(0.0, round(1 - 1 / min(MAX_AVERAGED_STEPS, AVERAGED_SHARE * steps), 4))
+        if AVERAGED_SHARE * steps > 1
+        else 0.0
+    )
 
 
 def auto_values(checkpoint: CheckpointFacts, settings: TrainSettings) -> dict[str, Any]:
@@ -43,14 +57,16 @@ def auto_values(checkpoint: CheckpointFacts, settings: TrainSettings) -> dict[st
     The value does not depend on whether the option is "auto" in `settings`, but on other options.
     """
     family = checkpoint.family
-    family_rate = f"{family.learning_rate:g}"
-    learning_rate = family_rate if settings.learning_rate == "auto" else settings.learning_rate
+    rates = [f"{auto_learning_rate(width, settings.steps):g}" for width in checkpoint.widths_by_encoder.values()]
+    is_auto = settings.learning_rate == "auto"
     side = settings.resolution or checkpoint.resolution
     return {
-        "learning_rate": family_rate,
-        "learning_rate_2": learning_rate,
-        "lr_schedule": default_schedule(learning_rate),
+        "learning_rate": rates[0],
+        "learning_rate_2": rates[-1] if is_auto else settings.learning_rate,
+        "lr_schedule": "cosine" if is_auto else default_schedule(settings.learning_rate),
         "validate_every": plan_validations(settings.steps, settings.effective_batch_size).interval,
+        "ema_decay": auto_ema_decay(settings.steps),
+        "timestep_sampling": "logit-normal" if settings.kind == "subject" else "uniform",
         "resolution": checkpoint.resolution,
         "clip_skip": family.encoders[0].clip_skip,
         "prediction": checkpoint.noise_schedule.prediction_type if checkpoint.prediction_known else None,

@@ -40,9 +40,10 @@ class Validator:
             self._measure(self.validation_set, 0, state.initial_vectors)
         if not step or 0 not in history.losses:
             return
-        self._measure(self.validation_set, state.step, state.vectors)
+        vectors = state.averaged_vectors
+        self._measure(self.validation_set, state.step, vectors)
         if history.best_step == state.step:
-            state.best_vectors = {name: vectors.detach().clone() for name, vectors in state.vectors.items()}
+            state.best_vectors = {name: value.clone() for name, value in vectors.items()}
             self.recorder.snapshot(state.step, self.export(state.best_vectors, state.step))
         if history.is_overtrained and state.first_time("overtrained"):
             self.recorder.event(
@@ -97,7 +98,7 @@ class Validator:
         state = self.state
         if state.best_vectors:
             return state.validations.best_step, state.best_vectors
-        return state.step, state.vectors
+        return state.step, state.averaged_vectors
 
     def reason(self) -> str:
         """Why the best step is the best, in a sentence for the user."""

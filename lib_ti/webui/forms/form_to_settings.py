@@ -16,25 +16,16 @@ from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.ui import form as fields
 
 PRESETS: dict[str, dict[str, str | bool]] = {
-    "quick": {"steps": "200", "learning_rate": "auto", "vectors": "2", "batch_size": "1", "early_stop": True},
-    "balanced": {"steps": "500", "learning_rate": "auto", "vectors": "2", "batch_size": "1", "early_stop": True},
-    "thorough": {"steps": "1500", "learning_rate": "0.003", "vectors": "4", "batch_size": "2"},
+    "quick": {"steps": "200", "learning_rate": "auto", "vectors": "3", "batch_size": "1", "early_stop": True},
+    "balanced": {"steps": "500", "learning_rate": "auto", "vectors": "3", "batch_size": "1", "early_stop": True},
+    "thorough": {"steps": "1500", "learning_rate": "auto", "vectors": "4", "batch_size": "2"},
 }
-"""The options that each preset sets; the learning rates are for Stable Diffusion 1 and 2, see `presets_for`."""
+"""The options that each preset sets."""
 
 EmbeddingLookup = Callable[[str], Path | None]
 """Returns the file of the embedding in the WebUI's folder that has a name."""
 
 _FLAG = re.compile(r"--[a-z][a-z-]+")
-
-
-def presets_for(learning_rate: float) -> dict[str, dict[str, str | bool]]:
-    """The presets for a family whose "auto" learning rate is `learning_rate`; the presets' rates scale with it."""
-    scale = learning_rate / 0.005
-    return {
-        name: {**values, "learning_rate": _scale_rate(str(values["learning_rate"]), scale)}
-        for name, values in PRESETS.items()
-    }
 
 
 def preset_of(form: Mapping[str, Any], presets: Mapping[str, Mapping[str, str | bool]]) -> str:
@@ -122,10 +113,6 @@ def _embedding_path(text: str, folder: Path, find_embedding: EmbeddingLookup) ->
     if os.path.isfile(folder / text):  # noqa: PTH113 - Path's own raises for names that are too long
         return folder / text
     return find_embedding(text) or Path(text)
-
-
-def _scale_rate(rate: str, scale: float) -> str:
-    return rate if rate == "auto" else f"{float(rate) * scale:g}"
 
 
 def _equals_preset(value: Any, preset: str | bool, option: str) -> bool:

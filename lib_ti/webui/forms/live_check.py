@@ -48,13 +48,9 @@ class LiveCheck:
         checkpoint = self.checkpoint()
         return int(checkpoint["resolution"]) if checkpoint and checkpoint["resolution"] else 512
 
-    def presets(self) -> dict[str, dict[str, str | bool]]:
-        checkpoint = self.checkpoint()
-        return form_to_settings.presets_for(checkpoint["learning_rate"] if checkpoint else 0.005)
-
     def check(self, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
         """Everything the page shows beside the fields, as JSON."""
-        checkpoint, presets = self.checkpoint(), self.presets()
+        checkpoint, presets = self.checkpoint(), form_to_settings.PRESETS
         folder = self._drafts.folder(draft)
         raw, problems = form_to_settings.raw_settings(form, self._host, folder, self._find_embedding)
         settings, option_problems = parse(raw)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_ti.errors import Problem, UnusableFile
-from lib_ti.model.checkpoint.families import SD1
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.preflight.resolve_auto import auto_values
 from lib_ti.webui.embedding_index import FileStamp
@@ -41,7 +40,6 @@ class SelectedCheckpoint:
             "family": family.name if family else None,
             "family_title": family.title if family else "",
             "resolution": description.resolution if description else None,
-            "learning_rate": (family or SD1).learning_rate,
             "usual": bool(description and description.standard_unet),
             "problem": problem,
         }
