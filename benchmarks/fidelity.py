@@ -1,13 +1,14 @@
 """Measure how well embeddings are learned: a table of the practice model's concepts × seeds.
 
     python benchmarks/fidelity.py [--concepts coin bird robot knot] [--seeds 3] [any option of `python -m lib_ti train`]
+    python benchmarks/fidelity.py --second-world FOLDER [...]    with the model that `benchmarks.second_world.make` made
 
-recovered   how much of the difference in loss on unseen images between the initial word and the model's own word for the
-            concept the embedding has closed; at 100 % it is as good as the model's own word
+recovered   how much of the difference in loss on unseen images between "object" and the model's own word for the concept the
+            embedding has closed; at 100 % it is as good as the model's own word
 recognised  samples of the plain prompt in which the classifier recognizes the concept
 concept, colour, ground   of samples with another colour and ground in the prompt, those in which each is right
 
-The first lines of each concept score the initial word and the model's own word ("oracle").
+The first lines of each concept score "object" and the model's own word ("oracle").
 """
 
 from __future__ import annotations
@@ -17,22 +18,28 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
+from benchmarks.second_world.world import SECOND_WORLD
 from lib_ti.embedding.read import read_embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder
-from lib_ti.practice.concepts import CONCEPTS_DIR, KINDS, PRACTICE_MODEL, Evaluator, Score
+from lib_ti.practice.classifier import load_classifier
+from lib_ti.practice.concepts import CONCEPTS_DIR, PRACTICE_MODEL, Evaluator, Score, write_concept_images
+from lib_ti.practice.scenes import PRACTICE_WORLD
+from lib_ti.practice.world import World
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.settings.train_settings import parse
 from lib_ti.text import option_flag
 from lib_ti.training.preflight.preflight import preflight
 
+BASELINE = "object"
 COLUMNS = (
     f"{'concept':<10}{'word':<10}{'loss':>8}{'recovered':>11}{'recognised':>12}{'concept':>9}{'colour':>8}{'ground':>8}"
     f"{'seconds':>9}"
@@ -47,12 +54,32 @@ def row(concept: str, word: str, score: Score, recovered: float | None, seconds:
     )
 
 
-def train(concept: str, seed: int, options: dict[str, str]) -> tuple[torch.Tensor, float]:
+@dataclass(frozen=True)
+class Subject:
+    """A model, the world that it knows, and the folder of its concepts' images."""
+
+    world: World
+    model: Path
+    concepts_dir: Path
+    judge: Path
+
+    @classmethod
+    def second(cls, folder: Path) -> Subject:
+        """The second world's model, in the folder that it was made in."""
+        if not (folder / "concepts").is_dir():
+            write_concept_images(folder / "concepts", SECOND_WORLD)
+        return cls(SECOND_WORLD, folder / PRACTICE_MODEL.name, folder / "concepts", folder / "judge.safetensors")
+
+
+PRACTICE = Subject(PRACTICE_WORLD, PRACTICE_MODEL, CONCEPTS_DIR, PRACTICE_MODEL.with_name("judge.safetensors"))
+
+
+def train(subject: Subject, concept: str, seed: int, options: dict[str, str]) -> tuple[torch.Tensor, float]:
     """Train on a concept's images; the vectors, and the seconds it took."""
     with tempfile.TemporaryDirectory() as folder:
         settings, problems = parse({
-            "model": str(PRACTICE_MODEL), "images": str(CONCEPTS_DIR / concept), "name": "learned-word", "kind": KINDS[concept],
-            "out": f"{folder}/out", "runs_dir": f"{folder}/runs", "preview_every": "0", "seed": str(seed), **options,
+            "model": str(subject.model), "images": str(subject.concepts_dir / concept), "name": "learned-word",
+            "kind": subject.world.kinds[concept], "out": f"{folder}/out", "runs_dir": f"{folder}/runs", "preview_every": "0", "seed": str(seed), **options,
         })  # fmt: skip
         plan = preflight(settings, problems)
         start_time = time.perf_counter()
@@ -63,24 +90,26 @@ def train(concept: str, seed: int, options: dict[str, str]) -> tuple[torch.Tenso
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--concepts", nargs="+", default=["coin", "bird", "robot", "knot"], choices=KINDS)
+    parser.add_argument("--second-world", type=Path, metavar="FOLDER")
+    parser.add_argument("--concepts", nargs="+", help="all things without a name, unless given")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=10)
+    parser.add_argument("--samples", type=int, default=10, help="images per score; 0: measure the loss alone")
     arguments, rest = parser.parse_known_args()
+    subject = Subject.second(arguments.second_world) if arguments.second_world else PRACTICE
     options = dict(zip((name.lstrip("-").replace("-", "_") for name in rest[::2]), rest[1::2], strict=True))
-    model = StableDiffusion.load(open_checkpoint(PRACTICE_MODEL), torch.float32, torch.device("cpu"))
+    model = StableDiffusion.load(open_checkpoint(subject.model), torch.float32, torch.device("cpu"))
     print(" ".join(f"{option_flag(name)} {value}" for name, value in options.items()) or "default settings")
     print(COLUMNS)
     recovered_shares = []
-    for concept in arguments.concepts:
-        evaluator = Evaluator(model, concept)
-        initial_word = options.get("init_text", "object")
-        initial = evaluator.score(initial_word, num_samples=arguments.samples)
+    classifier = load_classifier(subject.judge, subject.world)
+    for concept in arguments.concepts or subject.world.unnamed:
+        evaluator = Evaluator(model, concept, world=subject.world, classifier=classifier)
+        initial = evaluator.score(BASELINE, num_samples=arguments.samples)
         oracle = evaluator.score(evaluator.oracle, num_samples=arguments.samples)
-        print(row(concept, initial_word, initial, 0.0, None), flush=True)
+        print(row(concept, BASELINE, initial, 0.0, None), flush=True)
         print(row(concept, "oracle", oracle, 1.0, None), flush=True)
         for seed in range(arguments.seeds):
-            vectors, seconds = train(concept, seed, options)
+            vectors, seconds = train(subject, concept, seed, options)
             score = evaluator.score(
                 "learned-word", Placeholder("learned-word", 0, len(vectors)), vectors, arguments.samples
             )

@@ -143,7 +143,7 @@ class Evaluator:
         vectors: torch.Tensor | None = None,
         num_samples: int = 10,
     ) -> Score:
-        """All measures of `text`, a plain word or the placeholder's name."""
+        """All measures of `text`, a plain word or the placeholder's name; without samples the loss alone."""
         embeddings = self.model.empty_vectors() if vectors is None else {"clip_l": vectors}
         conditioner = Conditioner(self.model, [placeholder] if placeholder else [], embeddings)
 
@@ -161,7 +161,7 @@ class Evaluator:
             edits["concept"] += self._is_concept(prediction) / num_samples
             edits["colour"] += (prediction.colour == scene.colour) / num_samples
             edits["ground"] += (prediction.ground == scene.ground) / num_samples
-        return Score(self.loss(text, placeholder, vectors), sum(recognised) / num_samples, edits)
+        return Score(self.loss(text, placeholder, vectors), sum(recognised) / max(1, num_samples), edits)
 
     def _is_concept(self, prediction: Prediction) -> bool:
         return self.concept in (prediction.thing, prediction.style)

@@ -11,12 +11,13 @@ from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import DataLoader
 from lib_ti.training.encode_images import Stopped
 from lib_ti.training.init_vectors import AUTO_TEXT, FALLBACK_TEXT
-from lib_ti.training.oom_recovery import retry_on_oom
+from lib_ti.training.oom_recovery import free_memory, is_oom_error, retry_on_oom
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.start.candidates import common_words
 from lib_ti.training.start.ranking import WordRanking
 
 TRIPLES = 16
+BATCH_SIZE = 4  # triples at a time, if there is memory for them: without gradients an image needs little
 NUM_WORDS = 3  # distinct words start better than one word several times: equal vectors get nearly equal gradients
 
 
@@ -38,15 +39,23 @@ def choose_start(
     Raises Stopped.
     """
 
-    def rank(current: TrainSettings) -> list[str]:
-        ranking = WordRanking.create(model, loader, cache, TRIPLES, current.batch_size)
+    def rank(batch_size: int) -> list[str]:
+        ranking = WordRanking.create(model, loader, cache, TRIPLES, batch_size)
         ranking.stop_requested = stop_requested
         words = ranking.rank(common_words(settings.kind))
         if stop_requested():
             raise Stopped
         return [word.text for word in words]
 
-    words, settings = retry_on_oom(rank, settings, recorder, model, in_micro_batches=True)
+    try:
+        words = rank(max(BATCH_SIZE, settings.batch_size))
+    except RuntimeError as error:
+        if not is_oom_error(error):
+            raise
+        words = []
+    if not words:
+        free_memory()  # outside the except block: the error's traceback holds tensors
+        words, settings = retry_on_oom(lambda s: rank(s.batch_size), settings, recorder, model, in_micro_batches=True)
     text = " ".join(words[: min(NUM_WORDS, settings.vectors)]) or FALLBACK_TEXT
     settings = replace(settings, init_text=text)
     recorder.save_settings(settings)

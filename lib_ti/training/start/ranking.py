@@ -20,8 +20,8 @@ from lib_ti.training.validation.pictures import ValidationPicture
 from lib_ti.training.validation.validation_set import ValidationSet
 
 FIRST_TRIPLES = 4  # that every word is tried on
-KEPT_SHARE = 0.3  # of the words, that go on to all triples
-MIN_KEPT = 6
+KEPT_SHARE = 0.2  # of the words, that go on to all triples
+MIN_KEPT = 8
 
 
 @dataclass(frozen=True)
