@@ -35,7 +35,7 @@ from lib_ti.practice.concepts import CONCEPTS_DIR, PRACTICE_MODEL, Evaluator, Sc
 from lib_ti.practice.scenes import PRACTICE_WORLD
 from lib_ti.practice.world import World
 from lib_ti.runs.execute import create_run, execute_run
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 from lib_ti.text import option_flag
 from lib_ti.training.preflight.preflight import preflight
 
@@ -79,7 +79,8 @@ def train(subject: Subject, concept: str, seed: int, options: dict[str, str]) ->
     with tempfile.TemporaryDirectory() as folder:
         settings, problems = parse({
             "model": str(subject.model), "images": str(subject.concepts_dir / concept), "name": "learned-word",
-            "kind": subject.world.kinds[concept], "out": f"{folder}/out", "runs_dir": f"{folder}/runs", "preview_every": "0", "seed": str(seed), **options,
+            "kind": subject.world.kinds[concept], "out": f"{folder}/out", "runs_dir": f"{folder}/runs", "preview_every": "0",
+            "seed": str(seed), **options,
         })  # fmt: skip
         plan = preflight(settings, problems)
         start_time = time.perf_counter()

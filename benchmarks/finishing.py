@@ -34,7 +34,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.practice.concepts import CONCEPTS_DIR, KINDS, PRACTICE_MODEL, Evaluator
 from lib_ti.runs import execute
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 from lib_ti.training import trainer as trainer_module
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.training.validation.pictures import ValidationPicture

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from lib_ti.runs.events import EventLog
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 
 PRACTICE = ROOT / "lib_ti" / "practice"
 

@@ -34,7 +34,7 @@ from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.model.prompt.text_encoder import PromptEncoder, TextEncoder
 from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
 from lib_ti.practice.concepts import PRACTICE_MODEL
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 from lib_ti.training.dataloader import DataLoader
 from lib_ti.training.init_vectors import vectors_from_text
 from lib_ti.training.state import TrainState

@@ -11,7 +11,7 @@ from lib_ti.data.captions import TEMPLATES, Captioner, PreviewPrompt, load_templ
 from lib_ti.errors import UnusableFile
 from lib_ti.model.prompt.placeholder import NO_VECTOR, Placeholder
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 from lib_ti.training.dataloader import DataLoader
 
 

@@ -101,7 +101,7 @@ def test_fields_show_the_defaults():
 
 
 def test_help_has_unit_range_and_default():
-    assert form.help_text("vectors").endswith("1–75 vectors; default 2.")
+    assert form.help_text("vectors").endswith("1–75 vectors; default 3.")
     assert form.help_text("steps").endswith("1 or more steps; default 500.")
     assert form.help_text("resolution").endswith("64–4096 pixels; default auto.")
     assert form.help_text("clip_at").endswith("Above 0; default 1.")

@@ -18,7 +18,7 @@ from lib_ti.data.buckets import bucket_step
 from lib_ti.data.dataset import Example
 from lib_ti.data.image_files import ImageFile, find_images
 from lib_ti.errors import UnusableFile
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 from lib_ti.training.import_images import import_images, load_examples
 
 RED, GREEN, BLUE, GOLD = (200, 30, 40), (20, 180, 60), (30, 50, 210), (220, 190, 20)

@@ -24,7 +24,10 @@ TECHNIQUE_MODULES = {
 }
 """What works on any network and knows no model: below all of `model`, while the rest of `model.memory` is above it."""
 CORE = (*SETTINGS, "formats", "data", TECHNIQUES, *MODEL, "embedding")
-TRAINING = ("training.preflight", "training.validation", "training.health", "training.finishing", "training")
+TRAINING = (
+    "training.preflight", "training.validation", "training.health", "training.finishing", "training.optimization",
+    "training.start", "training",
+)  # fmt: skip
 RUNS = ("runs.report", "runs", "runs.sweeps")
 WEBUI = ("webui", "webui.api", "webui.forms", "webui.hosts", "webui.images", "webui.standalone", "webui.ui")
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_ti.settings.lr_schedule import InvalidLearningRate, LrSchedule, Stage, parse_learning_rate
+from lib_ti.settings.lr_schedule import (
+    RANDOM_WALK,
+    InvalidLearningRate,
+    LrSchedule,
+    Stage,
+    auto_learning_rate,
+    parse_learning_rate,
+)
 
 
 @pytest.mark.parametrize(
@@ -105,3 +112,9 @@ def test_rate_is_positive_at_every_step(steps, warmup_steps, decay, rate):
     """Also where the warm-up is longer than the training: a step at rate 0 would be wasted."""
     schedule = LrSchedule((Stage(rate, None),), steps, decay, warmup_steps)
     assert all(0 < schedule.at(step) <= rate for step in range(steps))
+
+
+def test_auto_rate_keeps_the_random_walk_as_long_for_every_width_and_length():
+    for width, steps in ((128, 50), (768, 500), (1280, 3000)):
+        assert auto_learning_rate(width, steps) * (width * steps) ** 0.5 == pytest.approx(RANDOM_WALK, rel=0.05)
+    assert auto_learning_rate(768, 1) == auto_learning_rate(768, 25)

@@ -31,7 +31,8 @@ from lib_ti.model.speed.prepacked_conv import can_prepack
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.resume import resume
-from lib_ti.settings.train_settings import MEMORY_MODES, TrainSettings, parse
+from lib_ti.settings.parsing import parse
+from lib_ti.settings.train_settings import MEMORY_MODES, TrainSettings
 from lib_ti.training.oom_recovery import is_oom_error
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.training.preview import OOM_WARNING

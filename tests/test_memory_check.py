@@ -10,7 +10,8 @@ pytest.importorskip("gradio")
 from lib_ti.data.captions import preview_count
 from lib_ti.model.memory import estimate
 from lib_ti.runs.events import Event
-from lib_ti.settings.train_settings import DEFAULTS, MEMORY_MODES, parse
+from lib_ti.settings.parsing import parse
+from lib_ti.settings.train_settings import DEFAULTS, MEMORY_MODES
 from lib_ti.training.preflight import resolve_auto
 from lib_ti.webui.forms import form_to_settings, memory
 from lib_ti.webui.forms.launch import next_memory_mode

@@ -24,7 +24,7 @@ from lib_ti.practice.concepts import (
 from lib_ti.practice.export import ldm_checkpoint
 from lib_ti.practice.scenes import PRACTICE_WORLD
 from lib_ti.runs.execute import create_run, execute_run
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 from lib_ti.training.preflight.preflight import preflight
 
 

@@ -20,7 +20,7 @@ from lib_ti.runs.events import TERMINAL_KINDS, read_events
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job, RunQueue
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.webui.hosts.gpu_handover import GpuHandover
 from lib_ti.webui.hosts.host import CheckpointChoice
@@ -34,7 +34,7 @@ request = json.loads(sys.stdin.readline())
 if "settings" in request:
     sys.path.insert(0, os.getcwd())
     from lib_ti.runs.folder import RunFolder
-    from lib_ti.settings.train_settings import parse
+    from lib_ti.settings.parsing import parse
 
     settings, problems = parse(request["settings"])
     if problems:

@@ -23,7 +23,7 @@ from lib_ti.runs.report.facts import RunFacts, TrainingPicture, Validation, gath
 from lib_ti.runs.report.markup import Html, element, page
 from lib_ti.runs.report.pictures import Looks, data_uri, looks_of
 from lib_ti.runs.report.run_report import report_html
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 from lib_ti.training.preflight.preflight import preflight
 
 OLD_RUNS = Path(__file__).parent / "golden" / "old_runs"

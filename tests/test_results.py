@@ -20,7 +20,7 @@ from lib_ti.embedding.write import to_safetensors
 from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 from lib_ti.training.preflight.output_paths import embeddings_named, run_bytes
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.webui.api import results as results_module

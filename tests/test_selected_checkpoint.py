@@ -11,12 +11,14 @@ from test_embedding_index import Host
 
 from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.model.checkpoint.open import open_checkpoint
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.lr_schedule import auto_learning_rate
+from lib_ti.settings.parsing import parse
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.training.preflight.resolve_auto import auto_values
 from lib_ti.webui.forms.selected_checkpoint import DETECTED_ON_START, SelectedCheckpoint
 
 GOLDEN = Path(__file__).parent / "golden"
+AUTO_RATE = {"sdxl": f"{auto_learning_rate(64, 500):g}"}
 GIVEN = {"images": "p", "name": "n", "model": "m", "out": "o"}
 
 
@@ -39,13 +41,12 @@ def selected(checkpoint, folder=Path()):
     return SelectedCheckpoint(Host(folder, checkpoint))
 
 
-def test_family_and_learning_rate(checkpoints):
+def test_families(checkpoints):
     summaries = {name: selected(path).summary() for name, path in checkpoints.items()}
     assert {name: summary["family"] for name, summary in summaries.items()} == {
         "sd1": "sd1", "sd2": "sd2", "sdxl": "sdxl", "v": "sd1",
     }  # fmt: skip
-    assert (summaries["sdxl"]["family_title"], summaries["sdxl"]["learning_rate"]) == ("SDXL", 0.0025)
-    assert summaries["sd2"]["learning_rate"] == 0.005
+    assert summaries["sdxl"]["family_title"] == "SDXL"
     assert not any(summary["problem"] for summary in summaries.values())
 
 
@@ -103,7 +104,7 @@ def test_auto_texts(checkpoints, name):
 def test_auto_depends_on_other_settings(checkpoints):
     auto = selected(checkpoints["sdxl"]).auto_texts(settings(learning_rate="0.01:5, 0.1", resolution="128"))
     assert (auto["learning_rate"], auto["learning_rate_2"], auto["lr_schedule"]) == (
-        "0.0025",
+        AUTO_RATE["sdxl"],
         "0.01:5, 0.1",
         "constant",
     )
@@ -124,7 +125,7 @@ def test_diffusers_folder(tmp_path):
     write_sdxl_folder(tmp_path / "model", {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True})
     summary, auto = selected(tmp_path / "model").summary(), selected(tmp_path / "model").auto_texts(settings())
     assert (summary["family"], summary["problem"]) == ("sdxl", "")
-    assert (auto["prediction"], auto["zero_terminal_snr"], auto["learning_rate"]) == ("v", "yes", "0.0025")
+    assert (auto["prediction"], auto["zero_terminal_snr"], auto["learning_rate"]) == ("v", "yes", AUTO_RATE["sdxl"])
 
 
 def test_replaced_checkpoint_is_read_again(checkpoints, tmp_path):
@@ -143,7 +144,7 @@ def test_initial_embedding(checkpoints, tmp_path):
         (tmp_path / f"{name}.safetensors").write_bytes(safetensors_bytes(tensors, {}))
 
     def start(family, file, words=list, **more):
-        requested = settings(init_embedding=str(tmp_path / file), init_text="mug", **more)
+        requested = settings(**{"init_embedding": str(tmp_path / file), "init_text": "mug", "vectors": "2", **more})
         problem, remark = selected(checkpoints[family]).check_initial_embedding(requested, words)
         return (problem.option, problem.message) if problem else remark
 

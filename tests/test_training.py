@@ -28,7 +28,8 @@ from lib_ti.model.prompt.text_encoder import Context
 from lib_ti.model.speed.device import choose_precision
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings.train_settings import TrainSettings, parse
+from lib_ti.settings.parsing import parse
+from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import DataLoader
 from lib_ti.training.init_vectors import random_vectors, vectors_from_text
 from lib_ti.training.preflight.preflight import preflight

@@ -22,7 +22,7 @@ from lib_ti.runs.lock import RunLock
 from lib_ti.runs.report import advice
 from lib_ti.runs.resume import resume
 from lib_ti.settings.names import name_problem
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.webui.api import bridge
 from lib_ti.webui.forms import launch, launch_sweep

@@ -23,7 +23,8 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.runs.events import Event, read_events
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.resume import resume
-from lib_ti.settings.train_settings import TrainSettings, parse
+from lib_ti.settings.parsing import parse
+from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import DataLoader
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.training.validation import constants

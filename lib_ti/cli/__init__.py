@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from lib_ti import __version__
-from lib_ti.cli import commands, sweep, train, ui, work
+from lib_ti.cli import commands, suggest, sweep, train, ui, work
 from lib_ti.cli.arguments import did_you_mean
 from lib_ti.cli.exit_codes import BAD_INPUT, FAILED, OK, STOPPED
 from lib_ti.errors import BadInput, RunBusy, TextualInversionError, UnusableFile
@@ -16,6 +16,7 @@ from lib_ti.text import printable
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (train.train, "learn a new word from pictures"),
     "sweep": (sweep.sweep, "train with several values, and compare"),
+    "suggest": (suggest.suggest, "find words to start from"),
     "resume": (train.resume, "go on with a run or a sweep"),
     "runs": (commands.runs, "list runs"),
     "report": (commands.report, "write a page about a run or a sweep"),

@@ -17,7 +17,7 @@ from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.sweeps.sweep import is_sweep
 from lib_ti.settings.option import RawValue
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 
 
 def train(arguments: Sequence[str]) -> int:

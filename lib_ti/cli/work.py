@@ -14,7 +14,7 @@ from lib_ti.cli.control import Control, stop_on_signals
 from lib_ti.cli.exit_codes import FAILED, OK, STOPPED
 from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 
 
 def work(arguments: Sequence[str]) -> int:

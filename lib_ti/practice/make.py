@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import random
 import shutil
 from dataclasses import dataclass
-from functools import cached_property, partial
-from multiprocessing import Pool
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +33,14 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from lib_ti import files
 from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.model.checkpoint import yaml_config
-from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.practice.classifier import SceneClassifier
 from lib_ti.practice.concepts import CONCEPTS_DIR, PRACTICE_MODEL, write_concept_images
 from lib_ti.practice.export import ldm_checkpoint
+from lib_ti.practice.rendering import CAPTIONS_PER_IMAGE, NUM_IMAGES, class_labels, render_dataset
 from lib_ti.practice.resumable_training import ResumableTraining, ema_weights, save
 from lib_ti.practice.scenes import PRACTICE_WORLD
-from lib_ti.practice.things import Scene
 from lib_ti.practice.world import World
 
-NUM_IMAGES = 30_000
-CAPTIONS_PER_IMAGE = 4
-SIDE = 64
 CONFIG = yaml_config.read_config(PRACTICE_MODEL.with_suffix(".yaml"))
 
 
@@ -73,22 +67,6 @@ def build_text_encoder() -> CLIPTextModel:
     )
 
 
-def make_scene(world: World, index: int) -> Scene:
-    """The scene of one training image; the classifier's test images use indices from `NUM_IMAGES` on."""
-    return world.random_scene(random.Random(index))
-
-
-def _render_pixels(world: World, index: int) -> np.ndarray[Any, Any]:
-    return np.asarray(world.render(make_scene(world, index), SIDE))
-
-
-def _tokenize_captions(world: World, index: int) -> np.ndarray[Any, Any]:
-    """(captions, tokens); one in ten captions is empty, for guidance."""
-    rng, scene, tokenizer = random.Random(~index), make_scene(world, index), PromptTokenizer()
-    captions = [world.caption(scene, rng) if rng.random() >= 0.1 else "" for _ in range(CAPTIONS_PER_IMAGE)]
-    return np.array([tokenizer.encode(text).input_ids for text in captions], dtype=np.int32)
-
-
 @dataclass(frozen=True)
 class Maker:
     """Makes the model of one world, stage by stage, in the folder `work`. A training whose file exists goes on from there."""
@@ -103,7 +81,7 @@ class Maker:
         """Run every stage and write the model to `folder`."""
         self.work.mkdir(parents=True, exist_ok=True)
         if not (self.work / "captions.npy").exists():
-            self.render_images()
+            render_dataset(self.world, self.work)
         self.train_vae()
         if not (self.work / "latents.pt").exists():
             self.encode_latents()
@@ -139,13 +117,6 @@ class Maker:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16)
-
-    def render_images(self) -> None:
-        with Pool() as pool:
-            images = np.stack(pool.map(partial(_render_pixels, self.world), range(NUM_IMAGES), chunksize=200))
-            captions = np.stack(pool.map(partial(_tokenize_captions, self.world), range(NUM_IMAGES), chunksize=200))
-        save(self.work / "pictures.npy", lambda path: np.save(path, images))
-        save(self.work / "captions.npy", lambda path: np.save(path, captions))
 
     def train_vae(self) -> None:
         vae, steps = AutoencoderKL(**CONFIG.vae.diffusers_kwargs()), self.steps.vae
@@ -219,7 +190,7 @@ class Maker:
 
     def train_classifier(self) -> None:
         """Train on rendered images and on their reconstructions by the VAE, with a little noise, as sampled images have."""
-        labels = self._labels(NUM_IMAGES)
+        labels = class_labels(self.world, self.device)
         vae = self._trained_vae().requires_grad_(False)
         classifier = SceneClassifier(self.world.classes)
         training = self._training(
@@ -236,13 +207,6 @@ class Maker:
                 logits = classifier(batch)
             losses = [F.cross_entropy(logits[a].float(), labels[a][indices]) for a in self.world.classes]
             training.step(torch.stack(losses).sum())
-
-    def _labels(self, count: int) -> dict[str, torch.Tensor]:
-        scenes = [make_scene(self.world, i) for i in range(count)]
-        return {
-            attribute: torch.tensor([names.index(str(getattr(s, attribute))) for s in scenes], device=self.device)
-            for attribute, names in self.world.classes.items()
-        }
 
     def export(self, folder: Path) -> None:
         """Write the EMA weights as a checkpoint, with the scale of the latents folded into the quant convolutions."""

@@ -28,6 +28,7 @@ from lib_ti.errors import BadInput, UnusableFile
 from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.runs.events import TERMINAL_KINDS, RunHistory, read_events
 from lib_ti.runs.lock import RunLock, is_held
+from lib_ti.settings.parsing import settings_from_json
 from lib_ti.settings.train_settings import TrainSettings
 
 Value = TypeVar("Value", int, str)
@@ -68,9 +69,7 @@ class RunFolder:
     def settings(self) -> TrainSettings:
         """Raises UnusableFile."""
         try:
-            return TrainSettings.from_json(
-                json.loads((self.path / "settings.json").read_text(encoding="utf-8"))["settings"]
-            )
+            return settings_from_json(json.loads((self.path / "settings.json").read_text(encoding="utf-8"))["settings"])
         except BadInput as error:
             raise UnusableFile(self.path / "settings.json", "; ".join(map(str, error.problems))) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -190,4 +189,4 @@ def _with_absolute_paths(settings: TrainSettings) -> TrainSettings:
     for name in ("images", "model", "vae", "out", "runs_dir", "template_file", "init_embedding"):
         if record[name] is not None:
             record[name] = str(Path(record[name]).absolute())
-    return TrainSettings.from_json(record)
+    return settings_from_json(record)

@@ -10,7 +10,8 @@ from lib_ti.model.speed.device import choose_device
 from lib_ti.runs.execute import open_run_checkpoint
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.option import RawValue
-from lib_ti.settings.train_settings import CHANGEABLE_ON_RESUME, REQUIRED, TrainSettings, parse
+from lib_ti.settings.parsing import parse
+from lib_ti.settings.train_settings import CHANGEABLE_ON_RESUME, REQUIRED, TrainSettings
 from lib_ti.training.preflight.output_paths import unwritable_reason
 
 

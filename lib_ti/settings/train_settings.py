@@ -1,21 +1,17 @@
 """All options of a training, each declared once.
 
 The command line, its help, the settings file, the form and the documentation derive from the fields of `TrainSettings`: a
-field's type says how its value is parsed, its `Option` which values are valid and what it means. Values are checked here, one
-by one and against each other; whatever needs the files they name is checked in `training.preflight`.
+field's type says how its value is parsed (see `parsing`), its `Option` which values are valid and what it means.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from lib_ti.errors import BadInput, Problem
-from lib_ti.settings.option import Option, RawValue, from_json_value, parse_value, to_json_value
-from lib_ti.settings.validation import VALIDATORS, conflicts
+from lib_ti.settings.option import Option, to_json_value
 
 MEMORY_MODES = ("fast", "balanced", "low")
 """From the fastest, which needs the most memory, to the leanest; see `model.memory.modes`."""
@@ -149,7 +145,7 @@ class TrainSettings:
         "subject, uniform for a style, whose texture is in the least noisy ones", "Learning",
         choices=("auto", "uniform", "logit-normal"),
     )  # fmt: skip
-    loss: str = _option(
+    loss_type: str = _option(
         "mse", "mse, or huber, which minds single large errors less: it helps if some pictures do not fit the others", "Learning",
         choices=("mse", "huber"),
     )  # fmt: skip
@@ -243,52 +239,12 @@ class TrainSettings:
     def to_json(self) -> dict[str, Any]:
         return {f.name: to_json_value(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> TrainSettings:
-        """The settings of a stored run. Ignores options of other versions. Raises BadInput for invalid values."""
-        complete = {**UNSTORED, **record}
-        settings, problems = parse({k: from_json_value(v) for k, v in complete.items() if k in TYPES and v is not None})
-        if problems:
-            raise BadInput(problems)
-        return settings
-
 
 OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in dataclasses.fields(TrainSettings)}
 TYPES: dict[str, Any] = get_type_hints(TrainSettings)
 REQUIRED = tuple(f.name for f in dataclasses.fields(TrainSettings) if f.default is dataclasses.MISSING)
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainSettings) if f.name not in REQUIRED}
-UNSTORED: dict[str, Any] = {
-    "validate_every": 0,
-    "early_stop": False,
-    "keep": "last",
-    "adam_beta1": 0.9,
-    "ema_decay": 0.0,
-    "timestep_sampling": "uniform",
-}
-"""What stored settings mean that lack these options: they are of a version that had none of this, and must resume as in it."""
 CHANGEABLE_ON_RESUME = frozenset(
     {"steps", "device", "memory", "gradient_checkpointing", "batch_size", "gradient_accumulation"}
 )
 """May differ when a run is resumed: besides its length, they trade memory for time (and the low mode rounds weights)."""
-
-
-def parse(raw: Mapping[str, RawValue]) -> tuple[TrainSettings, list[Problem]]:
-    """Parse settings from raw values, and collect everything that is wrong with them.
-
-    An option with a problem has its default in the result (an empty path or text where there is none), so that the
-    others can still be checked against files. Do not train on settings that have problems.
-    """
-    values: dict[str, Any] = {**{name: TYPES[name]() for name in REQUIRED}, **DEFAULTS}
-    problems = [Problem(name, "is missing") for name in REQUIRED if name not in raw]
-    for name, raw_value in raw.items():
-        try:
-            value = parse_value(TYPES[name], OPTIONS[name], raw_value)
-            if name in VALIDATORS and value is not None:
-                VALIDATORS[name](value)
-        except ValueError as error:
-            problems.append(Problem(name, str(error)))
-        else:
-            values[name] = value
-    settings = TrainSettings(**values)
-    problems += conflicts(settings, raw)
-    return settings, problems

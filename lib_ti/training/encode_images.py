@@ -14,7 +14,6 @@ from lib_ti.data.latent_cache import LatentCache, LatentDistribution
 from lib_ti.errors import TrainingFailed
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory.malloc import keep_freed_memory
-from lib_ti.training.recorder import Recorder
 from lib_ti.training.validation.pictures import ValidationPicture
 
 
@@ -24,10 +23,10 @@ class Stopped(Exception):
 
 @dataclass
 class ImageEncoder:
-    """`stop_requested`: asked before each image; the methods raise Stopped then."""
+    """`event`: told of each training image, as `Recorder.event`; `stop_requested`: the methods raise Stopped if it is true."""
 
     model: StableDiffusion
-    recorder: Recorder
+    event: Callable[..., object]
     stop_requested: Callable[[], bool]
 
     def encode_training(self, examples: Sequence[Example], flip: bool, cache: LatentCache) -> None:
@@ -36,7 +35,7 @@ class ImageEncoder:
             for i, image in enumerate(self._load(examples)):
                 for mirrored in (False, True) if flip else (False,):
                     cache.put(i, mirrored, self._encode(image.mirrored if mirrored else image, examples[i]))
-                self.recorder.event("encoding", done=i + 1, images=len(examples))
+                self.event("encoding", done=i + 1, images=len(examples))
 
     def encode_validation(self, pictures: Sequence[tuple[Example, bool]]) -> list[ValidationPicture]:
         """Examples, mirrored or not, and their latents. Raises TrainingFailed if the VAE overflows."""

@@ -99,7 +99,7 @@ class Trainer:
         try:
             state = self._initial_state(settings, model)
             split = split_pictures(self.examples, settings, state.validations.triples)
-            encoder = ImageEncoder(model, recorder, self.stop_requested)
+            encoder = ImageEncoder(model, recorder.event, self.stop_requested)
             _, settings = retry_on_oom(
                 lambda s: encoder.encode_training(split.trained, s.flip, cache), settings, recorder, model
             )

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.runs.folder import RunFolder
-from lib_ti.settings.train_settings import TrainSettings, parse
+from lib_ti.settings.parsing import parse
+from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.preflight.preflight import preflight
 
 

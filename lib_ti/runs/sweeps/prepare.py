@@ -14,7 +14,7 @@ from lib_ti.runs.sweeps.grid import combinations, describe, run_names
 from lib_ti.runs.sweeps.sweep import Sweep, SweepRun
 from lib_ti.settings.names import name_problem
 from lib_ti.settings.option import RawValue
-from lib_ti.settings.train_settings import parse
+from lib_ti.settings.parsing import parse
 from lib_ti.training.preflight.preflight import Plan, preflight
 
 _MEASURED = ("precision", "acceleration")

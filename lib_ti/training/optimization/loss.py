@@ -13,7 +13,7 @@ def pointwise_loss(error: torch.Tensor, settings: TrainSettings) -> torch.Tensor
 
     2δ(√(e² + δ²) - δ) (Charbonnier et al., 1994).
     """
-    if settings.loss == "mse":
+    if settings.loss_type == "mse":
         return error.square()
     delta = settings.huber_delta
     return 2 * delta * ((error.square() + delta**2).sqrt() - delta)

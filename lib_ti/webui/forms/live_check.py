@@ -9,7 +9,8 @@ from typing import Any
 
 from lib_ti.errors import Problem
 from lib_ti.settings import names
-from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings, parse
+from lib_ti.settings.parsing import parse
+from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings
 from lib_ti.webui.embedding_index import files_named, free_name
 from lib_ti.webui.forms import form_to_settings, memory
 from lib_ti.webui.forms.selected_checkpoint import SelectedCheckpoint
