@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +159,9 @@ class TrainState:
         self.step, self.loss_average = record["step"], record["smoothed"]
         self.last_output_step = record["shown"]
         self.scaler.load_state_dict(record["scaler"])
-        self.validations, self.best_vectors = ValidationHistory(), {}
+        self.validations, self.best_vectors = replace(self.validations, losses={}), {}
         if validated := record.get("validated"):
-            self.validations = ValidationHistory.from_tensor(validated, tensors["validation.losses"].cpu())
+            self.validations = self.validations.replaced(validated, tensors["validation.losses"])
             self.best_vectors = {
                 name: tensors[key].to(vectors.device)
                 for name, vectors in self.vectors.items()
