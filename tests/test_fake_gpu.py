@@ -72,7 +72,7 @@ def test_training_keeps_tensors_on_one_device(sizes, mode, pictures, tmp_path, m
     monkeypatch.setattr("lib_ti.training.trainer.choose_device", lambda requested: GPU)
     settings = settings_for(
         write_checkpoint(tmp_path / "model.safetensors", SIZES[sizes]), pictures, tmp_path,
-        steps="3", preview_every="2", preview_steps="2", memory=mode, batch_size="2", flip="true",
+        steps="3", validate_every="2", preview_every="2", preview_steps="2", memory=mode, batch_size="2", flip="true",
         preview_negative_prompt="a (blurry:1.2) picture", preview_sampler="euler a",
     )  # fmt: skip
     calls = count()
@@ -83,3 +83,4 @@ def test_training_keeps_tensors_on_one_device(sizes, mode, pictures, tmp_path, m
     assert 0 < stopped_at < 3, "the saved state is loaded on the resume"
     assert (folder.settings.out / "my-mug.safetensors").is_file()
     assert folder.preview(3, 0, 0).is_file()
+    assert set(folder.history().validations) == {0, 2, 3}

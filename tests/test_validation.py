@@ -16,7 +16,6 @@ from reference.trainings import run
 from safetensors import safe_open
 
 from lib_ti.cli import main
-from lib_ti.data.dataset import Example
 from lib_ti.embedding.read import read_embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
@@ -31,7 +30,7 @@ from lib_ti.training.validation import constants
 from lib_ti.training.validation.budget import plan_validations
 from lib_ti.training.validation.early_stop import plan_stop
 from lib_ti.training.validation.history import ValidationHistory
-from lib_ti.training.validation.pictures import held_back_indices, split_pictures
+from lib_ti.training.validation.pictures import held_back_indices
 from lib_ti.training.validation.statistics import paired_difference, t_quantile
 from lib_ti.training.validation.validation_set import ValidationSet
 
@@ -86,16 +85,11 @@ def test_few_pictures_are_all_trained_on():
     assert held_back_indices(40, 0) == held_back_indices(40, 0) != held_back_indices(40, 1)
 
 
-def test_few_pictures_are_measured_mirrored(tiny_checkpoint, pictures, tmp_path):
-    settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="400", validate_every="50")
-    examples = [Example(path, "", None, (64, 64)) for path in sorted(pictures.glob("*.png"))]
-    split = split_pictures(examples, settings, None)
-    assert split.trained == examples
-    assert sorted(example.path for example, _ in split.validated) == [example.path for example in examples]
-    assert all(is_mirrored for _, is_mirrored in split.validated)
-    trained_mirrored = split_pictures(examples, dataclasses.replace(settings, flip=True), None)
-    assert not any(is_mirrored for _, is_mirrored in trained_mirrored.validated)
-    assert not split_pictures(examples, dataclasses.replace(settings, validate_every=0), None).validated
+def test_few_pictures_are_measured_although_they_are_trained_on(tiny_checkpoint, pictures, tmp_path, monkeypatch):
+    sets = validation_sets(monkeypatch)
+    folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="4", flip="true"))
+    assert len({triple.latents.mean() for triple in sets[0].triples}) == len(list(folder.images.iterdir())) == 4
+    assert "the loss on the pictures" in folder.history().best.data["reason"]
 
 
 def validation_sets(monkeypatch) -> list[ValidationSet]:
@@ -291,7 +285,7 @@ def test_a_run_ends_by_itself_and_can_go_on(tiny_checkpoint, pictures, tmp_path,
     end = start + constants.MIN_COOLDOWN_STEPS
     (finished,) = (event.data for event in seen if event.kind == "finished")
     assert finished["step"] == end
-    assert finished["reason"] == (f"stopped at step {end} of 100: the loss on the mirrored pictures no longer improves")
+    assert finished["reason"] == (f"stopped at step {end} of 100: the loss on the pictures no longer improves")
     history = folder.history()
     rates = [event.data["learning_rate"] for event in history.steps.values()]
     assert rates[:start] == [0.005] * start
@@ -320,8 +314,9 @@ def has_trained(events: list[Event], step: int) -> bool:
     return any(event.kind == "step" and event.data["step"] == step for event in events)
 
 
-def test_resumed_run_equals_an_uninterrupted_one(tiny_checkpoint, pictures, tmp_path):
+def test_resumed_run_equals_an_uninterrupted_one(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     """Stopped before the first validation, right after one, and within the cooldown."""
+    monkeypatch.setattr("lib_ti.training.validation.pictures.MIN_IMPROVEMENT_TRAINED", 10.0)  # the first is the best
     options = {"steps": "60", "validate_every": "4", "batch_size": "1", "gradient_accumulation": "2"}
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, out=str(tmp_path / "whole"), **options)
     whole = run(settings)

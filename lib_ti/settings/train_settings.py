@@ -52,8 +52,9 @@ class TrainSettings:
     steps: int = _option(500, "length of the training", "How long", unit="steps", low=1, high=1_000_000)
     early_stop: bool = _option(True, "end sooner when the validation loss no longer falls", "Validation")
     validate_every: int | None = _option(
-        None, "steps from one measurement of the loss on pictures that are not trained on, or on mirrored ones, to the "
-        "next; 0: none; auto: so that it takes a tenth of the time", "Validation", unit="steps", low=0, high=1e6,
+        None, "steps from one measurement of the loss on fixed pictures, noise and timesteps to the next, on pictures that "
+        "are not trained on if there are a dozen; 0: none; auto: so that it takes a tenth of the time", "Validation",
+        unit="steps", low=0, high=1e6,
     )  # fmt: skip
     keep: str = _option(
         "best", "the step that becomes the embedding: that of the lowest validation loss, or the last", "Validation",

@@ -37,14 +37,13 @@ class ImageEncoder:
                     cache.put(i, mirrored, self._encode(image.mirrored if mirrored else image, examples[i]))
                 self.event("encoding", done=i + 1, images=len(examples))
 
-    def encode_validation(self, pictures: Sequence[tuple[Example, bool]]) -> list[ValidationPicture]:
-        """Examples, mirrored or not, and their latents. Raises TrainingFailed if the VAE overflows."""
-        examples = [example for example, _ in pictures]
+    def encode_held_back(self, examples: Sequence[Example]) -> list[ValidationPicture]:
+        """Examples and their latents. Raises TrainingFailed if the VAE overflows."""
+        if not examples:
+            return []
         with self._vae():
-            return [
-                ValidationPicture(example, self._encode(image.mirrored if mirrored else image, example))
-                for (example, mirrored), image in zip(pictures, self._load(examples), strict=True)
-            ]
+            images = zip(examples, self._load(examples), strict=True)
+            return [ValidationPicture(example, self._encode(image, example)) for example, image in images]
 
     @contextmanager
     def _vae(self) -> Iterator[None]:

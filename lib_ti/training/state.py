@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +182,9 @@ class TrainState:
             for name, vectors in self.vectors.items()
             if (key := f"average.{name}") in tensors
         }
-        self.validations, self.best_vectors = ValidationHistory(), {}
+        self.validations, self.best_vectors = replace(self.validations, losses={}), {}
         if validated := record.get("validated"):
-            self.validations = ValidationHistory.from_tensor(validated, tensors["validation.losses"].cpu())
+            self.validations = self.validations.replaced(validated, tensors["validation.losses"])
             self.best_vectors = {
                 name: tensors[key].to(vectors.device)
                 for name, vectors in self.vectors.items()

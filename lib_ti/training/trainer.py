@@ -99,12 +99,13 @@ class Trainer:
         try:
             state = self._initial_state(settings, model)
             split = split_pictures(self.examples, settings, state.validations.triples)
+            state.validations.min_improvement = split.min_improvement
             encoder = ImageEncoder(model, recorder.event, self.stop_requested)
             _, settings = retry_on_oom(
                 lambda s: encoder.encode_training(split.trained, s.flip, cache), settings, recorder, model
             )
-            pictures, state.settings = retry_on_oom(
-                lambda _: encoder.encode_validation(split.validated), settings, recorder, model
+            held_back, state.settings = retry_on_oom(
+                lambda _: encoder.encode_held_back(split.held_back), settings, recorder, model
             )
             if not settings.preview_every:
                 model.vae = None  # needed for previews only from here on
@@ -113,7 +114,8 @@ class Trainer:
             if needs_search(state.settings) and not (self.initial_embedding or recorder.saved_state):
                 chosen = choose_start(state.settings, model, loader, cache, recorder, self.stop_requested)
                 state = self._initial_state(chosen, model)
-            loop = self._loop(model, loader, state, split, pictures, sha256 or start_hashing())
+                state.validations.min_improvement = split.min_improvement
+            loop = self._loop(model, loader, state, split, held_back, sha256 or start_hashing())
             _, state.settings = retry_on_oom(lambda _: self._check_prediction(loop), state.settings, recorder, model)
             finished = loop.run()
             if state.best_vectors:
@@ -159,16 +161,19 @@ class Trainer:
         dataloader: DataLoader,
         state: TrainState,
         split: PictureSplit,
-        pictures: Sequence[ValidationPicture],
+        held_back: Sequence[ValidationPicture],
         sha256: Future[str],
     ) -> Loop:
-        """`pictures`: those of the split that are validated."""
+        """`held_back`: the latents of the pictures that are not trained on."""
         placeholder = dataloader.placeholder
         previews = Previews(ImageSampler(state, model, placeholder, self.recorder, self.stop_requested))
+        measured = held_back or [
+            ValidationPicture(e, dataloader.cache.get(i, False)) for i, e in enumerate(split.trained)
+        ]
         validator = Validator(
             state=state,
             model=model,
-            validation_set=ValidationSet.create(pictures, split.triples, dataloader) if pictures else None,
+            validation_set=ValidationSet.create(measured, split.triples, dataloader) if split.triples else None,
             recorder=self.recorder,
             export=lambda vectors, step: self._export(model, state.settings, vectors, step, sha256),
             subject=split.subject,

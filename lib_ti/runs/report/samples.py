@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lib_ti.runs.events import Event, RunHistory
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.report.markup import Html, element
 from lib_ti.runs.report.parts import PICTURE_SIDE, PREVIEW_SIDE, picture, section
 
+Index = tuple[int, int]
+"""Of a row of previews: of its prompt, and of its seed."""
 MAX_ROWS, MAX_COLUMNS = 6, 8  # of previews
 
 
@@ -36,31 +38,26 @@ def test_pictures(folder: RunFolder, history: RunHistory) -> Html:
 def previews(folder: RunFolder, history: RunHistory, best: int | None) -> Html:
     """The previews over steps, a row for each prompt and seed; the one that is nearest to the `best` step is framed."""
     rows = preview_rows(history)
-    constant = (
-        {_scene(events[0]): index for index, events in rows.items() if events.keys() == {0}} if len(rows) > 1 else {}
-    )
+    partners = _rows_without_the_word(rows)
     shown = []
-    for index, events in list(rows.items()):
-        first = next(iter(events.values()))
-        without = constant.get(_scene(first))
-        if index == without and any(
-            _scene(next(iter(e.values()))) == _scene(first) for i, e in rows.items() if i != index
-        ):
-            continue  # it is in the row of its pair
+    for index, events in rows.items():
+        if index in partners.values():
+            continue
         steps = selection(sorted(events), best, MAX_COLUMNS)
         nearest = min(steps, key=lambda step: abs(step - best)) if best is not None and len(steps) > 1 else None
         cells = [picture(folder.preview(s, *index), PREVIEW_SIDE, f"step {s}", chosen=s == nearest) for s in steps]
-        if without and without != index:
-            cells.insert(0, picture(folder.preview(0, *without), PREVIEW_SIDE, "without the word"))
+        if partner := partners.get(index):
+            cells.insert(0, picture(folder.preview(0, *partner), PREVIEW_SIDE, "without the word"))
+        first = events[steps[0]]
         title = element("p", prompt_text(first), element("span", f" · seed {first.data.get('seed')}"))
         shown.append(element("div", title, element("div", *cells, class_="strip"), class_="row"))
     note = "The same prompt and seed at every step; the frame marks what is nearest to the best step." if best else ""
     return section("Previews", *shown[:MAX_ROWS], note=note)
 
 
-def preview_rows(history: RunHistory) -> dict[tuple[int, int], dict[int, Event]]:
+def preview_rows(history: RunHistory) -> dict[Index, dict[int, Event]]:
     """The previews by (prompt index, seed index), and in it by step."""
-    rows: dict[tuple[int, int], dict[int, Event]] = {}
+    rows: dict[Index, dict[int, Event]] = {}
     for (step, prompt_index, seed_index), event in sorted(history.previews.items()):
         rows.setdefault((prompt_index, seed_index), {})[step] = event
     return rows
@@ -84,9 +81,13 @@ def selection(steps: Sequence[int], chosen: int | None, count: int) -> list[int]
     return picked
 
 
-def _scene(event: Event) -> tuple[str, object]:
-    """What previews with and without the word have in common: their prompt and seed."""
-    return _text(event, "prompt"), event.data.get("seed")
+def _rows_without_the_word(rows: Mapping[Index, Mapping[int, Event]]) -> dict[Index, Index]:
+    """For each row of a negative embedding the other one of its pair, which is the same at every step and so made once."""
+    pairs: dict[tuple[str, object], list[Index]] = {}
+    for index, events in rows.items():
+        first = events[min(events)]
+        pairs.setdefault((_text(first, "prompt"), first.data.get("seed")), []).append(index)
+    return {pair[0]: pair[1] for pair in pairs.values() if len(pair) == 2 and rows[pair[1]].keys() == {0}}
 
 
 def _text(event: Event, name: str) -> str:

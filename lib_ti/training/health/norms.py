@@ -19,7 +19,7 @@ _CHUNK = 4096  # rows; a copy of the whole table in fp32 would take more than a 
 def long_norm(token_table: torch.Tensor) -> float:
     """The 99th percentile of the norms of a token table (vocabulary, width)."""
     norms = torch.cat([rows.float().norm(dim=1).cpu() for rows in token_table.split(_CHUNK)])
-    return float(norms.kthvalue(max(1, round(0.99 * len(norms)))).values)
+    return float(norms.kthvalue(max(1, round(0.99 * len(norms)))).values.clamp(min=1e-6))  # it is divided by
 
 
 def norm_ratio(vectors: Mapping[str, torch.Tensor], long_norms: Mapping[str, float]) -> float:

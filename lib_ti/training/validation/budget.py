@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from lib_ti.training.validation.constants import (
     FORWARD_SHARE,
-    MAX_PICTURES,
     MAX_TIME_SHARE,
     MAX_TRIPLES,
     MAX_VALIDATIONS,
-    MIN_PICTURES,
     MIN_TRIPLES,
     MIN_VALIDATIONS,
     WANTED_TRIPLES,
@@ -24,11 +22,6 @@ class Budget:
 
     interval: int
     triples: int
-
-    @property
-    def pictures(self) -> int:
-        """How many to encode once more for so many triples, where none are held back."""
-        return max(MIN_PICTURES, min(MAX_PICTURES, self.triples // 2))
 
 
 def plan_validations(steps: int, effective_batch: int, interval: int | None = None) -> Budget:

@@ -6,10 +6,9 @@ from __future__ import annotations
 HOLD_BACK_FROM = 12  # pictures; with fewer, each is too valuable not to be trained on
 HELD_BACK_SHARE = 0.1
 MIN_HELD_BACK, MAX_HELD_BACK = 2, 8
-MIN_PICTURES, MAX_PICTURES = 2, 8  # to be encoded once more, mirrored, where none are held back
 
 # --- how often, and on how much ------------------------------------------------------------------------------------
-MAX_TIME_SHARE = 0.1  # of a run's time for the losses; encoding pictures for them adds a little
+MAX_TIME_SHARE = 0.1  # of a run's time for the losses; encoding pictures that are held back costs what it would anyway
 FORWARD_SHARE = (
     0.5  # of a training step's time that the loss of one image takes: the frozen model needs no weight gradients
 )
@@ -17,9 +16,11 @@ MIN_VALIDATIONS, MAX_VALIDATIONS = 2, 12  # beside the one at step 0
 MIN_TRIPLES, WANTED_TRIPLES, MAX_TRIPLES = 4, 16, 64
 
 # --- the best step -------------------------------------------------------------------------------------------------
-# A step is better than another if its loss is lower by more than both of these:
+# A step is better than another if its loss is lower than the other's by more than
 IMPROVEMENT_STANDARD_ERRORS = 1.0  # of the mean paired difference
-MIN_IMPROVEMENT = 0.02  # of what the loss has fallen by since step 0
+# and by this share of what the loss has fallen by since step 0
+MIN_IMPROVEMENT_HELD_BACK = 0.01
+MIN_IMPROVEMENT_TRAINED = 0.05  # on pictures that are trained on, where what is learned by heart lowers the loss too
 
 # --- early stop ----------------------------------------------------------------------------------------------------
 MIN_TRAINED_SHARE = 0.4  # of the planned steps, before which a training does not stop by itself

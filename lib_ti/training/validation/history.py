@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from lib_ti.training.validation.constants import IMPROVEMENT_STANDARD_ERRORS, MIN_IMPROVEMENT, OVERTRAINED_VALIDATIONS
+from lib_ti.training.validation.constants import IMPROVEMENT_STANDARD_ERRORS, OVERTRAINED_VALIDATIONS
 from lib_ti.training.validation.statistics import PairedDifference, paired_difference
 
 
 @dataclass
 class ValidationHistory:
-    """`losses`: by step, the loss of each triple (triples,) fp32 on the CPU; NaN where a prediction overflowed."""
+    """`losses`: by step, the loss of each triple (triples,) fp32 on the CPU; NaN where a prediction overflowed.
+
+    `min_improvement`: by which a step must be better than another, as a share of what the loss has fallen by since step 0.
+    """
 
     losses: dict[int, torch.Tensor] = field(default_factory=dict)
+    min_improvement: float = 0.0
 
     @property
     def triples(self) -> int | None:
@@ -39,7 +43,7 @@ class ValidationHistory:
         """Whether the loss of one step is lower than that of another, by more than chance and enough to matter."""
         difference = self.difference(step, than)
         chance = IMPROVEMENT_STANDARD_ERRORS * difference.standard_error
-        return -difference.mean > max(chance, MIN_IMPROVEMENT * (self.mean(0) - self.mean(than)))
+        return -difference.mean > max(chance, self.min_improvement * (self.mean(0) - self.mean(than)))
 
     def best_of(self, steps: Sequence[int]) -> int:
         """The best of some steps after step 0, given in order; 0 if there are none.
@@ -71,7 +75,6 @@ class ValidationHistory:
         """All losses, (validations, triples), in the order of the steps."""
         return torch.stack([self.losses[step] for step in sorted(self.losses)])
 
-    @classmethod
-    def from_tensor(cls, steps: Iterable[int], losses: torch.Tensor) -> ValidationHistory:
-        """What `to_tensor` was made from; `steps`: in order."""
-        return cls(dict(zip(steps, losses, strict=True)))
+    def replaced(self, steps: Iterable[int], losses: torch.Tensor) -> ValidationHistory:
+        """A history with other losses, from `to_tensor`, of these steps, in order."""
+        return replace(self, losses=dict(zip(steps, losses, strict=True)))

@@ -1,10 +1,16 @@
-"""The pictures that a training is validated on: some that it is not trained on or, where there are few, those mirrored."""
+"""The pictures that a training is validated on: some that it is not trained on or, where there are few, those that it is.
+
+Mirrored pictures and other crops of the few would look like pictures that are not trained on, but they mislead: of a thing that
+looks to one side the loss on mirrored pictures rises while the embedding gets better, and a zoomed one is another thing. New
+noise and timesteps on the same pictures tell what is learned; what is learned by heart shows in them as a small improvement,
+so that only larger ones count.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lib_ti.data.dataset import Example
 from lib_ti.data.latent_cache import LatentDistribution
@@ -16,6 +22,8 @@ from lib_ti.training.validation.constants import (
     HOLD_BACK_FROM,
     MAX_HELD_BACK,
     MIN_HELD_BACK,
+    MIN_IMPROVEMENT_HELD_BACK,
+    MIN_IMPROVEMENT_TRAINED,
 )
 
 
@@ -29,29 +37,30 @@ class ValidationPicture:
 
 @dataclass(frozen=True)
 class PictureSplit:
-    """`trained`: the examples that a training sees; `validated`: those it is measured on, and whether to mirror each.
+    """`trained`: the examples that a training sees; `held_back`: those it is measured on, none where there are few.
 
-    `triples`: of the validation set, 0 if there is none; `subject`: what `validated` are, for sentences.
+    `triples`: of the validation set, 0 if there is none. `subject`: what it shows, for sentences. `min_improvement`: see
+    `history.ValidationHistory`.
     """
 
     trained: Sequence[Example]
-    validated: Sequence[tuple[Example, bool]]
-    triples: int
-    subject: str
+    held_back: Sequence[Example] = ()
+    triples: int = 0
+    subject: str = ""
+    min_improvement: float = 0.0
 
 
 def split_pictures(examples: Sequence[Example], settings: TrainSettings, triples: int | None) -> PictureSplit:
     """Divide a run's pictures; `triples`: of a validation set that the run has begun with."""
     budget = plan_validations(settings.steps, settings.effective_batch_size, settings.validate_every)
     if not budget.interval:
-        return PictureSplit(examples, [], 0, "")
-    budget = replace(budget, triples=triples or budget.triples)
-    if held_back := held_back_indices(len(examples), settings.seed):
-        trained = [example for i, example in enumerate(examples) if i not in held_back]
-        validated = [(examples[i], False) for i in sorted(held_back)]
-        return PictureSplit(trained, validated, budget.triples, "pictures that are not trained on")
-    subject = "the pictures" if settings.flip else "the mirrored pictures"
-    return PictureSplit(examples, mirrored(examples, budget.pictures, settings), budget.triples, subject)
+        return PictureSplit(examples)
+    triples = triples or budget.triples
+    if indices := held_back_indices(len(examples), settings.seed):
+        trained = [example for i, example in enumerate(examples) if i not in indices]
+        held_back = [example for i, example in enumerate(examples) if i in indices]
+        return PictureSplit(trained, held_back, triples, "pictures that are not trained on", MIN_IMPROVEMENT_HELD_BACK)
+    return PictureSplit(examples, (), triples, "the pictures", MIN_IMPROVEMENT_TRAINED)
 
 
 def held_back_indices(count: int, seed: int) -> frozenset[int]:
@@ -60,12 +69,3 @@ def held_back_indices(count: int, seed: int) -> frozenset[int]:
         return frozenset()
     held_back = max(MIN_HELD_BACK, min(MAX_HELD_BACK, round(HELD_BACK_SHARE * count)))
     return frozenset(random.Random(derive_seed(seed, "held back")).sample(range(count), held_back))
-
-
-def mirrored(examples: Sequence[Example], count: int, settings: TrainSettings) -> list[tuple[Example, bool]]:
-    """At most `count` examples, chosen at random, to be mirrored: the nearest to pictures that are not trained on.
-
-    Where training mirrors them too, they are taken as they are, and only their noise and timesteps are new.
-    """
-    rng = random.Random(derive_seed(settings.seed, "validated"))
-    return [(example, not settings.flip) for example in rng.sample(examples, min(count, len(examples)))]

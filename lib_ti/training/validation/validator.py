@@ -20,7 +20,7 @@ Export = Callable[[Mapping[str, torch.Tensor], int], bytes]
 
 @dataclass
 class Validator:
-    """`validation_set`: None if nothing is measured; `subject`: what it shows, for sentences, such as "the mirrored pictures"."""
+    """`validation_set`: None if nothing is measured; `subject`: what it shows, for sentences, such as "the pictures"."""
 
     state: TrainState
     model: StableDiffusion
