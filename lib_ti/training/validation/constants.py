@@ -16,6 +16,7 @@ MIN_VALIDATIONS, MAX_VALIDATIONS = 2, 12  # beside the one at step 0
 MIN_TRIPLES, WANTED_TRIPLES, MAX_TRIPLES = 4, 16, 64
 
 # --- the best step -------------------------------------------------------------------------------------------------
+TIE_STANDARD_ERRORS = 1.0  # a loss that is no more above the lowest is as good: the "one standard error rule"
 # A step is better than another if its loss is lower than the other's by more than
 IMPROVEMENT_STANDARD_ERRORS = 1.0  # of the mean paired difference
 # and by this share of what the loss has fallen by since step 0

@@ -48,5 +48,9 @@ def plan_stop(history: ValidationHistory, settings: TrainSettings) -> StopPlan:
 
 
 def _is_flat(history: ValidationHistory, steps: list[int]) -> bool:
-    """Whether none of the last validations is better than the best before them."""
-    return len(steps) > PATIENCE and history.best_of(steps) not in steps[-PATIENCE:]
+    """Whether none of the last validations was better than the best before them.
+
+    A training that has not found its concept yet is flat too: it goes on.
+    """
+    last_improvement = history.last_improvement(steps)
+    return len(steps) > PATIENCE and 0 < last_improvement < steps[-PATIENCE]

@@ -111,8 +111,8 @@ class Validator:
             )
         fallen = f"the loss on {self.subject} has fallen by {-change.mean / history.mean(0):.1%} since the start"
         if best == last:
-            return f"{fallen}, to its lowest at the end"
-        return f"{fallen}, and no later step was measurably better"
+            return f"{fallen}, and no earlier step was measurably better"
+        return f"{fallen}, and no later step was as good"
 
     def seconds_left(self, end: int) -> float:
         """Expected duration of the validations up to step `end`, from the mean of those so far."""
