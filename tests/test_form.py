@@ -10,7 +10,8 @@ gr = pytest.importorskip("gradio")
 
 from lib_ti.cli.arguments import option_help  # noqa: E402
 from lib_ti.model.checkpoint.families import FAMILIES  # noqa: E402
-from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES, parse  # noqa: E402
+from lib_ti.settings.parsing import parse  # noqa: E402
+from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES  # noqa: E402
 from lib_ti.webui.ui import form, tab  # noqa: E402
 
 CONTRACT = {
