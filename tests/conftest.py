@@ -40,6 +40,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _no_search_for_start_words(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings start from "object" unless a test is about the search: it would take most of their time."""
+    if not request.node.get_closest_marker("start_words"):
+        monkeypatch.setattr("lib_ti.training.start.automatic.common_words", lambda kind: ["object"])
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run browser tests last: they take the longest."""
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)

@@ -38,10 +38,7 @@ class TrainSettings:
         "subject", "what the word stands for; chooses the prompts it is trained in", "Word",
         choices=("subject", "style", "negative"),
     )  # fmt: skip
-    init_text: str = _option(
-        "auto", "what it looks most like; its words are spread over the vectors; auto: the words that fit the pictures best",
-        "Word",
-    )  # fmt: skip
+    init_text: str = _option("auto", "what it looks most like; auto: the words that fit the pictures best", "Word")
     init_random: bool = _option(False, "start from random vectors as long as the vocabulary's instead", "Word")
     init_embedding: Path | None = _option(None, "start from this embedding file instead", "Word", metavar="FILE")
     vectors: int = _option(

@@ -9,17 +9,15 @@ MIN_HELD_BACK, MAX_HELD_BACK = 2, 8
 
 # --- how often, and on how much ------------------------------------------------------------------------------------
 MAX_TIME_SHARE = 0.1  # of a run's time for the losses; encoding pictures that are held back costs what it would anyway
-FORWARD_SHARE = (
-    0.5  # of a training step's time that the loss of one image takes: the frozen model needs no weight gradients
-)
+FORWARD_SHARE = 0.5  # of a training step's time for the loss of one image; the frozen model has no weight gradients
 MIN_VALIDATIONS, MAX_VALIDATIONS = 2, 12  # beside the one at step 0
 MIN_TRIPLES, WANTED_TRIPLES, MAX_TRIPLES = 4, 16, 64
 
 # --- the best step -------------------------------------------------------------------------------------------------
 TIE_STANDARD_ERRORS = 1.0  # a loss that is no more above the lowest is as good: the "one standard error rule"
-# A step is better than another if its loss is lower than the other's by more than
-IMPROVEMENT_STANDARD_ERRORS = 1.0  # of the mean paired difference
-# and by this share of what the loss has fallen by since step 0
+# A step is better than another if its loss is lower by more than so many standard errors of the difference, and by more than a
+# share of what the loss has fallen by since step 0.
+IMPROVEMENT_STANDARD_ERRORS = 1.0
 MIN_IMPROVEMENT_HELD_BACK = 0.01
 MIN_IMPROVEMENT_TRAINED = 0.05  # on pictures that are trained on, where what is learned by heart lowers the loss too
 

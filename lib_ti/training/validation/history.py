@@ -62,8 +62,8 @@ class ValidationHistory:
         """The latest step whose loss is at most a standard error above the lowest one; 0 before the first validation.
 
         Among steps that the triples cannot tell apart the latest was trained at the lowest rate, so that the least noise of
-        single images is in it: on the practice model the earliest of them was 3 % of the gap worse, and in one run of seventy it was
-        one that had not found the concept. Step 0 does not count: its vectors are those of the init text. As validations are
+        single images is in it: on the practice model the earliest of them was 3 % of the gap worse, and in one run of seventy
+        it had not found the concept yet. Step 0 does not count: its vectors are those of the init text. As validations are
         added, the best step either stays or becomes the one that was added: no vectors but its own need be kept.
         """
         best = lowest = 0

@@ -48,9 +48,9 @@ class Validator:
         if history.is_overtrained and state.first_time("overtrained"):
             self.recorder.event(
                 "warning",
-                message=f"since step {history.best_step} the loss on {self.subject} has been rising: the training learns its "
-                "pictures by heart. The vectors of that step are kept; you can stop now, or train with fewer steps or a lower "
-                "learning rate next time",
+                message=f"since step {history.best_step} the loss on {self.subject} has been rising, so more training makes the "
+                "embedding worse. The vectors of that step are kept: you can stop now, and next time train with fewer steps or a "
+                "lower learning rate",
             )
 
     def _measure(self, validation_set: ValidationSet, step: int, vectors: Mapping[str, torch.Tensor]) -> None:
