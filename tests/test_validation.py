@@ -235,7 +235,7 @@ def test_a_decision_to_stop_stays_as_validations_are_added():
 
 
 def test_a_training_does_not_end_in_its_first_part():
-    flat = history_of(*[1.0] * 12)
+    flat = history_of(1.0, *[0.8] * 11)
     assert plan(flat, 1000).end == 1000
     assert plan(flat, 200).cooldown_start == 80
 
@@ -320,7 +320,7 @@ def has_trained(events: list[Event], step: int) -> bool:
 
 def test_resumed_run_equals_an_uninterrupted_one(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     """Stopped before the first validation, right after one, and within the cooldown."""
-    monkeypatch.setattr("lib_ti.training.validation.pictures.MIN_IMPROVEMENT_TRAINED", 10.0)  # the first is the best
+    monkeypatch.setattr(ValidationHistory, "last_improvement", lambda self, steps: min(steps, default=0))
     options = {"steps": "60", "validate_every": "4", "batch_size": "1", "gradient_accumulation": "2"}
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, out=str(tmp_path / "whole"), **options)
     whole = run(settings)

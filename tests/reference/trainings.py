@@ -10,11 +10,11 @@ from lib_ti.training.preflight.preflight import preflight
 
 
 def settings_for(checkpoint: Path, pictures: Path, folder: Path, **more: str) -> TrainSettings:
-    """A short training of "my-mug", without previews and snapshots unless `more` asks for them."""
+    """A short training of "my-mug" from "object", without previews and snapshots unless `more` asks for them."""
     raw = {
         "model": str(checkpoint), "images": str(pictures), "name": "my-mug", "out": str(folder / "out"),
         "runs_dir": str(folder / "runs"), "steps": "6", "preview_every": "0", "snapshot_every": "0", "precision": "fp32",
-        **more,
+        "init_text": "object", "learning_rate": "0.005", **more,
     }  # fmt: skip
     settings, problems = parse(raw)
     assert not problems
