@@ -27,8 +27,8 @@ from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import choose_precision
 from lib_ti.runs.execute import create_run, execute_run
 from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.training import prediction_check
 from lib_ti.training.dataloader import DataLoader
+from lib_ti.training.health import prediction_check
 from lib_ti.training.import_images import load_examples
 from lib_ti.training.init_vectors import init_vectors
 from lib_ti.training.preflight.preflight import preflight
