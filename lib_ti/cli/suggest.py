@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from lib_ti.cli.arguments import Parser, add_settings, raw_settings
 from lib_ti.cli.control import stop_on_signals
@@ -25,7 +26,12 @@ def suggest(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the state as lines of JSON")
     values, argument_problems = parser.parse_collecting(arguments)
     with tempfile.TemporaryDirectory(prefix="lib_ti-") as folder:
-        implied: dict[str, RawValue] = {"name": NAME, "out": folder, "runs_dir": folder, "preview_every": "0"}
+        implied: dict[str, RawValue] = {
+            "name": NAME,
+            "out": str(Path(folder, "out")),
+            "runs_dir": str(Path(folder, "runs")),
+            "preview_every": "0",
+        }
         settings, problems = parse({**raw_settings(values), **implied})
         from lib_ti.training.encode_images import Stopped
         from lib_ti.training.preflight.preflight import preflight

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 MAX_RATE = 1000.0
-RANDOM_WALK = 1.5  # length of the walk in `auto_learning_rate`
+RANDOM_WALK = 1.2  # length of the walk in `auto_learning_rate`
 SHORTEST_SCALED = 25  # steps; shorter trainings have the rate of one of that length
 
 
