@@ -94,5 +94,5 @@ def test_links_lead_to_files_and_headings(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_flags_named_in_documents_exist(document):
     text = document.read_text(encoding="utf-8")
-    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text))
     assert flags - {option_flag(name) for name in OPTIONS} - OTHER_FLAGS - HOSTS_FLAGS == set()

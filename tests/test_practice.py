@@ -37,7 +37,9 @@ def train(folder, **options: str) -> tuple[list[float], torch.Tensor]:
     """The losses and vectors of a training on the coin."""
     settings, problems = parse({
         "model": str(PRACTICE_MODEL), "images": str(CONCEPTS_DIR / "coin"), "name": "my-coin", "out": str(folder / "out"),
-        "runs_dir": str(folder / "runs"), "preview_every": "0", "precision": "fp32", "lr_schedule": "constant", **options,
+        "runs_dir": str(folder / "runs"), "preview_every": "0", "precision": "fp32", "lr_schedule": "constant",
+        "learning_rate": "0.005", "vectors": "2", "adam_beta1": "0.9", "timestep_sampling": "uniform", "ema_decay": "0",
+        **options,
     })  # fmt: skip
     run = create_run(preflight(settings, problems))
     execute_run(run)

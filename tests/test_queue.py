@@ -545,6 +545,7 @@ def test_worker_of_a_killed_host_saves_and_resumes_to_the_same_bytes(tiny_checkp
             "model": str(tiny_checkpoint), "images": str(pictures), "name": "my-mug",
             "out": str(tmp_path / place / "embeddings"), "runs_dir": str(tmp_path / place / "runs"), "steps": "60",
             "preview_every": "0", "snapshot_every": "0", "flip": True, "device": "cpu", "precision": "fp32",
+            "init_text": "object",
         })  # fmt: skip
         assert not problems
         (tmp_path / place).mkdir()

@@ -100,7 +100,7 @@ def test_install_under_another_name_is_readable(results, run, host, name):
         }
     assert metadata["name"] == metadata["modelspec.title"] == metadata["modelspec.trigger_phrase"] == name
     embedding = read_embedding(path)
-    assert embedding.num_vectors == 2
+    assert embedding.num_vectors == 3
     header = int.from_bytes(path.read_bytes()[:8], "little")
     assert header % 8 == 0, "readers that map the file want it so"
     assert (host.embeddings_dir / "my-mug.safetensors").read_bytes() == run.embedding.read_bytes(), (
@@ -125,7 +125,7 @@ def test_foreign_embedding_is_overwritten_only_on_request(results, run, host):
         results.install(run, 2, "my-cup", False)
     assert target.read_bytes() == b"somebody else's"
     results.install(run, 2, "my-cup", True)
-    assert read_embedding(target).num_vectors == 2
+    assert read_embedding(target).num_vectors == 3
 
 
 def test_install_over_a_foreign_file_of_the_same_name_is_refused(results, run, host):

@@ -312,8 +312,10 @@ def test_stop_before_the_first_step(tiny_checkpoint, pictures, tmp_path):
 
 
 def test_resume_with_more_steps_equals_a_longer_run(tiny_checkpoint, pictures, tmp_path):
-    long = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="12"))
-    short = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="7", out=str(tmp_path / "short")))
+    long = run(settings_for(tiny_checkpoint, pictures, tmp_path, steps="12", ema_decay="0.5"))
+    short = run(
+        settings_for(tiny_checkpoint, pictures, tmp_path, steps="7", ema_decay="0.5", out=str(tmp_path / "short"))
+    )
     short.store_settings(dataclasses.replace(short.settings, steps=12))
     assert execute_run(short)
     resumed, expected = (read_embedding(run.embedding).vectors["clip_l"] for run in (short, long))

@@ -26,6 +26,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.speed.device import choose_precision
 from lib_ti.runs.execute import create_run, execute_run
+from lib_ti.settings.lr_schedule import auto_learning_rate
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import DataLoader
 from lib_ti.training.health import prediction_check
@@ -98,7 +99,7 @@ def problems_of(settings: TrainSettings) -> dict[str, str]:
 def test_golden_losses(files, pictures, tmp_path, family, prediction):
     checkpoint = open_checkpoint(files[family]).with_overrides(prediction)
     model = StableDiffusion.load(checkpoint, torch.float32, CPU)
-    state = initial_state(model, settings_for(files[family], pictures, tmp_path, batch_size="2"))
+    state = initial_state(model, settings_for(files[family], pictures, tmp_path, batch_size="2", adam_beta1="0.9"))
     dataloader = dataloader_for(model, tmp_path)
     batches = dataloader.batch_indices(0, 2)
     losses = [step(state, model, dataloader, next(batches), 0.005) for _ in range(3)]
@@ -179,13 +180,16 @@ def test_resumed_run_equals_an_uninterrupted_one(files, pictures, tmp_path, fami
 
 def test_auto_learning_rates_and_resolution(files, pictures, tmp_path):
     def rates(family: str, **more: str) -> tuple[str, str, int | None]:
+        more = {"learning_rate": "auto", "steps": "500", **more}
         s = preflight(settings_for(files[family], pictures, tmp_path, **more)).settings
         return s.learning_rate, s.learning_rate_2, s.resolution
 
-    assert rates("sd1") == ("0.005", "auto", 64)
-    assert rates("sd2") == ("0.005", "auto", 64)
-    assert rates("sdxl") == ("0.0025", "0.0025", 64)
-    assert rates("sdxl", learning_rate_2="0.001") == ("0.0025", "0.001", 64)
+    narrow, wide = (f"{auto_learning_rate(width, 500):g}" for width in (64, 96))
+    assert rates("sd1") == (narrow, "auto", 64)
+    assert rates("sd2") == (wide, "auto", 64)
+    assert rates("sdxl") == (narrow, wide, 64)
+    assert rates("sdxl", learning_rate="0.01") == ("0.01", "0.01", 64)
+    assert rates("sdxl", learning_rate_2="0.001") == (narrow, "0.001", 64)
 
 
 def test_both_learning_rates_are_reported(files, pictures, tmp_path):
@@ -413,7 +417,7 @@ def test_train_inspect_generate_from_the_command_line(files, pictures, tmp_path,
     assert "warning" not in kinds
     file = tmp_path / "out" / "my-mug.safetensors"
     shapes = {name: tuple(value.shape) for name, value in load_file(file).items()}
-    assert shapes == ({"emb_params": (2, 96)} if family == "sd2" else {"clip_l": (2, 64), "clip_g": (2, 96)})
+    assert shapes == ({"emb_params": (3, 96)} if family == "sd2" else {"clip_l": (3, 64), "clip_g": (3, 96)})
     assert read_embedding(file).family == family
     warning_events = command("inspect", file, "--model", files[family])
     assert warning_events.returncode == 0, warning_events.stderr

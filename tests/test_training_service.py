@@ -572,7 +572,7 @@ def lifecycle(tiny_checkpoint, pictures, tmp_path_factory):
 
 def test_trial_embedding_while_training(lifecycle):
     tensors, locked, reply = lifecycle["trial"]
-    assert next(iter(tensors.values())).shape[0] == 2
+    assert next(iter(tensors.values())).shape[0] == 3
     assert not locked
     assert (reply["active"], reply["lending"], reply["run"]["sharing"]) == (lifecycle["run"], None, True)
     assert lifecycle["left"] == set(), "a word that is not finished is none of the host's"

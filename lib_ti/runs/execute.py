@@ -78,12 +78,15 @@ def _train(
     settings = folder.settings
     recorder.event("loading", checkpoint=settings.model.name, folder=str(folder.path))
     import_images(settings.images, settings.captions, folder.images, should_stop, settings.masks)
+    if settings.contrast_images:
+        import_images(settings.contrast_images, "none", folder.contrast_images, should_stop, masks=False)
     result = None
     if not should_stop():
         trainer = Trainer(
             settings=settings,
             checkpoint=open_run_checkpoint(settings),
             examples=load_examples(folder.images, settings),
+            contrast_examples=load_examples(folder.contrast_images, settings) if settings.contrast_images else (),
             templates=load_templates(folder.templates),
             initial_embedding=read_embedding(folder.init_embedding) if folder.init_embedding.exists() else None,
             recorder=recorder,

@@ -2,6 +2,7 @@
 
 settings.json                       the settings, with every "auto" resolved; written first, together with the folder
 images/0000.png, .txt, .mask.png    the run's own copies of the images, without metadata; complete or absent
+contrast/0000.png                   likewise, of `contrast_images`
 templates.txt  start.safetensors    the prompt templates; the embedding that training starts from, if any
 events.jsonl                        the event log
 previews/STEP-PROMPT-SEED.png  snapshots/STEP.safetensors
@@ -82,6 +83,10 @@ class RunFolder:
     @property
     def images(self) -> Path:
         return self.path / "images"
+
+    @property
+    def contrast_images(self) -> Path:
+        return self.path / "contrast"
 
     @property
     def templates(self) -> Path:
@@ -186,7 +191,7 @@ def find_runs(runs_dir: Path) -> Iterator[RunFolder]:
 def _with_absolute_paths(settings: TrainSettings) -> TrainSettings:
     """The settings with paths that are valid from any working directory."""
     record = settings.to_json()
-    for name in ("images", "model", "vae", "out", "runs_dir", "template_file", "init_embedding"):
+    for name in ("images", "model", "vae", "out", "runs_dir", "template_file", "init_embedding", "contrast_images"):
         if record[name] is not None:
             record[name] = str(Path(record[name]).absolute())
     return settings_from_json(record)

@@ -20,6 +20,7 @@ UNSTORED: dict[str, Any] = {
     "adam_beta1": 0.9,
     "ema_decay": 0.0,
     "timestep_sampling": "uniform",
+    "init_text": "object",
 }
 """What stored settings mean that lack these options: they are of a version that had none of this, and must resume as in it."""
 

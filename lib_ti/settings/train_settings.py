@@ -92,6 +92,9 @@ class TrainSettings:
         None, f"own prompts to train in, one a line, with {NAME_SLOT} and {CAPTION_SLOT}", "Picture handling",
         metavar="FILE",
     )  # fmt: skip
+    contrast_images: Path | None = _option(
+        None, "for a word to avoid: folder of good pictures, which avoiding it must not change", "Picture handling", metavar="DIR"
+    )  # fmt: skip
     shuffle_tags: bool = _option(False, "shuffle a caption's comma-separated tags at each use", "Picture handling")
     tag_dropout: float = _option(
         0.0, "share of a caption's tags left out at each use", "Picture handling", low=0, high=1
@@ -165,11 +168,9 @@ class TrainSettings:
 
     device: str = _option("auto", "auto, cpu, or a card such as cuda:0", "Memory")
     precision: str = _option(
-        "auto",
-        "the frozen model's number format; auto: what suits the device best",
-        "Memory",
+        "auto", "the frozen model's number format; auto: what suits the device best", "Memory",
         choices=("auto", "fp32", "bf16", "fp16"),
-    )
+    )  # fmt: skip
     acceleration: str = _option(
         "auto",
         "how steps are made faster, with the same result up to rounding; arranged: on a CPU, with a second copy of many "

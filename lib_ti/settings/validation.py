@@ -58,4 +58,6 @@ def conflicts(settings: TrainSettings, explicit: Container[str]) -> list[Problem
         problems.append(Problem("init_text", "is empty; give a word, or start with --init-random"))
     if settings.lr_schedule not in ("auto", "constant") and lr_schedule.is_piecewise(settings.learning_rate):
         problems.append(Problem("lr_schedule", "applies to a single rate; a list of rates is a schedule of its own"))
+    if settings.contrast_images and settings.kind != "negative":
+        problems.append(Problem("contrast_images", "is for what to avoid; choose --kind negative, or leave it out"))
     return [problem for problem in problems if problem.option in explicit or problem.option == "init_text"]

@@ -69,7 +69,11 @@ def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
 
 @dataclass(frozen=True)
 class DataLoader:
-    """Loads the batches of a run. `num_timesteps`: of the noise schedule. `noise_offset`: std of the noise's mean per channel."""
+    """Loads the batches of a run.
+
+    `num_timesteps`: of the noise schedule. `noise_offset`: std of the noise's mean per channel. `cache_offset`: index of the
+    first example in the cache.
+    """
 
     examples: Sequence[Example]
     cache: LatentCache
@@ -81,6 +85,7 @@ class DataLoader:
     num_timesteps: int
     timestep_sampling: str = "uniform"
     noise_offset: float = 0.0
+    cache_offset: int = 0
 
     def batch_indices(self, first_step: int, global_batch: int) -> Iterator[list[int]]:
         """For each step from `first_step` on, the indices of the examples in its global batch; all share one bucket."""
@@ -101,7 +106,10 @@ class DataLoader:
         """One example at a position of the global batch."""
         seed = derive_seed(self.seed, "sample", step, position)
         rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-        encoded, example = self.cache.get(index, self.flip and rng.random() < 0.5), self.examples[index]
+        encoded, example = (
+            self.cache.get(self.cache_offset + index, self.flip and rng.random() < 0.5),
+            self.examples[index],
+        )
         t = sample_timestep(self.timestep_sampling, self.num_timesteps, generator)
         latents = encoded.sample(torch.randn(encoded.mean.shape, generator=generator))
         noise = torch.randn(encoded.mean.shape, generator=generator)

@@ -29,12 +29,16 @@ class ImageEncoder:
     event: Callable[..., object]
     stop_requested: Callable[[], bool]
 
-    def encode_training(self, examples: Sequence[Example], flip: bool, cache: LatentCache) -> None:
-        """Encode each example into the cache, and mirrored if `flip`. Raises TrainingFailed if the VAE overflows."""
+    def encode_training(
+        self, examples: Sequence[Example], flip: bool, cache: LatentCache, first_index: int = 0
+    ) -> None:
+        """Encode examples into the cache, from an index on, and mirrored if `flip`. Raises TrainingFailed if it overflows."""
         with self._vae():
             for i, image in enumerate(self._load(examples)):
                 for mirrored in (False, True) if flip else (False,):
-                    cache.put(i, mirrored, self._encode(image.mirrored if mirrored else image, examples[i]))
+                    cache.put(
+                        first_index + i, mirrored, self._encode(image.mirrored if mirrored else image, examples[i])
+                    )
                 self.event("encoding", done=i + 1, images=len(examples))
 
     def encode_held_back(self, examples: Sequence[Example]) -> list[ValidationPicture]:

@@ -20,7 +20,7 @@ def import_images(source: Path, captions: str, folder: Path, stopped: Callable[[
     """
     if folder.exists():
         return
-    part = folder.with_name("images.part")
+    part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     for i, file in enumerate(image_files.find_images(source)):

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory.peak import peak_mb
 from lib_ti.model.sampling import Interrupted
 from lib_ti.settings.lr_schedule import LrSchedule, is_piecewise, parse_learning_rate
 from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.training.dataloader import DataLoader
+from lib_ti.training.dataloader import Batch, DataLoader
 from lib_ti.training.health.norms import norm_ratio, norm_warning
 from lib_ti.training.health.prediction_check import check_loss
 from lib_ti.training.health.rollback import Rollback
 from lib_ti.training.oom_recovery import disable_cuda_graphs, retry_on_oom
+from lib_ti.training.optimization.contrast import Contrast, ContrastBatch
 from lib_ti.training.preview import Previews
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.state import TrainState
 from lib_ti.training.step import NonFinite, update
 from lib_ti.training.validation.early_stop import StopPlan, plan_stop
 from lib_ti.training.validation.validator import Validator
+
+StepIndices = tuple[list[int], list[int]]
 
 SAVE_INTERVAL_S = 5.0  # a killed run loses at most this much training, and a preview
 PACE_STEPS = 50  # steps that the reported speed is averaged over
@@ -37,6 +41,8 @@ def is_due(step: int, interval: int | None, total_steps: int) -> bool:
 class Loop:
     """A training in progress. `long_norms`: by text encoder, what `health.norms` compares the vectors' norms with.
 
+    `contrast`: good images, for a negative embedding.
+
     `stop_requested` and `preview_requested` are asked between steps.
     """
 
@@ -49,6 +55,7 @@ class Loop:
     long_norms: Mapping[str, float]
     stop_requested: Callable[[], bool]
     preview_requested: Callable[[], bool] = lambda: False
+    contrast: Contrast | None = None
     _step_times_s: deque[float] = field(default_factory=lambda: deque(maxlen=PACE_STEPS))
     _plan: StopPlan = field(default_factory=lambda: StopPlan(0))
 
@@ -106,22 +113,30 @@ class Loop:
             self._plan = plan_stop(self.state.validations, self.state.settings)
             self._save()
 
-    def _batches(self) -> Iterator[list[int]]:
-        """The images of each step from the current one on."""
-        return self.dataloader.batch_indices(self.state.step, self.state.settings.effective_batch_size)
+    def _batches(self) -> Iterator[StepIndices]:
+        """The images of each step from the current one on, and the good ones."""
+        step, size = self.state.step, self.state.settings.effective_batch_size
+        good = self.contrast.batch_indices(step, size) if self.contrast else repeat(list[int]())
+        return zip(self.dataloader.batch_indices(step, size), good, strict=False)
 
     def _rate(self, schedule: LrSchedule) -> float:
         """The learning rate of the next step."""
         step = self.state.step
         return schedule.at(step) * self._plan.rate_factor(step) * self.state.recovery.rate_factor
 
-    def _train_step(self, indices: Sequence[int], lr: Mapping[str, float]) -> float:
+    def _micro_batches(self, indices: StepIndices, batch_size: int) -> Iterator[Batch | ContrastBatch]:
+        """Those of the current step; after the images to learn from the good ones, if there are any."""
+        step, device = self.state.step, self.model.device
+        yield from self.dataloader.micro_batches(step, indices[0], batch_size, device)
+        if self.contrast:
+            yield from self.contrast.micro_batches(step, indices[1], batch_size, device)
+
+    def _train_step(self, indices: StepIndices, lr: Mapping[str, float]) -> float:
         """One step; repeated with smaller micro-batches or in another memory mode if memory runs out."""
         state, model = self.state, self.model
 
         def step(settings: TrainSettings) -> float:
-            batches = self.dataloader.micro_batches(state.step, indices, settings.batch_size, model.device)
-            return update(state, model, batches, lr)
+            return update(state, model, self._micro_batches(indices, settings.batch_size), lr)
 
         loss, state.settings = retry_on_oom(
             step, state.settings, self.recorder, model, cleanup=state.optimizer.zero_grad, in_micro_batches=True

@@ -18,8 +18,10 @@ from lib_ti.training.init_vectors import init_text
 _OWN_KEYS = {"name", "steps", "vectors", "resolution"}
 """Options that have a metadata key of their own."""
 
-_MACHINE_OPTIONS = {"images", "model", "vae", "out", "runs_dir", "overwrite", "template_file", "init_embedding", "device",
-                    "latent_cache_mb", "gradient_checkpointing", "gradient_accumulation"}  # fmt: skip
+_MACHINE_OPTIONS = {
+    "images", "contrast_images", "model", "vae", "out", "runs_dir", "overwrite", "template_file",
+    "init_embedding", "device", "latent_cache_mb", "gradient_checkpointing", "gradient_accumulation",
+}  # fmt: skip
 """Options about this machine, which say nothing to others."""
 
 

@@ -11,6 +11,7 @@ from lib_ti.errors import TrainingFailed
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import Batch
+from lib_ti.training.optimization.contrast import ContrastBatch, contrast_losses
 from lib_ti.training.optimization.loss import min_snr_weight, pointwise_loss
 from lib_ti.training.state import TrainState
 
@@ -32,9 +33,11 @@ def losses(model: StableDiffusion, batch: Batch, vectors: Mapping[str, torch.Ten
 
 
 def training_losses(
-    model: StableDiffusion, batch: Batch, vectors: Mapping[str, torch.Tensor], settings: TrainSettings
+    model: StableDiffusion, batch: Batch | ContrastBatch, vectors: Mapping[str, torch.Tensor], settings: TrainSettings
 ) -> torch.Tensor:
     """What a step minimizes, (b,): `losses`, or what the settings ask for instead."""
+    if isinstance(batch, ContrastBatch):
+        return contrast_losses(model, batch, vectors)
     result = _mean(pointwise_loss(_errors(model, batch, vectors), settings), batch)
     if settings.min_snr_gamma:
         result = result * min_snr_weight(model.noise_schedule, batch.t, settings.min_snr_gamma)
@@ -56,7 +59,10 @@ def _mean(values: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def update(
-    state: TrainState, model: StableDiffusion, micro_batches: Iterable[Batch], lr: float | Mapping[str, float]
+    state: TrainState,
+    model: StableDiffusion,
+    micro_batches: Iterable[Batch | ContrastBatch],
+    lr: float | Mapping[str, float],
 ) -> float:
     """Take one step on the micro-batches of a global batch and return its loss.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event as Flag
 
 import torch
@@ -18,6 +18,7 @@ from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory import modes as memory_modes
 from lib_ti.model.memory.peak import reset_peak_memory
 from lib_ti.model.speed.device import DTYPES, choose_device, disable_broken_flash_attention
+from lib_ti.randomness import derive_seed
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import DataLoader, create_loader
 from lib_ti.training.encode_images import ImageEncoder, Stopped
@@ -29,6 +30,7 @@ from lib_ti.training.init_vectors import init_vectors
 from lib_ti.training.loop import Loop
 from lib_ti.training.metadata import embedding_metadata, initial_embedding_text
 from lib_ti.training.oom_recovery import choose_memory_settings, free_memory, retry_on_oom
+from lib_ti.training.optimization.contrast import Contrast
 from lib_ti.training.preview import ImageSampler, Previews
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.start.automatic import choose_start, needs_search
@@ -58,7 +60,7 @@ class Trainer:
     """Trains on the run's own copies of the images. In `settings` preflight has resolved every "auto".
 
     `initial_embedding`: its vectors are trained further, instead of the init text's. `preview_requested`: whether previews
-    were requested since the last call.
+    were requested since the last call. `contrast_examples`: of good images, for a negative embedding.
     """
 
     settings: TrainSettings
@@ -67,6 +69,7 @@ class Trainer:
     templates: Sequence[str]
     initial_embedding: Embedding | None
     recorder: Recorder
+    contrast_examples: Sequence[Example] = ()
     stop_requested: Callable[[], bool] = lambda: False
     preview_requested: Callable[[], bool] = lambda: False
 
@@ -107,6 +110,9 @@ class Trainer:
             held_back, state.settings = retry_on_oom(
                 lambda _: encoder.encode_held_back(split.held_back), settings, recorder, model
             )
+            contrast, state.settings = retry_on_oom(
+                lambda _: self._contrast(encoder, cache), state.settings, recorder, model
+            )
             if not settings.preview_every:
                 model.vae = None  # needed for previews only from here on
                 free_memory()
@@ -116,6 +122,7 @@ class Trainer:
                 state = self._initial_state(chosen, model)
                 state.validations.min_improvement = split.min_improvement
             loop = self._loop(model, loader, state, split, held_back, sha256 or start_hashing())
+            loop.contrast = contrast
             _, state.settings = retry_on_oom(lambda _: self._check_prediction(loop), state.settings, recorder, model)
             finished = loop.run()
             if state.best_vectors:
@@ -123,6 +130,15 @@ class Trainer:
             return self._result(loop) if finished else None
         finally:
             cache.close()
+
+    def _contrast(self, encoder: ImageEncoder, cache: LatentCache) -> Contrast | None:
+        """The good images of a negative embedding, encoded; they follow the others in the cache."""
+        if not self.contrast_examples:
+            return None
+        offset = len(self.examples)
+        encoder.encode_training(self.contrast_examples, self.settings.flip, cache, offset)
+        loader = create_loader(self.settings, self.contrast_examples, cache, encoder.model, self.templates)
+        return Contrast(replace(loader, cache_offset=offset, seed=derive_seed(loader.seed, "contrast")))
 
     def _result(self, loop: Loop) -> TrainingResult:
         """The embedding that the settings ask for; vectors that are absurdly long come with a warning."""

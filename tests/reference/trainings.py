@@ -14,7 +14,7 @@ def settings_for(checkpoint: Path, pictures: Path, folder: Path, **more: str) ->
     raw = {
         "model": str(checkpoint), "images": str(pictures), "name": "my-mug", "out": str(folder / "out"),
         "runs_dir": str(folder / "runs"), "steps": "6", "preview_every": "0", "snapshot_every": "0", "precision": "fp32",
-        "init_text": "object", "learning_rate": "0.005", **more,
+        "init_text": "object", "learning_rate": "0.005", "vectors": "2", **more,
     }  # fmt: skip
     settings, problems = parse(raw)
     assert not problems

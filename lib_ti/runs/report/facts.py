@@ -15,7 +15,9 @@ from lib_ti.settings.train_settings import DEFAULTS, TrainSettings
 
 MAX_PICTURES = 60  # that are looked at; of more, these stand for all
 
-_PLACES = frozenset({"images", "name", "model", "vae", "out", "runs_dir", "overwrite", "template_file", "device"})
+_PLACES = frozenset(
+    {"images", "contrast_images", "name", "model", "vae", "out", "runs_dir", "overwrite", "template_file", "device"}
+)
 """Options that say where something is, and not how it was trained; the page shows those that matter by themselves."""
 _RESOLVED = frozenset({"learning_rate", "lr_schedule", "resolution", "precision", "captions"})
 """Options whose "auto" is stored as what it became."""

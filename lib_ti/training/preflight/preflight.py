@@ -44,6 +44,8 @@ def preflight(settings: TrainSettings, problems: Sequence[Problem] = ()) -> Plan
     findings = Findings(list(problems))
     checkpoint = _open_checkpoint(settings, findings)
     files, sizes = check_images(settings, findings)
+    if settings.contrast_images:
+        sizes = sizes + check_images(settings, findings, "contrast_images")[1]
     caption_source = resolve_caption_source(settings, files)
     captions = [file.caption(caption_source) for file in files]
     prompt_length = checkpoint.prompt_length if checkpoint else DEFAULT_PROMPT_LENGTH

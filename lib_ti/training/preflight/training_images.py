@@ -11,14 +11,16 @@ from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.preflight.findings import Findings
 
 
-def check_images(settings: TrainSettings, findings: Findings) -> tuple[list[ImageFile], list[tuple[int, int]]]:
-    """Decode every image of the folder: the readable ones, and their (width, height)."""
-    folder = settings.images
-    if findings.has_problem("images"):
+def check_images(
+    settings: TrainSettings, findings: Findings, option: str = "images"
+) -> tuple[list[ImageFile], list[tuple[int, int]]]:
+    """Decode every image of the folder that an option names: the readable ones, and their (width, height)."""
+    folder = getattr(settings, option)
+    if findings.has_problem(option):
         return [], []
     if not folder.is_dir():
         reason = f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}"
-        findings.add_problem("images", reason)
+        findings.add_problem(option, reason)
         return [], []
     readable, sizes, reasons = [], [], []
     for file in image_files.find_images(folder):
@@ -33,9 +35,9 @@ def check_images(settings: TrainSettings, findings: Findings) -> tuple[list[Imag
             sizes.append(size)
     if not readable:
         first_reason = f": {reasons[0]}" if reasons else ""
-        findings.add_problem("images", f"there is no picture in {folder} that can be used{first_reason}")
+        findings.add_problem(option, f"there is no picture in {folder} that can be used{first_reason}")
     elif len(readable) > MAX_IMAGES:
-        findings.add_problem("images", f"{len(readable)} pictures are too many; {MAX_IMAGES} is the most")
+        findings.add_problem(option, f"{len(readable)} pictures are too many; {MAX_IMAGES} is the most")
     else:
         findings.warnings += [f"picture skipped: {reason}" for reason in reasons]
     return readable, sizes

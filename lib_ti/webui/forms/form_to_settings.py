@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, str | bool]] = {
 EmbeddingLookup = Callable[[str], Path | None]
 """Returns the file of the embedding in the WebUI's folder that has a name."""
 
-_FLAG = re.compile(r"--[a-z][a-z-]+")
+_FLAG = re.compile(r"--[a-z][a-z0-9-]+")
 
 
 def preset_of(form: Mapping[str, Any], presets: Mapping[str, Mapping[str, str | bool]]) -> str:

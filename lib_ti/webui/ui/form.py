@@ -20,7 +20,7 @@ from lib_ti.settings.train_settings import DEFAULTS, NAME_SLOT, OPTIONS, TYPES
 SERVER_OPTIONS = frozenset({"images", "model", "vae", "out", "runs_dir", "device"})
 """Options without a field, which the server sets: the page's images, and what follows from the host."""
 
-SERVER_PATH_OPTIONS = frozenset({"template_file", "init_embedding"})
+SERVER_PATH_OPTIONS = frozenset({"template_file", "init_embedding", "contrast_images"})
 """Options that name files of the server; without a field if the host hides its paths."""
 
 IMPLIED_OPTIONS = frozenset({"gradient_checkpointing"})
@@ -50,6 +50,7 @@ LABELS = {
     "buckets": "Keep shapes",
     "flip": "Mirror",
     "template_file": "Own prompts",
+    "contrast_images": "Good pictures for contrast",
     "preview_prompt": "Preview prompts",
     "test_prompt": "Test prompts",
     "preview_seed": "Preview seeds",
