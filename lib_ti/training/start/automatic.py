@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lib_ti.data.latent_cache import LatentCache
 from lib_ti.model.diffusion import StableDiffusion
+from lib_ti.model.speed.device import LARGE_UNET
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import DataLoader
 from lib_ti.training.encode_images import Stopped
@@ -18,6 +19,7 @@ from lib_ti.training.start.ranking import WordRanking
 
 TRIPLES = 16
 BATCH_SIZE = 4  # triples at a time, if there is memory for them: without gradients an image needs little
+SLOW_TRIPLES, SLOW_STRIDE = 4, 5  # for a full-size model on a CPU: a fifth of the words, on a quarter of the triples
 NUM_WORDS = 3  # distinct words start better than one word several times: equal vectors get nearly equal gradients
 
 
@@ -38,11 +40,13 @@ def choose_start(
 
     Raises Stopped.
     """
+    parameters = sum(parameter.numel() for parameter in model.unet.parameters())
+    is_slow = model.device.type == "cpu" and parameters >= LARGE_UNET
 
     def rank(batch_size: int) -> list[str]:
-        ranking = WordRanking.create(model, loader, cache, TRIPLES, batch_size)
+        ranking = WordRanking.create(model, loader, cache, SLOW_TRIPLES if is_slow else TRIPLES, batch_size)
         ranking.stop_requested = stop_requested
-        words = ranking.rank(common_words(settings.kind))
+        words = ranking.rank(common_words(settings.kind)[:: SLOW_STRIDE if is_slow else 1])
         if stop_requested():
             raise Stopped
         return [word.text for word in words]
