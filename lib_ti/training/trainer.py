@@ -121,8 +121,7 @@ class Trainer:
                 chosen = choose_start(state.settings, model, loader, cache, recorder, self.stop_requested)
                 state = self._initial_state(chosen, model)
                 state.validations.min_improvement = split.min_improvement
-            loop = self._loop(model, loader, state, split, held_back, sha256 or start_hashing())
-            loop.contrast = contrast
+            loop = self._loop(model, loader, contrast, state, split, held_back, sha256 or start_hashing())
             _, state.settings = retry_on_oom(lambda _: self._check_prediction(loop), state.settings, recorder, model)
             finished = loop.run()
             if state.best_vectors:
@@ -175,6 +174,7 @@ class Trainer:
         self,
         model: StableDiffusion,
         dataloader: DataLoader,
+        contrast: Contrast | None,
         state: TrainState,
         split: PictureSplit,
         held_back: Sequence[ValidationPicture],
@@ -198,6 +198,7 @@ class Trainer:
             model=model,
             state=state,
             dataloader=dataloader,
+            contrast=contrast,
             previews=previews,
             validator=validator,
             recorder=self.recorder,
