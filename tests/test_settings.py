@@ -202,7 +202,11 @@ def valid_values(name):
     return st.none() | strategy if type(None) in get_args(kind) else strategy
 
 
-@given(st.fixed_dictionaries({name: valid_values(name) for name in OPTIONS}))
+def without_conflicts(values):
+    return {**values, "kind": "negative"} if values["contrast_images"] else values
+
+
+@given(st.fixed_dictionaries({name: valid_values(name) for name in OPTIONS}).map(without_conflicts))
 def test_settings_round_trip_through_text_and_json(chosen):
     settings, problems = parse({name: to_raw(value) for name, value in chosen.items()})
     assert not problems

@@ -48,10 +48,11 @@ def losses_of_words(monkeypatch):
 
 def test_a_training_starts_from_the_best_words_and_stores_them(tiny_checkpoint, pictures, tmp_path, losses_of_words):
     seen = []
-    folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, init_text="auto"), on_event=seen.append)
+    options = {"vectors": "3", "init_text": "auto"}
+    folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, **options), on_event=seen.append)
     assert [event.data["words"] for event in seen if event.kind == "start"] == ["tree mug coin"]
     assert folder.settings.init_text == "tree mug coin"
-    given = run(settings_for(tiny_checkpoint, pictures, tmp_path, init_text="tree mug coin", name="given"))
+    given = run(settings_for(tiny_checkpoint, pictures, tmp_path, vectors="3", init_text="tree mug coin", name="given"))
     steps = [[event.data["loss"] for event in f.history().steps.values()] for f in (folder, given)]
     assert steps[0] == steps[1]
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from lib_ti.errors import Problem
 from lib_ti.model.checkpoint.families import FAMILIES, SDXL, Family, encoder_title
+from lib_ti.settings.init_text import init_text
 from lib_ti.settings.train_settings import TrainSettings
 
 
@@ -82,7 +83,7 @@ def check_init_embedding(
             problem = Problem("init_text", reason)
         else:
             notes.append(
-                f"{embedding.name!r} starts {encoder_title(encoder)}; {rest} starts from {settings.init_text!r}"
+                f"{embedding.name!r} starts {encoder_title(encoder)}; {rest} starts from {init_text(settings)!r}"
             )
     if embedding.num_vectors != settings.vectors:
         effect = "the rest is left out" if embedding.num_vectors > settings.vectors else "the last one is repeated"

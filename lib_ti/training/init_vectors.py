@@ -9,9 +9,8 @@ import torch
 from lib_ti.embedding.value import Embedding
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.randomness import derive_seed
+from lib_ti.settings.init_text import init_text
 from lib_ti.settings.train_settings import TrainSettings
-
-AUTO_TEXT, FALLBACK_TEXT = "auto", "object"
 
 
 def init_vectors(
@@ -33,11 +32,6 @@ def init_vectors(
         else vectors_from_text(table, tokenizer, init_text(settings), settings.vectors)
         for name, table in token_tables.items()
     }
-
-
-def init_text(settings: TrainSettings) -> str:
-    """The text to start from where none was chosen or found: any word will do."""
-    return FALLBACK_TEXT if settings.init_text.casefold() == AUTO_TEXT else settings.init_text
 
 
 def vectors_from_text(table: torch.Tensor, tokenizer: PromptTokenizer, text: str, count: int) -> torch.Tensor:

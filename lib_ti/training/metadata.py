@@ -11,9 +11,9 @@ from collections.abc import Collection
 from lib_ti import __version__
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
+from lib_ti.settings.init_text import init_text
 from lib_ti.settings.parsing import UNSTORED
 from lib_ti.settings.train_settings import DEFAULTS, TrainSettings
-from lib_ti.training.init_vectors import init_text
 
 _OWN_KEYS = {"name", "steps", "vectors", "resolution"}
 """Options that have a metadata key of their own."""

@@ -10,6 +10,7 @@ from driver.server import Server
 from reference.checkpoints import SIZES, write_checkpoint
 
 from lib_ti.formats.safetensors_tensors import safetensors_bytes
+from lib_ti.settings.lr_schedule import auto_learning_rate
 
 pytestmark = pytest.mark.browser
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -77,12 +78,12 @@ def test_settings_follow_the_family(open_tab, families):
     select_checkpoint(tab, "one.safetensors")
     assert "Stable Diffusion 1.x" in tab.page.locator("#tinv_checkpoint").inner_text()
     tab.fill(preset="Thorough")
-    tab.wait_until(lambda: tab.field("learning_rate").input_value() == "0.003")
+    tab.wait_until(lambda: tab.field("steps").input_value() == "1500")
     tab.open_advanced()
     assert not tab.field("learning_rate_2").is_visible()
     assert not tab.page.locator("#tinv_train_encoders").is_visible()
     tab.wait_until(lambda: auto_note(tab, "clip_skip") == "Here: 1.")
-    assert auto_note(tab, "learning_rate") == "Here: 0.005."
+    assert auto_note(tab, "learning_rate") == f"Here: {auto_learning_rate(64, 1500):g}."
     assert tab.field("resolution").get_attribute("placeholder") == "auto: 64"
     tab.page.locator("#tinv_search").fill("encoder")
     note = tab.page.locator("#tinv_search_note")
@@ -90,34 +91,33 @@ def test_settings_follow_the_family(open_tab, families):
     tab.page.locator("#tinv_search").fill("")
 
     select_checkpoint(tab, "xl.safetensors")
-    tab.wait_until(lambda: tab.field("learning_rate").input_value() == "0.0015", awaited="SDXL's rate")
-    assert tab.field("learning_rate_2").is_visible()
+    tab.wait_until(lambda: tab.field("learning_rate_2").is_visible(), awaited="SDXL's second rate")
     assert tab.page.locator("#tinv_train_encoders").is_visible()
     tab.wait_until(lambda: auto_note(tab, "clip_skip") == "Here: 2, and 1 is the same.")
-    tab.wait_until(lambda: auto_note(tab, "learning_rate_2") == "Here: 0.0015.")
+    tab.wait_until(lambda: auto_note(tab, "learning_rate_2") == f"Here: {auto_learning_rate(96, 1500):g}.")
     assert auto_note(tab, "prediction") == "Here: epsilon."
     tab.screenshot("family-xl")
 
     select_checkpoint(tab, "two.safetensors")
-    tab.wait_until(lambda: tab.field("learning_rate").input_value() == "0.003")
+    tab.wait_until(lambda: auto_note(tab, "learning_rate") == f"Here: {auto_learning_rate(96, 1500):g}.")
     tab.wait_until(lambda: auto_note(tab, "prediction") == "Here: epsilon.")
     assert not tab.field("learning_rate_2").is_visible()
 
 
-def test_remembered_preset_takes_the_values_of_the_new_family(open_tab, families):
+def test_presets_and_changes_are_remembered_across_checkpoints(open_tab, families):
     tab = open_tab(families)
     select_checkpoint(tab, "one.safetensors")
     tab.fill(preset="Thorough")
-    tab.wait_until(lambda: tab.field("learning_rate").input_value() == "0.003")
+    tab.wait_until(lambda: tab.field("steps").input_value() == "1500")
     tab.wait_until(lambda: remembered(tab, "preset").get("key") == "thorough", awaited="the preset to be remembered")
     tab.open()
     select_checkpoint(tab, "xl.safetensors")
-    tab.wait_until(lambda: tab.field("learning_rate").input_value() == "0.0015", awaited="the rate of SDXL")
+    tab.wait_until(lambda: tab.field("steps").input_value() == "1500", awaited="the preset's steps")
     tab.fill(steps=77)
     tab.wait_until(lambda: remembered(tab, "form").get("steps") == "77", awaited="the steps to be remembered")
     select_checkpoint(tab, "one.safetensors")
     tab.page.wait_for_timeout(1500)
-    assert tab.field("learning_rate").input_value() == "0.0015"  # changed settings do not follow the family
+    assert tab.field("steps").input_value() == "77"
 
 
 def test_init_embeddings_are_offered_with_reasons(open_tab, families):

@@ -8,10 +8,10 @@ from dataclasses import replace
 from lib_ti.data.latent_cache import LatentCache
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.speed.device import LARGE_UNET
+from lib_ti.settings.init_text import AUTO_TEXT, FALLBACK_TEXT
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import DataLoader
 from lib_ti.training.encode_images import Stopped
-from lib_ti.training.init_vectors import AUTO_TEXT, FALLBACK_TEXT
 from lib_ti.training.oom_recovery import free_memory, is_oom_error, retry_on_oom
 from lib_ti.training.recorder import Recorder
 from lib_ti.training.start.candidates import common_words

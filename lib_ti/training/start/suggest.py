@@ -15,10 +15,10 @@ from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory import modes as memory_modes
 from lib_ti.model.speed.device import DTYPES, choose_device, disable_broken_flash_attention
+from lib_ti.settings.init_text import FALLBACK_TEXT
 from lib_ti.training.dataloader import DataLoader, create_loader
 from lib_ti.training.encode_images import ImageEncoder, Stopped
 from lib_ti.training.import_images import import_images, load_examples
-from lib_ti.training.init_vectors import FALLBACK_TEXT
 from lib_ti.training.preflight.preflight import Plan
 from lib_ti.training.start.automatic import BATCH_SIZE
 from lib_ti.training.start.candidates import many_words, user_phrases
