@@ -21,6 +21,7 @@
         validation: new Map(), // by step, its event
         warnings: [],
         encoding: null, // the last event of reading the pictures
+        searching: null, // the last event of trying words to start from
         best: null, // {step, reason}: the step that the training recommends at its end
         finishReason: "", // why it ended before its last step
         tests: new Map(), // by prompt_index, the event of a picture of the finished embedding
@@ -144,6 +145,7 @@
         else if (event.kind === "validation") history.validation.set(event.step, event);
         else if (event.kind === "warning") history.warnings.push(event);
         else if (event.kind === "encoding") history.encoding = event;
+        else if (event.kind === "searching") history.searching = event;
         else if (event.kind === "best") history.best = event;
         else if (event.kind === "test") history.tests.set(event.prompt_index, event);
         else if (event.kind === "finished") history.finishReason = event.reason || "";

@@ -14,7 +14,7 @@
 
     function statusLine(run) {
         const report = run.report || {};
-        const { encoding } = run.history;
+        const { encoding, searching } = run.history;
         if (run.submitting) return ["Checking…"];
         if (run.stopping) return report.step ? phrase("Saving step {}…", report.step) : ["Stopping…"];
         switch (run.state) {
@@ -27,6 +27,7 @@
             case "loading":
                 return ["Loading the checkpoint…"];
             case "encoding":
+                if (searching) return phrase("Trying words to start from: {} of {}", searching.done, searching.total);
                 return encoding
                     ? phrase("Reading the pictures: {} of {}", encoding.done, encoding.images)
                     : ["Reading the pictures…"];

@@ -217,6 +217,7 @@ def test_auto_acceleration():
         choose_acceleration("auto", CPU, "fp32", 10**6) == "none"
     )  # the practice model's results are the same to the byte
     assert choose_acceleration("none", CPU, "fp32", 10**9) == "none"
+    assert choose_acceleration("auto", CPU, "fp32", 10**9, resolution=64) == "none"  # feature maps too small to gain
 
 
 @needs_onednn

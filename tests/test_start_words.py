@@ -51,6 +51,8 @@ def test_a_training_starts_from_the_best_words_and_stores_them(tiny_checkpoint, 
     options = {"vectors": "3", "init_text": "auto"}
     folder = run(settings_for(tiny_checkpoint, pictures, tmp_path, **options), on_event=seen.append)
     assert [event.data["words"] for event in seen if event.kind == "start"] == ["tree mug coin"]
+    trials = [(event.data["done"], event.data["total"]) for event in seen if event.kind == "searching"]
+    assert trials == [(i + 1, len(trials)) for i in range(len(trials))]
     assert folder.settings.init_text == "tree mug coin"
     given = run(settings_for(tiny_checkpoint, pictures, tmp_path, vectors="3", init_text="tree mug coin", name="given"))
     steps = [[event.data["loss"] for event in f.history().steps.values()] for f in (folder, given)]

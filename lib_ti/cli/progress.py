@@ -26,6 +26,12 @@ class Progress:
             self._update_bar(data["done"], data["images"], "picture")
             if data["done"] == data["images"]:
                 self.close()
+        elif event.kind == "searching":
+            self._update_bar(data["done"], data["total"], "word")
+            if data["done"] == data["total"]:
+                self.close()
+        elif event.kind == "start":
+            self._print(f"Starts from: {data['words']}")
         elif event.kind == "preview":
             self._print(f"Preview at step {data['step']}: {data['file']}")
         elif event.kind == "test":

@@ -17,6 +17,7 @@ EVENT_FIELDS: dict[str, frozenset[str]] = {
     "queued": frozenset({"place"}),
     "loading": frozenset({"checkpoint", "folder"}),
     "encoding": frozenset({"done", "images"}),
+    "searching": frozenset({"done", "total"}),
     "start": frozenset({"words"}),
     "step": frozenset(
         {"step", "steps", "loss", "smoothed_loss", "learning_rate", "learning_rate_2", "norm", "similarity", "images_per_s",
@@ -44,8 +45,8 @@ both numbers include CUDA's own overhead. `validation`: the mean loss on a fixed
 `change`: its mean difference to step 0's, negative if the loss has fallen; `interval`: half the width of that difference's 95 %
 confidence interval; `best_step`: the best step so far. `best`: the step that is recommended, and a sentence that says why; before
 `finished` and `stopped`. `finished`: `step` is the last one trained; `reason` says why it is not the last one planned, or is "".
-`start`: the words
-that "auto" has found to start from. `test`: a picture of the finished embedding; its `label` says what kind of prompt it is.
+`searching`: how many trials of words to start from are done. `start`: the words that "auto" has found to start from. `test`: a
+picture of the finished embedding; its `label` says what kind of prompt it is.
 """
 
 _KEY_FIELDS = {

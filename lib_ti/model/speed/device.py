@@ -12,6 +12,8 @@ from lib_ti.settings.validation import validate_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIN_BF16_SPEEDUP = 1.15  # of one convolution; not 1, as timings vary with other load on the machine
+MIN_PREPACKED_RESOLUTION = 256
+"""Pixels; of smaller images the deepest feature maps are below 4×4, where prepacked convolutions can take 50 times as long."""
 MIN_PREPACKED_SPEEDUP = 1.3  # of one convolution; a whole step gains less than half of it
 LARGE_UNET = 100_000_000  # parameters; with fewer, convolutions are not what takes a CPU's time, and fp32 is more exact
 
@@ -50,7 +52,9 @@ def choose_precision(requested: str, device: torch.device, unet_parameters: int)
     return requested
 
 
-def choose_acceleration(requested: str, device: torch.device, precision: str, unet_parameters: int) -> str:
+def choose_acceleration(
+    requested: str, device: torch.device, precision: str, unet_parameters: int, resolution: int = 512
+) -> str:
     """The acceleration (graphs, arranged, none) for a UNet of that size; "auto" depends on what the device gains by.
 
     Raises ValueError with a sentence if the device does not support the requested one.
@@ -66,9 +70,9 @@ def choose_acceleration(requested: str, device: torch.device, precision: str, un
         raise ValueError(f"this torch does not do it in {precision} on this processor; use none")
     if requested != "auto":
         return requested
-    worthwhile = (
-        unet_parameters >= LARGE_UNET and can_prepack(dtype) and prepacked_speedup(dtype) > MIN_PREPACKED_SPEEDUP
-    )
+    if unet_parameters < LARGE_UNET or resolution < MIN_PREPACKED_RESOLUTION:
+        return "none"
+    worthwhile = can_prepack(dtype) and prepacked_speedup(dtype) > MIN_PREPACKED_SPEEDUP
     return "arranged" if worthwhile else "none"
 
 

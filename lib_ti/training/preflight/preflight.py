@@ -53,7 +53,8 @@ def preflight(settings: TrainSettings, problems: Sequence[Problem] = ()) -> Plan
     initial_embedding = read_initial_embedding(settings, checkpoint, findings)
     output_paths.check(settings, findings)
     resolved: dict[str, Any] = {"captions": caption_source}
-    resolved |= resolve_device_options(settings, checkpoint.unet_parameters if checkpoint else 0, findings)
+    parameters, resolution = (checkpoint.unet_parameters, checkpoint.resolution) if checkpoint else (0, 0)
+    resolved |= resolve_device_options(settings, parameters, settings.resolution or resolution, findings)
     if checkpoint:
         resolved |= resolve_checkpoint_options(settings, checkpoint)
         check_family_options(settings, checkpoint, findings)

@@ -83,7 +83,9 @@ def resolve_checkpoint_options(settings: TrainSettings, checkpoint: CheckpointFa
     return {name: values[name] for name in stored if getattr(settings, name) in (None, "auto")}
 
 
-def resolve_device_options(settings: TrainSettings, parameters: int, findings: Findings) -> dict[str, Any]:
+def resolve_device_options(
+    settings: TrainSettings, parameters: int, resolution: int, findings: Findings
+) -> dict[str, Any]:
     """Precision and acceleration for a UNet of so many parameters, measured on the device. Empty where it lacks something."""
     from lib_ti.model.speed.device import choose_acceleration, choose_device, choose_precision
 
@@ -95,7 +97,7 @@ def resolve_device_options(settings: TrainSettings, parameters: int, findings: F
         option = "precision"
         precision = choose_precision(settings.precision, device, parameters)
         option = "acceleration"
-        acceleration = choose_acceleration(settings.acceleration, device, precision, parameters)
+        acceleration = choose_acceleration(settings.acceleration, device, precision, parameters, resolution)
     except ValueError as error:
         findings.add_problem(option, error)
         return {}

@@ -46,6 +46,7 @@ def choose_start(
     def rank(batch_size: int) -> list[str]:
         ranking = WordRanking.create(model, loader, cache, SLOW_TRIPLES if is_slow else TRIPLES, batch_size)
         ranking.stop_requested = stop_requested
+        ranking.progress = lambda done, total: recorder.event("searching", done=done, total=total)
         words = ranking.rank(common_words(settings.kind)[:: SLOW_STRIDE if is_slow else 1])
         if stop_requested():
             raise Stopped

@@ -27,7 +27,13 @@ INTERRUPTED = (
     "This was cut off: the WebUI or the computer ended, or the disk was full. All up to the last save is there."
 )
 
-_RUNNING_STATES = {"loading": "loading", "encoding": "encoding", "saving": "saving", "finished": "saving"}
+_RUNNING_STATES = {
+    "loading": "loading",
+    "encoding": "encoding",
+    "searching": "encoding",
+    "saving": "saving",
+    "finished": "saving",
+}
 """The state of a running run by its last event; "training" for any other. A worker that has written the embedding counts as
 saving until the queue has seen it exit."""
 

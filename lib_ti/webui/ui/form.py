@@ -63,6 +63,7 @@ LABELS = {
 """The labels that are not derived from the option's name."""
 
 HELP = {
+    "test_prompt": "prompts of the pictures that test the finished word, one a line; empty: three, by what it is",
     "init_embedding": "an embedding's name or file to start from instead",
     KEEP_GENERATING: "leave the WebUI's model in memory and txt2img free; needs room for both",
 }
