@@ -83,7 +83,7 @@ def test_settings_follow_the_family(open_tab, families):
     assert not tab.field("learning_rate_2").is_visible()
     assert not tab.page.locator("#tinv_train_encoders").is_visible()
     tab.wait_until(lambda: auto_note(tab, "clip_skip") == "Here: 1.")
-    assert auto_note(tab, "learning_rate") == f"Here: {auto_learning_rate(64, 1500):g}."
+    tab.wait_until(lambda: auto_note(tab, "learning_rate") == f"Here: {auto_learning_rate(64, 1500):g}.")
     assert tab.field("resolution").get_attribute("placeholder") == "auto: 64"
     tab.page.locator("#tinv_search").fill("encoder")
     note = tab.page.locator("#tinv_search_note")
