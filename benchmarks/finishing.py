@@ -32,7 +32,8 @@ from lib_ti.embedding.read import read_embedding
 from lib_ti.model.checkpoint.open import open_checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.prompt.placeholder import Placeholder
-from lib_ti.practice.concepts import CONCEPTS_DIR, KINDS, PRACTICE_MODEL, Evaluator
+from lib_ti.practice.concepts import CONCEPTS_DIR, PRACTICE_MODEL, Evaluator
+from lib_ti.practice.scenes import PRACTICE_WORLD
 from lib_ti.runs import execute
 from lib_ti.settings.parsing import parse
 from lib_ti.training import trainer as trainer_module
@@ -103,7 +104,7 @@ def validation_losses(vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 def train(concept: str, seed: int, options: Mapping[str, str], folder: str) -> execute.RunFolder:
     settings, problems = parse({
-        "model": str(PRACTICE_MODEL), "images": str(CONCEPTS_DIR / concept), "name": WORD, "kind": KINDS[concept],
+        "model": str(PRACTICE_MODEL), "images": str(CONCEPTS_DIR / concept), "name": WORD, "kind": PRACTICE_WORLD.kinds[concept],
         "out": f"{folder}/out", "runs_dir": f"{folder}/runs", "preview_every": "0", "seed": str(seed), **options,
     })  # fmt: skip
     settings = replace(settings, snapshot_every=max(1, settings.steps // SNAPSHOTS))
@@ -114,7 +115,9 @@ def train(concept: str, seed: int, options: Mapping[str, str], folder: str) -> e
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--concepts", nargs="+", default=["coin", "bird", "robot", "knot"], choices=KINDS)
+    parser.add_argument(
+        "--concepts", nargs="+", default=["coin", "bird", "robot", "knot"], choices=PRACTICE_WORLD.kinds
+    )
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--images", type=int, default=32, help="unseen ones, of the final measurement")
     arguments, rest = parser.parse_known_args()

@@ -1,7 +1,9 @@
 """Shared fixtures: a tiny checkpoint and a folder of images. There is no network access."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +47,19 @@ def _no_search_for_start_words(request: pytest.FixtureRequest, monkeypatch: pyte
     """Trainings start from "object" unless a test is about the search: it would take most of their time."""
     if not request.node.get_closest_marker("start_words"):
         monkeypatch.setattr("lib_ti.training.start.automatic.common_words", lambda kind: ["object"])
+
+
+@pytest.fixture
+def page(tmp_path: Path, tiny_checkpoint: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A page of a stand-in WebUI, with pictures in its draft; what it starts is real."""
+    from test_queue import FakeHost
+    from test_training_service import Page
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    page = Page(FakeHost(tmp_path, tiny_checkpoint), tmp_path / "gradio")
+    page.add(pictures)
+    yield page
+    page.service.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

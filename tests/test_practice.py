@@ -135,3 +135,10 @@ def test_export_inverts_loading(model):
     stored = load_file(PRACTICE_MODEL)
     assert written.keys() - stored.keys() <= {"cond_stage_model.transformer.text_model.embeddings.position_ids"}
     assert all(torch.equal(stored[name], written[name]) for name in stored)
+
+
+def test_measurements_of_quality_can_be_started():
+    import importlib
+
+    for name in ("fidelity", "finishing", "second_world.make"):
+        importlib.import_module(f"benchmarks.{name}")

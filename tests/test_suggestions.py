@@ -4,8 +4,8 @@ import json
 import threading
 
 import pytest
-from test_queue import FakeHost, until
-from test_training_service import DRAFT, Page
+from test_queue import until
+from test_training_service import DRAFT
 
 from lib_ti.runs import worker
 from lib_ti.webui.forms import suggestions
@@ -35,15 +35,6 @@ def commands(monkeypatch):
     started = Commands()
     monkeypatch.setattr(worker, "command_program", lambda arguments: (started.append(arguments), started.program)[1])
     return started
-
-
-@pytest.fixture
-def page(tmp_path, tiny_checkpoint, pictures, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    page = Page(FakeHost(tmp_path, tiny_checkpoint), tmp_path / "gradio")
-    page.add(pictures)
-    yield page
-    page.service.close()
 
 
 def suggest(page, **changes):

@@ -1,20 +1,11 @@
 """Sweeps and reports as the page asks for them: through the JSON bridge, with real trainings."""
 
 import pytest
-from test_queue import FakeHost, until
+from test_queue import until
 from test_training_service import DRAFT, Page
 
 from lib_ti.runs.sweeps.grid import MAX_RUNS
 from lib_ti.runs.sweeps.sweep import find_sweeps
-
-
-@pytest.fixture
-def page(tmp_path, tiny_checkpoint, pictures, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    page = Page(FakeHost(tmp_path, tiny_checkpoint), tmp_path / "gradio")
-    page.add(pictures)
-    yield page
-    page.service.close()
 
 
 def sweep(page: Page, values: dict, **changes):

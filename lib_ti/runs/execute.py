@@ -13,8 +13,6 @@ from lib_ti.data.captions import load_templates
 from lib_ti.embedding.read import read_embedding
 from lib_ti.errors import TextualInversionError, TrainingFailed
 from lib_ti.formats.safetensors_tensors import safetensors_bytes
-from lib_ti.model.checkpoint.checkpoint import Checkpoint
-from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.runs.card_image import save_card_image
 from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
@@ -22,7 +20,7 @@ from lib_ti.runs.recorder import FolderRecorder
 from lib_ti.runs.report.run_report import write_report
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.import_images import import_images, load_examples
-from lib_ti.training.preflight.preflight import Plan
+from lib_ti.training.preflight.preflight import Plan, open_for_training
 from lib_ti.training.trainer import Trainer
 
 
@@ -84,7 +82,7 @@ def _train(
     if not should_stop():
         trainer = Trainer(
             settings=settings,
-            checkpoint=open_run_checkpoint(settings),
+            checkpoint=open_for_training(settings),
             examples=load_examples(folder.images, settings),
             contrast_examples=load_examples(folder.contrast_images, settings) if settings.contrast_images else (),
             templates=load_templates(folder.templates),
@@ -115,14 +113,6 @@ def _write_report(folder: RunFolder, recorder: FolderRecorder) -> None:
             with folder.log.open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
             recorder.event("warning", message=f"there is no report: {_describe_unexpected(error, folder)}")
-
-
-def open_run_checkpoint(settings: TrainSettings) -> Checkpoint:
-    """Open the checkpoint that a run's settings name, with their VAE, prediction type and CLIP skip. Raises UnusableFile."""
-    checkpoint = open_checkpoint(settings.model)
-    if settings.vae:
-        checkpoint = with_vae(checkpoint, settings.vae)
-    return checkpoint.with_overrides(settings.prediction, settings.zero_terminal_snr, settings.clip_skip)
 
 
 def install_embedding(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:

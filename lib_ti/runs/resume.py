@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 from lib_ti.errors import BadInput, Problem, RunBusy, UnusableFile
 from lib_ti.model.speed.device import choose_device
-from lib_ti.runs.execute import open_run_checkpoint
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.option import RawValue
 from lib_ti.settings.parsing import parse
 from lib_ti.settings.train_settings import CHANGEABLE_ON_RESUME, REQUIRED, TrainSettings
 from lib_ti.training.preflight.output_paths import unwritable_reason
+from lib_ti.training.preflight.preflight import open_for_training
 
 
 def resume(folder: RunFolder, changes: Mapping[str, RawValue]) -> bool:
@@ -51,7 +51,7 @@ def _check_inputs(settings: TrainSettings, folder: RunFolder) -> None:
     """Check that everything outside the run folder is still there. Raises BadInput or UnusableFile."""
     if not settings.model.exists():
         raise UnusableFile(settings.model, "the checkpoint of this run is not there any more; put it back to go on")
-    open_run_checkpoint(settings)
+    open_for_training(settings)
     problems = []
     try:
         choose_device(settings.device)

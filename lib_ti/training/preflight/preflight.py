@@ -65,6 +65,14 @@ def preflight(settings: TrainSettings, problems: Sequence[Problem] = ()) -> Plan
     return Plan(replace(settings, **resolved), templates, initial_embedding, findings.warnings)
 
 
+def open_for_training(settings: TrainSettings) -> Checkpoint:
+    """Open the checkpoint that the settings name, with their VAE, prediction type and CLIP skip. Raises UnusableFile."""
+    checkpoint = open_checkpoint(settings.model)
+    if settings.vae:
+        checkpoint = with_vae(checkpoint, settings.vae)
+    return checkpoint.with_overrides(settings.prediction, settings.zero_terminal_snr, settings.clip_skip)
+
+
 def _open_checkpoint(settings: TrainSettings, findings: Findings) -> Checkpoint | None:
     """The checkpoint with the VAE and the overrides of the settings."""
     if findings.has_problem("model"):

@@ -11,7 +11,6 @@ import torch
 
 from lib_ti.data.latent_cache import LatentCache
 from lib_ti.errors import TrainingFailed
-from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory import modes as memory_modes
 from lib_ti.model.speed.device import DTYPES, choose_device, disable_broken_flash_attention
@@ -19,7 +18,8 @@ from lib_ti.settings.init_text import FALLBACK_TEXT
 from lib_ti.training.dataloader import DataLoader, create_loader
 from lib_ti.training.encode_images import ImageEncoder, Stopped
 from lib_ti.training.import_images import import_images, load_examples
-from lib_ti.training.preflight.preflight import Plan
+from lib_ti.training.oom_recovery import is_oom_error
+from lib_ti.training.preflight.preflight import Plan, open_for_training
 from lib_ti.training.start.automatic import BATCH_SIZE
 from lib_ti.training.start.candidates import many_words, user_phrases
 from lib_ti.training.start.ranking import WordRanking
@@ -50,29 +50,43 @@ def suggest(
     with tempfile.TemporaryDirectory(prefix="lib_ti-") as folder:
         cache = LatentCache(Path(folder) / "latents", LATENT_CACHE_MB << 20)
         try:
-            model, loader = _prepare(plan, Path(folder), cache, stop_requested)
-            ranking = WordRanking.create(model, loader, cache, TRIPLES, max(BATCH_SIZE, plan.settings.batch_size))
-            ranking.progress, ranking.stop_requested = report, stop_requested
-            phrases = user_phrases(plan.settings.init_text)
-            ranked = ranking.rank([*phrases, *many_words(plan.settings.kind)])
-            if stop_requested():
-                raise Stopped
-            if not ranked:
-                raise TrainingFailed("no word gives a number; try --precision fp32")
-            losses = {word.text: word.loss for word in ranked}
-            for phrase in set(phrases) - losses.keys():  # the user wants to know, also if others are better
-                losses[phrase] = float(ranking.losses(phrase).nanmean())
-            baseline = float(ranking.losses(FALLBACK_TEXT).nanmean())
-            counts = [1, *range(2, min(MOST_VECTORS, len(ranked)) + 1)]
-            combined = {
-                count: WordRanking.create(
-                    model, with_vectors(loader, count), cache, TRIPLES, ranking.batch_size
-                ).losses(" ".join(word.text for word in ranked[:count]))
-                for count in counts
-            }
-            return _suggestions(losses, baseline, phrases), best_count(combined)
+            return _search(plan, Path(folder), cache, report, stop_requested)
+        except RuntimeError as error:
+            if not is_oom_error(error):
+                raise
+            raise TrainingFailed("there is not enough memory to try words; close what else uses the device") from error
         finally:
             cache.close()
+
+
+def _search(
+    plan: Plan,
+    folder: Path,
+    cache: LatentCache,
+    report: Callable[[int, int], None],
+    stop_requested: Callable[[], bool],
+) -> tuple[list[Suggestion], int | None]:
+    """What `suggest` returns; `folder` and `cache`: for the encoded images."""
+    model, loader = _prepare(plan, folder, cache, stop_requested)
+    ranking = WordRanking.create(model, loader, cache, TRIPLES, max(BATCH_SIZE, plan.settings.batch_size))
+    ranking.progress, ranking.stop_requested = report, stop_requested
+    phrases = user_phrases(plan.settings.init_text)
+    ranked = ranking.rank([*phrases, *many_words(plan.settings.kind)])
+    if stop_requested():
+        raise Stopped
+    if not ranked:
+        raise TrainingFailed("no word gives a number; try --precision fp32")
+    losses = {word.text: word.loss for word in ranked}
+    for phrase in set(phrases) - losses.keys():  # the user wants to know, also if others are better
+        losses[phrase] = float(ranking.losses(phrase).nanmean())
+    baseline = float(ranking.losses(FALLBACK_TEXT).nanmean())
+    combined = {
+        count: WordRanking.create(model, with_vectors(loader, count), cache, TRIPLES, ranking.batch_size).losses(
+            " ".join(word.text for word in ranked[:count])
+        )
+        for count in range(1, min(MOST_VECTORS, len(ranked)) + 1)
+    }
+    return _suggestions(losses, baseline, phrases), best_count(combined)
 
 
 def _prepare(
@@ -80,10 +94,7 @@ def _prepare(
 ) -> tuple[StableDiffusion, DataLoader]:
     """Load the model and encode the images into the cache, as a training does."""
     settings, device = plan.settings, choose_device(plan.settings.device)
-    checkpoint = open_checkpoint(settings.model)
-    if settings.vae:
-        checkpoint = with_vae(checkpoint, settings.vae)
-    checkpoint = checkpoint.with_overrides(settings.prediction, settings.zero_terminal_snr, settings.clip_skip)
+    checkpoint = open_for_training(settings)
     disable_broken_flash_attention(device, settings.precision)
     # Without gradients the leanest memory mode costs little time.
     mode = settings.memory_modes[0 if device.type == "cpu" else -1]

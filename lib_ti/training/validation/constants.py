@@ -30,7 +30,7 @@ MIN_COOLDOWN_STEPS = 10
 # --- health --------------------------------------------------------------------------------------------------------
 OVERTRAINED_VALIDATIONS = 2  # in a row that are significantly above the best, before a warning
 MAX_NORM_RATIO = 15.0  # of a vector's norm to the vocabulary's 99th percentile
-MAX_RATE_RATIO = 50.0  # of a learning rate to its family's "auto"
+MAX_RATE_RATIO = 50.0  # of a learning rate to "auto"
 ROLLBACK_INTERVAL = 20  # steps between the states that a training can go back to
 ROLLBACK_RATE_FACTOR = 0.25  # that the learning rate is multiplied by when it does
 MAX_FAILURES = 3  # in a row; the last one ends the training
