@@ -7,7 +7,7 @@
     const HEIGHT = 190;
     const LABEL_HEIGHT = 14;
     const EXPLANATION =
-        "Below zero is better than the start. The test views are pictures held back, or other crops of yours: the " +
+        "Below zero is better than the start. The test views are pictures held back, or yours with other noise: the " +
         "same at every step, so this is steadier than the loss.";
     let drawnKey = "";
 

@@ -202,7 +202,7 @@ def _no_validation(facts: RunFacts) -> Advice | None:
         return None
     return Advice(
         "A run with validation",
-        "This one was not measured on pictures held back, so nobody knows which of its steps is the best.",
+        "The validation loss of this one was not measured, so nobody knows which of its steps is the best.",
     )
 
 
