@@ -63,9 +63,10 @@ class WordRanking:
         first = ValidationSet(triples[stride // 2 :: stride])
         rest = ValidationSet([t for i, t in enumerate(triples) if i % stride != stride // 2])
         kept = max(MIN_KEPT, round(KEPT_SHARE * len(texts)))
-        total, done = len(texts) + min(kept, len(texts)), 0
+        rounds = [(first, len(texts)), (rest, min(kept, len(texts)))] if rest.triples else [(first, len(texts))]
+        total, done = sum(count for _, count in rounds), 0
         losses: dict[str, torch.Tensor] = {}
-        for validation_set, count in ((first, len(texts)), (rest, kept)):
+        for validation_set, count in rounds:
             best = sorted(texts, key=lambda text: float(losses[text].nanmean()) if losses else 0.0)[:count]
             if losses:
                 losses = {text: losses[text] for text in best}
