@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny checkpoint and a folder of images. There is no network access."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from reference.checkpoints import SIZES, write_checkpoint
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it when it is imported, which nothing above does
 os.environ["OMP_NUM_THREADS"] = "1"  # for child processes; with models this small more threads are slower
+# A shell's background job starts with SIGINT ignored, and would pass that on to the servers that tests stop with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
