@@ -45,8 +45,8 @@ def _replace(source: Path, target: Path, timeout_s: float = 2.0) -> None:
             time.sleep(0.05)
 
 
-def read_header(path: Path, count: int = 16) -> bytes:
-    """Read the first `count` bytes of a file.
+def read_header(path: Path, count: int = 16, empty: bool = False) -> bytes:
+    """Read the first `count` bytes of a file; `empty`: whether it may have none.
 
     Raises:
         UnusableFile: it is not a regular file (reading a pipe could block forever), its path is not valid Unicode (which
@@ -55,7 +55,7 @@ def read_header(path: Path, count: int = 16) -> bytes:
     if path.is_dir():
         raise UnusableFile(path, "this is a folder; name a file in it")
     if not path.exists():
-        raise UnusableFile(path, "there is no such file")
+        raise UnusableFile(path, missing_reason(path))
     if not path.is_file():
         raise UnusableFile(path, "this is a device or a pipe, and no file")
     if not is_encodable(str(path)):
@@ -65,6 +65,16 @@ def read_header(path: Path, count: int = 16) -> bytes:
             header = file.read(count)
     except OSError as error:
         raise UnusableFile(path, f"it cannot be read ({error.strerror})") from error
-    if not header:
+    if not (header or empty):
         raise UnusableFile(path, "the file is empty")
     return header
+
+
+def missing_reason(path: Path) -> str:
+    """Why there is no file at `path`: where it is a link, what that leads to."""
+    if not path.is_symlink():
+        return "there is no such file"
+    target = os.readlink(path)  # noqa: PTH115 - as it is written, unresolved
+    if "annex/objects" in target.replace(os.sep, "/"):
+        return "its content is not on this computer (git-annex); fetch it with: git annex get"
+    return f"a broken link; there is no {target}"

@@ -244,7 +244,7 @@ class TestCheckpoint:
         [
             (b"", "the file is empty"),
             (b"GGUF\x03\0\0\0" + bytes(100), "gguf"),
-            (b"<!doctype html><title>Sign in to go on</title>", "not a safetensors file"),
+            (b"<!doctype html><title>Sign in to go on</title>", "a web page"),
             (b"PK\x03\x04" + bytes(100), "not a PyTorch file"),
             (b"\x80\x02}q\0.", "not a PyTorch file"),
         ],
@@ -369,7 +369,7 @@ class TestFileOptions:
         ("name", "tensors", "reason"),
         [
             ("start.safetensors", None, "no such file"),
-            ("start.png", zero_tensors("emb_params"), "by its content it is a safetensors file"),
+            ("start.png", zero_tensors("emb_params"), "all its vectors are zero"),
             ("start.safetensors", zero_tensors("a", "b"), "holds 2"),
             (
                 "start.safetensors",
@@ -636,7 +636,7 @@ class TestOtherCommands:
         (workdir / "text.pt").write_text("no embedding")
         assert "no such file" in error_lines("inspect", "none.pt")[0]
         assert "truncated" in error_lines("inspect", "torn.safetensors")[0]
-        assert "not a PyTorch file" in error_lines("inspect", "text.pt")[0]
+        assert "this is a text, not an embedding" in error_lines("inspect", "text.pt")[0]
         assert "this file holds" in error_lines("inspect", tiny_checkpoint)[0]
         assert "no such file" in error_lines("inspect", mug, "--model", "none.ckpt")[0]
         assert "takes vectors of width 64" in error_lines("inspect", mug, "--model", tiny_checkpoint)[0]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load, save, save_file
 
+from lib_ti.embedding.file_type import check_suffix
 from lib_ti.embedding.read import join_encoder_files, read_embedding
 from lib_ti.embedding.summary import summarize
 from lib_ti.embedding.value import Embedding
@@ -538,10 +539,43 @@ def test_missing_files_and_folders_are_refused(tmp_path):
         ("mug.webp", "README.md", "this is no PNG or WebP picture"),
     ],
 )
-def test_content_that_does_not_match_the_suffix_is_refused(tmp_path, name, content, reason):
+def test_files_that_the_webuis_could_not_load_by_their_name_are_named(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes((GOLDEN / content).read_bytes() if content else b"")
     with pytest.raises(UnusableFile, match=reason):
-        read_embedding(tmp_path / name)
+        check_suffix(tmp_path / name, (tmp_path / name).suffix.lower())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("mug.safetensors", "a1111.pt"), ("mug.PT", "ours.safetensors"), ("mug.bin", "a1111-text.png")],
+)
+def test_files_of_another_suffix_are_read_by_their_content(tmp_path, name, content):
+    (tmp_path / name).write_bytes((GOLDEN / content).read_bytes())
+    by_content, by_name = read_embedding(tmp_path / name), read_embedding(GOLDEN / content)
+    assert {k: v.tolist() for k, v in by_content.vectors.items()} == {k: v.tolist() for k, v in by_name.vectors.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3\n",
+            "a Git LFS pointer, .* git lfs pull",
+        ),
+        (b"/annex/objects/SHA256E-s3--4d7a.pt\n", "a git-annex pointer"),
+        (b"  <!DOCTYPE html><html>Log in", "a web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML document"),
+        (b'{"error": "gated"}', "a JSON text"),
+        (b"\x1f\x8b\x08" + bytes(20), "a gzip archive, .*unpack it"),
+        (bytes(4000), "nothing but zeros"),
+        (b"Not Found, sorry", "a text"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".bin"])
+def test_what_came_in_place_of_an_embedding_is_named(tmp_path, suffix, content, reason):
+    (tmp_path / f"mug{suffix}").write_bytes(content)
+    with pytest.raises(UnusableFile, match=reason):
+        read_embedding(tmp_path / f"mug{suffix}")
 
 
 def test_png_named_webp_is_read(tmp_path):

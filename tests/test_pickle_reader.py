@@ -25,7 +25,7 @@ from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 
 from lib_ti.embedding.read import read_embedding
 from lib_ti.errors import UnusableFile
-from lib_ti.formats import pickle_reader
+from lib_ti.formats import pickle_reader, pickle_scan
 from lib_ti.formats.weights import open_weights
 
 
@@ -281,3 +281,66 @@ def test_deeply_nested_pickles_are_refused(tmp_path):
     (tmp_path / "deep.pt").write_bytes(b"\x80\2" + b"(" * depth + b"]" + b"t" * depth + b".")
     with pytest.raises(UnusableFile):
         read_embedding(tmp_path / "deep.pt")
+
+
+# --- opcodes that would take gigabytes, or forever ------------------------------------------------------------------
+
+
+def hostile_opcodes() -> dict[str, bytes]:
+    """Pickles of a few bytes, each of which would fill the memory or never end when it is loaded."""
+    doubled_tuples = b"\x80\2" + b")" + b"q\1h\1\x86" * 60
+    return {
+        "memo index": b"\x80\2Nr\xff\xff\xff\x7f.",
+        "memo index in decimal digits": b"\x80\2Np2000000000\n.",
+        "length of bytes": b"\x80\4\x8e" + (1 << 40).to_bytes(8, "little") + b"abc.",
+        "length of text": b"\x80\4\x8d" + (1 << 40).to_bytes(8, "little") + b"abc.",
+        "length of a byte array": b"\x80\5\x96" + (1 << 40).to_bytes(8, "little") + b"abc.",
+        "frame": b"\x80\4\x95" + (1 << 60).to_bytes(8, "little") + b"N.",
+        "long number": b"\x80\2\x8b" + (1 << 30).to_bytes(4, "little") + b"1.",
+        "endless decimal number": b"I" + b"9" * 100_000 + b"\n.",
+        "key of doubled tuples": doubled_tuples + b"}q\2h\1N" + b"s.",
+        "key of doubled tuples through lists": b"\x80\2)"
+        + b"q\1]h\1ah\1aq\2c__builtin__\ntuple\nh\2\x85R" * 60
+        + b"q\1}h\1Ns.",
+    }
+
+
+@pytest.mark.parametrize("zipped", [False, True], ids=["bare", "zip"])
+@pytest.mark.parametrize("name", hostile_opcodes())
+def test_hostile_opcodes_are_refused(tmp_path, name, zipped):
+    path, opcodes = tmp_path / "mug.pt", hostile_opcodes()[name]
+    path.write_bytes(opcodes)
+    if zipped:
+        torch.save({"*": torch.ones(2, 8)}, tmp_path / "good.pt")
+        with zipfile.ZipFile(tmp_path / "good.pt") as good, zipfile.ZipFile(path, "w") as hostile:
+            for entry in good.namelist():
+                hostile.writestr(entry, opcodes if entry.endswith(".pkl") else good.read(entry))
+    with pytest.raises(UnusableFile, match=r"fill the memory|damaged"):
+        read_embedding(path)
+
+
+def test_a_scan_is_bounded(monkeypatch):
+    monkeypatch.setattr(pickle_scan, "MAX_OPCODES", 1000)
+    data = b"\x80\2" + b"N0" * 600 + b"N."
+    with pytest.raises(pickle_scan.UnreasonablePickle):
+        pickle_scan.PickleScanner().scan(io.BytesIO(data), len(data))
+
+
+def test_storages_longer_than_the_file_are_not_allocated(tmp_path, monkeypatch):
+    path = tmp_path / "mug.pt"
+    torch.save({"*": torch.ones(2, 8)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    assert data.count(b"K\x10") >= 1  # the number of values, 16
+    path.write_bytes(data.replace(b"K\x10", b"J\xff\xff\xff\x7f", 1))
+    monkeypatch.setattr(torch, "UntypedStorage", None)
+    with pytest.raises(UnusableFile, match="damaged"):
+        read_embedding(path)
+
+
+@pytest.mark.skipif(not hasattr(torch, "float8_e4m3fn"), reason="this torch has no 8-bit floats")
+def test_8_bit_floats_are_read(tmp_path):
+    path = tmp_path / "mug.pt"
+    values = torch.arange(16.0).reshape(2, 8)
+    for number_format in (torch.float8_e4m3fn, torch.float8_e5m2):
+        torch.save({"*": values.to(number_format)}, path)
+        assert read_embedding(path).vectors["clip_l"].tolist() == values.to(number_format).float().tolist()

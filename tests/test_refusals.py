@@ -110,9 +110,9 @@ def test_quantised_weights_are_refused(tmp_path, good, dtype):
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"GGUF\3\0\0\0", "gguf files are quantised"),
-        (b"<!DOCTYPE html><html>Log in to download", "not a safetensors file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "not a safetensors file"),
+        (b"GGUF\3\0\0\0", "a gguf file, not a checkpoint; its weights are quantised"),
+        (b"<!DOCTYPE html><html>Log in to download", "a web page (HTML), not a checkpoint"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "a Git LFS pointer"),
         (b"PK\3\4", "not a PyTorch file"),
         (b"\x80\2}q\0.", "not a PyTorch file"),
     ],

@@ -18,7 +18,7 @@ from lib_ti.model.checkpoint.families import SDXL
 
 MAX_VECTORS = 75  # the tokens of a prompt without its start and end
 _MAX_WIDTH = 4096
-_FLOAT_DTYPES = ("F32", "F16", "BF16", "F64")
+_FLOAT_DTYPES = ("F32", "F16", "BF16", "F64", "F8_E4M3", "F8_E5M2")
 _SDXL_KEYS = tuple(encoder.name for encoder in SDXL.encoders)
 _SINGLE_KEYS = ("emb_params", "emp_params")
 _ALIASES = dict(zip(("text_encoders_0", "text_encoders_1"), _SDXL_KEYS, strict=True))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lib_ti.embedding import png
-from lib_ti.embedding.file_type import IMAGE_SUFFIXES, PICKLE_SUFFIXES, check_suffix
+from lib_ti.embedding.file_type import IMAGE_SUFFIXES, PICKLE_SUFFIXES, check_suffix, suffix_by_content
 from lib_ti.embedding.key_detection import DetectedKeys, check_vectors, detect_keys
 from lib_ti.embedding.value import Embedding
 from lib_ti.errors import UnusableFile
@@ -29,7 +29,7 @@ def read_embedding(path: Path, name: str | None = None) -> Embedding:
 
     The embedding is called as the file's stem, as in the WebUIs; one in a LoRA or an image as it is called there.
     """
-    return read_embedding_as(path, path.suffix.lower(), name)
+    return read_embedding_as(path, suffix_by_content(path, path.suffix.lower()), name)
 
 
 def read_embedding_as(path: Path, suffix: str, name: str | None = None) -> Embedding:

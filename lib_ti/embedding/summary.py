@@ -50,8 +50,9 @@ def summarize(path: Path) -> Summary | None:
     Raises UnusableFile for files that the WebUIs or this program cannot read.
     """
     suffix = path.suffix.lower()
-    if suffix == ".safetensors":
+    if suffix not in IMAGE_SUFFIXES:
         check_suffix(path, suffix)
+    if suffix == ".safetensors":
         tensors = read_safetensors_header(path).tensors
         detected = detect_keys(path, tensors)
         if detected.in_lora:

@@ -13,13 +13,23 @@ import functools
 import pickle
 import sys
 import tarfile
+import types
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lib_ti.errors import UnusableFile
+from lib_ti.formats.pickle_scan import UnreasonablePickle
+from lib_ti.formats.torch_container import AMBIGUOUS, check_archive, scan_archive, scan_sequence
+
+_DTYPES = (
+    "float16", "float32", "float64", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
+    "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz",
+)  # fmt: skip
+"""Some of which a torch may lack."""
 
 _ALLOWED_GLOBALS = {
     "collections.OrderedDict",
@@ -27,7 +37,7 @@ _ALLOWED_GLOBALS = {
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
     "torch.Size",
-    *(f"torch.{dtype}" for dtype in ("float16", "float32", "float64", "bfloat16", "int64", "int32", "uint8", "bool")),
+    *(f"torch.{dtype}" for dtype in _DTYPES if hasattr(torch, dtype)),
 }  # fmt: skip
 _ALLOWED_BUILTINS = {"set", "frozenset", "dict", "list", "tuple", "int", "float", "bool", "str", "complex", "slice",
                      "object"}  # fmt: skip
@@ -35,9 +45,6 @@ _REFUSED_PACKAGES = {
     *sys.stdlib_module_names, "__builtin__", "__main__", "posix", "nt", "commands",  # also other systems' and Python 2's
     "torch", "numpy", "lib_ti", "pip", "setuptools",
 }  # fmt: skip
-_AMBIGUOUS = "damaged, or not a PyTorch file (where its contents end is not clear)"
-_MAX_PICKLE_BYTES = 256 << 20  # of an archive's .pkl, which is read whole; a checkpoint's takes a few million
-_MAX_INFLATED_BYTES = 64 << 20  # of a compressed archive's entries together; torch itself never compresses
 
 
 class _ForbiddenGlobal(pickle.UnpicklingError):
@@ -87,15 +94,31 @@ class _Unpickler(_pickle.Unpickler):  # not pickle.Unpickler, which a library in
                 b"module",
             ):  # old files: a class and its source, which torch would compare
                 return persistent_id[1]
-            return load(persistent_id)
+            return load(self._checked_storage(persistent_id))
 
         self._load_storage = load_storage
         _pickle.Unpickler.persistent_load.__set__(self, load_storage)  # type: ignore[attr-defined]
+
+    max_storage_bytes: Callable[[str], int]
+
+    def _checked_storage(self, persistent_id: Any) -> Any:
+        """A storage's persistent id. torch allocates as much memory as it claims, before it looks for its data."""
+        kind, storage_type, key, location, count, *rest = persistent_id
+        if isinstance(storage_type, _UntypedStorage):
+            storage_type = torch.UntypedStorage
+        itemsize = 1 if storage_type is torch.UntypedStorage else torch._utils._element_size(storage_type.dtype)
+        if not (isinstance(count, int) and 0 <= count * itemsize <= self.max_storage_bytes(str(key))):
+            raise ValueError("a tensor's data is longer than the file")
+        return (kind, storage_type, key, location, count, *rest)
 
     def find_class(self, module: str, name: str) -> Any:
         full_name = f"{module}.{name}"
         if full_name == "torch.nn.modules.container.ParameterDict":
             return _ParameterDict
+        if full_name == "torch._utils._rebuild_tensor_v3":  # of dtypes that have no class of storages
+            return functools.partial(_rebuild_checked_tensor, None)
+        if full_name in ("torch.storage.UntypedStorage", "torch.UntypedStorage"):
+            return _UntypedStorage()
         if full_name in _ALLOWED_GLOBALS and "." not in name:
             allowed = super().find_class(module, name)
             # a new object each time: a pickle can set attributes of what it gets
@@ -123,12 +146,22 @@ def _reconstruct(cls: Any, base: Any, state: Any) -> Any:
     return cls() if isinstance(cls, type) and issubclass(cls, _Stub) else base(state)
 
 
+class _UntypedStorage:
+    """Stands for torch's class in a pickle, which could otherwise call it to allocate memory."""
+
+
 def _rebuild_checked_tensor(rebuild: Any, storage: Any, offset: int, size: Any, stride: Any, *rest: Any) -> Any:
-    """A tensor within its storage. torch would enlarge a storage that is too small, by uninitialized memory."""
+    """A tensor within its storage. torch would enlarge a storage that is too small, by uninitialized memory.
+
+    `rebuild`: None for `_rebuild_tensor_v3`, whose dtype is not its storage's; early releases of torch lack it.
+    """
+    dtype = storage.dtype if rebuild else rest[2]
     last_index = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if 0 not in size else -1
-    if last_index >= storage._untyped_storage.nbytes() // storage.dtype.itemsize:
+    if last_index >= storage._untyped_storage.nbytes() // dtype.itemsize:
         raise ValueError("a tensor is larger than its data")
-    return rebuild(storage, offset, size, stride, *rest)
+    if rebuild:
+        return rebuild(storage, offset, size, stride, *rest)
+    return torch.empty(0, dtype=dtype).set_(storage._untyped_storage, offset, size, stride)
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -145,14 +178,23 @@ def _make_bytes(kind: Any, *content: Any) -> Any:
     return kind(*content)
 
 
-class _RestrictedPickle:
-    """Passed to torch as its `pickle_module`."""
+def _pickle_module(max_storage_bytes: Callable[[str], int]) -> Any:
+    """What torch takes as its `pickle_module`. `max_storage_bytes`: of the storage with a key."""
+    unpickler = type("Unpickler", (_Unpickler,), {"max_storage_bytes": staticmethod(max_storage_bytes)})
 
-    Unpickler = _Unpickler
+    def load_pickle(file: Any, **options: Any) -> Any:
+        return unpickler(file, **options).load()
 
-    @staticmethod
-    def load(file: Any, **options: Any) -> Any:
-        return _Unpickler(file, **options).load()
+    return types.SimpleNamespace(__name__=__name__, Unpickler=unpickler, load=load_pickle)
+
+
+class _PicklePath(str):
+    """A path that torch takes for a pickle's, whatever it ends in: it would read `.safetensors` as such a file."""
+
+    __slots__ = ()
+
+    def endswith(self, *_: Any) -> bool:
+        return False
 
 
 def load(path: Path) -> Any:
@@ -162,48 +204,34 @@ def load(path: Path) -> Any:
     """
     try:
         options: dict[str, Any] = {}
+        size = path.stat().st_size
+        storage_sizes: dict[str, int] = {}
         with path.open("rb") as file:
             is_zip = file.read(2) == b"PK"
         if is_zip:
-            entries = _check_archive(path)
+            entries = check_archive(path)
             records = torch._C.PyTorchFileReader(str(path)).get_all_records()
             if "constants.pkl" in records:
                 raise _ForbiddenGlobal("it is a TorchScript program")
             if sorted(records) != sorted(entry.filename.partition("/")[2] for entry in entries):
-                raise UnusableFile(path, _AMBIGUOUS)
+                raise UnusableFile(path, AMBIGUOUS)
+            scan_archive(path, entries)
+            storage_sizes = {entry.filename.partition("/data/")[2]: entry.file_size for entry in entries}
             options["mmap"] = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
         elif tarfile.is_tarfile(path):  # which torch would unpack to disk
             raise UnusableFile(path, "a tar archive, not a PyTorch file of the last years")
+        else:
+            scan_sequence(path, size)
         # not torch.load, which WebUIs replace in their process: Forge's version renames files that it cannot read
         return torch.serialization.load(
-            str(path), map_location="cpu", pickle_module=_RestrictedPickle, weights_only=False, **options
-        )
+            _PicklePath(path), map_location="cpu", pickle_module=_pickle_module(lambda key: storage_sizes.get(key, size)),
+            weights_only=False, **options,
+        )  # fmt: skip
     except UnusableFile:
         raise
     except _ForbiddenGlobal as error:
         raise UnusableFile(path, f"this file contains code ({error}); it was not opened") from error
+    except UnreasonablePickle as error:
+        raise UnusableFile(path, f"it would fill the memory or never end ({error}); it was not opened") from error
     except Exception as error:  # damage may raise anything in the parsers
         raise UnusableFile(path, f"damaged, or not a PyTorch file ({type(error).__name__})") from error
-
-
-def _check_archive(path: Path) -> list[zipfile.ZipInfo]:
-    """The entries of a zip archive. Raises UnusableFile for one that would take far too much memory.
-
-    torch's reader believes whatever sizes an archive states, so it must see the same entries as Python's `zipfile` does here:
-    the end of the archive must be the end of the file, without a comment that hides another one.
-    """
-    with path.open("rb") as file:
-        file.seek(-22, 2)
-        end_record = file.read()
-    if end_record[:4] != b"PK\5\6" or end_record[-2:] != bytes(2):
-        raise UnusableFile(path, _AMBIGUOUS)
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-    size = sum(entry.file_size for entry in entries)
-    pickle_size = max((entry.file_size for entry in entries if entry.filename.endswith(".pkl")), default=0)
-    if pickle_size > _MAX_PICKLE_BYTES or size > (path.stat().st_size if stored else _MAX_INFLATED_BYTES):
-        raise UnusableFile(
-            path, f"unpacked it would take {size >> 20} MB, far more than such a file does; it was not opened"
-        )
-    return entries

@@ -19,7 +19,19 @@ from lib_ti.errors import UnusableFile
 
 Shape = tuple[int, ...]
 MAX_HEADER_BYTES = 25_000_000  # a large checkpoint's takes a million; parsed, it takes up to twenty times its length
-_ITEM_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_ITEM_BYTES = {
+    "F64": 8,
+    "I64": 8,
+    "F32": 4,
+    "I32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+}
 _METADATA_KEY = "__metadata__"
 
 

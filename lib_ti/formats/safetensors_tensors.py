@@ -20,6 +20,14 @@ _DTYPES = {
 """torch's dtypes as safetensors calls them, as far as embeddings and training states need them."""
 
 
+_READABLE_DTYPES = _DTYPES | {
+    getattr(torch, name): title
+    for name, title in (("float8_e4m3fn", "F8_E4M3"), ("float8_e5m2", "F8_E5M2"))
+    if hasattr(torch, name)
+}
+"""Those that are read, too."""
+
+
 def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
     """A safetensors file, reproducible to the byte. Tensors of a dtype that is not in `_DTYPES` raise ValueError."""
     data: list[bytes] = []
@@ -48,7 +56,7 @@ def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, to
 
 def tensor_info(tensor: torch.Tensor) -> TensorInfo:
     """A tensor's shape and dtype; a dtype that safetensors files here do not have goes by torch's name."""
-    dtype = _DTYPES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+    dtype = _READABLE_DTYPES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
     return TensorInfo(tuple(tensor.shape), dtype)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lib_ti import files
 from lib_ti.errors import UnusableFile
 from lib_ti.formats import pickle_reader
+from lib_ti.formats.file_kind import PICKLE, SAFETENSORS, file_kind, refusal
 from lib_ti.formats.safetensors_header import Shape, read_safetensors_header
 
 QUANTISED_DTYPES = {"F8_E4M3", "F8_E5M2", "I8", "U8", "F4"}
@@ -68,13 +68,12 @@ class Weights:
 
 def open_weights(path: Path) -> Weights:
     """The weights in a `.safetensors` file or a PyTorch pickle. Raises UnusableFile."""
-    magic = files.read_header(path)
-    if magic[:4] == b"GGUF":
-        raise UnusableFile(path, "gguf files are quantised; use the original .safetensors checkpoint")
-    # a safetensors file begins with its header's length, which may be any 8 bytes; then comes JSON
-    if magic[8:9] != b"{" and (magic[:2] == b"PK" or magic[:1] == b"\x80"):
+    kind = file_kind(path)
+    if kind is PICKLE:
         return _open_pickle(path)
-    return _open_safetensors(path)
+    if kind is None or kind is SAFETENSORS:
+        return _open_safetensors(path)
+    raise UnusableFile(path, refusal(kind, "a checkpoint"))
 
 
 def _open_safetensors(path: Path) -> Weights:
@@ -98,5 +97,9 @@ def _open_pickle(path: Path) -> Weights:
     }
     if not tensors:
         raise UnusableFile(path, "it holds no weights")
-    quantised = any(t.ndim >= 2 and not t.is_floating_point() and "ids" not in name for name, t in tensors.items())
+    quantised = any(t.ndim >= 2 and _is_quantised(t.dtype) and "ids" not in name for name, t in tensors.items())
     return Weights(path, {name: tuple(t.shape) for name, t in tensors.items()}, tensors.__getitem__, {}, quantised)
+
+
+def _is_quantised(dtype: torch.dtype) -> bool:
+    return not dtype.is_floating_point or str(dtype).removeprefix("torch.").startswith("float8")
