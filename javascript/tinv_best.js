@@ -14,22 +14,38 @@
             const isEnd = Boolean(report && report.state === "finished" && step === report.step);
             return isEnd || history.snapshots.has(step);
         },
+
+        /** Whether to offer a step: it can be made the embedding, and is not. */
+        offers: (step) => tinv.best.canUse(step) && step !== stepInUse(),
+
+        /** What is written at a step's previews. */
+        badge(step) {
+            const { step: best, label } = recommendation();
+            const texts = [step === best ? label : "", step === stepInUse() ? "In use" : ""].filter(Boolean);
+            return texts.length > 1 ? `${texts[0]}, in use` : texts[0] || "";
+        },
     };
 
+    /** The step whose vectors are the embedding; null while there is none. */
+    function stepInUse() {
+        const { history, report } = tinv.run;
+        if (usedStep !== null) return usedStep;
+        if (!report || report.state !== "finished") return null;
+        return history.best && report.keeps_best ? history.best.step : report.step;
+    }
+
     /**
-     * The step to use, a label for it, and what is said of it above the table: a sentence and the reason. No step
-     * before there is a reason.
+     * The best step, a label for it, and what is said of it above the table: a sentence and the reason. No step before
+     * there is a reason.
      */
     function recommendation() {
-        const { history, report } = tinv.run;
+        const { history } = tinv.run;
         const { best } = history;
-        const isFinished = Boolean(report && report.state === "finished");
-        const fromPython = best && { step: best.step, reason: best.reason };
         const validated = [...history.validation.values()].pop();
-        if (usedStep !== null) return { step: usedStep, label: "In use" };
-        if (best && isFinished && report.keeps_best)
-            return { ...fromPython, label: "Best step, in use", text: "Step {} is the best, and in use." };
-        if (best) return { ...fromPython, label: "Best step", text: "Step {} is the best." };
+        if (best) {
+            const text = best.step === stepInUse() ? "Step {} is the best, and in use." : "Step {} is the best.";
+            return { step: best.step, reason: best.reason, label: "Best step", text };
+        }
         if (validated && validated.best_step > 0)
             return {
                 step: validated.best_step,
@@ -37,7 +53,6 @@
                 text: "Step {} is the best so far.",
                 reason: "the error on the test views was least there",
             };
-        if (isFinished) return { step: report.step, label: "In use: the end of the training" };
         return { step: null, label: "" };
     }
 

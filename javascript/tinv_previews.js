@@ -1,5 +1,5 @@
-// Previews as a table, prompt × step, beside the user's own pictures. Images are loaded one by one, newest first.
-// What is to be avoided is previewed in pairs: beside its steps stands the same prompt and seed without the word.
+// Previews as a table, prompt × step; what there was before training stays in view. Images are loaded one by one, newest
+// first. What is to be avoided is previewed in pairs: beside its steps stands the same prompt and seed without the word.
 (() => {
     "use strict";
     const { tinv } = window;
@@ -11,9 +11,8 @@
         "Invent a word for it.",
         "Press Train and watch previews appear here.",
     ];
-    const PAIRS_CAPTION = "Each row is one prompt and seed: left without {}, then with it in the negative prompt.";
+    const PAIRS_CAPTION = "Each row is one prompt and seed: first without {}, then with it in the negative prompt.";
     let cells = new Map(); // by previewKey: {element, img, event, attempts, isLoaded}
-    let ownPictures = []; // URLs of pictures that the followed run learns from
     let drawnKey = "";
     let isLoading = false;
 
@@ -82,7 +81,8 @@
         });
         const onclick = () => tinv.viewer.open(event);
         const open = h("button.tinv-preview", { "aria-label": `${alt}. Show larger`, onclick }, img);
-        const element = withoutWord ? open : h("td", {}, open, useButton(event.step));
+        const isPinned = !arePairs() && event.step === 0;
+        const element = withoutWord ? open : h(isPinned ? "td.tinv-pinned" : "td", {}, open);
         cells.set(key, { element, img, event, attempts: 0, isLoaded: false });
         return element;
     }
@@ -90,45 +90,51 @@
     function useButton(step) {
         const onclick = () => tinv.actions.useStep(tinv.run.id, step, byId("tinv_previews_note"));
         const title = `Make step ${step} the word that prompts use`;
-        return h("button.tinv-use", { "data-use": step, title, onclick }, "Use this step");
+        return h("button.tinv-button.tinv-use", { "data-use": step, title, onclick }, "Use this step");
     }
 
     function columnHeading(step) {
-        const recommended = tinv.best.recommendation();
+        const badge = tinv.best.badge(step);
         return h(
-            "th",
+            step === 0 && !arePairs() ? "th.tinv-pinned" : "th",
             { scope: "col", "data-column": step },
-            h("span", {}, ...tinv.phrase("Step {}", step), step === 0 ? ", before" : ""),
-            step === recommended.step ? h("span.tinv-badge", {}, recommended.label) : null,
+            h(
+                "div.tinv-column-head",
+                {},
+                h("span", {}, ...(step === 0 ? ["Before training"] : tinv.phrase("Step {}", step))),
+                badge ? h("span.tinv-badge", {}, badge) : null,
+                step === 0 ? null : useButton(step),
+            ),
         );
     }
 
-    function rowHeading(row, index, rows) {
+    /** A row's prompt above it, whole: prompts often differ at their end. */
+    function promptLine(row, rows, columnCount) {
         const hasSeveralSeeds = rows.some(
             (other) => other.prompt_index === row.prompt_index && other.seed_index !== row.seed_index,
         );
         const text = row.prompt + (hasSeveralSeeds ? ` · seed ${row.seed}` : "");
-        const withoutWord = previews.withoutWord(row);
-        let picture = withoutWord && previewCell(withoutWord);
-        if (ownPictures.length && !arePairs()) {
-            picture = h("div.tinv-own-picture", { role: "img", "aria-label": "One of your pictures" });
-            picture.style.backgroundImage = `url("${ownPictures[index % ownPictures.length]}")`;
-        }
-        return h("th.tinv-row-heading", { scope: "row" }, picture, h("span.tinv-prompt", { title: text }, text));
+        const cell = h("th", { scope: "rowgroup", colspan: columnCount }, h("span.tinv-prompt", {}, text));
+        return h("tr", {}, cell);
     }
 
     function table({ rows, steps }) {
-        const cornerText = arePairs() ? "Without the word" : ownPictures.length ? "Your pictures" : "Prompt";
-        const corner = h("th.tinv-row-heading", { scope: "col" }, cornerText);
-        const head = h("tr", {}, corner, ...steps.map(columnHeading));
-        const bodyRows = rows.map((row, index) => {
+        const pairs = arePairs();
+        const columnCount = steps.length + pairs;
+        const corner = pairs ? [h("th.tinv-pinned", { scope: "col" }, "Without the word")] : [];
+        const head = h("tr", {}, ...corner, ...steps.map(columnHeading));
+        const bodies = rows.map((row) => {
+            const withoutWord = previews.withoutWord(row);
+            const pinned = pairs ? [h("th.tinv-pinned", {}, withoutWord && previewCell(withoutWord))] : [];
             const rowCells = steps.map((step) => {
                 const event = previews.at(row, step);
                 return event ? previewCell(event) : h("td");
             });
-            return h("tr", {}, rowHeading(row, index, rows), ...rowCells);
+            return h("tbody", {}, promptLine(row, rows, columnCount), h("tr", {}, ...pinned, ...rowCells));
         });
-        return h("table", {}, h("thead", {}, head), h("tbody", {}, ...bodyRows));
+        const element = h("table", {}, h("thead", {}, head), ...bodies);
+        element.style.setProperty("--tinv-columns", columnCount);
+        return element;
     }
 
     /** Replaces the table; the scroll position stays, or follows new steps if it was at the end. */
@@ -154,7 +160,8 @@
     function showRecommended(scroll) {
         const heading = scroll.querySelector(`[data-column="${tinv.best.recommendation().step}"]`);
         if (!heading) return;
-        const left = heading.offsetLeft - scroll.querySelector("th").offsetWidth;
+        const pinned = scroll.querySelector(".tinv-pinned");
+        const left = heading.offsetLeft - (pinned ? pinned.offsetWidth : 0);
         if (left < scroll.scrollLeft) scroll.scrollLeft = left;
     }
 
@@ -166,16 +173,14 @@
             axes.steps,
             axes.rows.map((row) => row.prompt),
             [...tinv.run.history.previews.values()].map((event) => event.time),
-            tinv.best.recommendation(),
-            ownPictures.length,
-            ownPictures[0] && ownPictures[0].length,
+            axes.steps.map(tinv.best.badge),
         ]);
         if (key !== drawnKey) {
             drawnKey = key;
             rebuild(axes);
         }
         for (const button of byId("tinv_previews_gallery").querySelectorAll("[data-use]"))
-            tinv.setHidden(button, !tinv.best.canUse(Number(button.dataset.use)));
+            tinv.setHidden(button, !tinv.best.offers(Number(button.dataset.use)));
         loadImages();
     }
 
@@ -222,26 +227,11 @@
         isLoading = false;
     }
 
-    /** The pictures of the followed run, to compare with. A run that has not kept them does without. */
-    async function loadOwnPictures(id) {
-        ownPictures = id && id === tinv.storage.get("trained") ? tinv.pictures.thumbnails : []; // at hand, so at once
-        if (!id) return;
-        try {
-            const reply = await tinv.call("run_pictures", { run: id }, { queue: "preview" });
-            if (tinv.run.id !== id) return;
-            ownPictures = reply.pictures;
-            draw();
-        } catch (error) {
-            console.info("Textual Inversion: no pictures of this run:", error.message);
-        }
-    }
-
     tinv.ready(() => {
-        tinv.on("run-followed", (id) => {
+        tinv.on("run-followed", () => {
             cells = new Map();
             drawnKey = "";
             byId("tinv_previews_gallery").replaceChildren();
-            loadOwnPictures(id);
         });
         tinv.on("step-used", draw);
         tinv.on("run-updated", draw);

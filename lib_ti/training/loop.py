@@ -180,14 +180,16 @@ class Loop:
         return validation or preview or snapshot
 
     def _preview_if_requested(self) -> bool:
-        """Make previews between the due ones if they are requested; whether they were made."""
+        """Make previews between the due ones if they are requested, and keep what they show; whether they were made."""
         if not self.preview_requested():
             return False
         if self.model.vae is None:
             message = "this training was started without previews, so there are none to make"
             self.recorder.event("warning", message=message)
             return False
-        self.previews.make(self.state.step, self.state.averaged_vectors)
+        step, vectors = self.state.step, self.state.averaged_vectors
+        self.previews.make(step, vectors)
+        self.recorder.snapshot(step, self.validator.export(vectors, step))
         return True
 
     def _warn(self) -> None:

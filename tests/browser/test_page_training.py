@@ -72,7 +72,7 @@ def test_what_to_avoid_is_shown_in_pairs_and_goes_into_the_negative_prompt(tab, 
     tab.wait_until(lambda: all(image.get_attribute("src") for image in [without, *with_word]), awaited="the images")
     assert without.get_attribute("src") != with_word[-1].get_attribute("src")
     tab.screenshot("negative")
-    gallery.locator("th button").click()
+    gallery.locator("tbody th button").click()
     viewer = tab.page.locator("#tinv_viewer")
     assert viewer.locator("figcaption").all_inner_texts() == ["Without the word", "With it in the negative prompt"]
     tab.screenshot("negative-viewer", full=False)

@@ -71,7 +71,12 @@ RUN = """
 <div id="tinv_result" class="tinv-card tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_tests" class="tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_next" class="tinv-hidden" data-hidden-by="unavailable"></div>
+<div class="tinv-previews-head">
+  <h4>Previews</h4>
+  <button type="button" class="tinv-button" id="tinv_sample_now" disabled>Sample now</button>
+</div>
 <div id="tinv_best" class="tinv-note"></div>
+<div id="tinv_own_pictures" class="tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_previews_gallery" class="tinv-previews"></div>
 <details class="tinv-details" id="tinv_details">
   <summary>Details</summary>
@@ -170,7 +175,6 @@ def _left_column(form: Form, hides_paths: bool) -> Any:
         with gr.Row(elem_id="tinv_buttons"):
             gr.Button("Train", variant="primary", elem_id="tinv_train")
             gr.Button("Stop", variant="stop", elem_id="tinv_stop")
-            gr.Button("Sample now", elem_id="tinv_sample_now")
             gr.Button("Resume", elem_id="tinv_resume")
         _html('<div id="tinv_problems" role="alert"></div>')
     return preset
