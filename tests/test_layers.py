@@ -26,7 +26,7 @@ TECHNIQUE_MODULES = {
 CORE = (*SETTINGS, "formats", "data", TECHNIQUES, *MODEL, "embedding")
 TRAINING = (
     "training.preflight", "training.validation", "training.health", "training.finishing", "training.optimization",
-    "training.start", "training",
+    "training.start", "training.resuming", "training",
 )  # fmt: skip
 RUNS = ("runs.report", "runs", "runs.sweeps")
 WEBUI = ("webui", "webui.api", "webui.forms", "webui.hosts", "webui.images", "webui.standalone", "webui.ui")

@@ -24,7 +24,8 @@ def save_card_image(folder: RunFolder, settings: TrainSettings) -> str | None:
     if latest_preview is None or (target.exists() and not settings.overwrite):
         return None
     try:
-        files.atomic_write_bytes(target, folder.preview(*latest_preview).read_bytes())
+        with files.atomic_write(target, staging=folder.path) as part:
+            part.write_bytes(folder.preview(*latest_preview).read_bytes())
     except OSError as error:
         return f"the word has no card picture: {target.name} could not be written ({error.strerror})"
     return None

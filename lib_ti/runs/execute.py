@@ -48,6 +48,7 @@ def execute_run(
     """
     lock = folder.lock
     lock.acquire()
+    folder.remove_stale_parts()
     recorder = FolderRecorder(folder, on_event)
     try:
         for message in warnings:
@@ -123,22 +124,23 @@ def install_embedding(data: bytes, folder: RunFolder, settings: TrainSettings) -
     """
     target = settings.out / f"{settings.name}.safetensors"
     if target.exists() and not settings.overwrite and target.read_bytes() not in (data, *folder.own_embeddings()):
-        files.atomic_write_bytes(folder.embedding, data)
+        files.atomic_write_bytes(folder.embedding, data, durable=True)
         raise TrainingFailed(
             f"{target} has come into being meanwhile and was left alone; the new embedding is {folder.embedding}"
         )
     try:
         settings.out.mkdir(exist_ok=True)
-        with files.atomic_write(target) as part:
+        # staged in the run folder: a kill leaves nothing in the embeddings folder
+        with files.atomic_write(target, durable=True, staging=folder.path) as part:
             part.write_bytes(data)
             if part.read_bytes() != data:
                 raise OSError(errno.EIO, "what was written reads otherwise")
     except OSError as error:
-        files.atomic_write_bytes(folder.embedding, data)
+        files.atomic_write_bytes(folder.embedding, data, durable=True)
         raise TrainingFailed(
             f"{settings.out} cannot be written to ({error.strerror}); the new embedding is {folder.embedding}"
         ) from error
-    files.atomic_write_bytes(folder.embedding, data)
+    files.atomic_write_bytes(folder.embedding, data, durable=True)
 
 
 def _describe_unexpected(error: Exception, folder: RunFolder) -> str:

@@ -8,6 +8,7 @@ events.jsonl                        the event log
 previews/STEP-PROMPT-SEED.png  snapshots/STEP.safetensors
 tests/PROMPT.png                    pictures of the finished embedding
 state.safetensors                   the state that training resumes from
+state.previous.safetensors          the state before it, in case that one is damaged
 log.txt                             tracebacks, for bug reports
 latents.cache                       encoded images that do not fit into memory, while training
 embedding.safetensors               the result
@@ -17,22 +18,23 @@ report.html                         what came of it, for people
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lib_ti import __version__, files
 from lib_ti.errors import BadInput, UnusableFile
-from lib_ti.formats.safetensors_header import read_safetensors_header
 from lib_ti.runs.events import TERMINAL_KINDS, RunHistory, read_events
 from lib_ti.runs.lock import RunLock, is_held
 from lib_ti.settings.parsing import settings_from_json
 from lib_ti.settings.train_settings import TrainSettings
+from lib_ti.training.resuming.state_record import read_state_record
 
-Value = TypeVar("Value", int, str)
+_NO_STATE = "start a new training, from one of this run's snapshots if you like (--init-embedding)"
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,21 @@ class RunFolder:
         parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=".", dir=parent))
         part.chmod(0o755)  # mkdtemp's mode excludes other users, and the WebUI may run as one
-        cls(part).store_settings(_with_absolute_paths(settings))
-        for name, data in contents.items():
-            (part / name).write_bytes(data)
+        try:
+            cls(part).store_settings(_with_absolute_paths(settings))
+            for name, data in contents.items():
+                with files.naming(part / name):
+                    (part / name).write_bytes(data)
+            files.sync_tree(part)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
         timestamp, number = time.strftime("%Y-%m-%dT%H-%M-%S"), 1
         while True:
             target = parent / (timestamp if number == 1 else f"{timestamp}-{number}")
             if not target.exists():
                 part.rename(target)
+                files.sync_folder(parent)
                 return cls(target)
             number += 1
 
@@ -78,7 +87,7 @@ class RunFolder:
 
     def store_settings(self, settings: TrainSettings) -> None:
         stored = {"lib_ti": __version__, "settings": settings.to_json()}
-        files.atomic_write_bytes(self.path / "settings.json", json.dumps(stored, indent=1).encode())
+        files.atomic_write_bytes(self.path / "settings.json", json.dumps(stored, indent=1).encode(), durable=True)
 
     @property
     def images(self) -> Path:
@@ -101,24 +110,35 @@ class RunFolder:
         return self.path / "state.safetensors"
 
     @property
+    def previous_state(self) -> Path:
+        return self.path / "state.previous.safetensors"
+
+    @property
+    def saved_states(self) -> list[Path]:
+        """The states that exist, the last one first."""
+        return [path for path in (self.state, self.previous_state) if path.exists()]
+
+    @property
     def saved_step(self) -> int:
-        """The step of the saved state; 0 without one. Raises UnusableFile if the state is damaged."""
-        return self._saved("step", int, 0)
+        """The step of the last saved state that is whole; 0 without one. Raises UnusableFile if all are damaged."""
+        return int(self._state_record().get("step", 0))
 
     @property
     def early_end(self) -> str:
         """Why the run has ended before its last planned step; empty if it has not. Raises UnusableFile."""
-        return self._saved("early_end", str, "")
+        return str(self._state_record().get("early_end", ""))
 
-    def _saved(self, key: str, kind: type[Value], default: Value) -> Value:
-        """What the saved state's record holds under a key; the default if there is no state, or nothing in it."""
-        if not self.state.exists():
-            return default
-        try:
-            record = json.loads(read_safetensors_header(self.state).metadata["state"])
-            return kind(record[key] if key == "step" else record.get(key, default))  # each state has a step
-        except (UnusableFile, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UnusableFile(self.state, "the saved state is damaged; start a new training") from error
+    def _state_record(self) -> dict[str, Any]:
+        """The record of the last saved state that is whole; empty without a state. Raises UnusableFile."""
+        damage: UnusableFile | None = None
+        for path in self.saved_states:
+            try:
+                return read_state_record(path)
+            except UnusableFile as error:
+                damage = damage or error
+        if damage is None:
+            return {}
+        raise UnusableFile(damage.path, f"{damage.reason}; {_NO_STATE}") from damage
 
     @property
     def log(self) -> Path:
@@ -154,6 +174,11 @@ class RunFolder:
 
     def snapshot(self, step: int) -> Path:
         return self.path / "snapshots" / f"{step}.safetensors"
+
+    def remove_stale_parts(self) -> None:
+        """Delete what a killed training has left half written; the run's lock must be held."""
+        for folder in (self.path, self.path / "snapshots", self.path / "previews", self.path / "tests"):
+            files.remove_stale_parts(folder)
 
     @property
     def lock(self) -> RunLock:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lib_ti import files
+from lib_ti.errors import UnusableFile
 from lib_ti.runs.events import Event, EventLog
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.recorder import SavableImage
+from lib_ti.training.resuming.state_record import read_state_record
 
 
 class FolderRecorder:
@@ -42,18 +44,30 @@ class FolderRecorder:
     def snapshot(self, step: int, data: bytes) -> None:
         path = self._folder.snapshot(step)
         path.parent.mkdir(exist_ok=True)
-        files.atomic_write_bytes(path, data)
+        files.atomic_write_bytes(path, data, durable=True)
         self.event("snapshot", step=step, file=path.relative_to(self._folder.path).as_posix())
 
     def save_state(self, data: bytes) -> None:
-        files.atomic_write_bytes(self._folder.state, data)
+        """Save a state; the one before stays as the previous one, unless it is damaged or the same."""
+        if self._folder.state.exists() and self._folder.state.read_bytes() == data:
+            return
+        if self._state_is_whole():
+            files.keep_copy(self._folder.state, self._folder.previous_state)
+        files.atomic_write_bytes(self._folder.state, data, durable=True)
+
+    def _state_is_whole(self) -> bool:
+        try:
+            read_state_record(self._folder.state)
+        except UnusableFile:
+            return False
+        return True
 
     def save_settings(self, settings: TrainSettings) -> None:
         self._folder.store_settings(settings)
 
     @property
-    def saved_state(self) -> Path | None:
-        return self._folder.state if self._folder.state.exists() else None
+    def saved_states(self) -> Sequence[Path]:
+        return self._folder.saved_states
 
     @property
     def scratch(self) -> Path:

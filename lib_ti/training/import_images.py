@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from lib_ti import files
 from lib_ti.data import buckets, image_files, images
 from lib_ti.data.dataset import Example
 from lib_ti.errors import UnusableFile
@@ -37,7 +38,9 @@ def import_images(source: Path, captions: str, folder: Path, stopped: Callable[[
             mask.save(stem.with_suffix(".mask.png"))
         if caption := file.caption(captions):
             stem.with_suffix(".txt").write_text(caption, encoding="utf-8")
+    files.sync_tree(part)
     os.replace(part, folder)
+    files.sync_folder(folder.parent)
 
 
 def load_examples(folder: Path, settings: TrainSettings) -> list[Example]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,10 @@ class SavableImage(Protocol):
 
 
 class Recorder(Protocol):
-    """Keeps events, previews, test pictures, snapshots and states. `saved_state` is None before the first state was saved."""
+    """Keeps events, previews, test pictures, snapshots and states.
+
+    `saved_states`: those that a training can be resumed from, the last one first; none before the first was saved.
+    """
 
     def event(self, kind: str, **data: Any) -> None: ...
     def preview(self, image: SavableImage, step: int, prompt_index: int, seed_index: int, **data: Any) -> None: ...
@@ -27,7 +31,7 @@ class Recorder(Protocol):
         ...
 
     @property
-    def saved_state(self) -> Path | None: ...
+    def saved_states(self) -> Sequence[Path]: ...
     @property
     def scratch(self) -> Path:
         """Path of a temporary file for data that does not fit into memory while the training runs."""

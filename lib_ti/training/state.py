@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from lib_ti.formats.safetensors_header import read_safetensors_header
-from lib_ti.formats.safetensors_tensors import read_tensors, safetensors_bytes
+from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.optimization.averaging import VectorAverage
 from lib_ti.training.optimization.loss_scaler import LossScaler
 from lib_ti.training.optimization.optimizer import create_optimizer
+from lib_ti.training.resuming.state_record import DIGEST, RECORD, UNSIGNED, sign
+from lib_ti.training.resuming.state_tensors import VALIDATION_LOSSES, read_state
 from lib_ti.training.validation.history import ValidationHistory
 
 SMOOTHING = 0.98  # of the displayed loss: an average over about the last fifty steps
@@ -157,7 +158,7 @@ class TrainState:
             record["averaged"] = self.average.count
         if self.validations.losses:
             record["validated"] = sorted(self.validations.losses)
-            tensors["validation.losses"] = self.validations.to_tensor()
+            tensors[VALIDATION_LOSSES] = self.validations.to_tensor()
             tensors |= {f"best.{name}": vectors for name, vectors in self.best_vectors.items()}
         return StatePoint(tensors, record)
 
@@ -184,7 +185,7 @@ class TrainState:
         }
         self.validations, self.best_vectors = replace(self.validations, losses={}), {}
         if validated := record.get("validated"):
-            self.validations = self.validations.replaced(validated, tensors["validation.losses"])
+            self.validations = self.validations.replaced(validated, tensors[VALIDATION_LOSSES])
             self.best_vectors = {
                 name: tensors[key].to(vectors.device)
                 for name, vectors in self.vectors.items()
@@ -192,7 +193,7 @@ class TrainState:
             }
 
     def to_bytes(self) -> bytes:
-        """A safetensors file."""
+        """A safetensors file, with a checksum."""
         now = self.capture()
         tensors = {**now.tensors, **{f"start.{name}": vectors for name, vectors in self.initial_vectors.items()}}
         record: dict[str, Any] = dict(now.record)
@@ -204,12 +205,11 @@ class TrainState:
             record["warned"] = self.warned
         if self.early_end:
             record["early_end"] = self.early_end
-        return safetensors_bytes(tensors, {"state": json.dumps(record)})
+        return sign(safetensors_bytes(tensors, {RECORD: json.dumps(record, allow_nan=False), DIGEST: UNSIGNED}))
 
     def load(self, path: Path) -> None:
-        """Replace everything but the settings by a saved state, in place."""
-        tensors = read_tensors(path)
-        record: dict[str, Any] = json.loads(read_safetensors_header(path).metadata["state"])
+        """Replace everything but the settings by a saved state, in place. Raises UnusableFile, and is unchanged then."""
+        tensors, record = read_state(path, self.vectors)
         self.restore(StatePoint(tensors, record))
         for name, vectors in self.vectors.items():
             self.initial_vectors[name] = tensors[f"start.{name}"].to(vectors.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Event as Flag
 
 import torch
@@ -13,6 +14,7 @@ from lib_ti.data.dataset import Example
 from lib_ti.data.latent_cache import LatentCache
 from lib_ti.embedding.value import Embedding
 from lib_ti.embedding.write import to_safetensors
+from lib_ti.errors import UnusableFile
 from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory import modes as memory_modes
@@ -117,7 +119,7 @@ class Trainer:
                 model.vae = None  # needed for previews only from here on
                 free_memory()
             loader = create_loader(state.settings, split.trained, cache, model, self.templates)
-            if needs_search(state.settings) and not (self.initial_embedding or recorder.saved_state):
+            if needs_search(state.settings) and not (self.initial_embedding or recorder.saved_states):
                 chosen = choose_start(state.settings, model, loader, cache, recorder, self.stop_requested)
                 state = self._initial_state(chosen, model)
                 state.validations.min_improvement = split.min_improvement
@@ -156,9 +158,24 @@ class Trainer:
     def _initial_state(self, settings: TrainSettings, model: StableDiffusion) -> TrainState:
         vectors = init_vectors(settings, model.token_embeddings(), model.tokenizer, self.initial_embedding)
         state = TrainState.create(settings, {encoder: v.to(model.device) for encoder, v in vectors.items()})
-        if self.recorder.saved_state:
-            state.load(self.recorder.saved_state)
+        if self.recorder.saved_states:
+            self._load_state(state, self.recorder.saved_states)
         return state
+
+    def _load_state(self, state: TrainState, paths: Sequence[Path]) -> None:
+        """Load the last state that is whole; a warning says if it is not the last. Raises UnusableFile if none is."""
+        for path in paths:
+            try:
+                state.load(path)
+            except UnusableFile as error:
+                if path == paths[-1]:
+                    raise
+                damage = error.reason
+                continue
+            if path != paths[0]:
+                message = f"{damage}; the training goes on from the state before it, of step {state.step}"
+                self.recorder.event("warning", message=message)
+            return
 
     def _check_prediction(self, loop: Loop) -> None:
         """Before the first step, check whether the checkpoint predicts what it is trained for."""

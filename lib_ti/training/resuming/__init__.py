@@ -1,0 +1,1 @@
+"""What a training is resumed from: its saved state, checked, and the inputs that it must still have."""
