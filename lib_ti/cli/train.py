@@ -40,11 +40,18 @@ def resume(arguments: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, metavar="FOLDER", help="of a run, or of a sweep")
     parser.add_argument("--steps", metavar="N", help="the new total of steps")
     parser.add_argument("--device", metavar="DEVICE", help="another device than the one it began on")
+    parser.add_argument("--model", metavar="FILE", help="where the checkpoint is now, as on another machine")
+    parser.add_argument("--vae", metavar="FILE", help="where the VAE is now, if the run has one of its own")
+    parser.add_argument("--out", metavar="DIR", help="another folder for the embedding")
+    parser.add_argument(
+        "--force", action="store_true",
+        help="go on although the checkpoint, a picture or a template is another than before; the metadata says so",
+    )  # fmt: skip
     _add_json(parser)
     values = parser.parse_strict(arguments)
-    options = ("steps", "device")
+    options = ("steps", "device", "model", "vae", "out")
     if is_sweep(values.run):
-        if given := [name for name in options if getattr(values, name) is not None]:
+        if given := [name for name in (*options, "force") if getattr(values, name) not in (None, False)]:
             raise BadInput(
                 [Problem(name, "cannot be changed for a whole sweep; resume its runs one by one") for name in given]
             )
@@ -55,7 +62,7 @@ def resume(arguments: Sequence[str]) -> int:
     changes: dict[str, RawValue] = {
         name: getattr(values, name) for name in options if getattr(values, name) is not None
     }
-    if not resume(folder, changes):
+    if not resume(folder, changes, values.force):
         step = folder.saved_step
         print(f"This run was finished at step {step}; --steps with a larger total trains it further.", file=sys.stderr)
         return OK

@@ -16,6 +16,7 @@ from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.runs.card_image import save_card_image
 from lib_ti.runs.events import Event
 from lib_ti.runs.folder import RunFolder
+from lib_ti.runs.inputs import record_inputs
 from lib_ti.runs.recorder import FolderRecorder
 from lib_ti.runs.report.run_report import write_report
 from lib_ti.settings.train_settings import TrainSettings
@@ -31,7 +32,9 @@ def create_run(plan: Plan) -> RunFolder:
         contents["start.safetensors"] = safetensors_bytes(
             plan.initial_embedding.vectors, plan.initial_embedding.metadata
         )
-    return RunFolder.create(plan.settings, contents)
+    folder = RunFolder.create(plan.settings, contents)
+    record_inputs(folder, folder.settings)
+    return folder
 
 
 def execute_run(
@@ -81,6 +84,7 @@ def _train(
         import_images(settings.contrast_images, "none", folder.contrast_images, should_stop, masks=False)
     result = None
     if not should_stop():
+        changes = record_inputs(folder, settings).changes
         trainer = Trainer(
             settings=settings,
             checkpoint=open_for_training(settings),
@@ -89,6 +93,7 @@ def _train(
             templates=load_templates(folder.templates),
             initial_embedding=read_embedding(folder.init_embedding) if folder.init_embedding.exists() else None,
             recorder=recorder,
+            notes={"changed_inputs": "; ".join(changes)} if changes else {},
             stop_requested=should_stop,
             preview_requested=preview_requested,
         )

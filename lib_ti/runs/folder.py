@@ -3,6 +3,7 @@
 settings.json                       the settings, with every "auto" resolved; written first, together with the folder
 images/0000.png, .txt, .mask.png    the run's own copies of the images, without metadata; complete or absent
 contrast/0000.png                   likewise, of `contrast_images`
+inputs.json                         sizes and hashes of what is trained on, compared when the run is resumed
 templates.txt  start.safetensors    the prompt templates; the embedding that training starts from, if any
 events.jsonl                        the event log
 previews/STEP-PROMPT-SEED.png  snapshots/STEP.safetensors
@@ -96,6 +97,10 @@ class RunFolder:
     @property
     def contrast_images(self) -> Path:
         return self.path / "contrast"
+
+    @property
+    def inputs(self) -> Path:
+        return self.path / "inputs.json"
 
     @property
     def templates(self) -> Path:

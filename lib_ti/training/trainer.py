@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event as Flag
 
@@ -62,7 +62,8 @@ class Trainer:
     """Trains on the run's own copies of the images. In `settings` preflight has resolved every "auto".
 
     `initial_embedding`: its vectors are trained further, instead of the init text's. `preview_requested`: whether previews
-    were requested since the last call. `contrast_examples`: of good images, for a negative embedding.
+    were requested since the last call. `contrast_examples`: of good images, for a negative embedding. `notes`: more metadata of
+    the embedding.
     """
 
     settings: TrainSettings
@@ -72,6 +73,7 @@ class Trainer:
     initial_embedding: Embedding | None
     recorder: Recorder
     contrast_examples: Sequence[Example] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
     stop_requested: Callable[[], bool] = lambda: False
     preview_requested: Callable[[], bool] = lambda: False
 
@@ -238,4 +240,4 @@ class Trainer:
         if self.initial_embedding:
             encoders = self.initial_embedding.vectors_for(self.checkpoint.widths_by_encoder)
             metadata["start"] = initial_embedding_text(settings, self.checkpoint, encoders)
-        return to_safetensors(Embedding(settings.name, values, metadata))
+        return to_safetensors(Embedding(settings.name, values, {**metadata, **self.notes}))

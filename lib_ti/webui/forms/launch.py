@@ -136,7 +136,7 @@ class Launcher:
                     "memory": next_memory_mode(settings), "batch_size": "1",
                     "gradient_accumulation": str(settings.effective_batch_size),
                 }  # fmt: skip
-            worker = Worker({"run": str(folder.path), "changes": changes})
+            worker = Worker({"run": str(folder.path), "changes": changes | self._new_places(settings)})
             try:
                 worker.reply()
                 self._queue.add(Job(folder, bool(form.get("keep_generating")), worker=worker))
@@ -145,6 +145,16 @@ class Launcher:
                 raise
             self._runs.reload_settings(folder)
         return {"run": run}
+
+    def _new_places(self, settings: TrainSettings) -> dict[str, RawValue]:
+        """Where this WebUI has what a run that was copied from elsewhere had somewhere else."""
+        places: dict[str, RawValue] = {}
+        selected = self._host.selected_checkpoint()
+        if selected and not settings.model.exists() and selected.path.name == settings.model.name:
+            places["model"] = str(selected.path)
+        if not settings.out.is_dir():
+            places["out"] = str(self._host.embeddings_dir)
+        return places
 
 
 def reply_or_problems(worker: Worker, problems: list[Problem]) -> dict[str, Any] | None:
