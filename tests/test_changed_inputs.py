@@ -153,7 +153,7 @@ def test_folder_of_a_checkpoint(tmp_path):
     _append(folder / "unet" / "config.json", " ")
     difference = Manifest({"model": section}).differences({"model": section_of(folder)})
     assert len(difference["model"]) == 1
-    assert "unet/config.json is another file" in difference["model"][0]
+    assert "unet/config.json of the checkpoint is another file" in difference["model"][0]
 
 
 def test_large_files_are_sampled(tmp_path, monkeypatch):
@@ -186,7 +186,7 @@ def test_run_folder_copied_to_another_machine(stopped, checkpoint, tmp_path, cap
         shutil.rmtree(tmp_path / gone)
     capsys.readouterr()
     assert main(["resume", str(copy)]) == 2
-    assert "say where it is now with --model" in capsys.readouterr().err
+    assert "say with --model where it is now" in capsys.readouterr().err
     out = tmp_path / "other machine" / "words"
     other = write_checkpoint(tmp_path / "other.safetensors", SIZES["small"])
     change_weights(other)

@@ -63,7 +63,7 @@ def _check_places(settings: TrainSettings, folder: RunFolder) -> None:
     if not settings.model.exists():
         raise UnusableFile(
             settings.model,
-            "the checkpoint of this run is not there any more; put it back, or say where it is now with --model",
+            "the checkpoint of this run is not there any more; put it back to go on, or say with --model where it is now",
         )
     open_for_training(settings)
     problems = []
