@@ -17,6 +17,7 @@ from lib_ti.webui.forms import form_to_settings, memory
 from lib_ti.webui.forms.launch import next_memory_mode
 from lib_ti.webui.forms.memory import GpuMemory, MemoryForecast, forecast_memory, gpu_memory
 from lib_ti.webui.forms.speed import Measurement, SpeedRecords, measure_run
+from lib_ti.webui.forms.typical_speed import typical_estimate
 
 
 def settings(**options):
@@ -142,6 +143,19 @@ def test_time_of_previews_scales_with_steps_and_size(tmp_path):
     assert preview_count(settings(preview_every="0")) == 0
     negative = settings(steps="150", kind="negative")  # with the word at each of three steps, without it once
     assert preview_count(negative) == 3 * 2 + 2
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_typical_time_orders_devices_and_lengths(family):
+    def seconds(gpu_mb=None, device="cpu", checkpoint_bytes=0, **changes):
+        options = settings(**{"init_text": "mug", **changes})
+        return typical_estimate(options, family, 512, device, gpu_mb, checkpoint_bytes).seconds
+
+    assert seconds() > seconds(8_000, "cuda:0") > seconds(24_000, "cuda:0") > seconds(80_000, "cuda:0") > 10
+    assert seconds(device="cuda:0") < seconds()
+    assert seconds(steps="1000") > seconds(steps="500") > seconds(steps="500", preview_every="0")
+    assert seconds(init_text="auto") > seconds()
+    assert seconds(checkpoint_bytes=30_000_000) < seconds() / 5, "the networks of a small file are small"
 
 
 def test_measured_memory_is_that_of_the_same_mode(tmp_path):

@@ -314,7 +314,7 @@ def test_name_in_training_is_refused(page_with_images):
 def test_second_run_is_queued(page_with_images):
     first, second = (page_with_images.train(name=name, steps="100000")["run"] for name in ("my-disc", "my-ring"))
     reply = page_with_images.poll(second)
-    assert (reply["active"], reply["queue"]) == (first, [second])
+    assert (reply["active"], [waiting["run"] for waiting in reply["queue"]]) == (first, [second])
     assert (reply["run"]["state"], reply["run"]["place"], reply["run"]["busy"]) == ("queued", 1, True)
     until(lambda: page_with_images.poll()["lending"] == {"run": first, "name": "my-disc"})
     assert [run["state"] for run in sorted(page_with_images.ask("runs")["runs"], key=lambda run: run["name"])] == [
@@ -362,6 +362,64 @@ def test_run_has_the_requested_captions(page, pictures, source):
     texts = [page.folder(run).images / f"{i:04d}.txt" for i in range(2)]
     assert [text.read_text() if text.exists() else "" for text in texts] == CAPTIONS[source]
     page.wait_until_ended(run)
+
+
+# --- the queue and the form -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t"])
+def test_empty_name_is_called_empty_whatever_is_in_the_folder(page_with_images, host, name):
+    for file in ("my-cup.safetensors", "picture.png", "other.webp"):  # pictures that hold no word have no name either
+        (host.embeddings_dir / file).touch()
+    problems = page_with_images.train(name=name)["problems"]
+    (problem,) = [problem for problem in problems if problem["option"] == "name"]
+    assert "name is empty" in problem["message"]
+    assert "exists" not in problem["message"]
+    assert page_with_images.ask("check", form=page_with_images.form(name=name), draft=DRAFT)["name"]["state"] == "empty"
+
+
+def test_waiting_runs_have_names_and_times_and_change_places(page_with_images):
+    first, second, third = (
+        page_with_images.train(name=name, steps="100000")["run"] for name in ("my-disc", "my-ring", "my-bowl")
+    )
+    waiting = page_with_images.poll()["queue"]
+    assert [(row["run"], row["name"], row["steps"]) for row in waiting] == [
+        (second, "my-ring", 100_000), (third, "my-bowl", 100_000),
+    ]  # fmt: skip
+    assert all(row["seconds"] > 0 for row in waiting)
+    for after, order in ((1, [third, second]), (99, [second, third]), (-5, [third, second])):
+        assert page_with_images.ask("move", run=third, after=after) == {}
+        assert [row["run"] for row in page_with_images.poll()["queue"]] == order
+    assert "does not wait" in page_with_images.ask("move", run=first, after=1)["error"], "it trains already"
+    assert page_with_images.ask("stop", run=third) == {}
+    assert [row["run"] for row in page_with_images.poll()["queue"]] == [second]
+    assert "does not wait" in page_with_images.ask("move", run=third, after=1)["error"]
+    assert page_with_images.ask("resume", run=third) == {"run": third}, "a removal can be undone"
+    assert [row["run"] for row in page_with_images.poll()["queue"]] == [second, third]
+    page_with_images.ask("stop", run=first)
+    until(lambda: page_with_images.poll()["active"] == second)
+
+
+def test_time_left_goes_from_expected_to_measured(page_with_images):
+    run = page_with_images.train(name="my-disc", steps="100000")["run"]
+    view = page_with_images.service._queue_view
+    expected = view._expected_seconds(page_with_images.folder(run).path)
+    details = {"id": run, "state": "loading", "step": 0, "steps": 100, "seconds_left": None}
+    assert view.seconds_left(details) == expected
+    started = {**details, "state": "training", "step": 10, "seconds_left": 50.0}
+    assert min(50, expected) < view.seconds_left(started) < max(50, expected)
+    assert view.seconds_left({**started, "step": 60, "seconds_left": 20.0}) == 20
+    assert view.seconds_left({**started, "state": "finished"}) is None
+    until(lambda: page_with_images.state(run)["step"] > 0)
+    assert page_with_images.state(run)["seconds_left"] > 0
+    page_with_images.ask("stop", run=run)
+    assert page_with_images.wait_until_ended(run)["seconds_left"] is None
+
+
+def test_form_has_a_time_before_any_training(page_with_images):
+    estimate = page_with_images.ask("check", form=page_with_images.form(name="my-mug"), draft=DRAFT)["estimate"]
+    assert estimate["seconds"] > 0
+    assert estimate["text"].startswith("About ")
 
 
 # --- following ---------------------------------------------------------------------------------------------------
@@ -621,6 +679,33 @@ def test_install_another_step_and_reload_its_settings(lifecycle):
     assert {e["name"] for e in page.ask("embeddings")["embeddings"] if e["fits"]} >= {"my-disc", "my-disc-20"}
     assert page.ask("settings", run=run)["form"]["steps"] == str(lifecycle["finished"]["steps"])
     assert page.ask("use", run=run, step=21)["error"].startswith("This step was not saved")
+
+
+def test_settings_of_a_preset_are_the_preset_again(lifecycle):
+    """What was left to the training is left to it again: the values that it found are those of these pictures."""
+    page, run = lifecycle["page"], lifecycle["run"]
+    asked = page.form(name="my-disc")
+    for stored in (True, False):
+        reused = page.ask("settings", run=run)["form"]
+        assert {name for name in ("learning_rate", "lr_schedule", "ema_decay") if reused[name] != asked[name]} == set()
+        assert page.ask("check", form={**reused, "steps": "500"}, draft=DRAFT)["preset"] == "balanced"
+        if stored:
+            assert {n for n in ("captions", "acceleration", "init_text") if reused[n] != asked[n]} == set()
+            (page.folder(run).path / "auto.json").unlink()  # as in runs of earlier versions
+
+
+def test_page_learns_which_step_is_in_use(lifecycle):
+    page, run, host = lifecycle["page"], lifecycle["run"], lifecycle["host"]
+    word = host.embeddings_dir / "my-disc.safetensors"
+    before = word.read_bytes()
+    page.ask("use", run=run, step=20)
+    assert page.state(run)["used_step"] == 20
+    word.write_bytes(b"another word")
+    assert page.state(run)["used_step"] is None
+    word.unlink()
+    assert page.state(run)["used_step"] is None
+    word.write_bytes(before)
+    assert page.state(run)["used_step"] in page.state(run)["snapshots"] + [lifecycle["finished"]["step"]]
 
 
 class PreflightOnlyWorker:

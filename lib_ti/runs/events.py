@@ -23,6 +23,7 @@ EVENT_FIELDS: dict[str, frozenset[str]] = {
         {"step", "steps", "loss", "smoothed_loss", "learning_rate", "learning_rate_2", "norm", "similarity", "images_per_s",
          "seconds_left", "memory_mb"}
     ),
+    "sampling": frozenset({"done", "total", "noun"}),
     "preview": frozenset({"step", "prompt", "negative_prompt", "prompt_index", "seed", "seed_index", "file"}),
     "validation": frozenset({"step", "loss", "change", "interval", "best_step"}),
     "snapshot": frozenset({"step", "file"}),
@@ -45,6 +46,7 @@ both numbers include CUDA's own overhead. `validation`: the mean loss on a fixed
 `change`: its mean difference to step 0's, negative if the loss has fallen; `interval`: half the width of that difference's 95 %
 confidence interval; `best_step`: the best step so far. `best`: the step that is recommended, and a sentence that says why; before
 `finished` and `stopped`. `finished`: `step` is the last one trained; `reason` says why it is not the last one planned, or is "".
+`sampling`: how many of some pictures are made, before each of them; `noun` is what one is called: "preview" or "test picture".
 `searching`: how many trials of words to start from are done. `start`: the words that "auto" has found to start from. `test`: a
 picture of the finished embedding; its `label` says what kind of prompt it is.
 """
@@ -57,7 +59,9 @@ _KEY_FIELDS = {
 
 _STEP_PREFIX = b'{"kind": "step"'  # how `Event.to_json` begins the line of a step
 
-_ASIDES = frozenset({"memory", "warning", "preview", "snapshot", "validation", "best", "test", "report", "start"})
+_ASIDES = frozenset(
+    {"memory", "warning", "sampling", "preview", "snapshot", "validation", "best", "test", "report", "start"}
+)
 """Kinds that do not say what a run is doing."""
 
 TERMINAL_KINDS = frozenset({"finished", "stopped", "failed"})
@@ -181,6 +185,11 @@ class RunHistory:
     def last_step(self) -> int:
         """The number of the last step; 0 before the first."""
         return max(self.steps, default=0)
+
+    def seconds_left(self) -> float | None:
+        """What the last step says; None before the first."""
+        seconds = self.steps[self.last_step()].data.get("seconds_left") if self.steps else None
+        return float(seconds) if isinstance(seconds, (int, float)) else None
 
     def latest_preview(self) -> tuple[int, int, int] | None:
         """The first preview of the last step that has any, as (step, prompt index, seed index)."""

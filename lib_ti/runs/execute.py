@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -27,7 +28,10 @@ from lib_ti.training.trainer import Trainer
 
 def create_run(plan: Plan) -> RunFolder:
     """Create the run folder of a new training, complete but for the images, which `execute_run` imports."""
-    contents = {"templates.txt": "\n".join(plan.templates).encode() + b"\n"}
+    contents = {
+        "templates.txt": "\n".join(plan.templates).encode() + b"\n",
+        "auto.json": json.dumps(list(plan.auto)).encode(),
+    }
     if plan.initial_embedding:
         contents["start.safetensors"] = safetensors_bytes(
             plan.initial_embedding.vectors, plan.initial_embedding.metadata

@@ -1,6 +1,7 @@
 """The run folder: the only truth about a training.
 
 settings.json                       the settings, with every "auto" resolved; written first, together with the folder
+auto.json                           the names of the options that were "auto" when the run was requested
 images/0000.png, .txt, .mask.png    the run's own copies of the images, without metadata; complete or absent
 contrast/0000.png                   likewise, of `contrast_images`
 inputs.json                         sizes and hashes of what is trained on, compared when the run is resumed
@@ -85,6 +86,14 @@ class RunFolder:
             raise UnusableFile(self.path / "settings.json", "; ".join(map(str, error.problems))) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UnusableFile(self.path / "settings.json", f"unreadable ({error})") from error
+
+    @property
+    def auto_options(self) -> frozenset[str] | None:
+        """The options that were "auto" when the run was requested; None for a run of a version that did not store them."""
+        try:
+            return frozenset(map(str, json.loads((self.path / "auto.json").read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
 
     def store_settings(self, settings: TrainSettings) -> None:
         stored = {"lib_ti": __version__, "settings": settings.to_json()}

@@ -95,6 +95,17 @@ class RunQueue:
                 self._record_queue_positions()
         return True
 
+    def move(self, path: Path, place: int) -> bool:
+        """Give a waiting run another place, counted from 1 after the job that runs or is next. False if it does not wait."""
+        with self._lock:
+            job = self.find(path)
+            if job is None or job not in self._jobs[1:]:
+                return False
+            self._jobs.remove(job)
+            self._jobs.insert(max(1, min(place, len(self._jobs))), job)
+            self._record_queue_positions()
+        return True
+
     def close(self, timeout_s: float = 20.0) -> None:
         """Stop everything, and wait for the running training to save."""
         with self._lock:

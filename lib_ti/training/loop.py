@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
+from statistics import median
 
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.memory.peak import peak_mb
@@ -206,7 +207,7 @@ class Loop:
 
     def _report(self, loss: float, lr: Mapping[str, float]) -> None:
         state, settings = self.state, self.state.settings
-        step_s = sum(self._step_times_s) / len(self._step_times_s)
+        step_s = median(self._step_times_s)  # the first steps, which set things up, take far longer
         first_lr, *other_lrs = lr.values()
         self.recorder.event(
             "step",

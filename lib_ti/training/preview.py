@@ -70,6 +70,7 @@ class ImageSampler:
         conditioner = Conditioner(self.model, [self.placeholder], vectors)
         for i, request in enumerate(requests):
             started = time.monotonic()
+            self.recorder.event("sampling", done=i, total=len(requests), noun=noun)
             try:
                 image = self._sample_in_less_memory(conditioner, request)
             except NonFiniteImage as error:

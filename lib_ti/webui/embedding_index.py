@@ -84,7 +84,8 @@ _name_in = _cached_by_stamp(embedding_name, 10_000)
 def files_named(name: str, folder: Path) -> list[str]:
     """The files in a folder and below that a WebUI would call `name`, images with an embedding in them included."""
     stamps = (stamp for files in scan(folder) for stamp in files.values())
-    return sorted(Path(s.path).name for s in stamps if (_name_in(s) or "").casefold() == name.casefold())
+    wanted = name.strip().casefold()  # an image without an embedding has no name, and answers to none
+    return sorted(Path(s.path).name for s in stamps if wanted and (_name_in(s) or "").casefold() == wanted)
 
 
 def free_name(name: str, folder: Path) -> str:

@@ -12,11 +12,13 @@ from typing import Any
 from lib_ti import __version__
 from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.queue import Job, RunQueue
+from lib_ti.webui.api.queue_view import QueueView
 from lib_ti.webui.api.results import Results, delete_run
 from lib_ti.webui.api.runs_view import RunsView, run_id
 from lib_ti.webui.api.sweeps import Sweeps
 from lib_ti.webui.embedding_index import EmbeddingIndex
 from lib_ti.webui.forms import form_to_settings
+from lib_ti.webui.forms.cost import CostEstimator
 from lib_ti.webui.forms.launch import Launcher
 from lib_ti.webui.forms.launch_sweep import SweepLauncher
 from lib_ti.webui.forms.live_check import LiveCheck
@@ -46,9 +48,9 @@ class TrainingService:
         self._runs = RunsView(lambda: host.runs_dir, self._queue, self._thumbnails)
         self._drafts = Drafts(host.runs_dir, self._thumbnails)
         self._speed_records = SpeedRecords(host.runs_dir)
-        self._live_check = LiveCheck(
-            host, self._drafts, self._speed_records, self.embedding_index.find, self._names_in_training
-        )
+        costs = CostEstimator(host, self._speed_records)
+        self._queue_view = QueueView(self._runs, self._queue, costs.seconds_of_run)
+        self._live_check = LiveCheck(host, self._drafts, costs, self.embedding_index.find, self._names_in_training)
         self._results = Results(host, self._thumbnails, self._gpu_handover.reload_embeddings)
         self._launcher = Launcher(host, self.embedding_index, self._drafts, self._live_check, self._runs, self._queue)
         self._image_actions = ImageActions(host, self._drafts, self._live_check, self._runs, self._thumbnails)
@@ -70,10 +72,17 @@ class TrainingService:
     def actions(self) -> dict[str, Callable[..., Any]]:
         """The actions, by the names that the page calls them by."""
         own = (
-            self.form, self.check, self.poll, self.stop, self.sample, self.delete, self.runs, self.advice, self.settings,
+            self.form, self.check, self.poll, self.sample, self.delete, self.runs, self.advice, self.settings,
             self.preview, self.test_picture, self.use, self.card, self.download, self.open_folder,
         )  # fmt: skip
-        parts = (self._launcher, self._image_actions, self._suggestions, self._sweeps, self.embedding_index)
+        parts = (
+            self._queue_view,
+            self._launcher,
+            self._image_actions,
+            self._suggestions,
+            self._sweeps,
+            self.embedding_index,
+        )
         return {action.__name__: action for action in own} | {k: v for p in parts for k, v in p.actions().items()}
 
     # The form
@@ -100,7 +109,7 @@ class TrainingService:
         jobs = self._queue.jobs()
         reply: dict[str, Any] = {
             "active": run_id(jobs[0].folder) if jobs else self._running_elsewhere(),
-            "queue": [run_id(job.folder) for job in jobs[1:]],
+            "queue": self._queue_view.waiting(),
             "lending": self._lending(),
             "library": self.embedding_index.version(),
             "runs": self._runs.version(),
@@ -109,7 +118,9 @@ class TrainingService:
         }
         if run is not None:
             try:
-                reply["run"] = self._runs.follow(run, after)
+                details = self._runs.follow(run, after)
+                details["seconds_left"] = self._queue_view.seconds_left(details)
+                reply["run"] = {**details, "used_step": self._results.used_step(self._runs.folder(run))}
             except TextualInversionError as error:
                 reply["gone"] = str(error)
         return reply
@@ -125,11 +136,6 @@ class TrainingService:
         """A run of this host that another process is training: the WebUI before a restart, which is saving."""
         folder = self._runs.running_elsewhere()
         return run_id(folder) if folder else None
-
-    def stop(self, run: str) -> dict[str, Any]:
-        if not self._queue.stop(self._runs.folder(run).path):
-            raise TextualInversionError("This training is not running.")
-        return {}
 
     def sample(self, run: str) -> dict[str, Any]:
         job = self._queue.find(self._runs.folder(run).path)
@@ -154,7 +160,9 @@ class TrainingService:
         return {"advice": self._runs.advice(run)}
 
     def settings(self, run: str) -> dict[str, Any]:
-        return {"form": form_to_settings.form_values(self._runs.folder(run).settings, self.host.hides_paths)}
+        folder = self._runs.folder(run)
+        auto = form_to_settings.auto_options(folder)
+        return {"form": form_to_settings.form_values(folder.settings, self.host.hides_paths, auto)}
 
     # Results
 
@@ -187,5 +195,6 @@ class TrainingService:
 
     def _on_job_end(self, job: Job) -> None:
         self._speed_records.add(job.folder)
+        self._queue_view.forget_estimates()
         gpu_handover.delete_unwanted_outputs(job.folder, self.host)
         self._sweeps.on_run_end(job.folder)

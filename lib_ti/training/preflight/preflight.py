@@ -28,12 +28,16 @@ DEFAULT_PROMPT_LENGTH = 77  # tokens; assumed where the checkpoint cannot be rea
 
 @dataclass(frozen=True)
 class Plan:
-    """A training that can be carried out. Its settings have no "auto" left whose value must stay the same on a resume."""
+    """A training that can be carried out. Its settings have no "auto" left whose value must stay the same on a resume.
+
+    `auto`: the options that were "auto" in the request and have a value now, or get one when the training starts.
+    """
 
     settings: TrainSettings
     templates: Sequence[str]
     initial_embedding: Embedding | None
     warnings: Sequence[str]
+    auto: Sequence[str] = ()
 
 
 def preflight(settings: TrainSettings, problems: Sequence[Problem] = ()) -> Plan:
@@ -62,7 +66,8 @@ def preflight(settings: TrainSettings, problems: Sequence[Problem] = ()) -> Plan
         output_paths.check_disk_space(settings, sizes, settings.resolution or checkpoint.resolution, findings)
     if findings.problems or checkpoint is None:
         raise BadInput(findings.problems)
-    return Plan(replace(settings, **resolved), templates, initial_embedding, findings.warnings)
+    auto = [name for name in ("init_text", *resolved) if getattr(settings, name) in (None, "auto")]
+    return Plan(replace(settings, **resolved), templates, initial_embedding, findings.warnings, auto)
 
 
 def open_for_training(settings: TrainSettings) -> Checkpoint:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -81,6 +82,13 @@ def resolve_checkpoint_options(settings: TrainSettings, checkpoint: CheckpointFa
     values = auto_values(checkpoint, settings)
     stored = _STORED_FOR_TWO_ENCODERS if len(checkpoint.family.encoders) > 1 else _STORED
     return {name: values[name] for name in stored if getattr(settings, name) in (None, "auto")}
+
+
+def probably_auto(settings: TrainSettings, checkpoint: CheckpointFacts) -> set[str]:
+    """The options of a run whose values are those that "auto" gives, for runs that did not store what was "auto"."""
+    as_auto = auto_values(checkpoint, replace(settings, learning_rate="auto"))
+    values = as_auto if as_auto["learning_rate"] == settings.learning_rate else auto_values(checkpoint, settings)
+    return {name for name in _STORED_FOR_TWO_ENCODERS if values[name] == getattr(settings, name)}
 
 
 def resolve_device_options(

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lib_ti import files
-from lib_ti.errors import BadInput, Problem, TextualInversionError
+from lib_ti.errors import BadInput, Problem, TextualInversionError, UnusableFile
 from lib_ti.formats.safetensors_header import parse_header, replace_metadata
 from lib_ti.runs.card_image import card_image_path
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings import names
-from lib_ti.webui.embedding_index import files_named
+from lib_ti.webui.embedding_index import FileStamp, files_named
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.images.thumbnails import ThumbnailCache, data_url
 
@@ -34,6 +34,7 @@ class Results:
         self, host: Host, thumbnails: ThumbnailCache, reload_embeddings: Callable[[Sequence[str]], None]
     ) -> None:
         self._host, self._thumbnails, self._reload_embeddings = host, thumbnails, reload_embeddings
+        self._used_steps: dict[Path, tuple[object, int | None]] = {}  # by run: state of the files, and the step
 
     def preview(self, folder: RunFolder, step: int, prompt: int, seed: int, full: bool) -> str:
         """A preview as a data URL: as it was sampled if `full`, else a thumbnail."""
@@ -73,6 +74,19 @@ class Results:
         files.atomic_write_bytes(target, data if name == own_name else with_name(data, name))
         self._reload_embeddings([name])
         return name
+
+    def used_step(self, folder: RunFolder) -> int | None:
+        """The step of a run whose vectors the host's embedding of its name has; None if that is not one of this run."""
+        target = self._host.embeddings_dir / f"{folder.path.parent.name}.safetensors"
+        try:
+            stamp = FileStamp.of(target), folder.events.stat().st_size
+            if folder.path not in self._used_steps or self._used_steps[folder.path][0] != stamp:
+                data = target.read_bytes()
+                step = int(parse_header(data).metadata["steps"]) if data in folder.own_embeddings() else None
+                self._used_steps[folder.path] = (stamp, step)
+            return self._used_steps[folder.path][1]
+        except (OSError, UnusableFile, KeyError, ValueError):
+            return None
 
     def set_card_image(self, folder: RunFolder, step: int, prompt: int, seed: int) -> None:
         """Make a preview the embedding's card image."""

@@ -68,7 +68,7 @@ class RunsView:
         state = self.state(folder, job, history.last)
         return {
             "id": run_id(folder), "name": settings.name, "kind": settings.kind, "state": state,
-            "step": history.last_step(), "steps": self._total_steps(tail),
+            "step": history.last_step(), "steps": self._total_steps(tail), "seconds_left": history.seconds_left(),
             "place": self._queue_position(job), "message": self._message(job, state, history.last), "busy": job is not None,
             "stopping": bool(job and job.cancelled), "resumable": job is None and self._is_resumable(folder, settings),
             "memory": history.memory.data if history.memory else None,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from lib_ti.errors import Problem
+from lib_ti.errors import Problem, UnusableFile
+from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.option import RawValue
 from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, TYPES, TrainSettings
 from lib_ti.text import option_flag
+from lib_ti.training.preflight.resolve_auto import probably_auto
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.ui import form as fields
 
@@ -70,13 +72,34 @@ def raw_settings(
     return raw, problems
 
 
-def form_values(settings: TrainSettings, hides_paths: bool) -> dict[str, str | bool]:
-    """The form's values for the settings of a run; resolved "auto" values stay as they are."""
+def form_values(
+    settings: TrainSettings, hides_paths: bool, auto: Collection[str] = frozenset()
+) -> dict[str, str | bool]:
+    """The form's values for the settings of a run. `auto`: the options that were left to the training, and are again."""
     values = {
-        name: fields.field_value(getattr(settings, name)) for name in fields.field_names(hides_paths) if name in TYPES
+        name: fields.field_value(_auto_value(name) if name in auto else getattr(settings, name))
+        for name in fields.field_names(hides_paths)
+        if name in TYPES
     }
     memory = {"memory": settings.memory_modes[0]} if settings.gradient_checkpointing else {}
     return {**values, **memory, "overwrite": False}
+
+
+def auto_options(folder: RunFolder) -> Collection[str]:
+    """The options that were left to a run's training, as far as they can be known."""
+    stored = folder.auto_options
+    if stored is not None:
+        return stored
+    from lib_ti.model.checkpoint.inspect import inspect_checkpoint
+
+    try:
+        return probably_auto(folder.settings, inspect_checkpoint(folder.settings.model))
+    except UnusableFile:  # the checkpoint has been moved: the values stay as they are
+        return ()
+
+
+def _auto_value(name: str) -> str | None:
+    return None if DEFAULTS.get(name, "auto") is None else "auto"
 
 
 def problem_with_labels(problem: Problem) -> Problem:

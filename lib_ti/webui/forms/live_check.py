@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -12,15 +11,14 @@ from lib_ti.settings import names
 from lib_ti.settings.parsing import parse
 from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings
 from lib_ti.webui.embedding_index import files_named, free_name
-from lib_ti.webui.forms import form_to_settings, memory
+from lib_ti.webui.forms import form_to_settings
+from lib_ti.webui.forms.cost import CostEstimator
 from lib_ti.webui.forms.selected_checkpoint import SelectedCheckpoint
-from lib_ti.webui.forms.speed import MIN_STEPS, SpeedRecords
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.images.drafts import Drafts
 
 log = logging.getLogger("lib_ti")
 MAX_SHOWN_TOKENS = 40
-NO_TIME_YET = f"Time appears after {MIN_STEPS} steps"
 
 
 class LiveCheck:
@@ -30,12 +28,12 @@ class LiveCheck:
         self,
         host: Host,
         drafts: Drafts,
-        speed_records: SpeedRecords,
+        costs: CostEstimator,
         find_embedding: form_to_settings.EmbeddingLookup,
         training_names: Callable[[], Collection[str]],
     ) -> None:
         """`training_names`: the case-folded names that are being trained or are in the queue."""
-        self._host, self._drafts, self._speed_records = host, drafts, speed_records
+        self._host, self._drafts, self._costs = host, drafts, costs
         self._find_embedding, self._training_names = find_embedding, training_names
         self._selected = SelectedCheckpoint(host)
         self._tokenizers: dict[int, Any] = {}
@@ -66,8 +64,11 @@ class LiveCheck:
             "checkpoint": checkpoint,
             "name": self._check_name(str(raw["name"])),
             "problems": [{"option": p.option, "message": p.message} for p in shown_problems],
-            "estimate": self._estimate_cost(settings, image_count, bool(form.get("keep_generating"))),
-            "presets": {name: self._preset_note(settings, values, image_count) for name, values in presets.items()},
+            "estimate": self._costs.cost(settings, checkpoint, image_count, bool(form.get("keep_generating"))),
+            "presets": {
+                name: self._costs.preset_note(settings, checkpoint, values, image_count)
+                for name, values in presets.items()
+            },
             "preset_values": presets,
             "auto": self._selected.auto_texts(settings),
             "start": init_remark,
@@ -116,45 +117,6 @@ class LiveCheck:
                 self._tokenizers[length] = None
         return self._tokenizers[length]
 
-    def _estimate_cost(
-        self, settings: TrainSettings, image_count: int, host_keeps_model: bool = False
-    ) -> dict[str, Any]:
-        """Time, memory and passes over the images, as JSON."""
-        checkpoint = self.checkpoint()
-        passes = settings.steps * settings.effective_batch_size / image_count if image_count else 0.0
-        reply: dict[str, Any] = {
-            "text": NO_TIME_YET, "seconds": None, "preview_s": None, "memory_mb": None, "total_mb": None, "memory_mode": None,
-            "measured": False, "memory_kind": "VRAM" if self._host.device().startswith("cuda") else "RAM", "passes": passes,
-        }  # fmt: skip
-        if not checkpoint or not checkpoint["family"]:
-            return reply
-        device, resolution = self._host.device(), settings.resolution or checkpoint["resolution"]
-        family = checkpoint["family"]
-        usual_family = family if checkpoint["usual"] else None
-        forecast = memory.forecast_memory(settings, usual_family, resolution, device, host_keeps_model)
-        estimate = self._speed_records.estimate(settings, family, resolution, device, forecast.mode)
-        if estimate and estimate.memory_mb:
-            forecast = forecast.with_measured(estimate.memory_mb)
-        phrases = [NO_TIME_YET]
-        if estimate:
-            previews = f", {duration(estimate.preview_s)} of it for previews" if estimate.preview_s >= 30 else ""
-            phrases = [f"About {duration(estimate.seconds)}{previews}"]
-            reply |= {"seconds": estimate.seconds, "preview_s": estimate.preview_s}
-        return {**reply, **forecast.to_json(), "text": " · ".join([*phrases, *forecast.describe()])}
-
-    def _preset_note(self, settings: TrainSettings, values: Mapping[str, str | bool], image_count: int) -> str:
-        """The cost of a preset in words."""
-        numbers = {k: int(v) for k, v in values.items() if k not in ("learning_rate", "early_stop")}
-        estimate = self._estimate_cost(dataclasses.replace(settings, **numbers), image_count)  # type: ignore[arg-type]
-        stops_early = values.get("early_stop", settings.early_stop)
-        phrases = [f"{'up to ' if stops_early else ''}{values['steps']} steps"]
-        if estimate["seconds"] is not None:
-            phrases.append(f"about {duration(estimate['seconds'])}")
-        if estimate["passes"]:
-            passes = estimate["passes"]
-            phrases.append(f"{passes:.0f} passes over the pictures" if passes >= 1.5 else "one pass over the pictures")
-        return ", ".join(phrases)
-
     def _prompt_tokens(self, settings: TrainSettings) -> list[dict[str, Any]]:
         """The tokens of the first training prompt, the placeholder's marked."""
         from lib_ti.data.captions import default_templates
@@ -171,11 +133,3 @@ class LiveCheck:
         ]
         tokens += [{"text": tokenizer.decode(t), "ours": False} for t in tokenizer.token_ids(after)]
         return tokens[:MAX_SHOWN_TOKENS]
-
-
-def duration(seconds: float) -> str:
-    """A rounded duration: 40 s, 6 min, 1 h 20 min."""
-    if seconds < 55:
-        return f"{max(5, round(seconds / 5) * 5)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,86 @@
+"""The queue as the page shows it: the trainings that wait, how long each will take, and their order.
+
+The actions, each with its parameters and its reply:
+
+    move(run, after)        let a waiting training come after so many others, the one that runs included -> {}
+    stop(run)               stop the training that runs, or take a waiting one out of the queue -> {}
+
+`poll` replies with `queue`, a list of {"run", "name", "steps", "seconds"} in order: `seconds` is an estimate, or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lib_ti.errors import TextualInversionError
+from lib_ti.runs.queue import Job, RunQueue
+from lib_ti.settings.train_settings import TrainSettings
+from lib_ti.webui.api.runs_view import RunsView, run_id
+
+SETTLED_STEPS = 40
+"""From so many steps on, the pace of a training says more than what was expected of it."""
+
+
+class QueueView:
+    """Answers about the queue of one host. `estimate`: the seconds that a training with some settings takes, or None."""
+
+    def __init__(self, runs: RunsView, queue: RunQueue, estimate: Callable[[TrainSettings], float | None]) -> None:
+        self._runs, self._queue, self._estimate = runs, queue, estimate
+        self._expected: dict[Path, float | None] = {}
+
+    def actions(self) -> dict[str, Callable[..., Any]]:
+        return {"move": self.move, "stop": self.stop}
+
+    def waiting(self) -> list[dict[str, Any]]:
+        """The trainings behind the one that runs or is next, in order."""
+        return [row for job in self._queue.jobs()[1:] if (row := self._row(job))]
+
+    def move(self, run: str, after: int) -> dict[str, Any]:
+        if not self._queue.move(self._runs.folder(run).path, int(after)):
+            raise TextualInversionError("This training does not wait any more.")
+        return {}
+
+    def stop(self, run: str) -> dict[str, Any]:
+        if not self._queue.stop(self._runs.folder(run).path):
+            raise TextualInversionError("This training is not running.")
+        return {}
+
+    def seconds_left(self, details: dict[str, Any]) -> float | None:
+        """What is left of an active run: one figure, which goes from what was expected to what its pace says.
+
+        `details`: as `RunsView.follow` gives them.
+        """
+        if details["state"] not in ("queued", "loading", "encoding", "training"):
+            return None
+        step, steps = details["step"], max(1, details["steps"])
+        expected = self._expected_seconds(self._runs.folder(details["id"]).path)
+        measured = details["seconds_left"]
+        if measured is None:
+            return None if expected is None else expected * (1 - step / steps)
+        if expected is None:
+            return float(measured)
+        weight = min(1.0, step / SETTLED_STEPS)
+        return float(weight * measured + (1 - weight) * expected * (1 - step / steps))
+
+    def forget_estimates(self) -> None:
+        """Estimate again, because a training has been measured."""
+        self._expected.clear()
+
+    def _row(self, job: Job) -> dict[str, Any] | None:
+        try:
+            settings = job.folder.settings
+        except TextualInversionError:  # damaged by hand while it waits
+            return None
+        return {
+            "run": run_id(job.folder), "name": settings.name, "steps": settings.steps,
+            "seconds": self._expected_seconds(job.folder.path),
+        }  # fmt: skip
+
+    def _expected_seconds(self, path: Path) -> float | None:
+        if path not in self._expected:
+            from lib_ti.runs.folder import RunFolder
+
+            self._expected[path] = self._estimate(RunFolder(path).settings)
+        return self._expected[path]
