@@ -1,5 +1,6 @@
 """The training service, called as the page calls it: through the JSON bridge."""
 
+import dataclasses
 import inspect
 import json
 import os
@@ -25,7 +26,7 @@ from lib_ti.settings.names import name_problem
 from lib_ti.settings.parsing import parse
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.webui.api import bridge
-from lib_ti.webui.forms import launch, launch_sweep
+from lib_ti.webui.forms import form_to_settings, launch, launch_sweep
 from lib_ti.webui.service import TrainingService
 from lib_ti.webui.ui import form
 
@@ -422,6 +423,68 @@ def test_form_has_a_time_before_any_training(page_with_images):
     assert estimate["text"].startswith("About ")
 
 
+def test_pictures_show_the_prompts_they_are_trained_with(page_with_images):
+    first, second, *_ = [picture["id"] for picture in page_with_images.ask("pictures", draft=DRAFT)["pictures"]]
+    page_with_images.ask("caption", draft=DRAFT, id=first, text="in the snow, at night")
+    page_with_images.ask("caption", draft=DRAFT, id=second, text="an old my-mug under a tree")
+    filled = page_with_images.form(name="my-mug", vectors="2")
+
+    def prompts(**changes):
+        reply = page_with_images.ask("crops", draft=DRAFT, form=filled | changes)
+        return [crop["prompt"] for crop in reply["crops"]], reply["templates"]
+
+    texts, templates = prompts()
+    assert templates > 5
+    assert texts[0].endswith(", in the snow, at night")
+    assert "my-mug" in texts[0]
+    assert texts[1] == "an old my-mug under a tree", "a caption that names the word is used alone"
+    assert all("my-mug" in text and "snow" not in text for text in texts[2:])
+    assert all("snow" not in text for text in prompts(captions="none")[0])
+    assert all("snow" not in text for text in prompts(caption_dropout="1")[0])
+    assert prompts(name="")[0] == [""] * 4
+    for changes, expected in ((filled, "snow"), (filled | {"captions": "none"}, None)):
+        tokens = page_with_images.ask("check", draft=DRAFT, form=changes)["sequence"]
+        assert [token["text"] for token in tokens if token["ours"]] == ["my-mug 1/2", "my-mug 2/2"]
+        assert any(token["text"].strip("-") == "snow" for token in tokens) == bool(expected)
+
+
+def test_removed_pictures_come_back(page_with_images, host):
+    page = page_with_images
+
+    def pictures():
+        return [(picture["id"], picture["caption"]) for picture in page.ask("pictures", draft=DRAFT)["pictures"]]
+
+    page.ask("caption", draft=DRAFT, id="0001", text="on a table")
+    before = pictures()
+    assert len(before) == 4
+    for change, left in (
+        (lambda: page.ask("clear", draft=DRAFT), 0),
+        (lambda: page.ask("remove", draft=DRAFT, id="0001"), 3),
+        (lambda: page.ask("example", draft=DRAFT), 6),
+    ):
+        change()
+        assert len(pictures()) == left
+        assert len(page.ask("undo", draft=DRAFT)["pictures"]) == 4
+        assert pictures() == before
+        page.ask("undo", draft=DRAFT)
+        assert len(pictures()) == left, "undone and done again"
+        page.ask("undo", draft=DRAFT)
+    assert "nothing to undo" in page.ask("undo", draft="a" * 32)["error"]
+    page.ask("clear", draft=DRAFT)
+    assert page.ask("discard", draft=DRAFT) == {}
+    assert "nothing to undo" in page.ask("undo", draft=DRAFT)["error"]
+    assert not [path for path in (host.runs_dir / ".drafts").rglob("*") if path.is_file()]
+
+
+def test_second_window_has_pictures_of_its_own(page_with_images):
+    copy = page_with_images.ask("duplicate", draft=DRAFT)["draft"]
+    page_with_images.ask("remove", draft=copy, id="0000")
+    page_with_images.ask("caption", draft=copy, id="0001", text="changed")
+    originals = page_with_images.ask("pictures", draft=DRAFT)["pictures"]
+    assert [(picture["id"], picture["caption"]) for picture in originals[:2]] == [("0000", ""), ("0001", "")]
+    assert len(page_with_images.ask("pictures", draft=copy)["pictures"]) == 3
+
+
 # --- following ---------------------------------------------------------------------------------------------------
 
 
@@ -684,14 +747,18 @@ def test_install_another_step_and_reload_its_settings(lifecycle):
 def test_settings_of_a_preset_are_the_preset_again(lifecycle):
     """What was left to the training is left to it again: the values that it found are those of these pictures."""
     page, run = lifecycle["page"], lifecycle["run"]
-    asked = page.form(name="my-disc")
-    for stored in (True, False):
-        reused = page.ask("settings", run=run)["form"]
-        assert {name for name in ("learning_rate", "lr_schedule", "ema_decay") if reused[name] != asked[name]} == set()
-        assert page.ask("check", form={**reused, "steps": "500"}, draft=DRAFT)["preset"] == "balanced"
-        if stored:
-            assert {n for n in ("captions", "acceleration", "init_text") if reused[n] != asked[n]} == set()
-            (page.folder(run).path / "auto.json").unlink()  # as in runs of earlier versions
+    asked, reused = page.form(name="my-disc"), page.ask("settings", run=run)["form"]
+    left_to_it = {
+        "learning_rate",
+        "lr_schedule",
+        "ema_decay",
+        "captions",
+        "acceleration",
+        "init_text",
+        "validate_every",
+    }
+    assert {name for name in left_to_it if reused[name] != asked[name]} == set()
+    assert page.ask("check", form={**reused, "steps": "500"}, draft=DRAFT)["preset"] == "balanced"
 
 
 def test_page_learns_which_step_is_in_use(lifecycle):
@@ -770,6 +837,17 @@ def new_run(tiny_checkpoint, pictures, tmp_path):
     })  # fmt: skip
     assert not problems
     return create_run(preflight(settings))
+
+
+def test_settings_of_older_runs_are_recognized_as_automatic(new_run):
+    """They do not say what was left to the training, but it would find the same again."""
+    (new_run.path / "auto.json").unlink()
+    auto = form_to_settings.auto_options(new_run)
+    assert {"learning_rate", "lr_schedule", "ema_decay", "validate_every", "timestep_sampling"} <= set(auto)
+    new_run.store_settings(dataclasses.replace(new_run.settings, learning_rate="0.00123"))
+    assert "learning_rate" not in form_to_settings.auto_options(new_run)
+    new_run.settings.model.unlink()
+    assert not form_to_settings.auto_options(new_run)
 
 
 def test_checkpoint_deleted_while_training(new_run):

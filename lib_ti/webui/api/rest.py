@@ -148,7 +148,7 @@ class RunsApi:
                 self._add_image(draft, name, data, caption)
             return self._call("train", form=form, draft=draft, token=secrets.token_hex(16))
         finally:  # the run has its own copies
-            call_action(self._actions["clear"], {"draft": draft})
+            call_action(self._actions["discard"], {"draft": draft})
 
     def _add_image(self, draft: str, name: str, data: bytes, caption: str) -> None:
         upload = _write_upload(data)

@@ -9,16 +9,16 @@ from typing import Any
 from lib_ti.errors import Problem
 from lib_ti.settings import names
 from lib_ti.settings.parsing import parse
-from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings
+from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.webui.embedding_index import files_named, free_name
 from lib_ti.webui.forms import form_to_settings
 from lib_ti.webui.forms.cost import CostEstimator
 from lib_ti.webui.forms.selected_checkpoint import SelectedCheckpoint
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.images.drafts import Drafts
+from lib_ti.webui.images.training_prompts import TrainingPrompt, training_prompts
 
 log = logging.getLogger("lib_ti")
-MAX_SHOWN_TOKENS = 40
 
 
 class LiveCheck:
@@ -73,7 +73,7 @@ class LiveCheck:
             "auto": self._selected.auto_texts(settings),
             "start": init_remark,
             "preset": form_to_settings.preset_of(form, presets),
-            "sequence": self._prompt_tokens(settings),
+            "sequence": self._prompt_tokens(settings, draft),
         }
 
     def name_problems(self, name: str) -> list[Problem]:
@@ -117,19 +117,22 @@ class LiveCheck:
                 self._tokenizers[length] = None
         return self._tokenizers[length]
 
-    def _prompt_tokens(self, settings: TrainSettings) -> list[dict[str, Any]]:
-        """The tokens of the first training prompt, the placeholder's marked."""
-        from lib_ti.data.captions import default_templates
+    def training_prompts(self, form: Mapping[str, Any], draft: str) -> tuple[dict[str, TrainingPrompt], int]:
+        """For each image of the draft one of its training prompts, and how many templates there are."""
+        folder = self._drafts.folder(draft)
+        raw, _ = form_to_settings.raw_settings(form, self._host, folder, self._find_embedding)
+        settings, problems = parse(raw)
+        if self._tokenizer() is None or any(p.option in ("name", "vectors", "captions") for p in problems):
+            return {}, 0
+        return training_prompts(settings, self._drafts.captions(draft, settings.captions))
 
-        tokenizer = self._tokenizer()
-        if tokenizer is None or not self._token_ids(settings.name):
+    def _prompt_tokens(self, settings: TrainSettings, draft: str) -> list[dict[str, Any]]:
+        """The tokens of a training prompt of the first picture, or of one without a caption; the placeholder's are marked."""
+        if self._tokenizer() is None:
             return []
-        before, _, after = (
-            default_templates(settings.kind, captions=False)[0].replace(CAPTION_SLOT, "").partition(NAME_SLOT)
-        )
-        tokens = [{"text": tokenizer.decode(t), "ours": False} for t in tokenizer.token_ids(before)]
-        tokens += [
-            {"text": f"{settings.name} {i + 1}/{settings.vectors}", "ours": True} for i in range(settings.vectors)
-        ]
-        tokens += [{"text": tokenizer.decode(t), "ours": False} for t in tokenizer.token_ids(after)]
-        return tokens[:MAX_SHOWN_TOKENS]
+        captions = self._drafts.captions(draft, settings.captions) or {"": ""}
+        first = next(iter(captions))
+        captioned = next((caption for caption in captions.values() if caption), "")
+        # templates depend on whether any picture has a caption
+        prompts, _ = training_prompts(settings, {first: captions[first], **({" ": captioned} if captioned else {})})
+        return prompts[first].tokens if prompts else []

@@ -34,7 +34,8 @@ class ImageActions:
         return {
             "pictures": self.list_images, "add": self.add_upload, "remove": self.remove, "clear": self.clear,
             "caption": self.set_caption, "folder": self.add_folder, "example": self.add_example,
-            "reuse": self.reuse_run_images, "crops": self.preview_crops, "run_pictures": self.list_run_images,
+            "undo": self.undo, "discard": self.discard, "duplicate": self.duplicate, "reuse": self.reuse_run_images,
+            "crops": self.preview_crops, "run_pictures": self.list_run_images,
         }  # fmt: skip
 
     def list_images(self, draft: str) -> dict[str, Any]:
@@ -52,8 +53,22 @@ class ImageActions:
         return self.list_images(draft)
 
     def clear(self, draft: str) -> dict[str, Any]:
+        """Remove all images; `undo` brings them back."""
         self._drafts.clear(draft)
         return {"pictures": []}
+
+    def undo(self, draft: str) -> dict[str, Any]:
+        """Undo the last `remove`, `clear`, `example` or `reuse`; once more, and it is done again."""
+        self._drafts.undo(draft)
+        return self.list_images(draft)
+
+    def discard(self, draft: str) -> dict[str, Any]:
+        self._drafts.discard(draft)
+        return {}
+
+    def duplicate(self, draft: str) -> dict[str, Any]:
+        """A draft of its own, with the same images, for a second window."""
+        return {"draft": self._drafts.duplicate(draft)}
 
     def set_caption(self, draft: str, id: str, text: str) -> dict[str, Any]:
         self._drafts.set_caption(draft, id, str(text))
@@ -66,6 +81,8 @@ class ImageActions:
         return self._copy_folder(draft, Path(path.strip().strip('"')).expanduser())
 
     def add_example(self, draft: str) -> dict[str, Any]:
+        """Replace the draft's images by those of the example."""
+        self._drafts.clear(draft)
         return self._copy_folder(draft, EXAMPLE_FOLDER)
 
     def reuse_run_images(self, draft: str, run: str) -> dict[str, Any]:
@@ -83,13 +100,17 @@ class ImageActions:
         return {"pictures": [self._thumbnails.get(path, 128) for path in paths]}
 
     def preview_crops(self, draft: str, form: Mapping[str, Any]) -> dict[str, Any]:
-        """The draft's images as the form's settings crop them."""
+        """The draft's images as the form's settings crop them, each with one of its prompts; and how many templates there are."""
         text = str(form.get("resolution") or "").strip()
         is_valid = text.isdecimal() and 8 <= int(text) <= 4096
         resolution = int(text) if is_valid else self._live_check.resolution()
         folder, records = self._drafts.folder(draft), self._drafts.images(draft)
         use_buckets, use_masks = bool(form.get("buckets")), bool(form.get("masks", True))
-        return {"crops": preview_crops(folder, records, resolution, use_buckets, use_masks)}
+        crops = preview_crops(folder, records, resolution, use_buckets, use_masks)
+        prompts, templates = self._live_check.training_prompts(form, draft)
+        for crop in crops:
+            crop["prompt"] = prompts[crop["id"]].text if crop["id"] in prompts else ""
+        return {"crops": crops, "templates": templates}
 
     def _copy_folder(self, draft: str, folder: Path) -> dict[str, Any]:
         added, refused = self._drafts.add_folder(draft, folder, self._live_check.resolution())

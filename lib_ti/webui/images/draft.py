@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti import files
+from lib_ti.data.image_files import ImageFile
 
 _FILE_NAME = "draft.json"
 
@@ -31,6 +32,14 @@ class Draft:
         stem = Path(name).name.rsplit(".", 1)[0].removesuffix(".mask")
         return next((i for i, image in self.images.items() if Path(image["name"]).stem == stem), None)
 
+    def captions(self, folder: Path, source: str) -> dict[str, str]:
+        """The caption of each image by its id, from `source`, a choice of the option `captions`; "" where there is none."""
+        if source == "none":
+            return dict.fromkeys(self.images, "")
+        if source == "file-name":
+            return {i: ImageFile(Path(image["name"])).caption(source) for i, image in self.images.items()}
+        return {i: caption_of(folder, i) for i in self.images}
+
     @classmethod
     def read(cls, folder: Path) -> Draft:
         """The draft in a folder; an empty one where there is none, or where its record is damaged."""
@@ -44,3 +53,9 @@ class Draft:
         folder.mkdir(parents=True, exist_ok=True)
         record = {"pictures": self.images, "waiting": self.pending_captions, "next": self.next_id}
         files.atomic_write_bytes(folder / _FILE_NAME, json.dumps(record).encode())
+
+
+def caption_of(folder: Path, image_id: str) -> str:
+    """The caption that an image of the draft in `folder` was given; "" without one."""
+    path = folder / f"{image_id}.txt"
+    return path.read_text(encoding="utf-8") if path.exists() else ""

@@ -18,7 +18,8 @@ from typing import Any
 from lib_ti import files
 from lib_ti.data.image_files import MAX_IMAGES, ImageFile, decode_text, find_images
 from lib_ti.errors import TextualInversionError, UnusableFile
-from lib_ti.webui.images.draft import Draft
+from lib_ti.webui.images import draft_copies
+from lib_ti.webui.images.draft import Draft, caption_of
 from lib_ti.webui.images.thumbnails import ThumbnailCache
 from lib_ti.webui.images.uploads import display_name, resolve_upload
 
@@ -52,7 +53,7 @@ class Drafts:
         return self._root / draft
 
     def describe_images(self, draft: str, resolution: int = 512) -> list[dict[str, Any]]:
-        """What the page shows of each image. `resolution`: sides below it are warned of."""
+        """What the page shows of each image; sides below `resolution` are warned of."""
         with self._lock:
             content, folder = self._read(draft), self.folder(draft)
         return [self._describe(folder, image_id, content, resolution) for image_id in content.images]
@@ -106,16 +107,41 @@ class Drafts:
         return [image for image in self.describe_images(draft, resolution) if image["id"] in added], refused
 
     def remove(self, draft: str, image_id: str) -> None:
+        """Remove an image; `undo` brings it back."""
         with self._lock:
             content = self._read(draft)
-            if content.images.pop(image_id, None):
-                self._write(draft, content)
+            if image_id in content.images:
+                draft_copies.keep_for_undo(self.folder(draft))
+                del content.images[image_id]
+                content.write(self.folder(draft))
                 for path in self._paths(draft, image_id):
                     path.unlink(missing_ok=True)
 
     def clear(self, draft: str) -> None:
+        """Remove all images; `undo` brings them back."""
         with self._lock:
+            draft_copies.keep_for_undo(self.folder(draft))
             shutil.rmtree(self.folder(draft), ignore_errors=True)
+
+    def undo(self, draft: str) -> None:
+        """Undo the last removal of images. Raises TextualInversionError if there is none."""
+        with self._lock:
+            draft_copies.undo(self.folder(draft))
+
+    def discard(self, draft: str) -> None:
+        """Delete a draft with all that was kept of it."""
+        with self._lock:
+            draft_copies.discard(self.folder(draft))
+
+    def duplicate(self, draft: str) -> str:
+        """The id of a new draft with the same images."""
+        with self._lock:
+            return draft_copies.duplicate(self.folder(draft)).name
+
+    def captions(self, draft: str, source: str) -> dict[str, str]:
+        """The caption of each image by its id, see `Draft.captions`."""
+        with self._lock:
+            return self._read(draft).captions(self.folder(draft), source)
 
     def set_caption(self, draft: str, image_id: str, text: str) -> None:
         """Change the caption of an image; an empty one deletes it."""
@@ -177,7 +203,7 @@ class Drafts:
             content.images[image_id] = {"name": name, **measurements}
             if caption := content.pending_captions.pop(Path(name).stem, ""):
                 files.atomic_write_bytes(folder / f"{image_id}.txt", caption.encode())
-            self._write(draft, content)
+            content.write(self.folder(draft))
             return self._describe(folder, image_id, content, resolution)
 
     def _add_caption(self, draft: str, path: Path, name: str, content: Draft, resolution: int) -> list[dict[str, Any]]:
@@ -187,7 +213,7 @@ class Drafts:
             self.set_caption(draft, owner, text)
             return [self._describe(self.folder(draft), owner, content, resolution)]
         content.pending_captions[Path(name).stem] = _one_line(text)
-        self._write(draft, content)
+        content.write(self.folder(draft))
         return []
 
     def _add_mask(self, draft: str, path: Path, image_id: str) -> None:
@@ -202,11 +228,10 @@ class Drafts:
     def _describe(self, folder: Path, image_id: str, content: Draft, resolution: int) -> dict[str, Any]:
         from lib_ti.webui.images import image_quality
 
-        caption = folder / f"{image_id}.txt"
         record = content.images[image_id]
         return {
             "id": image_id, "name": record["name"], "width": record["width"], "height": record["height"],
-            "caption": caption.read_text(encoding="utf-8") if caption.exists() else "",
+            "caption": caption_of(folder, image_id),
             "mask": (folder / f"{image_id}.mask.png").exists(),
             "warnings": image_quality.warnings(image_id, content.images, resolution),
             "thumb": self._thumbnails.get(folder / f"{image_id}.png", 256),
@@ -219,9 +244,6 @@ class Drafts:
 
     def _read(self, draft: str) -> Draft:
         return Draft.read(self.folder(draft))
-
-    def _write(self, draft: str, content: Draft) -> None:
-        content.write(self.folder(draft))
 
 
 def _one_line(text: str) -> str:
