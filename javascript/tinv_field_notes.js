@@ -44,7 +44,7 @@
 
     // The checkpoint, and the prompt's tokens
 
-    function drawCheckpointNote(checkpoint) {
+    function drawCheckpointNote(checkpoint, clipSkip) {
         const note = byId("tinv_checkpoint");
         if (!checkpoint)
             return setContent(note, mark("bad", "!"), "No checkpoint is selected. Choose one at the top of the page.");
@@ -55,9 +55,19 @@
             h("span", {}, "For the checkpoint "),
             h("span.tinv-checkpoint-title", { title: checkpoint.title }, checkpoint.title),
             facts ? h("span", {}, ` · ${facts}`) : null,
+            clipSkip ? drawClipSkipOffer(clipSkip) : null,
             checkpoint.problem ? h("div.tinv-field-error", {}, tinv.format.sentence(checkpoint.problem)) : null,
         );
     }
+
+    /** Offers the CLIP skip that the WebUI generates with. */
+    const drawClipSkipOffer = (layer) =>
+        h(
+            "div",
+            {},
+            `The WebUI generates with CLIP skip ${layer}. `,
+            link("Train with it", () => tinv.form.apply({ clip_skip: layer })),
+        );
 
     function drawTokens(tokens) {
         const list = byId("tinv_sequence");
@@ -117,7 +127,7 @@
     tinv.ready(() => {
         tinv.on("form-checked", (reply) => {
             drawNameNote(reply);
-            drawCheckpointNote(reply.checkpoint);
+            drawCheckpointNote(reply.checkpoint, reply.clip_skip);
             drawTokens(reply.sequence);
         });
         byId("tinv_search").addEventListener("input", (event) => search(event.target.value));

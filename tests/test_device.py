@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lib_ti.model.speed import timing
+from lib_ti.model.speed.device import unused_gpu
 
 ROOT = Path(__file__).resolve().parent.parent
 LEARNING = """
@@ -43,3 +45,12 @@ def test_speedup_alternates_and_skips_the_warm_up(monkeypatch):
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     assert timing.speedup(way("old", 1, 8, 6, 7, 9, 9), way("new", 1, 5, 2, 9, 9, 9)) == 3, "the first does not count"
     assert order == ["old", "new"] * 6
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "gpu"), [(False, True, "this Mac's GPU (MPS)"), (True, True, ""), (False, False, "")]
+)
+def test_a_gpu_that_is_not_used_is_named(monkeypatch, cuda, mps, gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert unused_gpu() == gpu

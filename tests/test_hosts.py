@@ -225,6 +225,14 @@ def test_forge_vae_among_additional_modules(forge):
     assert host.selected_vae() is None
 
 
+def test_clip_skip(web):
+    for value, expected in [(2, 2), (1, 1), (0, 1), ("2", 1)]:
+        web.shared.opts.CLIP_stop_at_last_layers = value
+        assert A1111().clip_skip() == expected
+    del web.shared.opts.CLIP_stop_at_last_layers
+    assert A1111().clip_skip() == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "index", "expected"),
     [("cuda", None, "cuda:0"), ("cuda", 1, "cuda:1"), ("cpu", None, "cpu"), ("mps", None, "auto")],

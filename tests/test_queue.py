@@ -106,6 +106,7 @@ class FakeHost:
         self.lent_for: list[str] = []
         self.is_gpu_lent = False
         self.reloaded_names: list[str] = []
+        self.clip_layer = 1
 
     def selected_checkpoint(self) -> CheckpointChoice | None:
         return CheckpointChoice("tiny.safetensors [0123]", self.checkpoint) if self.checkpoint else None
@@ -118,6 +119,9 @@ class FakeHost:
 
     def precision(self) -> str:
         return "fp32"
+
+    def clip_skip(self) -> int:
+        return self.clip_layer
 
     @contextmanager
     def gpu_lent(self, name):

@@ -138,6 +138,19 @@ def test_replaced_checkpoint_is_read_again(checkpoints, tmp_path):
     assert replaced.summary()["family"] == "sdxl"
 
 
+def test_the_hosts_clip_skip_is_offered_where_hosts_apply_it(checkpoints):
+    def offer(family, host_layer, **raw):
+        host = Host(Path(), checkpoints[family])
+        host.clip_skip = lambda: host_layer
+        return SelectedCheckpoint(host).clip_skip_offer(settings(**raw))
+
+    assert offer("sd1", 2) == 2
+    assert offer("sd1", 1) is None
+    assert offer("sd1", 2, clip_skip="2") is None
+    assert offer("sd1", 1, clip_skip="2") == 1
+    assert [offer(family, 2) for family in ("sd2", "sdxl")] == [None, None]
+
+
 def test_initial_embedding(checkpoints, tmp_path):
     files = {"one": {"emb_params": torch.ones(2, 64)}, "xl": {"clip_l": torch.ones(4, 64), "clip_g": torch.ones(4, 96)}}
     for name, tensors in files.items():

@@ -82,12 +82,11 @@ class _ParameterDict(dict[str, Any]):
 class _Unpickler(_pickle.Unpickler):  # not pickle.Unpickler, which a library in a WebUI's process may have replaced
     """Resolves harmless globals only. torch sets `persistent_load`, which loads tensors' storages."""
 
-    @property
-    def persistent_load(self) -> Any:
-        return self._load_storage
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Wrap the loader that torch sets. A property would not do: from Python 3.13 on, the base class keeps its own copy."""
+        super().__setattr__(name, self._storage_loader(value) if name == "persistent_load" else value)
 
-    @persistent_load.setter
-    def persistent_load(self, load: Any) -> None:
+    def _storage_loader(self, load: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def load_storage(persistent_id: Any) -> Any:
             if persistent_id[0] in (
                 "module",
@@ -96,8 +95,7 @@ class _Unpickler(_pickle.Unpickler):  # not pickle.Unpickler, which a library in
                 return persistent_id[1]
             return load(self._checked_storage(persistent_id))
 
-        self._load_storage = load_storage
-        _pickle.Unpickler.persistent_load.__set__(self, load_storage)  # type: ignore[attr-defined]
+        return load_storage
 
     max_storage_bytes: Callable[[str], int]
 

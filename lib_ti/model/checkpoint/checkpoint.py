@@ -198,10 +198,30 @@ def build_on_meta(build: Callable[[], Any], path: Path, title: str) -> torch.nn.
     return module
 
 
+class _WrappedTextModel(torch.nn.Module):
+    """A `CLIPTextModel` of transformers 5 with the structure that it has had until then, and that checkpoints have."""
+
+    def __init__(self, text_model: torch.nn.Module) -> None:
+        super().__init__()
+        self.text_model = text_model
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        embedding: torch.nn.Module = self.text_model.get_input_embeddings()  # type: ignore[operator]
+        return embedding
+
+    def set_input_embeddings(self, embedding: torch.nn.Module) -> None:
+        self.text_model.set_input_embeddings(embedding)  # type: ignore[operator]
+
+
 def build_text_encoder(config: Mapping[str, Any], path: Path, projection: bool = False) -> torch.nn.Module:
     """A CLIP text encoder without weights; `projection`: with one for the pooled output. Raises UnusableFile."""
-    model_class = CLIPTextModelWithProjection if projection else CLIPTextModel
-    return build_on_meta(lambda: model_class(CLIPTextConfig(**config)), path, "text encoder")
+
+    def build() -> torch.nn.Module:
+        model_class = CLIPTextModelWithProjection if projection else CLIPTextModel
+        model: torch.nn.Module = model_class(CLIPTextConfig(**config))
+        return model if hasattr(model, "text_model") else _WrappedTextModel(model)
+
+    return build_on_meta(build, path, "text encoder")
 
 
 def component_from_keys(

@@ -33,6 +33,16 @@ def choose_device(requested: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def unused_gpu() -> str:
+    """The kind of GPU, other than CUDA's, that this machine has and that "auto" does not use; empty if there is none."""
+    if torch.cuda.is_available():
+        return ""
+    if torch.backends.mps.is_available():
+        return "this Mac's GPU (MPS)"
+    xpu = getattr(torch, "xpu", None)  # torch 2.3 and later have it
+    return "this Intel GPU (XPU)" if xpu is not None and xpu.is_available() else ""
+
+
 def choose_precision(requested: str, device: torch.device, unet_parameters: int) -> str:
     """The precision (fp32, bf16, fp16) for a UNet of that size; "auto" depends on what the device is fast at.
 

@@ -95,13 +95,15 @@ def resolve_device_options(
     settings: TrainSettings, parameters: int, resolution: int, findings: Findings
 ) -> dict[str, Any]:
     """Precision and acceleration for a UNet of so many parameters, measured on the device. Empty where it lacks something."""
-    from lib_ti.model.speed.device import choose_acceleration, choose_device, choose_precision
+    from lib_ti.model.speed.device import choose_acceleration, choose_device, choose_precision, unused_gpu
 
     option = "device"
     if findings.has_problem(option):
         return {}
     try:
         device = choose_device(settings.device)
+        if settings.device == "auto" and (gpu := unused_gpu()):
+            findings.warn(f"The training runs on the CPU, which is slow: {gpu} is not supported, only CUDA devices are")
         option = "precision"
         precision = choose_precision(settings.precision, device, parameters)
         option = "acceleration"

@@ -71,6 +71,7 @@ class LiveCheck:
             },
             "preset_values": presets,
             "auto": self._selected.auto_texts(settings),
+            "clip_skip": self._selected.clip_skip_offer(settings),
             "start": init_remark,
             "preset": form_to_settings.preset_of(form, presets),
             "sequence": self._prompt_tokens(settings, draft),

@@ -62,6 +62,13 @@ class SelectedCheckpoint:
             texts["clip_skip"] += ", and 1 is the same"
         return texts
 
+    def clip_skip_offer(self, settings: TrainSettings) -> int | None:
+        """The host's CLIP skip, if a training would use another; None for families that hosts do not apply it to."""
+        description, layer = self.description(), self._host.clip_skip()
+        if description is None or len(description.family.encoders) > 1 or description.family.encoders[0].clip_skip > 1:
+            return None
+        return layer if layer != (settings.clip_skip or 1) else None
+
     def check_initial_embedding(
         self, settings: TrainSettings, tokenize: Callable[[str], Sized]
     ) -> tuple[Problem | None, str]:

@@ -101,6 +101,10 @@ class A1111:
         # A host on a CPU has to be started with --no-half, which does not mean that its user wants fp32.
         return "fp32" if self._uses_full_precision() and self.device() != "cpu" else "auto"
 
+    def clip_skip(self) -> int:
+        layer = getattr(host_module("modules.shared").opts, "CLIP_stop_at_last_layers", None)
+        return layer if isinstance(layer, int) and layer > 0 else 1
+
     @contextmanager
     def gpu_lent(self, name: str) -> Iterator[Callable[[], bool]]:
         """See `Host.gpu_lent`. If the host is still loading its first model, this waits for it, some minutes at most."""

@@ -72,6 +72,10 @@ class Host(Protocol):
         """The host's precision: "auto", or "fp32" if it was started without half precision."""
         ...
 
+    def clip_skip(self) -> int:
+        """The text encoder's layer that the host generates with, counted from the last, which is 1."""
+        ...
+
     def gpu_lent(self, name: str) -> AbstractContextManager[Callable[[], bool]]:
         """A context in which the host's model is off the GPU; entered with `lock` held. `name` is the placeholder in training.
 

@@ -64,6 +64,9 @@ class StandaloneHost:
     def precision(self) -> str:
         return "auto"
 
+    def clip_skip(self) -> int:
+        return 1
+
     @contextmanager
     def gpu_lent(self, name: str) -> Iterator[Callable[[], bool]]:
         """See `Host.gpu_lent`."""
