@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,18 +26,21 @@ FOLDER = "private"
 MANIFEST = "installed.json"
 EXACT_VERSIONS = {"diffusers": "0.31.0"}
 REQUIREMENTS = {  # pip's requirement by the module that it provides
-    "transformers": "transformers>=4.30.2,<4.50",
+    "transformers": "transformers>=4.30.2,<6",
     "safetensors": "safetensors>=0.4.2",
     "yaml": "PyYAML>=6.0",
     "tqdm": "tqdm>=4.66",
-    "numpy": "numpy>=1.26,<2",
+    "numpy": "numpy>=1.26,<3",
     "PIL": "Pillow>=9.5",
-    "huggingface_hub": "huggingface_hub>=0.25,<1",
+    "huggingface_hub": "huggingface_hub>=0.25,<3",
     "regex": "regex",
     "ftfy": "ftfy>=6.1",
     "wcwidth": "wcwidth",
     "filelock": "filelock",
     "requests": "requests",
+}
+TOGETHER = {  # by requirement that the WebUI does not satisfy: what is installed instead, as its releases need each other
+    "transformers": ("transformers==4.46.1", "tokenizers>=0.20,<0.21", "huggingface_hub>=0.25,<1"),
 }
 ABANDONED_S = 3600.0
 
@@ -59,12 +63,30 @@ def has_module(module: str) -> bool:
         return False
 
 
+def satisfies(requirement: str, version: str | None) -> bool:
+    """Whether a version is in the requirement's range; a package that does not state its version is taken to be."""
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        from pip._vendor.packaging.requirements import Requirement
+    return version is None or Requirement(requirement).specifier.contains(version, prereleases=True)
+
+
 def missing_requirements(version: Callable[[str], str | None], has: Callable[[str], bool]) -> list[str]:
     """The requirements that the WebUI's environment does not satisfy."""
-    exact = [
-        f"{name}=={required}" for name, required in EXACT_VERSIONS.items() if version(name) != required or not has(name)
-    ]
-    return exact + [requirement for module, requirement in REQUIREMENTS.items() if not has(module)]
+    missing: dict[str, str] = {}  # by distribution; of two requirements for one, the first counts
+    for name, required in EXACT_VERSIONS.items():
+        if version(name) != required or not has(name):
+            missing[name] = f"{name}=={required}"
+    for module, requirement in REQUIREMENTS.items():
+        if not has(module) or not satisfies(requirement, version(_distribution(requirement))):
+            for each in TOGETHER.get(module, (requirement,)):
+                missing.setdefault(_distribution(each), each)
+    return list(missing.values())
+
+
+def _distribution(requirement: str) -> str:
+    return re.split("[=><]", requirement)[0]
 
 
 def is_intact(folder: Path) -> bool:

@@ -55,11 +55,11 @@ class FakePip:
 class HostEnvironment:
     """A WebUI's environment: its version of diffusers, and the modules it lacks."""
 
-    def __init__(self, diffusers=None, lacks=()):
-        self.diffusers, self.lacks = diffusers, set(lacks)
+    def __init__(self, diffusers=None, lacks=(), **versions):
+        self.diffusers, self.lacks, self.versions = diffusers, set(lacks), versions
 
     def version(self, name):
-        return self.diffusers if name == "diffusers" else None
+        return self.diffusers if name == "diffusers" else self.versions.get(name)
 
     def has(self, module):
         return module not in self.lacks and (module != "diffusers" or self.diffusers is not None)
@@ -119,6 +119,25 @@ def test_only_missing_packages_are_installed(folder):
     pip = FakePip()
     assert run(folder, HostEnvironment(lacks=["yaml", "regex"]), pip) == 0
     assert pip.calls[0][4:] == [DIFFUSERS, "PyYAML>=6.0", "regex"]
+
+
+@pytest.mark.parametrize(
+    ("versions", "installed"),
+    [
+        ({"numpy": "1.26.2", "transformers": "4.30.2", "safetensors": "0.4.2", "huggingface_hub": "0.36.2"}, []),
+        ({"numpy": "2.3.5", "transformers": "4.57.6", "safetensors": "0.8.0rc1"}, []),  # Forge Neo's
+        ({"numpy": "2.5.5", "transformers": "5.24.0", "huggingface_hub": "2.4.0"}, []),
+        ({"numpy": "1.23.5", "Pillow": "9.4.0"}, ["numpy>=1.26,<3", "Pillow>=9.5"]),
+        (
+            {"transformers": "4.25.1", "huggingface_hub": "0.20.1"},
+            ["transformers==4.46.1", "tokenizers>=0.20,<0.21", "huggingface_hub>=0.25,<1"],
+        ),
+    ],
+)
+def test_versions_that_do_not_fit_are_replaced(folder, versions, installed):
+    pip = FakePip()
+    assert run(folder, HostEnvironment(diffusers="0.31.0", **versions), pip) == 0
+    assert [call[4:] for call in pip.calls] == ([installed] if installed else [])
 
 
 @pytest.mark.parametrize(

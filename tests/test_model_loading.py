@@ -289,6 +289,15 @@ def test_a_folder_matches_the_networks_diffusers_saved(tmp_path, saving):
     assert_folder_loads(folder)
 
 
+def test_a_text_encoder_saved_by_transformers_5(tmp_path):
+    """Its tensors' names lack a level, the projection's aside."""
+    folder = write_folder(tmp_path, vocabulary=500)
+    file = folder.path / "text_encoder" / "model.safetensors"
+    tensors = {name.removeprefix("text_model."): tensor for name, tensor in load_file(file).items()}
+    save_file(tensors, file)
+    assert_folder_loads(folder)
+
+
 def test_a_folder_states_its_prediction_type(tmp_path):
     folder = write_folder(tmp_path, vocabulary=500, scheduler={"prediction_type": "v_prediction"})
     checkpoint = open_checkpoint(folder.path)

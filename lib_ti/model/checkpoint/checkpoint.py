@@ -203,7 +203,7 @@ class _WrappedTextModel(torch.nn.Module):
 
     def __init__(self, text_model: torch.nn.Module) -> None:
         super().__init__()
-        self.text_model = text_model
+        self.text_model, self.config = text_model, text_model.config
 
     def get_input_embeddings(self) -> torch.nn.Module:
         embedding: torch.nn.Module = self.text_model.get_input_embeddings()  # type: ignore[operator]

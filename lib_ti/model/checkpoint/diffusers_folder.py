@@ -50,7 +50,10 @@ def open_vae(folder: Path) -> Component:
 
 def _text_encoder_component(folder: Path, projection: bool) -> Component:
     module = build_text_encoder(read_json(folder / "config.json"), folder, projection)
-    return Component(module, _open_weights(folder)).validated("text encoder")
+    weights = _open_weights(folder)
+    if weights.has_prefix("embeddings."):  # saved by transformers 5, whose text encoder has one level less
+        weights = weights.renamed({f"text_model.{name}": name for name in weights.shapes})
+    return Component(module, weights).validated("text encoder")
 
 
 def _build(model_class: Any, config: Mapping[str, Any], folder: Path, title: str) -> torch.nn.Module:
