@@ -139,7 +139,7 @@
             tinv.emit("step-used", run, step);
             const text =
                 step === null ? `${reply.name} is ready to use.` : `${reply.name} is now what it was at step ${step}.`;
-            setNote("✓ ", text);
+            setNote(tinv.icon("check"), " ", text);
             tinv.announce(text);
             tinv.run.poll();
         } catch (error) {

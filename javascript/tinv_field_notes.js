@@ -5,7 +5,7 @@
     const { byId, h, setContent } = tinv;
 
     const link = (label, onclick) => h("button.tinv-link", { onclick }, label);
-    const mark = (kind, symbol) => h(`span.tinv-mark.tinv-${kind}`, { "aria-hidden": "true" }, symbol, " ");
+    const mark = (kind) => h(`span.tinv-mark.tinv-${kind}`, {}, tinv.icon(kind === "ok" ? "check" : "bang"), " ");
 
     // The word
 
@@ -25,15 +25,15 @@
         const setOverwrite = (overwrite) => () => tinv.form.apply({ overwrite });
         const suggest = (label) => link(label, () => rename(suggestion));
         if (!state || state === "empty") return [];
-        if (state === "free") return [mark("ok", "✓"), message || "Free to use"];
+        if (state === "free") return [mark("ok"), message || "Free to use"];
         if (state === "taken" && tinv.form.values.overwrite)
-            return [mark("warn", "!"), "The old one will be replaced. ", link("keep it", setOverwrite(false))];
+            return [mark("warn"), "The old one will be replaced. ", link("keep it", setOverwrite(false))];
         if (state === "taken") {
             const other = suggestion ? [", or ", suggest(`save as ${suggestion}`)] : [];
-            return [mark("warn", "!"), "Already exists: ", link("replace", setOverwrite(true)), ...other];
+            return [mark("warn"), "Already exists: ", link("replace", setOverwrite(true)), ...other];
         }
         const other = suggestion ? [" ", suggest(`use ${suggestion}`)] : [];
-        return [mark(state === "bad" ? "bad" : "warn", "!"), tinv.format.sentence(message || ""), ...other];
+        return [mark(state === "bad" ? "bad" : "warn"), tinv.format.sentence(message || ""), ...other];
     }
 
     function rename(name) {
@@ -47,7 +47,7 @@
     function drawCheckpointNote(checkpoint, clipSkip) {
         const note = byId("tinv_checkpoint");
         if (!checkpoint)
-            return setContent(note, mark("bad", "!"), "No checkpoint is selected. Choose one at the top of the page.");
+            return setContent(note, mark("bad"), "No checkpoint is selected. Choose one at the top of the page.");
         const family = checkpoint.family_title || checkpoint.family;
         const facts = [family, checkpoint.resolution && `${checkpoint.resolution} pixels`].filter(Boolean).join(", ");
         setContent(

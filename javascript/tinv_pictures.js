@@ -134,7 +134,7 @@
         const removeButton = h(
             "button.tinv-remove",
             { title: "Remove", "aria-label": `Remove ${name}`, onclick: () => remove(id) },
-            "×",
+            tinv.icon("cross"),
         );
         const image = h("img", { src: thumb, alt: name, title: `${name}, ${width}×${height}`, loading: "lazy" });
         const warningItems = warnings.map((text) => h("li", {}, text));

@@ -6,11 +6,6 @@
     const { byId, h } = tinv;
     const MOST_ATTEMPTS = 3; // to load an image
     const SCROLL_END_PX = 40; // so close to the end, the table follows new steps
-    const FIRST_STEPS = [
-        "Add 3–30 pictures of one thing, person or style.",
-        "Invent a word for it.",
-        "Press Train and watch previews appear here.",
-    ];
     const PAIRS_CAPTION = "Each row is one prompt and seed: first without {}, then with it in the negative prompt.";
     let cells = new Map(); // by previewKey: {element, img, event, attempts, isLoaded}
     let drawnKey = "";
@@ -190,12 +185,11 @@
         const key = expectsPreviews ? "expected" : run.id ? "none" : "idle";
         if (drawnKey === key) return;
         drawnKey = key;
-        const content = {
-            expected: ["The first previews appear here before learning begins, to compare with."],
-            none: ["This run has no previews."],
-            idle: [h("ol", {}, ...FIRST_STEPS.map((text) => h("li", {}, text)))],
+        const text = {
+            expected: "The first previews appear here before learning begins, to compare with.",
+            none: "This run has no previews.",
         }[key];
-        byId("tinv_previews_gallery").replaceChildren(h("div.tinv-empty", {}, ...content));
+        byId("tinv_previews_gallery").replaceChildren(...(text ? [h("div.tinv-empty", {}, text)] : []));
     }
 
     // The images

@@ -52,7 +52,7 @@
                     "div.tinv-row",
                     {},
                     button("Download", download),
-                    button("✕", () => dialog.close(), { "aria-label": "Close", title: "Close (Esc)" }),
+                    button(tinv.icon("cross"), () => dialog.close(), { "aria-label": "Close", title: "Close (Esc)" }),
                 ),
             ),
             frame,

@@ -35,9 +35,9 @@
     }
 
     function build() {
-        const button = (text, onclick, properties = {}) => h("button.tinv-button", { ...properties, onclick }, text);
-        const moveButton = (label, text, rows, columns) =>
-            button(text, () => move(rows, columns), { "aria-label": label, title: label });
+        const button = (content, onclick, properties = {}) => h("button.tinv-button", { ...properties, onclick }, content);
+        const moveButton = (label, icon, text, rows, columns) =>
+            button([tinv.icon(icon), text], () => move(rows, columns), { "aria-label": label, title: label });
         image = h("img", { alt: "" });
         otherImage = h("img", { alt: "" });
         otherFigure = h("figure", {}, otherImage, h("figcaption", {}, "Without the word"));
@@ -56,16 +56,16 @@
                 "div.tinv-viewer-head",
                 {},
                 h("div", {}, title, " ", prompt),
-                button("✕", () => dialog.close(), { "aria-label": "Close", title: "Close (Esc)" }),
+                button(tinv.icon("cross"), () => dialog.close(), { "aria-label": "Close", title: "Close (Esc)" }),
             ),
             frame,
             h(
                 "div.tinv-row",
                 {},
-                moveButton("Earlier step (↑)", "↑ Earlier", 0, -1),
-                moveButton("Later step (↓)", "↓ Later", 0, 1),
-                moveButton("Previous prompt (←)", "← Prompt", -1, 0),
-                moveButton("Next prompt (→)", "Prompt →", 1, 0),
+                moveButton("Earlier step (arrow up)", "up", "Earlier", 0, -1),
+                moveButton("Later step (arrow down)", "down", "Later", 0, 1),
+                moveButton("Previous prompt (arrow left)", "left", "Prompt", -1, 0),
+                moveButton("Next prompt (arrow right)", "right", "Prompt", 1, 0),
             ),
             h("div.tinv-row", {}, use, button("Make this the card picture", makeCard), note),
         );
@@ -154,7 +154,7 @@
     async function makeCard() {
         try {
             await tinv.call("card", tinv.previews.idOf(currentPreview()));
-            note.textContent = "✓ This is the card picture now.";
+            note.replaceChildren(tinv.icon("check"), " This is the card picture now.");
             tinv.txt2img.refreshHost();
         } catch (error) {
             note.textContent = tinv.format.sentence(error.message);

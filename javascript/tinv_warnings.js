@@ -24,7 +24,7 @@
             byId("tinv_warnings").querySelector("button")?.focus();
         };
         const label = { "aria-label": `Hide: ${message}`, title: "Hide", onclick: hide };
-        return h("li", {}, h("span", {}, message), h("button.tinv-hide", label, "×"));
+        return h("li", {}, h("span", {}, message), h("button.tinv-hide", label, tinv.icon("cross")));
     }
 
     function draw() {

@@ -21,6 +21,10 @@ STATIC = "tinv-static"
 STYLE = """<style>
 #html_info_txt2img .wrap { display: none; } /* the gallery shows the progress already */
 button.tool { align-self: end; max-width: 3em; }
+@media (width < 768px) {
+  .gradio-container { padding-inline: 0.5rem !important; }
+  .gradio-container > .main { padding-inline: 0 !important; }
+}
 </style>"""
 _EXTERNAL_RESOURCE = re.compile(
     rb"<script[^>]*\ssrc=[\"']https?://[^>]*>\s*</script>|<link[^>]*\shref=[\"']https?://[^>]*>"

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from lib_ti.webui.api.bridge import Action, add_endpoint, run_script_on
+from lib_ti.webui.ui.example_pictures import example_pictures
 from lib_ti.webui.ui.form import PRESETS, Form
 
 HEADER = """
@@ -78,6 +79,7 @@ RUN = """
 <div id="tinv_best" class="tinv-note"></div>
 <div id="tinv_own_pictures" class="tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_previews_gallery" class="tinv-previews"></div>
+{example}
 <details class="tinv-details" id="tinv_details">
   <summary>Details</summary>
   <div id="tinv_validation"></div>
@@ -130,7 +132,7 @@ def build(actions: Mapping[str, Action], hides_paths: bool) -> Any:
             with gr.Column(scale=1, min_width=320, elem_id="tinv_left"):
                 preset = _left_column(form, hides_paths)
             with gr.Column(scale=1, min_width=320, elem_id="tinv_right"):
-                _html(RUN)
+                _html(RUN.format(example=example_pictures()))
         _html('<section id="tinv_earlier"><h3>Earlier runs</h3><div id="tinv_runs"></div></section>')
         gr.HTML(f'<div id="tinv_schema" data-schema="{escape(form.schema())}"></div>', elem_classes=["tinv-hidden"])
         _connect_fields([*form.fields().values(), preset])
