@@ -38,6 +38,15 @@ DEMO_TRAINING = f"""
     --preview-prompt "a photo of a red [name] on grass" --preview-prompt "a photo of a blue [name] in snow"
 """
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+PYTEST = (
+    "pytest",
+    "-n",
+    "logical",
+    "--maxprocesses",
+    "4",
+    "--dist",
+    "loadfile",
+)  # a module's tests share their fixtures
 CHECKS = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"])
 
 
@@ -221,7 +230,7 @@ def test(host: str | None, extra: Sequence[str]) -> int:
     """Run all checks, or the smoke tests with a host's packages; returns the exit code of the first that fails."""
     python = prepare_environment(host or "default")
     failed: dict[str, int] = {}
-    for step in [["pytest", "-m", "smoke or browser", *extra]] if host else [*CHECKS, ["pytest", *extra]]:
+    for step in [[*PYTEST, "-m", "smoke or browser", *extra]] if host else [*CHECKS, [*PYTEST, *extra]]:
         log(f"\n== {shlex.join(step)}")
         if code := call([python, "-m", *step]):
             failed[shlex.join(step)] = code

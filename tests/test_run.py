@@ -275,13 +275,13 @@ class TestCommands:
         calls.codes = {"mypy": 4, "pytest": 5}
         assert run.main(["test", "-q"]) == 4
         assert [command[2] for command in calls] == ["ruff", "ruff", "mypy", "pytest"]
-        assert calls[-1][2:] == ["pytest", "-q"]
-        assert capsys.readouterr().out.endswith("Failed: mypy; pytest -q\n")
+        assert calls[-1][2:] == [*run.PYTEST, "-q"]
+        assert capsys.readouterr().out.endswith(f"Failed: mypy; {shlex.join(run.PYTEST)} -q\n")
 
     def test_pins_of_a_host_run_only_smoke_and_browser_tests(self, calls):
         calls.codes = {"pytest": 5}
         assert run.main(["test", "--pins", "a1111", "-x"]) == 5, "no test at all is a failure"
-        assert calls == [["a1111", "-m", "pytest", "-m", "smoke or browser", "-x"]]
+        assert calls == [["a1111", "-m", *run.PYTEST, "-m", "smoke or browser", "-x"]]
 
     @pytest.mark.parametrize("arguments", [["demo"], ["demo", "--no-ui"]])
     def test_demo_prints_paths_and_serves_the_page(self, checkout, calls, arguments, capsys):

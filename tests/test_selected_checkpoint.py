@@ -56,7 +56,7 @@ def test_no_checkpoint_and_an_unusable_one(tmp_path):
     (tmp_path / "odd.safetensors").write_bytes(b"odd")
     odd = selected(tmp_path / "odd.safetensors")
     assert odd.summary()["family"] is None
-    assert "not a safetensors file" in odd.summary()["problem"]
+    assert "this is a text, not a checkpoint" in odd.summary()["problem"]
     assert (odd.auto_texts(settings()), odd.check_initial_embedding(settings(init_embedding="x.pt"), list)) == (
         {},
         (None, ""),
