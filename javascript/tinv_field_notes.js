@@ -13,7 +13,7 @@
         const { state } = reply.name || {};
         const note = [h("div", {}, ...nameMessage(reply.name || {}))];
         if (reply.earlier && state !== "running") {
-            const useSettings = link("Use the settings of its last training", () =>
+            const useSettings = link("Use its last settings", () =>
                 tinv.runs.useSettings(reply.earlier),
             );
             note.push(h("div", {}, useSettings));
@@ -23,17 +23,19 @@
 
     function nameMessage({ state, message, suggestion }) {
         const setOverwrite = (overwrite) => () => tinv.form.apply({ overwrite });
-        const suggest = (label) => link(label, () => rename(suggestion));
+        const other = suggestion ? link(`Use ${suggestion}`, () => rename(suggestion)) : "";
         if (!state || state === "empty") return [];
-        if (state === "free") return [mark("ok"), message || "Free to use"];
+        if (state === "free") return [mark("ok"), "Free to use"];
+        if (state === "running") return ["This word is in training. ", other];
         if (state === "taken" && tinv.form.values.overwrite)
-            return [mark("warn"), "The old one will be replaced. ", link("keep it", setOverwrite(false))];
+            return [mark("warn"), "The old word will be replaced. ", link("Keep it", setOverwrite(false))];
         if (state === "taken") {
-            const other = suggestion ? [", or ", suggest(`save as ${suggestion}`)] : [];
-            return [mark("warn"), "Already exists: ", link("replace", setOverwrite(true)), ...other];
+            const replace = link("Replace it", setOverwrite(true));
+            const isNew = tinv.run.state === "finished" && tinv.run.report.name === tinv.form.values.name;
+            if (isNew) return [mark("ok"), "Ready to use. To train again: ", replace, " · ", other];
+            return [mark("warn"), "This word exists. ", replace, " · ", other];
         }
-        const other = suggestion ? [" ", suggest(`use ${suggestion}`)] : [];
-        return [mark(state === "bad" ? "bad" : "warn"), tinv.format.sentence(message || ""), ...other];
+        return [mark(state === "bad" ? "bad" : "warn"), tinv.format.sentence(message || ""), " ", other];
     }
 
     function rename(name) {
@@ -84,16 +86,18 @@
     function search(typed) {
         const text = typed.trim().toLowerCase();
         let hitCount = 0;
-        for (const group of document.querySelectorAll("#tinv_advanced .tinv-group")) {
+        const keywords = Object.fromEntries(tinv.form.fields().map((field) => [field.id, field.keywords]));
+        for (const group of document.querySelectorAll("#tinv_basics, #tinv_advanced .tinv-group")) {
             const heading = group.querySelector("h4");
             const headingMatches = heading && heading.textContent.toLowerCase().includes(text);
             let hitsInGroup = 0;
             for (const field of group.querySelectorAll(".tinv-field:not([data-hidden-by~=other-family])")) {
-                const isHit = !text || headingMatches || field.textContent.toLowerCase().includes(text);
+                const words = `${field.textContent} ${keywords[field.id] || ""}`.toLowerCase();
+                const isHit = !text || headingMatches || words.includes(text);
                 tinv.setHidden(field, !isHit, "search");
                 hitsInGroup += isHit;
             }
-            tinv.setHidden(group, !hitsInGroup, "search");
+            if (heading) tinv.setHidden(group, !hitsInGroup, "search");
             hitCount += hitsInGroup;
         }
         const labelsOfOthers = text ? tinv.family.labelsOfOthers(text) : [];
@@ -109,6 +113,18 @@
         const header = advancedHeader();
         if (header && !header.classList.contains("open")) header.click();
     };
+
+    /** The header stays under the pointer while the fields above it, which unfold along with it, come and go. */
+    function holdHeaderInPlace(header) {
+        header.addEventListener(
+            "click",
+            () => {
+                const { top } = header.getBoundingClientRect();
+                setTimeout(() => scrollBy({ top: header.getBoundingClientRect().top - top, behavior: "instant" }), 30);
+            },
+            true,
+        );
+    }
 
     /** gradio 3.41 gives the accordion's header no role and no keyboard. */
     function makeAccessible(header) {
@@ -133,6 +149,7 @@
         byId("tinv_search").addEventListener("input", (event) => search(event.target.value));
         byId("tinv_reset_all").addEventListener("click", tinv.form.reset);
         const header = advancedHeader();
+        if (header) holdHeaderInPlace(header);
         if (header && header.tagName !== "BUTTON") makeAccessible(header);
     });
 })();

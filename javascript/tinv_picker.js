@@ -6,6 +6,8 @@
     const POLL_MS = 3000;
     const FRESH_MS = 6000; // for so long after the tab's own poll, none is needed here
     const LONGEST_PAUSE_MS = 60000;
+    const GREATEST_STRENGTH = 1.5;
+    const NOTHING_FOUND = "Nothing found";
 
     let embeddings = null; // from Python; null before the first reply
     let version = null; // of the list, as in the replies to polls
@@ -78,14 +80,38 @@
         }
     }
 
-    /** Greys the options that do not fit; choosing one shows why. gradio rebuilds the list each time it opens. */
-    function greyMisfits(picker) {
+    /** Greys the options that do not fit, and gives all a thumbnail. gradio rebuilds the list each time it opens. */
+    function decorateOptions(picker) {
+        for (const list of picker.querySelectorAll("ul.options")) list.dataset.empty = NOTHING_FOUND;
         for (const option of picker.querySelectorAll("ul.options li, [role=option]")) {
             const label = option.getAttribute("aria-label") || option.textContent.replace("✓", "").trim();
             const embedding = embeddingOf(label);
             const isMisfit = Boolean(embedding && !embedding.fits);
             option.classList.toggle("tinv-misfit", isMisfit);
+            if (embedding) addThumbnail(option, embedding);
         }
+    }
+
+    function addThumbnail(option, { name, preview }) {
+        let frame = option.querySelector(".tinv-option-thumb");
+        if (!frame) option.prepend((frame = h("span.tinv-option-thumb", { "aria-hidden": "true" })));
+        if (frame.dataset.name === name) return;
+        frame.dataset.name = name;
+        frame.style.backgroundImage = "";
+        if (preview) whenSeen.observe(frame);
+    }
+
+    const whenSeen = new IntersectionObserver((seen) => {
+        for (const { target } of seen.filter((entry) => entry.isIntersecting)) {
+            whenSeen.unobserve(target);
+            showThumbnail(target);
+        }
+    });
+
+    async function showThumbnail(frame) {
+        const { name } = frame.dataset;
+        const src = await thumbnailOf(name);
+        if (src && frame.dataset.name === name) frame.style.backgroundImage = `url("${src}")`;
     }
 
     // The chosen embedding
@@ -130,8 +156,8 @@
         if (!label || (embeddings && !embedding)) return setNote(tab, "Choose an embedding first.");
         if (embedding && !embedding.fits) return setNote(tab, misfitMessage(embedding));
         const number = String(strengthText ?? "").trim().replace(",", ".") || "1";
-        if (!/^[+-]?(\d+\.?\d*|\.\d+)$/.test(number))
-            return setNote(tab, "The strength has to be a number such as 0.8.");
+        if (!/^\+?(\d+\.?\d*|\.\d+)$/.test(number) || Number(number) > GREATEST_STRENGTH)
+            return setNote(tab, `Strength goes from 0 to ${GREATEST_STRENGTH}, for example 0.8.`);
         if (!field) return;
         const name = embedding ? embedding.name : label;
         const strength = Number(number);
@@ -145,11 +171,11 @@
     // Start-up
 
     const BUTTON_HELP = {
-        refresh: "Read the list of embeddings again",
-        insert: "Write the word into the prompt, where the cursor was last",
-        insert_negative: "Write the word into the negative prompt, where the cursor was last",
+        refresh: "Refresh",
+        insert: "Add the word to the prompt, at the cursor",
+        insert_negative: "Add the word to the negative prompt, at the cursor",
     };
-    const STRENGTH_HELP = "1: as learned. Less is weaker, more is stronger; 0 to 1.5 is useful.";
+    const STRENGTH_HELP = `From 0 to ${GREATEST_STRENGTH}. 1 is as learned, less is weaker, more is stronger.`;
 
     const builtTabs = () => tinv.prompt.TABS.filter((tab) => pickerOf(tab) && buttonById(`${tab}_tinv_refresh`));
 
@@ -167,7 +193,7 @@
                 refreshButton.addEventListener("click", (event) => event.isTrusted && load().catch(() => {}));
                 const picker = pickerOf(tab);
                 const options = { childList: true, subtree: true, characterData: true };
-                new MutationObserver(() => greyMisfits(picker)).observe(picker, options);
+                new MutationObserver(() => decorateOptions(picker)).observe(picker, options);
             }
             poll();
             setInterval(poll, POLL_MS);

@@ -18,9 +18,12 @@
         return button("Report", open);
     }
 
+    /** A folder opens on the computer that the WebUI runs on. */
+    const isThisComputer = () => /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(location.hostname);
+
     function fileButtons(report) {
         const buttons = [reportButton(report), button("Download", () => tinv.actions.download(report.id))];
-        if (tinv.host && !tinv.host.hidesPaths)
+        if (tinv.host && tinv.host.opensFolders && isThisComputer())
             buttons.push(button("Folder", () => tinv.actions.openFolder(report.id)));
         return buttons;
     }
@@ -133,7 +136,7 @@
                   report.step,
                   report.resumable,
                   report.message,
-                  tinv.host && tinv.host.hidesPaths,
+                  tinv.host && tinv.host.opensFolders,
                   latestSnapshot(),
                   run.history.finishReason,
                   run.history.best && run.history.best.step,

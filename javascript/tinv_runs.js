@@ -60,7 +60,7 @@
 
     function draw() {
         const key = JSON.stringify([runs.all, showAll, tinv.run.id]);
-        if (key === drawnKey) return;
+        if (key === drawnKey) return drawProgress();
         drawnKey = key;
         const listed = showAll ? runs.all : runs.all.slice(0, COLLAPSED_COUNT);
         const restCount = runs.all.length - listed.length;
@@ -69,6 +69,14 @@
             : h("p.tinv-hint", {}, "Every training is kept here, with its pictures, previews and settings.");
         const more = restCount > 0 ? h("button.tinv-link", { onclick: expand }, `Show ${restCount} more`) : "";
         byId("tinv_runs").replaceChildren(content, more);
+        drawProgress();
+    }
+
+    /** The followed run's step, which the list does not know until it is loaded again. */
+    function drawProgress() {
+        const { report, id } = tinv.run;
+        const value = id && byId("tinv_runs").querySelector(`[data-run="${CSS.escape(id)}"] .tinv-value`);
+        if (report && value) tinv.setText(value, String(report.step));
     }
 
     function runItem(run) {
@@ -119,6 +127,7 @@
     tinv.ready(() => {
         tinv.on("runs-changed", refresh);
         tinv.on("run-followed", draw);
+        tinv.on("run-updated", drawProgress);
         byId("tinv_runs").textContent = "";
     });
 })();

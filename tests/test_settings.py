@@ -72,7 +72,7 @@ def test_bounds_are_inclusive(name):
     [
         ("steps", "", "'' is not a whole number"),
         ("steps", "1e3", "'1e3' is not a whole number"),
-        ("steps", "0", "0 is out of range; it goes from 1 to 1e+06 steps"),
+        ("steps", "0", "0 is out of range; it goes from 1 to 1000000 steps"),
         ("steps", "1" * 4000, "out of range"),  # too large for a float to compare with
         ("steps", "1" * 5000, "not a whole number"),  # too long for Python to read
         ("vectors", "76", "it goes from 1 to 75 vectors"),

@@ -118,7 +118,7 @@ class _Validator:
             self.problems.append(Problem(option, f"{text!r} is not a number"))
             return low
         if not low <= value <= high:
-            self.problems.append(Problem(option, f"{text} is out of range; it goes from {low:g} to {high:g}"))
+            self.problems.append(Problem(option, f"{text} is out of range; it goes from {low:.15g} to {high:.15g}"))
             return low
         return value
 

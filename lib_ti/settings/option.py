@@ -79,7 +79,7 @@ def _parse_scalar(text: str, kind: type, option: Option) -> Any:
     too_low, too_high = low is not None and number < low, high is not None and number > high
     if too_low or too_high or (kind is float and not math.isfinite(number)):
         bounded = low is not None and high is not None and high < 1e9
-        bounds = f"from {low:g} to {high:g}" if bounded else f"{low:g} or more"
+        bounds = f"from {low:.15g} to {high:.15g}" if bounded else f"{low:.15g} or more"
         unit = f" {option.unit}" if option.unit else ""
         raise ValueError(f"{text.strip()} is out of range; it goes {bounds}{unit}")
     return number

@@ -93,6 +93,7 @@ class TrainingService:
             "presets": form_to_settings.PRESETS,
             "checkpoint": self._live_check.checkpoint(),
             "hides_paths": self.host.hides_paths,
+            "opens_folders": self._results.opens_folders,
             "example": EXAMPLE_FOLDER.is_dir(),
             "host": self.host.title,
             "version": __version__,

@@ -158,7 +158,7 @@ def test_name_of_embedding_in_png_is_taken(open_tab, families):
     tab = open_tab(families)
     note = tab.page.locator("#tinv_name_note")
     tab.fill(name="my-mug")  # the name inside picture.png
-    tab.wait_until(lambda: "Already exists" in note.inner_text())
+    tab.wait_until(lambda: "This word exists" in note.inner_text())
     tab.fill(name="picture")
     tab.wait_until(lambda: "Free to use" in note.inner_text() or "English word" in note.inner_text())
     assert any(choice.startswith("my-mug") for choice in tab.picker_choices())

@@ -203,7 +203,7 @@ def test_name_note_says_taken_common_or_free(tab, server, coins):
     note = tab.page.locator("#tinv_name_note")
     for name, message in (
         ("mug", "already an English word"),
-        ("owned", "Already exists"),
+        ("owned", "This word exists"),
         ("my-own-mug", "Free to use"),
     ):
         tab.fill(name=name)

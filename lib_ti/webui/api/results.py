@@ -101,6 +101,14 @@ class Results:
         data = self.embedding_file(folder, step).read_bytes()
         return {"file": f"{name}.safetensors", "data": base64.b64encode(data).decode()}
 
+    @property
+    def opens_folders(self) -> bool:
+        """Whether this computer has a file manager to show folders in, and may."""
+        if sys.platform in ("win32", "darwin"):
+            return not self._host.hides_paths
+        has_display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        return not self._host.hides_paths and has_display and shutil.which("xdg-open") is not None
+
     def open_folder(self, folder: RunFolder) -> None:
         """Show the run's folder in the file manager of the computer that the WebUI runs on."""
         if self._host.hides_paths:

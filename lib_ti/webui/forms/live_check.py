@@ -93,12 +93,12 @@ class LiveCheck:
         if problem := names.name_problem(name):
             return reply("bad", problem)
         if self.name_problems(name):
-            return reply("running", "Being trained right now", free_name(f"{name}-2", self._host.embeddings_dir))
+            return reply("running", "This word is in training", free_name(f"{name}-2", self._host.embeddings_dir))
         if files_named(name, self._host.embeddings_dir):
             suggestion = free_name(name, self._host.embeddings_dir)
-            return reply("taken", f"Already exists: replace, or save as {suggestion}", suggestion)
+            return reply("taken", f"This word exists. Replace it, or use {suggestion}", suggestion)
         if len(token_ids) == 1:
-            return reply("word", f"'{name}' is already an English word; try my-{name}", f"my-{name}")
+            return reply("word", f"“{name}” is already an English word", f"my-{name}")
         return reply("free", "Free to use")
 
     def _token_ids(self, text: str) -> list[int]:

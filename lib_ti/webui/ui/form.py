@@ -16,6 +16,7 @@ import gradio as gr
 from lib_ti.model.checkpoint.families import family_titles
 from lib_ti.settings.option import Option
 from lib_ti.settings.train_settings import DEFAULTS, NAME_SLOT, OPTIONS, TYPES
+from lib_ti.webui.ui.keywords import KEYWORDS
 
 SERVER_OPTIONS = frozenset({"images", "model", "vae", "out", "runs_dir", "device"})
 """Options without a field, which the server sets: the page's images, and what follows from the host."""
@@ -134,8 +135,8 @@ def help_text(name: str) -> str:
 def _range_text(option: Option) -> str:
     low, high, unit = option.low or 0, option.high, f" {option.unit}" if option.unit else ""
     if high is None or high >= 1e6:
-        return f"above 0{unit}" if 0 < low < 1e-6 else f"{low:g} or more{unit}"
-    return f"{low:g}–{high:g}{unit}"
+        return f"above 0{unit}" if 0 < low < 1e-6 else f"{low:.15g} or more{unit}"
+    return f"{low:.15g}–{high:.15g}{unit}"
 
 
 def _default_text(name: str) -> str:
@@ -187,6 +188,7 @@ class Form:
                 "holds": _field_type(name),
                 "words": CHOICE_LABELS.get(name, {}),
                 "start": self._defaults[name],
+                "keywords": f"{name} {KEYWORDS.get(name, '')}",
                 "families": OPTIONS[name].families if name in OPTIONS else (),
             }
             for name in self._names

@@ -30,7 +30,9 @@ def build(tab: str, entries: Callable[[], Sequence[Entry]]) -> None:
             strength = gr.Textbox(
                 "1", label="Strength", elem_id=f"{tab}_tinv_strength", max_lines=1, scale=1, min_width=80
             )
-            refresh = gr.Button("🔄", elem_id=f"{tab}_tinv_refresh", elem_classes=["tool"], scale=0, min_width=40)
+            refresh = gr.Button(
+                "Refresh", elem_id=f"{tab}_tinv_refresh", elem_classes=["tool", "tinv-refresh"], scale=0, min_width=40
+            )
         with gr.Row(elem_classes=["tinv-picker-row"]):
             insert = gr.Button("Add to prompt", elem_id=f"{tab}_tinv_insert", min_width=120)
             insert_negative = gr.Button("Add to negative", elem_id=f"{tab}_tinv_insert_negative", min_width=120)

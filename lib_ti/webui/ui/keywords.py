@@ -1,0 +1,31 @@
+"""Other words that the page's search finds fields by."""
+
+KEYWORDS = {
+    "steps": "length iterations epochs duration",
+    "learning_rate": "lr",
+    "lr_schedule": "scheduler decay",
+    "vectors": "tokens size",
+    "batch_size": "vram",
+    "resolution": "size width height",
+    "captions": "tags filewords text",
+    "buckets": "aspect ratio bucket crop",
+    "flip": "horizontal augmentation reflect",
+    "masks": "transparency alpha background",
+    "template_file": "template filewords",
+    "contrast_images": "regularization",
+    "gradient_accumulation": "vram",
+    "ema_decay": "average smoothing",
+    "clip": "clipping",
+    "precision": "vram half float",
+    "acceleration": "speed fast slow xformers compile cuda",
+    "memory": "vram gpu out of memory oom checkpointing",
+    "latent_cache_mb": "vram ram",
+    "keep_generating": "vram gpu share",
+    "preview_every": "sample",
+    "preview_prompt": "sample",
+    "preview_steps": "sample quality",
+    "snapshot_every": "save checkpoint",
+    "early_stop": "patience overfitting",
+    "prediction": "v-prediction epsilon",
+}
+"""By field, what people from other programs call it; its name, label and help are searched anyway."""
