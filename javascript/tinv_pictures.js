@@ -3,7 +3,8 @@
     "use strict";
     const { tinv } = window;
     const { byId, h } = tinv;
-    const RECOMMENDED_LEAST = 3;
+    const FEWEST_GOOD = 4;
+    const MOST_USEFUL = 30;
     const byPictureId = new Map(); // id → picture, in order
     let refusals = []; // [{name, reason}]
     let lastChange = Promise.resolve(); // of what the server was sent
@@ -68,7 +69,7 @@
         card.remove();
         byPictureId.delete(id);
         drawNote();
-        (neighbour ? neighbour.querySelector(".tinv-remove") : fileInput()).focus();
+        (neighbour ? neighbour.querySelector(".tinv-thumb") : fileInput()).focus();
         const reply = await change("remove", { id });
         if (reply && reply.pictures) showExactly(reply.pictures); // warnings of its duplicates may be gone
         notifyChanged();
@@ -122,29 +123,9 @@
         addReply({ pictures: newPictures.filter(isOutdated) });
     }
 
-    function pictureCard({ id, name, width, height, thumb, caption, warnings = [] }) {
-        const captionInput = h("input.tinv-caption", {
-            type: "text",
-            placeholder: "Caption (optional)",
-            "aria-label": `Caption of ${name}`,
-            title: "Say what is not part of the word: 'on a table'",
-            onchange: (event) => saveCaption(id, event.target.value),
-        });
-        captionInput.value = caption || "";
-        const removeButton = h(
-            "button.tinv-remove",
-            { title: "Remove", "aria-label": `Remove ${name}`, onclick: () => remove(id) },
-            tinv.icon("cross"),
-        );
-        const image = h("img", { src: thumb, alt: name, title: `${name}, ${width}×${height}`, loading: "lazy" });
-        const warningItems = warnings.map((text) => h("li", {}, text));
-        return h(
-            "li.tinv-picture",
-            { "data-id": id },
-            h("div.tinv-picture-frame", {}, image, removeButton),
-            captionInput,
-            warnings.length ? h("ul.tinv-warnings", {}, ...warningItems) : null,
-        );
+    function pictureCard(picture) {
+        const { id } = picture;
+        return tinv.pictureCard(picture, { onCaption: (text) => saveCaption(id, text), onRemove: () => remove(id) });
     }
 
     /** Says why something was not added. */
@@ -166,8 +147,11 @@
     }
 
     function countLine(count) {
-        const text = count === 1 ? ["1 picture"] : tinv.phrase("{} pictures", count);
-        return h("div", {}, ...text, count < RECOMMENDED_LEAST ? ". 4 make a good start." : "");
+        const text = count === 1 ? ["1 picture."] : tinv.phrase("{} pictures.", count);
+        let advice = [];
+        if (count < FEWEST_GOOD) advice = tinv.phrase(" Add {} more for a good result.", FEWEST_GOOD - count);
+        else if (count > MOST_USEFUL) advice = tinv.phrase(" The best {} would do as well, sooner.", MOST_USEFUL);
+        return h("div", {}, ...text, ...advice);
     }
 
     function refusalCard() {
@@ -183,7 +167,7 @@
             {},
             h("strong", {}, "Not added:"),
             h("ul", {}, ...items),
-            h("button.tinv-link", { onclick: dismiss }, "All right"),
+            h("button.tinv-link", { onclick: dismiss }, "Dismiss"),
         );
     }
 

@@ -139,7 +139,7 @@
         const wasAtEnd = !old || old.scrollLeft + old.clientWidth >= old.scrollWidth - SCROLL_END_PX;
         const oldLeft = old ? old.scrollLeft : 0;
         const label = "Previews, one row per prompt, one column per step";
-        const scroll = h("div.tinv-scroll", { tabindex: "0", role: "group", "aria-label": label }, table(axes));
+        const scroll = h("div.tinv-scroll", { role: "group", "aria-label": label }, table(axes));
         const { name } = tinv.run.report || {};
         const caption = arePairs() ? [h("p.tinv-hint", {}, ...tinv.phrase(PAIRS_CAPTION, name))] : [];
         const note = byId("tinv_previews_note") || h("p.tinv-hint", { id: "tinv_previews_note", role: "status" });

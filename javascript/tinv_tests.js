@@ -21,7 +21,7 @@
         const { label, prompt, negative_prompt } = event;
         const alt = negative_prompt ? `${prompt}, negative prompt: ${negative_prompt}` : prompt;
         const img = h("img", { alt, "data-test": event.prompt_index, src: images.get(keyOf(event)) });
-        const source = { action: "test_picture", prompt: event.prompt_index };
+        const source = { action: "test_picture", run: tinv.run.id, prompt: event.prompt_index, full: true };
         const open = () => tinv.viewer.show(label, alt, img.src, source);
         return h(
             "figure",

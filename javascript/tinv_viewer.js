@@ -26,12 +26,12 @@
         draw();
     }
 
-    /** Shows one picture that is no preview: the reply of an action of Python, at first its `thumbnail`. */
+    /** Shows one picture that is no preview: the reply of an action of Python to `args`, at first its `thumbnail`. */
     async function show(heading, text, thumbnail, { action, ...args }) {
         if (!dialog) build();
         setUp({ heading: [heading], text, isPreview: false });
         dialog.showModal();
-        await load(image, thumbnail, action, { run: tinv.run.id, ...args, full: true });
+        await load(image, thumbnail, action, args);
     }
 
     function build() {

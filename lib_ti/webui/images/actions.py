@@ -17,6 +17,9 @@ from lib_ti.webui.images.thumbnails import ThumbnailCache
 MAX_RUN_IMAGES = 8
 """Thumbnails that the page shows of a run's images."""
 
+LARGE_SIDE = 1280
+"""The longer side, in pixels, of an image that is looked at."""
+
 EXAMPLE_FOLDER = Path(__file__).resolve().parents[2] / "practice" / "concepts" / "coin"
 
 
@@ -35,11 +38,17 @@ class ImageActions:
             "pictures": self.list_images, "add": self.add_upload, "remove": self.remove, "clear": self.clear,
             "caption": self.set_caption, "folder": self.add_folder, "example": self.add_example,
             "undo": self.undo, "discard": self.discard, "duplicate": self.duplicate, "reuse": self.reuse_run_images,
-            "crops": self.preview_crops, "run_pictures": self.list_run_images,
+            "picture": self.picture, "crops": self.preview_crops, "run_pictures": self.list_run_images,
         }  # fmt: skip
 
     def list_images(self, draft: str) -> dict[str, Any]:
         return {"pictures": self._drafts.describe_images(draft, self._live_check.resolution())}
+
+    def picture(self, draft: str, id: str) -> dict[str, Any]:
+        """One image of the draft, large."""
+        if str(id) not in self._drafts.images(draft):
+            raise TextualInversionError("This picture is not there any more.")
+        return {"image": self._thumbnails.get(self._drafts.folder(draft) / f"{id}.png", LARGE_SIDE)}
 
     def add_upload(self, draft: str, path: str, name: str) -> dict[str, Any]:
         try:

@@ -21,6 +21,8 @@ STATIC = "tinv-static"
 STYLE = """<style>
 #html_info_txt2img .wrap { display: none; } /* the gallery shows the progress already */
 button.tool { align-self: end; max-width: 3em; }
+.gradio-container button.primary { border-color: #c2410c; background: #c2410c; color: #fff; }
+.gradio-container button.primary:hover { border-color: #9a3412; background: #9a3412; }
 @media (width < 768px) {
   .gradio-container { padding-inline: 0.5rem !important; }
   .gradio-container > .main { padding-inline: 0 !important; }
