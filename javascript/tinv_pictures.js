@@ -7,6 +7,7 @@
     const MOST_USEFUL = 30;
     const byPictureId = new Map(); // id → picture, in order
     let refusals = []; // [{name, reason}]
+    let summary = ""; // of what is used and what is not, as the server says
     let lastChange = Promise.resolve(); // of what the server was sent
 
     const pictures = (tinv.pictures = {
@@ -59,7 +60,8 @@
 
     async function saveCaption(id, text) {
         if (byPictureId.has(id)) byPictureId.get(id).caption = text;
-        await change("caption", { id, text });
+        const reply = await change("caption", { id, text });
+        if (reply) addReply(reply);
         notifyChanged();
     }
 
@@ -72,6 +74,8 @@
         (neighbour ? neighbour.querySelector(".tinv-thumb") : fileInput()).focus();
         const reply = await change("remove", { id });
         if (reply && reply.pictures) showExactly(reply.pictures); // warnings of its duplicates may be gone
+        if (reply) summary = reply.summary || "";
+        drawNote();
         notifyChanged();
     }
 
@@ -87,6 +91,8 @@
     async function reload() {
         const reply = await tinv.retryWhileOffline(() => call("pictures"));
         showExactly(reply.pictures || []);
+        summary = reply.summary || "";
+        drawNote();
         notifyChanged();
     }
 
@@ -105,6 +111,7 @@
             if (card) card.replaceWith(pictureCard(picture));
             else list().append(pictureCard(picture));
         }
+        if ("summary" in reply) summary = reply.summary;
         for (const { name, reason } of reply.refused || []) refuse(name, reason);
         drawNote();
     }
@@ -139,15 +146,16 @@
     function drawNote() {
         const { count } = pictures;
         const note = [...tinv.uploads.progress()];
-        if (!note.length && count) note.push(countLine(count));
+        if (!note.length && (count || summary)) note.push(countLine(count));
         if (refusals.length) note.push(refusalCard());
         byId("tinv_pictures_note").replaceChildren(...note);
-        tinv.setHidden(byId("tinv_clear"), !count);
+        tinv.setHidden(byId("tinv_clear"), !(count || summary));
         byId("tinv_images").classList.toggle("tinv-has-pictures", count > 0);
     }
 
     function countLine(count) {
-        const text = count === 1 ? ["1 picture."] : tinv.phrase("{} pictures.", count);
+        const counted = count === 1 ? ["1 picture."] : tinv.phrase("{} pictures.", count);
+        const text = summary ? [`${summary}.`] : counted;
         let advice = [];
         if (count < FEWEST_GOOD) advice = tinv.phrase(" Add {} more for a good result.", FEWEST_GOOD - count);
         else if (count > MOST_USEFUL) advice = tinv.phrase(" The best {} would do as well, sooner.", MOST_USEFUL);

@@ -44,7 +44,8 @@
     });
 
     /** Pictures first, then their masks, then their captions. */
-    const uploadRank = ({ name }) => (/\.txt$/i.test(name) ? 2 : /\.mask\.png$/i.test(name) ? 1 : 0);
+    const uploadRank = ({ name }) =>
+        /\.(txt|caption|cap)$/i.test(name) ? 2 : /(\.mask|-masklabel)\.(png|webp|jpe?g|bmp|tiff?)$/i.test(name) ? 1 : 0;
     const inUploadOrder = (a, b) =>
         uploadRank(a) - uploadRank(b) || a.name.localeCompare(b.name, undefined, { numeric: true });
 
@@ -98,7 +99,7 @@
         return (await Promise.all(entries.map(filesOfEntry))).flat();
     }
 
-    /** Of a dropped folder, the files right in it. */
+    /** Of a dropped folder, the files in it and in its folders; hidden ones are left out. */
     async function filesOfEntry(entry) {
         if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
         const reader = entry.createReader();
@@ -106,7 +107,8 @@
         for (;;) {
             const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // some at a time
             if (!batch.length) return files;
-            for (const inner of batch.filter((other) => other.isFile)) files.push(...(await filesOfEntry(inner)));
+            for (const inner of batch.filter((other) => !/^(\.|__MACOSX$)/.test(other.name)))
+                files.push(...(await filesOfEntry(inner)));
         }
     }
 

@@ -138,29 +138,34 @@ def _replace(source: Path, target: Path, timeout_s: float = 2.0) -> None:
             return
 
 
-def read_header(path: Path, count: int = 16, empty: bool = False) -> bytes:
-    """Read the first `count` bytes of a file; `empty`: whether it may have none.
+def read_header(path: Path, count: int = 16) -> bytes:
+    """Read the first `count` bytes of a file.
 
     Raises:
-        UnusableFile: it is not a regular file (reading a pipe could block forever), its path is not valid Unicode (which
-            libraries cannot open), it cannot be read, or it is empty.
+        UnusableFile: it is not a regular file, its path is not valid Unicode (which libraries cannot open), it cannot be read,
+            or it is empty.
     """
+    if path.is_file() and not is_encodable(str(path)):
+        raise UnusableFile(path, "its name, or that of its folder, is not valid Unicode; rename it")
+    header = read_beginning(path, count)
+    if not header:
+        raise UnusableFile(path, "the file is empty")
+    return header
+
+
+def read_beginning(path: Path, count: int) -> bytes:
+    """Read up to `count` bytes of a regular file; reading a pipe could block forever. Raises UnusableFile."""
     if path.is_dir():
         raise UnusableFile(path, "this is a folder; name a file in it")
     if not path.exists():
         raise UnusableFile(path, missing_reason(path))
     if not path.is_file():
         raise UnusableFile(path, "this is a device or a pipe, and no file")
-    if not is_encodable(str(path)):
-        raise UnusableFile(path, "its name, or that of its folder, is not valid Unicode; rename it")
     try:
         with path.open("rb") as file:
-            header = file.read(count)
+            return file.read(count)
     except OSError as error:
         raise UnusableFile(path, f"it cannot be read ({error.strerror})") from error
-    if not (header or empty):
-        raise UnusableFile(path, "the file is empty")
-    return header
 
 
 def missing_reason(path: Path) -> str:

@@ -24,3 +24,16 @@ def option_flag(name: str) -> str:
     '--preview-every'
     """
     return "--" + name.replace("_", "-")
+
+
+def unquoted(path: str) -> str:
+    """A path without the quotes that file managers put around it, and without spaces outside of them.
+
+    >>> unquoted(' "/my pictures" ')
+    '/my pictures'
+    """
+    stripped = path.strip()
+    for first, last in (('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("«", "»")):
+        if len(stripped) > 1 and stripped[0] == first and stripped[-1] == last:
+            return stripped[1:-1].strip()
+    return path

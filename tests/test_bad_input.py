@@ -143,7 +143,7 @@ class TestImages:
 
     @pytest.mark.parametrize(
         ("data", "reason"),
-        [(b"", "not a picture"), (b"Dear Sir", "not a picture"), (png_header(40_000, 40_000), "far too large")],
+        [(b"", "is empty"), (b"Dear Sir", "not a picture"), (png_header(40_000, 40_000), "far too large")],
         ids=["empty", "text", "bomb"],
     )
     def test_only_unreadable_files(self, folder, error_message, data, reason):
@@ -160,7 +160,8 @@ class TestImages:
         (workdir / "pictures" / "3.mask.png").write_bytes(b"no mask")
         output = training_output()
         assert f"Note: picture skipped: {Path('pictures/broken.png')}: truncated" in output
-        assert f"Note: picture skipped: {Path('pictures/3.mask.png')}: not a picture" in output
+        assert f"Note: picture skipped: {Path('pictures/3.mask.png')}: this is a text, not a picture" in output
+        assert "In pictures: 3 pictures; not used: 3.png, broken.png\n" in output
         (run,) = workdir.glob("textual_inversion/my-mug/*")
         assert sorted(p.name for p in (run / "images").iterdir()) == ["0000.png", "0001.png", "0002.png"]
         messages = [event.data["message"] for event in RunFolder(run).history().warnings]

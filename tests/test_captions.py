@@ -38,7 +38,12 @@ class TestTemplates:
 
     @pytest.mark.parametrize(
         ("data", "reason"),
-        [(b"", "no template"), (b" \n\n", "no template"), (b"# x\n#\n", "no template"), (b"caf\xe9", "cannot be read")],
+        [
+            (b"", "no template"),
+            (b" \n\n", "no template"),
+            (b"# x\n#\n", "no template"),
+            (b"\1\0\0\2", "cannot be read"),
+        ],
     )
     def test_unusable_template_files(self, tmp_path, data, reason):
         with pytest.raises(UnusableFile, match=reason):

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ from PIL.PngImagePlugin import PngInfo
 from test_images import png_header
 
 from lib_ti import practice
+from lib_ti.data.image_folder import find_images
 from lib_ti.data.images import decode
 from lib_ti.errors import TextualInversionError, UnusableFile
+from lib_ti.webui.images import draft as draft_module
 from lib_ti.webui.images import drafts as drafts_module
 from lib_ti.webui.images import image_quality
 from lib_ti.webui.images.drafts import Drafts
 from lib_ti.webui.images.thumbnails import ThumbnailCache
-from lib_ti.webui.images.uploads import resolve_upload
+from lib_ti.webui.images.uploads import MAX_CAPTION_CHARACTERS, resolve_upload
 
 DRAFT = "0123456789abcdef" * 2
 CONCEPTS = Path(practice.__file__).resolve().parent / "concepts"
@@ -141,10 +144,10 @@ def test_images_are_upright_and_limited_in_size(add):
     ("content", "name", "reason"),
     [
         (b"MZ\x90\0 a program", "mug.png", "not a picture"),
-        (b"", "mug.png", "not a picture"),
+        (b"", "mug.png", "is empty"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "mug.svg", "not a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "mug.eps", "not a picture"),
-        (b"\0" * 5000, "mug.jpg", "not a picture"),
+        (b"\0" * 5000, "mug.jpg", "nothing but zeros"),
         (encode(picture())[:-300], "mug.png", "truncated"),
         (encode(picture(), "JPEG")[:600], "mug.jpg", "truncated"),
         (png_header(60_000, 60_000), "bomb.png", "too large"),
@@ -311,7 +314,7 @@ def test_binary_and_very_long_captions_are_limited(add, drafts, when):
     for content, name in captions + images if when == "before" else images + captions:
         add(content, name)
     for entry in drafts.describe_images(DRAFT):
-        assert len(entry["caption"]) <= drafts_module.MAX_CAPTION_CHARACTERS
+        assert len(entry["caption"]) <= MAX_CAPTION_CHARACTERS
         entry["caption"].encode()
 
 
@@ -440,10 +443,50 @@ def test_failed_copy_leaves_nothing(add, drafts, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         Path(target).write_bytes(Path(source).read_bytes())
 
-    monkeypatch.setattr(drafts_module.shutil, "copyfile", copy)
+    monkeypatch.setattr(draft_module.shutil, "copyfile", copy)
     with pytest.raises(OSError, match="No space"):
         drafts.copy_to_run(DRAFT, tmp_path / "images")
     assert not (tmp_path / "images").exists()
+
+
+@pytest.mark.parametrize("name", ["mug.png.txt", "mug.caption", "MUG.TXT", "mug.PNG.Caption"])
+@pytest.mark.parametrize("first", ["picture", "caption"])
+def test_captions_under_all_their_names(add, drafts, name, first):
+    files = [(encode(picture()), "mug.png"), (b"a red mug", name)]
+    for content, file in files if first == "picture" else files[::-1]:
+        add(content, file)
+    assert [image["caption"] for image in drafts.describe_images(DRAFT)] == ["a red mug"]
+
+
+def test_captions_in_wide_encodings_and_another_unicode_form(add, drafts):
+    add(encode(picture()), unicodedata.normalize("NFC", "café.png"))
+    add("a red mug".encode("utf-16"), unicodedata.normalize("NFD", "café.txt"))
+    assert [image["caption"] for image in drafts.describe_images(DRAFT)] == ["a red mug"]
+
+
+def test_onetrainer_s_masks_are_masks(add, drafts):
+    add(encode(picture()), "mug.png")
+    add(encode(Image.new("L", (96, 80), 128)), "mug-masklabel.png")
+    assert [image["mask"] for image in drafts.describe_images(DRAFT)] == [True]
+
+
+def test_summary_says_what_is_used_and_what_is_not(add, drafts):
+    add(encode(picture()), "mug.png")
+    add(b"a red mug", "mug.txt")
+    add(b"somebody else", "cup.txt")
+    drafts.note_unused(DRAFT, ["notes.pdf"])
+    assert drafts.summary(DRAFT) == "1 picture, 1 caption; not used: notes.pdf, cup (a caption without a picture)"
+    drafts.clear(DRAFT)
+    assert drafts.summary(DRAFT) == ""
+
+
+def test_repeats_of_kohya_s_folders_reach_the_run(drafts, tmp_path):
+    for name in ("10_mug/a.png", "5_cup/b.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True)
+        picture(len(name)).save(tmp_path / "photos" / name)
+    drafts.add_folder(DRAFT, tmp_path / "photos", 64)
+    drafts.copy_to_run(DRAFT, tmp_path / "images")
+    assert [file.repeats for file in find_images(tmp_path / "images")] == [2, 1]
 
 
 # --- folders of the server ---------------------------------------------------------------------------------------
@@ -475,7 +518,7 @@ def test_only_image_names_of_a_folder_are_reported(drafts, folder):
     (folder / "broken.jpg").write_bytes(b"no picture")
     added, refused = drafts.add_folder(DRAFT, folder, 64)
     assert len(added) == 2
-    assert refused == [("broken.jpg", "not a picture that can be read")]
+    assert refused == [("broken.jpg", "this is a text, not a picture; download the file itself")]
 
 
 def test_broken_mask_is_reported_and_its_image_kept(drafts, folder):

@@ -2,7 +2,11 @@
 
 import contextlib
 import gc
+import os
+import re
 import struct
+import sys
+import unicodedata
 import warnings
 import zlib
 from pathlib import Path
@@ -13,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
-from lib_ti.data import buckets, dataset, images
+from lib_ti.data import buckets, dataset, decoders, image_folder, images
 from lib_ti.data.buckets import bucket_step
 from lib_ti.data.dataset import Example
-from lib_ti.data.image_files import ImageFile, find_images
+from lib_ti.data.image_files import ImageFile
+from lib_ti.data.image_folder import find_images, scan_folder
 from lib_ti.errors import UnusableFile
 from lib_ti.settings.parsing import parse
 from lib_ti.training.import_images import import_images, load_examples
@@ -161,7 +166,7 @@ class TestDecode:
         exif[0x0112] = orientation
         path = saved(tmp_path / "a.jpg", stored, quality=95, subsampling=0, exif=exif)
         assert_close(images.decode(path), quarters(64, 32), 4)
-        assert images.decoded_size(path) == (64, 32)
+        assert images.check_picture(path).image.size == (64, 32)
 
     @pytest.mark.parametrize(("suffix", "options"), [("gif", {}), ("webp", {"lossless": True}), ("png", {})])
     def test_first_frame_of_an_animation(self, tmp_path, suffix, options):
@@ -175,6 +180,79 @@ class TestDecode:
         monkeypatch.setattr(images, "LONGEST_SIDE", 200)
         decoded = images.decode(saved(tmp_path / "a.jpg", quarters(600, 420), quality=90))
         assert_close(decoded, quarters(300, 210), 4)  # a half, which is still larger than any prepared image
+
+
+def profile(gamma: float, description: str) -> bytes:
+    """An ICC profile (version 2, matrix) with sRGB's primaries and one gamma for all channels."""
+
+    def fixed(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    def xyz(*values: float) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(map(fixed, values))
+
+    name = description.encode() + b"\0"
+    text = b"desc\0\0\0\0" + struct.pack(">I", len(name)) + name + bytes(78)
+    curve = b"curv\0\0\0\0\0\0\0\1" + struct.pack(">H", round(gamma * 256)) + b"\0\0"
+    tags = {
+        b"desc": text, b"cprt": b"text\0\0\0\0none\0", b"wtpt": xyz(0.9642, 1, 0.8249), b"rXYZ": xyz(0.4361, 0.2225, 0.0139),
+        b"gXYZ": xyz(0.3851, 0.7169, 0.0971), b"bXYZ": xyz(0.1431, 0.0606, 0.7141),
+        b"rTRC": curve, b"gTRC": curve, b"bTRC": curve,
+    }  # fmt: skip
+    table, data, offset = b"", b"", 128 + 4 + 12 * len(tags)
+    for tag, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += tag + struct.pack(">II", offset + len(data), len(content))
+        data += content
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s", offset + len(data), b"none", 0x02100000, b"mntr", b"RGB ", b"XYZ ", bytes(12), b"acsp"
+    )
+    header += bytes(28) + fixed(0.9642) + fixed(1) + fixed(0.8249)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
+
+
+class TestColours:
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+    def test_profiles_are_applied(self, tmp_path, mode):
+        """Gamma 1 makes 128 of 255 half of the light, which is 188 in sRGB."""
+        gray = Image.new("RGB", (8, 8), (128,) * 3)
+        path = saved(
+            tmp_path / "a.png", gray.quantize(4) if mode == "P" else gray.convert(mode), icc_profile=profile(1.0, "x")
+        )
+        decoded = images.decode_with_notes(path)
+        assert decoded.notes == ()
+        assert decoded.image.mode == ("RGBA" if mode == "RGBA" else "RGB")
+        assert np.abs(values(decoded.image.convert("RGB")) - 188).max() <= 2
+
+    def test_srgb_profiles_change_nothing(self, tmp_path):
+        path = saved(tmp_path / "a.png", quarters(), icc_profile=profile(2.2, "sRGB IEC61966-2.1"))
+        assert_close(images.decode(path), quarters(), 0)
+
+    @pytest.mark.parametrize("data", [b"garbage", b"x" * 500, profile(1.0, "x")[:200]])
+    def test_damaged_profiles_are_said(self, tmp_path, data):
+        decoded = images.decode_with_notes(saved(tmp_path / "a.png", quarters(), icc_profile=data))
+        assert_close(decoded.image, quarters(), 0)
+        assert "colour profile is damaged" in decoded.notes[0]
+
+    def test_cmyk_profiles_and_profiles_of_another_mode(self, tmp_path):
+        path = saved(tmp_path / "a.jpg", quarters(64, 64).convert("CMYK"), quality=95, icc_profile=profile(1.0, "x"))
+        decoded = images.decode_with_notes(path)  # an RGB profile says nothing of CMYK
+        assert decoded.image.mode == "RGB"
+        assert_close(decoded.image, quarters(64, 64), 8)
+
+    def test_gray_pictures_with_an_rgb_profile(self, tmp_path):
+        path = saved(tmp_path / "a.png", Image.new("L", (8, 8), 128), icc_profile=profile(1.0, "x"))
+        assert np.abs(values(images.decode(path)) - 188).max() <= 2
+
+    def test_damaged_exif_is_no_reason_to_refuse_a_picture(self, tmp_path):
+        info = PngImagePlugin.PngInfo()
+        info.add_text("Raw profile type exif", "\nexif\n 20\nno hexadecimal digits")
+        png = saved(tmp_path / "a.png", quarters(), pnginfo=info)
+        webp = saved(tmp_path / "a.webp", quarters(), lossless=True, exif=b"Exif\0\0garbage")
+        for path in (png, webp):
+            decoded = images.decode_with_notes(path)
+            assert_close(decoded.image.convert("RGB"), quarters(), 0)
+            assert "EXIF data is damaged" in decoded.notes[0]
 
 
 class TestRefusal:
@@ -194,12 +272,44 @@ class TestRefusal:
         assert self.refusal(path) == "truncated"
 
     @pytest.mark.parametrize(
-        "data", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"a letter", b"%PDF-1.7", bytes(1000)]
+        ("data", "reason"),
+        [
+            (b"", "the file is empty"),
+            (b"\x89PNG\r\n\x1a\n", "not a picture that can be read"),
+            (b"\xff\xd8\xff\xe0", "not a picture that can be read"),
+            (b"a letter", "this is a text, not a picture"),
+            (b"%PDF-1.7", "this is a PDF document, not a picture"),
+            (bytes(1000), "this is nothing but zeros"),
+            (b"<!DOCTYPE html>", "this is a web page"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+            (b"PK\3\4" + bytes(100), "this is a zip archive"),
+        ],
     )
-    def test_not_an_image(self, tmp_path, data):
+    def test_not_an_image(self, tmp_path, data, reason):
         path = tmp_path / "a.png"
         path.write_bytes(data)
-        assert self.refusal(path) == "not a picture that can be read"
+        assert reason in self.refusal(path)
+
+    def test_formats_without_a_decoder_are_named(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(images, "available_formats", lambda: ("PNG",))
+        monkeypatch.setattr(decoders, "available_formats", lambda: ("PNG",))
+        for data, reason in (
+            (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "a HEIC picture, .* pip install pillow-heif"),
+            (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "an AVIF picture, .* pip install pillow-avif-plugin"),
+            (b"\xff\x0a\xfa\x7f", "a JPEG XL picture, .* pip install pillow-jxl-plugin"),
+        ):
+            (tmp_path / "a.jpg").write_bytes(data)
+            assert re.search(reason, self.refusal(tmp_path / "a.jpg"))
+
+    def test_a_picture_that_is_transparent_everywhere(self, tmp_path):
+        path = saved(tmp_path / "a.png", Image.new("RGBA", (8, 8), (255, 0, 0, 0)))
+        with pytest.raises(UnusableFile, match="transparent everywhere"):
+            images.prepare_image(path)
+
+    def test_a_mask_that_is_black_everywhere(self, tmp_path):
+        path = saved(tmp_path / "a.png", Image.new("L", (8, 8)))
+        with pytest.raises(UnusableFile, match="black everywhere"):
+            images.prepare_mask(path, (8, 8))
 
     def test_decompression_bomb(self, tmp_path):
         path = tmp_path / "a.png"
@@ -357,12 +467,13 @@ class TestFolder:
     def test_captions_of_text_files(self, tmp_path, data, caption):
         (tmp_path / "mug.png").touch()
         (tmp_path / "mug.txt").write_bytes(data)
-        assert ImageFile(tmp_path / "mug.png").caption("txt") == caption
+        (file,) = find_images(tmp_path)
+        assert (file.caption("txt").text, file.caption("txt").note) == (caption, "")
 
     @pytest.mark.parametrize("data", ["a café, red".encode("latin-1"), "a cafё, red".encode("cp1251"), b"a caf\0, red"])
     def test_caption_in_another_encoding_keeps_ascii_text(self, tmp_path, data):
         (tmp_path / "mug.txt").write_bytes(data)
-        caption = ImageFile(tmp_path / "mug.png").caption("txt")
+        caption = ImageFile(tmp_path / "mug.png", tmp_path / "mug.txt").caption("txt").text
         assert caption.startswith("a caf")
         assert caption.endswith(", red")
 
@@ -372,19 +483,134 @@ class TestFolder:
          ("2024-05-01", "2024-05-01"), ("mug 2", "mug 2")],
     )  # fmt: skip
     def test_captions_of_file_names(self, tmp_path, name, caption):
-        assert ImageFile(tmp_path / f"{name}.png").caption("file-name") == caption
+        assert ImageFile(tmp_path / f"{name}.png").caption("file-name").text == caption
 
     def test_no_captions(self, tmp_path):
         (tmp_path / "mug.txt").write_text("a red mug")
-        file = ImageFile(tmp_path / "mug.png")
-        assert file.caption("none") == ""
-        assert ImageFile(tmp_path / "cup.png").caption("txt") == ""
+        file = ImageFile(tmp_path / "mug.png", tmp_path / "mug.txt")
+        assert file.caption("none").text == ""
+        assert ImageFile(tmp_path / "cup.png").caption("txt").text == ""
 
-    @pytest.mark.parametrize("mask", ["mug.mask.png", "mug.jpg.mask.png"])
+    @pytest.mark.parametrize(
+        "mask", ["mug.mask.png", "mug.jpg.mask.png", "mug-masklabel.png", "MUG.MASK.PNG", "mug.mask.jpg"]
+    )
     def test_mask_beside_the_image(self, tmp_path, mask):
-        assert ImageFile(tmp_path / "mug.jpg").mask is None
+        (tmp_path / "mug.jpg").touch()
+        assert [file.mask for file in find_images(tmp_path)] == [None]
         (tmp_path / mask).touch()
-        assert ImageFile(tmp_path / "mug.jpg").mask == tmp_path / mask
+        assert [file.mask for file in find_images(tmp_path)] == [tmp_path / mask]
+
+    @pytest.mark.parametrize(
+        "caption",
+        ["mug.txt", "mug.caption", "mug.TXT", "mug.png.txt", "MUG.Caption", "mug.png.caption", "mug.cap"],
+    )
+    def test_captions_under_all_their_names(self, tmp_path, caption):
+        (tmp_path / "mug.png").touch()
+        (tmp_path / caption).write_text("a red mug")
+        (file,) = find_images(tmp_path)
+        assert file.caption("txt").text == "a red mug"
+
+    @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_names_in_another_unicode_form(self, tmp_path, forms):
+        picture, caption = (unicodedata.normalize(form, "café Zürich") for form in forms)
+        (tmp_path / f"{picture}.png").touch()
+        (tmp_path / f"{caption}.txt").write_text("a town")
+        (tmp_path / f"{caption}.mask.png").touch()
+        (file,) = find_images(tmp_path)
+        assert file.caption("txt").text == "a town"
+        assert file.mask
+
+    def test_a_file_of_the_very_name_comes_before_others(self, tmp_path):
+        for name in ("mug.png", "Mug.png"):
+            (tmp_path / name).touch()
+        for name in ("mug.txt", "Mug.txt", "mug.caption"):
+            (tmp_path / name).write_text(name)
+        assert {f.path.name: f.caption("txt").text for f in find_images(tmp_path)} == {
+            "mug.png": "mug.txt", "Mug.png": "Mug.txt",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig", "utf-16-be"])
+    def test_captions_in_wide_encodings(self, tmp_path, encoding):
+        (tmp_path / "mug.png").touch()
+        (tmp_path / "mug.txt").write_bytes("a red mug".encode(encoding))
+        (file,) = find_images(tmp_path)
+        assert file.caption("txt").text == "a red mug"
+
+    def test_a_caption_that_is_too_large_is_named(self, tmp_path):
+        (tmp_path / "mug.png").touch()
+        (tmp_path / "mug.txt").write_bytes(b"a" * 100_000)
+        (file,) = find_images(tmp_path)
+        assert file.caption("txt").text == ""
+        assert "larger than 64 kB" in file.caption("txt").note
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are Unicode")
+    def test_captions_of_names_that_are_not_unicode(self, tmp_path):
+        assert ImageFile(tmp_path / "b\udcfccher_1.png").caption("file-name").text == "bücher 1"
+        assert ImageFile(tmp_path / "b\udcc3\udcfccher.png").caption("file-name").text.endswith("cher")
+
+
+class TestScan:
+    def tree(self, folder: Path, *names: str) -> Path:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        return folder
+
+    def test_subfolders_are_read(self, tmp_path):
+        self.tree(tmp_path, "1.png", "more/2.png", "more/deep/3.png", ".git/4.png", "__MACOSX/._1.png")
+        assert [f.path.relative_to(tmp_path).as_posix() for f in find_images(tmp_path)] == [
+            "1.png", "more/2.png", "more/deep/3.png",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("names", "repeats"),
+        [
+            (["10_coin/a.png", "10_coin/b.png"], [1, 1]),
+            (["10_coin/a.png", "5_mug/b.png"], [2, 1]),
+            (["3_coin/a.png", "b.png"], [1, 3]),
+            (["3_coin/close/a.png", "2_mug/b.png"], [2, 3]),
+            (["2023_summer/a.png", "01_front/b.png", "c.png"], [1, 1, 1]),
+        ],
+    )
+    def test_repeats_of_kohya_s_folders(self, tmp_path, names, repeats):
+        self.tree(tmp_path, *names)
+        assert [file.repeats for file in find_images(tmp_path)] == repeats
+
+    def test_a_folder_that_holds_itself_is_read_once(self, tmp_path):
+        self.tree(tmp_path, "more/1.png")
+        (tmp_path / "more" / "again").symlink_to(tmp_path, target_is_directory=True)
+        assert len(find_images(tmp_path)) == 1
+
+    def test_folders_of_runs_are_left_out(self, tmp_path):
+        self.tree(tmp_path, "1.png", "runs/mug/2026/settings.json", "runs/mug/2026/previews/100-0-0.png")
+        folder = scan_folder(tmp_path)
+        assert len(folder.files) == 1
+        assert folder.summary(folder.files, {}) == "1 picture; not used: 1 folder of trainings"
+
+    @pytest.mark.skipif(os.name == "nt", reason="links and pipes")
+    def test_summary_names_what_is_not_used(self, tmp_path):
+        self.tree(tmp_path, "1.png", "2.png", "notes.pdf", "alone.txt", "gone.mask.png", "sub/READ me.md")
+        (tmp_path / "link.png").symlink_to(tmp_path / "nowhere.png")
+        os.mkfifo(tmp_path / "pipe.png")
+        folder = scan_folder(tmp_path)
+        summary = folder.summary(folder.files[:2], {"caption": 1, "mask": 0}, [tmp_path / "notes.pdf"])
+        assert summary.startswith("2 pictures, 1 caption; not used: ")
+        for part in (
+            "1 broken link", "1 device or pipe", "1 text without a picture (alone.txt)",
+            "1 mask without a picture (gone.mask.png)", "notes.pdf", "sub/READ me.md",
+        ):  # fmt: skip
+            assert part in summary
+
+    def test_summary_counts_many_files_of_a_kind(self, tmp_path):
+        self.tree(tmp_path, "1.png", *(f"{i}.npz" for i in range(40)))
+        folder = scan_folder(tmp_path)
+        assert folder.summary(folder.files, {}) == "1 picture; not used: 40 .npz files"
+
+    def test_far_too_many_files_are_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(image_folder, "MAX_FILES", 5)
+        self.tree(tmp_path, *(f"{i}.txt" for i in range(6)))
+        with pytest.raises(UnusableFile, match="more than 5 files"):
+            scan_folder(tmp_path)
 
 
 class TestMasks:

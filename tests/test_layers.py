@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "root": (),
     "settings": ("root",),
     "formats": ("root",),
-    "data": SETTINGS,
+    "data": (*SETTINGS, "formats"),
     TECHNIQUES: (),
     "model.speed": (*SETTINGS, TECHNIQUES),
     "model.prompt": ("root",),

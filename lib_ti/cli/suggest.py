@@ -13,6 +13,7 @@ from lib_ti.cli.control import stop_on_signals
 from lib_ti.cli.exit_codes import OK, STOPPED
 from lib_ti.settings.option import RawValue
 from lib_ti.settings.parsing import parse
+from lib_ti.text import printable
 
 NAME = "suggested-word"  # a training has a name; here it matters to nobody
 
@@ -38,6 +39,8 @@ def suggest(arguments: Sequence[str]) -> int:
         from lib_ti.training.start import suggest as search
 
         plan = preflight(settings, argument_problems + problems)
+        if not values.json:
+            print(printable(f"In {settings.images}: {plan.pictures}"), flush=True)
 
         def report(done: int, total: int) -> None:
             if values.json:

@@ -35,6 +35,8 @@ def sweep(arguments: Sequence[str]) -> int:
     from lib_ti.runs.sweeps.prepare import create_sweep, plan_sweep
 
     plan = plan_sweep(single, several, problems)
+    for line in plan.pictures if not values.json else ():
+        print(printable(f"In {line}"))
     for warning in plan.warnings if not values.json else ():
         print(printable(f"Note: {warning}"))
     return train(create_sweep(plan), values.json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.sweeps.sweep import is_sweep
 from lib_ti.settings.option import RawValue
 from lib_ti.settings.parsing import parse
+from lib_ti.text import printable
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -30,6 +32,8 @@ def train(arguments: Sequence[str]) -> int:
     from lib_ti.training.preflight.preflight import preflight
 
     plan = preflight(settings, argument_problems + problems)
+    pictures = Event("pictures", {"summary": plan.pictures}, time.time())
+    print(pictures.to_json() if values.json else printable(f"In {settings.images}: {plan.pictures}"), flush=True)
     return _run(create_run(plan).path, values.json, plan.warnings)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
+from lib_ti.formats.text_file import read_text
 from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings
 
 _SUBJECT = (
@@ -31,6 +32,9 @@ _STYLE = (
     "a small painting in the style of [name]", "a large painting in the style of [name]",
 )  # fmt: skip
 _NEGATIVE = ("[name]", "a photo, [name]", "a picture, [name]", "[name], a photo", "a [name] picture", "a [name] photo")
+
+_ESCAPED_BRACKET = re.compile(r"\\([()\[\]{}])")
+_WEIGHT = re.compile(r"\([^()]{1,200}:\s*[+-]?\d*\.?\d+\s*\)")
 
 TEMPLATES: dict[str, tuple[str, ...]] = {"subject": _SUBJECT, "style": _STYLE, "negative": _NEGATIVE}
 """The default templates of each kind of embedding, for images without captions."""
@@ -141,13 +145,34 @@ def default_templates(kind: str, captions: bool) -> tuple[str, ...]:
 def load_templates(path: Path) -> tuple[str, ...]:
     """Read a template file: one per line, without empty lines and comments (#). Raises UnusableFile."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnusableFile(path, f"the templates cannot be read ({error})") from error
+        lines = read_text(path).text.splitlines()
+    except UnusableFile as error:
+        raise UnusableFile(path, f"the templates cannot be read: {error.reason}") from error
     templates = tuple(line.strip() for line in lines if line.strip() and not line.strip().startswith("#"))
     if not templates:
         raise UnusableFile(path, f"there is no template in it; write lines such as: a photo of {NAME_SLOT}")
     return templates
+
+
+@dataclass(frozen=True)
+class PlainCaption:
+    """A caption as it is trained on, and what was changed or is unusual in it."""
+
+    text: str
+    named: bool = False
+    unescaped: bool = False
+    weighted: bool = False
+
+
+def plain_caption(text: str, name: str) -> PlainCaption:
+    r"""A caption with the word in place of `[name]`, and without the backslashes that escape brackets in prompts.
+
+    >>> plain_caption(r"[name], miku \(singer\)", "mug").text
+    'mug, miku (singer)'
+    """
+    named = text.replace(CAPTION_SLOT, "").replace(NAME_SLOT, name)
+    unescaped = _ESCAPED_BRACKET.sub(r"\1", named)
+    return PlainCaption(unescaped, NAME_SLOT in text, unescaped != named, bool(_WEIGHT.search(text)))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class Example:
     size: tuple[int, int]  # that it is trained at
     use_masks: bool = True  # whether its mask and alpha channel weight the loss
     original_size: tuple[int, int] | None = None  # None: `size`
+    repeats: int = 1  # uses, for each use of the others
 
     @property
     def time_ids(self) -> tuple[int, int, int, int, int, int]:

@@ -6,13 +6,17 @@ Files are untrusted: only decoders that run in this process are allowed, and siz
 
 from __future__ import annotations
 
-import functools
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from lib_ti import files
+from lib_ti.data.colours import apply_profile, to_rgb
+from lib_ti.data.decoders import available_formats, undecodable_reason
 from lib_ti.errors import UnusableFile
 
 MAX_PIXELS = 120_000_000
@@ -21,64 +25,109 @@ MAX_PIXELS = 120_000_000
 LONGEST_SIDE = 2048
 """Pixels of a prepared image's longer side; no training resolution needs more."""
 
-_FORMATS = (
-    "PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "PCX", "SGI",
-)  # fmt: skip
+MIN_ALPHA = 8
+"""Of 255: where nothing in an image is less transparent, there is nothing in it to be learned."""
+
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What turns an image upright, by its EXIF orientation."""
 
 
-@functools.cache
-def _available_formats() -> tuple[str, ...]:
-    """The allowed formats that this Pillow can read. Its EPS reader, for one, would start Ghostscript."""
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
+@dataclass(frozen=True)
+class DecodedImage:
+    """`image`: upright, RGB or RGBA, 8 bits per channel, sRGB. `notes`: for the user, what may be wrong with it."""
+
+    image: Image.Image
+    notes: tuple[str, ...] = ()
 
 
 def decode(path: Path) -> Image.Image:
-    """Decode an image: upright, RGB or RGBA, 8 bits per channel; of an animation the first frame.
+    """Decode an image: upright, RGB or RGBA, 8 bits per channel, sRGB; of an animation the first frame.
 
     Raises:
         UnusableFile: it is damaged, too large or not an image.
     """
+    return decode_with_notes(path).image
+
+
+def decode_with_notes(path: Path) -> DecodedImage:
+    """Decode an image as `decode` does, and say what of it had to be guessed. Raises UnusableFile."""
+    if not path.is_file():
+        files.read_beginning(path, 0)  # which says what it is instead
     try:
-        with path.open("rb") as file:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow only warns from its own size limit on; ours below is an error
-                image = Image.open(file, formats=_available_formats())
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF, and Pillow's own size limit; ours below is an error
+            image: Any = Image.open(file, formats=available_formats())
             if image.width * image.height > MAX_PIXELS:
-                raise UnusableFile(path, f"{image.width}×{image.height} pixels is too large; reduce the picture first")
+                reason = f"{image.width}×{image.height} pixels is too large; reduce the picture first"
+                raise UnusableFile(path, reason)
             image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # let libjpeg downscale by 2, 4 or 8 while decoding
-            upright = ImageOps.exif_transpose(image)
-            return _to_8_bit(upright if upright is not None else image)
+            profile = image.info.get("icc_profile")
+            image.load()
+            orientation, orientation_note = _orientation(image)
+            converted, profile_note = _to_8_bit(image, profile)
+        upright = converted.transpose(_ORIENTATIONS[orientation]) if orientation in _ORIENTATIONS else converted
+        return DecodedImage(upright, tuple(filter(None, (orientation_note, profile_note))))
     except UnusableFile:
         raise
     except Image.DecompressionBombError as error:
         raise UnusableFile(path, "far too large; reduce the picture first") from error
     except Exception as error:  # decoders of damaged files raise anything: struct.error, ValueError, SyntaxError …
-        reason = "truncated" if "truncated" in str(error).lower() else "not a picture that can be read"
-        raise UnusableFile(path, reason) from error
+        raise UnusableFile(path, undecodable_reason(path, error)) from error
 
 
-def decoded_size(path: Path) -> tuple[int, int]:
-    """Width and height after decoding, which proves that the whole file is readable. Raises UnusableFile."""
-    return decode(path).size
+def _orientation(image: Image.Image) -> tuple[int, str]:
+    """The EXIF orientation, and a note if EXIF is damaged."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # EXIF may hold anything, and Pillow raises anything
+        return 1, "its EXIF data is damaged; if the picture lies on its side, turn it and save it again"
+    return (value if isinstance(value, int) else 1), ""
+
+
+def check_picture(path: Path) -> DecodedImage:
+    """Decode a picture to learn from, which proves that it is readable and shows something. Raises UnusableFile."""
+    decoded = decode_with_notes(path)
+    if decoded.image.mode == "RGBA" and _maximum(decoded.image.getchannel("A")) < MIN_ALPHA:
+        raise UnusableFile(path, "it is transparent everywhere, so there is nothing to learn from")
+    return decoded
+
+
+def check_mask(path: Path) -> None:
+    """Decode a mask. Raises UnusableFile if it cannot be read, or leaves nothing of its picture."""
+    if _maximum(flatten(decode(path)).convert("L")) == 0:
+        raise UnusableFile(path, "this mask is black everywhere, so nothing of its picture would count")
+
+
+def _maximum(channel: Image.Image) -> int:
+    extrema: Any = channel.getextrema()
+    return int(extrema[1])
 
 
 def read_size(path: Path) -> tuple[int, int]:
     """Width and height from the header, without decoding: for images that `prepare_image` wrote. Raises UnusableFile."""
     try:
         with path.open("rb") as file:
-            return Image.open(file, formats=_available_formats()).size
+            return Image.open(file, formats=available_formats()).size
     except Exception as error:  # as in `decode`
         raise UnusableFile(path, "not a picture that can be read") from error
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
+def _to_8_bit(image: Image.Image, profile: object) -> tuple[Image.Image, str]:
+    """An image as RGB or RGBA in sRGB, and a note about its colour profile."""
+    if image.mode == "CMYK":
+        converted, note = apply_profile(image, profile)
+        return converted.convert("RGB"), note
+    if image.mode == "LAB":
+        return to_rgb(image), ""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
-        return _scale_gray(values, is_integer=image.mode != "F").convert("RGB")
+        return apply_profile(_scale_gray(values, is_integer=image.mode != "F").convert("RGB"), profile)
     if image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info:
-        return image.convert("RGBA")
-    return image.convert("RGB")
+        return apply_profile(image.convert("RGBA"), profile)
+    return apply_profile(image.convert("RGB"), profile)
 
 
 def _scale_gray(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], is_integer: bool) -> Image.Image:
@@ -97,11 +146,12 @@ def prepare_image(path: Path) -> Image.Image:
 
     Every image that is trained on comes through here, from a folder and from a browser. Raises UnusableFile.
     """
-    return _strip_metadata(limit_size(decode(path)))
+    return _strip_metadata(limit_size(check_picture(path).image))
 
 
 def prepare_mask(path: Path, size: tuple[int, int]) -> Image.Image:
     """Decode a mask ("L") for a run, at the `size` of the prepared image it belongs to. Raises UnusableFile."""
+    check_mask(path)
     return _strip_metadata(flatten(decode(path)).convert("L").resize(size))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import locale
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,11 @@ class DecodedText:
 
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> DecodedText:
     """Read and decode a text file. Raises UnusableFile for what is no regular file, longer, or no text."""
-    header = files.read_header(path, max_bytes + 1, empty=True)
-    if len(header) > max_bytes:
+    data = files.read_beginning(path, max_bytes + 1)
+    if len(data) > max_bytes:
         raise UnusableFile(path, f"larger than {max_bytes >> 10} kB, which no such text is; it was not read")
     try:
-        return decode(header)
+        return decode(data)
     except ValueError as error:
         raise UnusableFile(path, str(error)) from error
 
@@ -53,8 +54,12 @@ def decode(data: bytes) -> DecodedText:
     for mark, encoding in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return DecodedText(_decode_beginning(data[len(mark) :], encoding, errors="replace"), encoding)
-    if 0 in data:  # no text but that of UTF-16 and UTF-32 holds zeros
-        return DecodedText(_decode_beginning(data, encoding := _wide_encoding(data), "replace"), encoding)
+    if 0 in data:  # no text but that of UTF-16 and UTF-32 holds many zeros
+        if wide := _wide_encoding(data):
+            return DecodedText(_decode_beginning(data, wide, "replace"), wide)
+        if data.count(0) > len(data) // 10 or re.search(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]", data):
+            raise ValueError("this is no text; it holds null characters")
+        data = data.replace(b"\0", b" ")
     with suppress(UnicodeDecodeError):
         return DecodedText(_decode_beginning(data, "utf-8"), "utf-8")
     system = codecs.lookup(locale.getpreferredencoding(False)).name
@@ -71,7 +76,7 @@ def _decode_beginning(data: bytes, encoding: str, errors: str = "strict") -> str
 
 
 def _wide_encoding(data: bytes) -> str:
-    """The encoding of text without a byte order mark, from where its zeros are. Raises ValueError if they are elsewhere."""
+    """The encoding of text without a byte order mark, from where its zeros are; "" if they are elsewhere."""
     quarters = [data[i::4].count(0) / max(1, len(data[i::4])) for i in range(4)]
     if min(quarters[2:]) > 0.9 and quarters[0] < 0.1:
         return "utf-32-le"
@@ -82,4 +87,4 @@ def _wide_encoding(data: bytes) -> str:
         return "utf-16-le"
     if even > 0.3 and odd < 0.05:
         return "utf-16-be"
-    raise ValueError("this is no text; it holds null characters")
+    return ""

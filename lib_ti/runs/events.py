@@ -15,6 +15,7 @@ from typing import Any
 
 EVENT_FIELDS: dict[str, frozenset[str]] = {
     "queued": frozenset({"place"}),
+    "pictures": frozenset({"summary"}),
     "loading": frozenset({"checkpoint", "folder"}),
     "encoding": frozenset({"done", "images"}),
     "searching": frozenset({"done", "total"}),
@@ -39,6 +40,7 @@ EVENT_FIELDS: dict[str, frozenset[str]] = {
 }  # fmt: skip
 """The kinds of event and the fields of each, beside `kind` and `time` (seconds since 1970).
 
+`pictures`: one line about what is used of the folder of images, and what is not; the first event, written with the run.
 `learning_rate_2`: of the second text encoder, where there is one. `memory_mb`: peak memory of the device, or of the process
 on a CPU. `norm`: mean norm of the vectors. `similarity`: mean cosine similarity to the initial vectors. `file`: relative to the
 run folder, but absolute in `finished`. `memory`: the memory mode and acceleration from here on; `needed_mb` is an estimate, and
@@ -60,7 +62,19 @@ _KEY_FIELDS = {
 _STEP_PREFIX = b'{"kind": "step"'  # how `Event.to_json` begins the line of a step
 
 _ASIDES = frozenset(
-    {"memory", "warning", "sampling", "preview", "snapshot", "validation", "best", "test", "report", "start"}
+    {
+        "memory",
+        "warning",
+        "sampling",
+        "preview",
+        "snapshot",
+        "validation",
+        "best",
+        "test",
+        "report",
+        "start",
+        "pictures",
+    }
 )
 """Kinds that do not say what a run is doing."""
 

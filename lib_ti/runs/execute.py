@@ -15,7 +15,7 @@ from lib_ti.embedding.read import read_embedding
 from lib_ti.errors import TextualInversionError, TrainingFailed
 from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.runs.card_image import save_card_image
-from lib_ti.runs.events import Event
+from lib_ti.runs.events import Event, EventLog
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.inputs import record_inputs
 from lib_ti.runs.recorder import FolderRecorder
@@ -38,6 +38,7 @@ def create_run(plan: Plan) -> RunFolder:
         )
     folder = RunFolder.create(plan.settings, contents)
     record_inputs(folder, folder.settings)
+    EventLog(folder.events).append("pictures", summary=plan.pictures)
     return folder
 
 
@@ -65,7 +66,7 @@ def execute_run(
         recorder.event("stopped", step=folder.saved_step)
         raise
     except Exception as error:
-        with folder.log.open("a", encoding="utf-8") as log:
+        with folder.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
             log.write(traceback.format_exc())
         message = str(error) if isinstance(error, TextualInversionError) else _describe_unexpected(error, folder)
         recorder.event("failed", message=message)
@@ -83,7 +84,7 @@ def _train(
 ) -> bool:
     settings = folder.settings
     recorder.event("loading", checkpoint=settings.model.name, folder=str(folder.path))
-    import_images(settings.images, settings.captions, folder.images, should_stop, settings.masks)
+    import_images(settings.images, settings.captions, folder.images, should_stop, settings.masks, settings.name)
     if settings.contrast_images:
         import_images(settings.contrast_images, "none", folder.contrast_images, should_stop, masks=False)
     result = None
@@ -120,7 +121,7 @@ def _write_report(folder: RunFolder, recorder: FolderRecorder) -> None:
         recorder.event("report", file=path.relative_to(folder.path).as_posix())
     except Exception as error:
         with suppress(OSError):
-            with folder.log.open("a", encoding="utf-8") as log:
+            with folder.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.write(traceback.format_exc())
             recorder.event("warning", message=f"there is no report: {_describe_unexpected(error, folder)}")
 

@@ -3,6 +3,7 @@
 settings.json                       the settings, with every "auto" resolved; written first, together with the folder
 auto.json                           the names of the options that were "auto" when the run was requested
 images/0000.png, .txt, .mask.png    the run's own copies of the images, without metadata; complete or absent
+images/repeats.json                 how often each is used, where not all alike
 contrast/0000.png                   likewise, of `contrast_images`
 inputs.json                         sizes and hashes of what is trained on, compared when the run is resumed
 templates.txt  start.safetensors    the prompt templates; the embedding that training starts from, if any

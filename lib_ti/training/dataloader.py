@@ -89,7 +89,9 @@ class DataLoader:
 
     def batch_indices(self, first_step: int, global_batch: int) -> Iterator[list[int]]:
         """For each step from `first_step` on, the indices of the examples in its global batch; all share one bucket."""
-        return sample_batches([e.size for e in self.examples], global_batch, self.seed, first_step)
+        uses = [i for i, example in enumerate(self.examples) for _ in range(example.repeats)]
+        for batch in sample_batches([self.examples[i].size for i in uses], global_batch, self.seed, first_step):
+            yield [uses[use] for use in batch]
 
     def micro_batches(
         self, step: int, indices: Sequence[int], batch_size: int, device: torch.device

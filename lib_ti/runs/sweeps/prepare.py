@@ -23,11 +23,15 @@ _MEASURED = ("precision", "acceleration")
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep that can be carried out: for each run its values and its plan. `warnings`: of any of them, each once."""
+    """A sweep that can be carried out: for each run its values and its plan. `warnings`: of any of them, each once.
+
+    `pictures`: for each folder of images what is used of it and what is not.
+    """
 
     name: str
     runs: Sequence[tuple[Mapping[str, str], Plan]]
     warnings: Sequence[str]
+    pictures: Sequence[str] = ()
 
 
 def plan_sweep(
@@ -69,7 +73,8 @@ def plan_sweep(
         found.append(Problem(problem.option, message))
     if found:
         raise BadInput(found)
-    return SweepPlan(name, plans, list(warnings))
+    pictures = dict.fromkeys(f"{plan.settings.images}: {plan.pictures}" for _, plan in plans)
+    return SweepPlan(name, plans, list(warnings), list(pictures))
 
 
 def create_sweep(plan: SweepPlan) -> Sweep:

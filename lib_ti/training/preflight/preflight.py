@@ -21,7 +21,7 @@ from lib_ti.training.preflight.initial_embedding import read_initial_embedding
 from lib_ti.training.preflight.learning_rates import check_learning_rates
 from lib_ti.training.preflight.prompts import check_prompts
 from lib_ti.training.preflight.resolve_auto import resolve_checkpoint_options, resolve_device_options
-from lib_ti.training.preflight.training_images import check_images, resolve_caption_source
+from lib_ti.training.preflight.training_images import check_images, read_captions, resolve_caption_source, summarize
 
 DEFAULT_PROMPT_LENGTH = 77  # tokens; assumed where the checkpoint cannot be read
 
@@ -31,6 +31,7 @@ class Plan:
     """A training that can be carried out. Its settings have no "auto" left whose value must stay the same on a resume.
 
     `auto`: the options that were "auto" in the request and have a value now, or get one when the training starts.
+    `pictures`: one line about what is used of the folder of images, and what is not.
     """
 
     settings: TrainSettings
@@ -38,6 +39,7 @@ class Plan:
     initial_embedding: Embedding | None
     warnings: Sequence[str]
     auto: Sequence[str] = ()
+    pictures: str = ""
 
 
 def preflight(settings: TrainSettings, problems: Sequence[Problem] = ()) -> Plan:
@@ -47,11 +49,15 @@ def preflight(settings: TrainSettings, problems: Sequence[Problem] = ()) -> Plan
     """
     findings = Findings(list(problems))
     checkpoint = _open_checkpoint(settings, findings)
-    files, sizes = check_images(settings, findings)
+    checked = check_images(settings, findings)
+    sizes = [*checked.sizes]
+    caption_source = resolve_caption_source(settings, checked.files)
+    captions = read_captions(checked, caption_source, settings.name, findings)
+    summary = summarize(checked, captions, caption_source, settings.masks)
     if settings.contrast_images:
-        sizes = sizes + check_images(settings, findings, "contrast_images")[1]
-    caption_source = resolve_caption_source(settings, files)
-    captions = [file.caption(caption_source) for file in files]
+        contrast = check_images(settings, findings, "contrast_images")
+        sizes += contrast.sizes
+        summary += f"; {settings.contrast_images}: {summarize(contrast, (), 'none', False)}"
     prompt_length = checkpoint.prompt_length if checkpoint else DEFAULT_PROMPT_LENGTH
     templates = check_prompts(settings, captions, prompt_length, findings)
     initial_embedding = read_initial_embedding(settings, checkpoint, findings)
@@ -67,7 +73,7 @@ def preflight(settings: TrainSettings, problems: Sequence[Problem] = ()) -> Plan
     if findings.problems or checkpoint is None:
         raise BadInput(findings.problems)
     auto = [name for name in ("init_text", *resolved) if getattr(settings, name) in (None, "auto")]
-    return Plan(replace(settings, **resolved), templates, initial_embedding, findings.warnings, auto)
+    return Plan(replace(settings, **resolved), templates, initial_embedding, findings.warnings, auto, summary)
 
 
 def open_for_training(settings: TrainSettings) -> Checkpoint:

@@ -99,7 +99,7 @@ def _prepare(
     # Without gradients the leanest memory mode costs little time.
     mode = settings.memory_modes[0 if device.type == "cpu" else -1]
     model = memory_modes.load(checkpoint, DTYPES[settings.precision], device, mode, "none")
-    import_images(settings.images, settings.captions, folder / "images", stop_requested, settings.masks)
+    import_images(settings.images, settings.captions, folder / "images", stop_requested, settings.masks, settings.name)
     examples = load_examples(folder / "images", settings)
     ImageEncoder(model, lambda *_, **__: None, stop_requested).encode_training(examples, False, cache)
     model.vae = None

@@ -86,6 +86,7 @@ class Launcher:
             answer = self._wait_for_plan(worker, problems)
             folder = RunFolder.open(Path(answer["run"]))
             self.copy_images(folder, draft)
+            EventLog(folder.events).append("pictures", summary=self._drafts.summary(draft))
             warnings = [form_to_settings.flags_to_labels(warning) for warning in answer.get("warnings", ())]
             for warning in warnings:
                 EventLog(folder.events).append("warning", message=warning)

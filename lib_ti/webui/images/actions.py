@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import TextualInversionError, UnusableFile
+from lib_ti.text import unquoted
 from lib_ti.webui.api.runs_view import RunsView
 from lib_ti.webui.forms.live_check import LiveCheck
 from lib_ti.webui.hosts.host import Host
@@ -42,7 +43,8 @@ class ImageActions:
         }  # fmt: skip
 
     def list_images(self, draft: str) -> dict[str, Any]:
-        return {"pictures": self._drafts.describe_images(draft, self._live_check.resolution())}
+        pictures = self._drafts.describe_images(draft, self._live_check.resolution())
+        return {"pictures": pictures, "summary": self._drafts.summary(draft)}
 
     def picture(self, draft: str, id: str) -> dict[str, Any]:
         """One image of the draft, large."""
@@ -54,8 +56,10 @@ class ImageActions:
         try:
             added = self._drafts.add_upload(draft, path, name, self._live_check.resolution())
         except UnusableFile as error:
-            return {"pictures": [], "refused": [{"name": error.path.name, "reason": error.reason}]}
-        return {"pictures": added, "refused": []}
+            self._drafts.note_unused(draft, [error.path.name])
+            refused = [{"name": error.path.name, "reason": error.reason}]
+            return {"pictures": [], "refused": refused, "summary": self._drafts.summary(draft)}
+        return {"pictures": added, "refused": [], "summary": self._drafts.summary(draft)}
 
     def remove(self, draft: str, id: str) -> dict[str, Any]:
         self._drafts.remove(draft, id)
@@ -81,13 +85,13 @@ class ImageActions:
 
     def set_caption(self, draft: str, id: str, text: str) -> dict[str, Any]:
         self._drafts.set_caption(draft, id, str(text))
-        return {}
+        return {"summary": self._drafts.summary(draft)}
 
     def add_folder(self, draft: str, path: str) -> dict[str, Any]:
         """Copy the images of a folder on the server, unless its host hides paths from the browser."""
         if self._host.hides_paths:
             raise TextualInversionError("This WebUI does not let the browser name its folders.")
-        return self._copy_folder(draft, Path(path.strip().strip('"')).expanduser())
+        return self._copy_folder(draft, Path(unquoted(path).strip()).expanduser())
 
     def add_example(self, draft: str) -> dict[str, Any]:
         """Replace the draft's images by those of the example."""
@@ -123,4 +127,5 @@ class ImageActions:
 
     def _copy_folder(self, draft: str, folder: Path) -> dict[str, Any]:
         added, refused = self._drafts.add_folder(draft, folder, self._live_check.resolution())
-        return {"pictures": added, "refused": [{"name": name, "reason": reason} for name, reason in refused]}
+        named = [{"name": name, "reason": reason} for name, reason in refused]
+        return {"pictures": added, "refused": named, "summary": self._drafts.summary(draft)}

@@ -11,23 +11,22 @@ import re
 import shutil
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lib_ti import files
-from lib_ti.data.image_files import MAX_IMAGES, ImageFile, decode_text, find_images
+from lib_ti.data.image_files import MAX_IMAGES, caption_stem, mask_stem, name_key
+from lib_ti.data.image_folder import has_picture_name, scan_folder
 from lib_ti.errors import TextualInversionError, UnusableFile
 from lib_ti.webui.images import draft_copies
-from lib_ti.webui.images.draft import Draft, caption_of
+from lib_ti.webui.images.draft import Draft
 from lib_ti.webui.images.thumbnails import ThumbnailCache
-from lib_ti.webui.images.uploads import display_name, resolve_upload
+from lib_ti.webui.images.uploads import display_name, one_line, read_caption, resolve_upload
 
 MAX_FILE_BYTES = 100 << 20
-MAX_CAPTION_CHARACTERS = 2000  # a prompt holds a tenth of that
 MAX_AGE_S = 14 * 24 * 3600.0
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif", ".heic", ".jp2")
-"""Of the files that are considered in a folder of the server; the page must not learn the names of others."""
 _DRAFT_ID = re.compile(r"[0-9a-f]{32}")
 _IMAGE_ID = re.compile(r"\d{4,}")
 
@@ -91,20 +90,38 @@ class Drafts:
             raise TextualInversionError(f"There is no folder {folder} on the computer that the WebUI runs on.")
         added: list[str] = []
         refused: list[tuple[str, str]] = []
-        image_files = [file for file in find_images(folder) if file.path.suffix.lower() in SUFFIXES]
+        try:
+            content = scan_folder(folder)
+        except UnusableFile as error:
+            raise TextualInversionError(f"{folder}: {error.reason}") from error
+        image_files = [file for file in content.files if has_picture_name(file.path)]
         if not image_files:
             raise TextualInversionError(f"There are no pictures in {folder}.")
         for file in image_files[:MAX_IMAGES]:
             try:
-                (image,) = self._add_file(draft, file.path, file.path.name, resolution)
-                if caption := file.caption("txt"):
-                    self.set_caption(draft, image["id"], caption)
+                image = self._add_image(draft, file.path, file.path.name, resolution, file.repeats)
+                caption = file.caption("txt")
+                if caption.text:
+                    self.set_caption(draft, image["id"], caption.text)
+                if caption.note:
+                    refused.append((file.path.name, caption.note))
                 added.append(image["id"])
                 if file.mask:
                     self._add_mask(draft, file.mask, image["id"])
             except UnusableFile as error:
-                refused.append((file.path.name, error.reason))
+                refused.append((error.path.name, error.reason))
+        self.note_unused(draft, [*(name for name, _ in refused), *content.without_names()])
         return [image for image in self.describe_images(draft, resolution) if image["id"] in added], refused
+
+    def summary(self, draft: str) -> str:
+        """One line about what of the draft is trained on and what is not; empty where nothing was added."""
+        with self._lock:
+            return self._read(draft).summary(self.folder(draft))
+
+    def note_unused(self, draft: str, names: Iterable[str]) -> None:
+        """Remember files that were refused."""
+        with self._lock:
+            self._read(draft).note_unused(names, self.folder(draft))
 
     def remove(self, draft: str, image_id: str) -> None:
         """Remove an image; `undo` brings it back."""
@@ -149,7 +166,7 @@ class Drafts:
             if image_id not in self._read(draft).images:
                 raise TextualInversionError("This picture is not there any more.")
             path = self.folder(draft) / f"{image_id}.txt"
-            if caption := _one_line(text):
+            if caption := one_line(text):
                 files.atomic_write_bytes(path, caption.encode("utf-8", "replace"))
             else:
                 path.unlink(missing_ok=True)
@@ -159,24 +176,16 @@ class Drafts:
 
         `captions`: where they come from: the draft's own (txt or auto), the images' names (file-name), or nowhere (none).
         """
-        part = target.with_name("images.part")
         with self._lock:
-            part.mkdir()
-            for image_id, record in self._read(draft).images.items():
-                for path in self._paths(draft, image_id):
-                    if path.exists() and (path.suffix != ".txt" or captions in ("auto", "txt")):
-                        shutil.copyfile(path, part / path.name)
-                if captions == "file-name" and (caption := ImageFile(Path(record["name"])).caption(captions)):
-                    (part / f"{image_id}.txt").write_bytes(caption.encode("utf-8", "replace"))
-            os.replace(part, target)
+            self._read(draft).copy_images(self.folder(draft), target, captions)
 
     def _add_file(self, draft: str, path: Path, name: str, resolution: int) -> list[dict[str, Any]]:
         with self._lock:
             content = self._read(draft)
-            if name.lower().endswith(".txt"):
-                return self._add_caption(draft, path, name, content, resolution)
-            if name.lower().endswith(".mask.png"):
-                if not (owner := content.find_by_stem(name)):
+            if (stem := caption_stem(name)) is not None:
+                return self._add_caption(draft, path, name, stem, content, resolution)
+            if (stem := mask_stem(name)) is not None:
+                if not (owner := content.find_by_stem(stem)):
                     raise UnusableFile(Path(name), "a mask; add the picture it belongs to first")
                 self._add_mask(draft, path, owner)
                 return [self._describe(self.folder(draft), owner, content, resolution)]
@@ -184,7 +193,7 @@ class Drafts:
                 raise UnusableFile(Path(name), f"{MAX_IMAGES} pictures are the most; 30 are plenty")
         return [self._add_image(draft, path, name, resolution)]
 
-    def _add_image(self, draft: str, path: Path, name: str, resolution: int) -> dict[str, Any]:
+    def _add_image(self, draft: str, path: Path, name: str, resolution: int, repeats: int = 1) -> dict[str, Any]:
         from lib_ti.data.images import prepare_image
         from lib_ti.webui.images import image_quality
 
@@ -200,19 +209,21 @@ class Drafts:
             with files.atomic_write(folder / f"{image_id}.png") as temporary:
                 image.save(temporary, "PNG", compress_level=3)
             content.next_id += 1
-            content.images[image_id] = {"name": name, **measurements}
-            if caption := content.pending_captions.pop(Path(name).stem, ""):
+            content.images[image_id] = {"name": name, **measurements} | ({"repeats": repeats} if repeats > 1 else {})
+            if caption := content.take_caption(name):
                 files.atomic_write_bytes(folder / f"{image_id}.txt", caption.encode())
             content.write(self.folder(draft))
             return self._describe(folder, image_id, content, resolution)
 
-    def _add_caption(self, draft: str, path: Path, name: str, content: Draft, resolution: int) -> list[dict[str, Any]]:
-        with path.open("rb") as file:
-            text = decode_text(file.read(8 * MAX_CAPTION_CHARACTERS))
-        if owner := content.find_by_stem(name):
+    def _add_caption(
+        self, draft: str, path: Path, name: str, stem: str, content: Draft, resolution: int
+    ) -> list[dict[str, Any]]:
+        """`stem`: of the caption's name, which is the name of its image or that without its suffix."""
+        text = read_caption(path, name)
+        if owner := content.find_by_stem(stem):
             self.set_caption(draft, owner, text)
             return [self._describe(self.folder(draft), owner, content, resolution)]
-        content.pending_captions[Path(name).stem] = _one_line(text)
+        content.pending_captions[name_key(stem)] = one_line(text)
         content.write(self.folder(draft))
         return []
 
@@ -226,16 +237,7 @@ class Drafts:
             mask.save(temporary, "PNG")
 
     def _describe(self, folder: Path, image_id: str, content: Draft, resolution: int) -> dict[str, Any]:
-        from lib_ti.webui.images import image_quality
-
-        record = content.images[image_id]
-        return {
-            "id": image_id, "name": record["name"], "width": record["width"], "height": record["height"],
-            "caption": caption_of(folder, image_id),
-            "mask": (folder / f"{image_id}.mask.png").exists(),
-            "warnings": image_quality.warnings(image_id, content.images, resolution),
-            "thumb": self._thumbnails.get(folder / f"{image_id}.png", 256),
-        }  # fmt: skip
+        return content.describe(folder, image_id, resolution, self._thumbnails.get(folder / f"{image_id}.png", 256))
 
     def _paths(self, draft: str, image_id: str) -> list[Path]:
         if not _IMAGE_ID.fullmatch(image_id):
@@ -244,7 +246,3 @@ class Drafts:
 
     def _read(self, draft: str) -> Draft:
         return Draft.read(self.folder(draft))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:MAX_CAPTION_CHARACTERS]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lib_ti.data.captions import Captioner
+from lib_ti.data.captions import Captioner, plain_caption
 from lib_ti.randomness import derive_seed
 from lib_ti.settings.train_settings import TrainSettings
 
@@ -35,6 +35,7 @@ def training_prompts(settings: TrainSettings, captions: Mapping[str, str]) -> tu
     from lib_ti.training.preflight.prompts import check_prompts
 
     s = settings
+    captions = {image_id: plain_caption(caption, s.name).text for image_id, caption in captions.items()}
     tokenizer, placeholder = PromptTokenizer(DEFAULT_PROMPT_LENGTH), Placeholder(s.name, 0, s.vectors)
     templates = check_prompts(s, [*captions.values()], DEFAULT_PROMPT_LENGTH, Findings([])) if s.name.strip() else ()
     if not templates:

@@ -7,7 +7,10 @@ import re
 import tempfile
 from pathlib import Path
 
-from lib_ti.errors import TextualInversionError
+from lib_ti.errors import TextualInversionError, UnusableFile
+from lib_ti.formats.text_file import decode
+
+MAX_CAPTION_CHARACTERS = 2000  # a prompt holds a tenth of that
 
 
 def resolve_upload(path: str) -> Path:
@@ -25,3 +28,18 @@ def resolve_upload(path: str) -> Path:
 def display_name(name: str) -> str:
     """The uploaded file's name without folders; for display only, never for opening a file."""
     return re.split(r"[\\/]", str(name))[-1][:200] or "picture"
+
+
+def read_caption(path: Path, name: str) -> str:
+    """The text of an uploaded caption file, its beginning if it is long. Raises UnusableFile, with its `name`, if it is none."""
+    with path.open("rb") as file:
+        data = file.read(8 * MAX_CAPTION_CHARACTERS)
+    try:
+        return decode(data).text
+    except ValueError as error:
+        raise UnusableFile(Path(name), str(error)) from error
+
+
+def one_line(text: str) -> str:
+    """A caption on one line, and no longer than one can be."""
+    return " ".join(text.split())[:MAX_CAPTION_CHARACTERS]
