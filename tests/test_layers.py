@@ -28,7 +28,7 @@ TRAINING = (
     "training.preflight", "training.validation", "training.health", "training.finishing", "training.optimization",
     "training.start", "training.resuming", "training",
 )  # fmt: skip
-RUNS = ("runs.report", "runs", "runs.sweeps")
+RUNS = ("runs.report", "runs", "runs.sweeps", "runs.sharing")
 WEBUI = ("webui", "webui.api", "webui.forms", "webui.hosts", "webui.images", "webui.standalone", "webui.ui")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runs.report": (*CORE, "runs"),
     "runs": (*CORE, *TRAINING, "runs.report"),
     "runs.sweeps": (*CORE, *TRAINING, "runs", "runs.report"),
+    "runs.sharing": (*CORE, "runs"),
     "webui": (*CORE, *TRAINING, *RUNS, *WEBUI),
     **dict.fromkeys(WEBUI[1:], (*CORE, *TRAINING, *RUNS, *WEBUI)),
     "practice": (*CORE, *TRAINING, *RUNS, "cli"),

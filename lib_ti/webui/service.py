@@ -15,6 +15,7 @@ from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.webui.api.queue_view import QueueView
 from lib_ti.webui.api.results import Results, delete_run
 from lib_ti.webui.api.runs_view import RunsView, run_id
+from lib_ti.webui.api.sharing import Sharing
 from lib_ti.webui.api.sweeps import Sweeps
 from lib_ti.webui.embedding_index import EmbeddingIndex
 from lib_ti.webui.forms import form_to_settings
@@ -52,6 +53,7 @@ class TrainingService:
         self._queue_view = QueueView(self._runs, self._queue, costs.seconds_of_run)
         self._live_check = LiveCheck(host, self._drafts, costs, self.embedding_index.find, self._names_in_training)
         self._results = Results(host, self._thumbnails, self._gpu_handover.reload_embeddings)
+        self._sharing = Sharing(host, self._runs, self._results)
         self._launcher = Launcher(host, self.embedding_index, self._drafts, self._live_check, self._runs, self._queue)
         self._image_actions = ImageActions(host, self._drafts, self._live_check, self._runs, self._thumbnails)
         sweep_launcher = SweepLauncher(self._launcher, self._runs, self._queue)
@@ -81,6 +83,7 @@ class TrainingService:
             self._image_actions,
             self._suggestions,
             self._sweeps,
+            self._sharing,
             self.embedding_index,
         )
         return {action.__name__: action for action in own} | {k: v for p in parts for k, v in p.actions().items()}

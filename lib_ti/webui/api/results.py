@@ -13,9 +13,10 @@ from pathlib import Path
 
 from lib_ti import files
 from lib_ti.errors import BadInput, Problem, TextualInversionError, UnusableFile
-from lib_ti.formats.safetensors_header import parse_header, replace_metadata
+from lib_ti.formats.safetensors_header import InvalidHeader, parse_header, replace_metadata
 from lib_ti.runs.card_image import card_image_path
 from lib_ti.runs.folder import RunFolder
+from lib_ti.runs.sharing.about import About, with_about
 from lib_ti.settings import names
 from lib_ti.webui.embedding_index import FileStamp, files_named
 from lib_ti.webui.hosts.host import Host
@@ -68,7 +69,7 @@ class Results:
             raise BadInput([Problem("name", problem)])
         data = self.embedding_file(folder, step).read_bytes()
         target = self._host.embeddings_dir / f"{name}.safetensors"
-        if files_named(name, self._host.embeddings_dir) and not overwrite and not self._is_from_run(target, folder):
+        if files_named(name, self._host.embeddings_dir) and not overwrite and not is_from_run(target, folder):
             raise BadInput([Problem("name", "this word exists already; replace it, or choose another name")])
         self._host.embeddings_dir.mkdir(parents=True, exist_ok=True)
         files.atomic_write_bytes(target, data if name == own_name else with_name(data, name))
@@ -82,7 +83,8 @@ class Results:
             stamp = FileStamp.of(target), folder.events.stat().st_size
             if folder.path not in self._used_steps or self._used_steps[folder.path][0] != stamp:
                 data = target.read_bytes()
-                step = int(parse_header(data).metadata["steps"]) if data in folder.own_embeddings() else None
+                is_own = with_about(data, About()) in folder.own_embeddings()
+                step = int(parse_header(data).metadata["steps"]) if is_own else None
                 self._used_steps[folder.path] = (stamp, step)
             return self._used_steps[folder.path][1]
         except (OSError, UnusableFile, KeyError, ValueError):
@@ -121,9 +123,13 @@ class Results:
                 raise TextualInversionError(f"The folder is {folder.path}")
             subprocess.Popen([opener, str(folder.path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def _is_from_run(self, target: Path, folder: RunFolder) -> bool:
-        """Whether the file in the host's folder is an embedding of this very run."""
-        return target.exists() and target.read_bytes() in folder.own_embeddings()
+
+def is_from_run(target: Path, folder: RunFolder) -> bool:
+    """Whether a file is an embedding of this very run, whatever its author has written into it."""
+    try:
+        return with_about(target.read_bytes(), About()) in folder.own_embeddings()
+    except (OSError, InvalidHeader):
+        return False
 
 
 def delete_run(folder: RunFolder) -> None:
