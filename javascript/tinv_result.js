@@ -22,7 +22,11 @@
     const isThisComputer = () => /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(location.hostname);
 
     function fileButtons(report) {
-        const buttons = [reportButton(report), button("Download", () => tinv.actions.download(report.id))];
+        const buttons = [
+            reportButton(report),
+            button("Share", () => tinv.share.open(report)),
+            button("Download", () => tinv.actions.download(report.id)),
+        ];
         if (tinv.host && tinv.host.opensFolders && isThisComputer())
             buttons.push(button("Folder", () => tinv.actions.openFolder(report.id)));
         return buttons;

@@ -66,7 +66,14 @@ def test_a_file_of_another_training_is_not_described(sharing, host):  # noqa: F8
 
 @pytest.mark.parametrize(
     "about",
-    [{"author": 5}, {"author": ["x"]}, {"licence": "CC0"}, {"author": "x" * 201}, {"author": "a\0b"}, {"author": "\ud800"}],
+    [
+        {"author": 5},
+        {"author": ["x"]},
+        {"licence": "CC0"},
+        {"author": "x" * 201},
+        {"author": "a\0b"},
+        {"author": "\ud800"},
+    ],
 )
 def test_texts_that_are_none(sharing, about):
     with pytest.raises(BadInput):
@@ -75,7 +82,11 @@ def test_texts_that_are_none(sharing, about):
 
 def test_formats(sharing, run, tmp_path):  # noqa: F811
     vectors = read_embedding(run.embedding).vectors["clip_l"]
-    for name, file in [("safetensors", "my-mug.safetensors"), ("a1111", "my-mug.pt"), ("diffusers", "my-mug.safetensors")]:
+    for name, file in [
+        ("safetensors", "my-mug.safetensors"),
+        ("a1111", "my-mug.pt"),
+        ("diffusers", "my-mug.safetensors"),
+    ]:
         reply = sharing.export("r", name)
         assert reply["file"] == file
         (tmp_path / file).write_bytes(decoded(reply))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import pytest
 from driver.server import COIN
@@ -136,3 +137,32 @@ def test_report_is_shown_without_running_anything_in_it(judged, server):
         judged.page.locator("#tinv_report").get_by_role("button", name="Download").click()
     assert download.value.suggested_filename == "judged-coin-2031-01-01T00-00-00.html"
     judged.page.keyboard.press("Escape")
+
+
+def test_share_saves_a_zip_and_writes_into_the_file(judged, server):
+    page = judged.page
+    page.get_by_role("button", name="Share", exact=True).click()
+    dialog = page.locator("#tinv_share")
+    assert dialog.locator("#tinv_share_title").inner_text() == "Share judged-coin"
+    dialog.locator("#tinv_share_description").fill("A coin from our school's garden.")
+    dialog.locator("#tinv_share_author").fill("Class 4 b")
+    dialog.locator("#tinv_share_license").fill("CC0-1.0")
+    judged.screenshot("share")
+    with page.expect_download() as download:
+        dialog.get_by_role("button", name="Download as zip").click()
+    assert download.value.suggested_filename == "judged-coin.zip"
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert "Licence: CC0-1.0" in archive.read("README.txt").decode()
+        assert {"judged-coin.safetensors", "AUTOMATIC1111/judged-coin.pt"} <= set(archive.namelist())
+    dialog.get_by_role("button", name="Write into the file here").click()
+    dialog.get_by_text("Written into the file of judged-coin.").wait_for()
+    header = (server.data / "embeddings" / "judged-coin.safetensors").read_bytes()
+    assert b"Class 4 b" in header
+    dialog.locator("#tinv_share_format").select_option("a1111")
+    with page.expect_download() as download:
+        dialog.get_by_role("button", name="Download", exact=True).click()
+    assert download.value.suggested_filename == "judged-coin.pt"
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Share", exact=True).click()
+    judged.wait_until(lambda: dialog.locator("#tinv_share_author").input_value() == "Class 4 b")
+    page.keyboard.press("Escape")
