@@ -1,7 +1,4 @@
-"""A zip for a colleague: the embedding in every format, pictures with their prompts, and what it may be used for.
-
-The same run and the same texts give the same zip, to the byte.
-"""
+"""A zip for a colleague: the embedding in every format, pictures with their prompts, and what it may be used for."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.sharing.about import About, with_about
 
 MAX_PICTURES = 6
-_DATE = (1980, 1, 1, 0, 0, 0)  # zip's earliest: archives of the same content are equal
+_DATE = (1980, 1, 1, 0, 0, 0)  # zip's earliest: when something was packed is nobody's business
 _OTHER_FORMATS = {"a1111": "AUTOMATIC1111", "diffusers": "diffusers"}
 """The folder in the zip by format."""
 
