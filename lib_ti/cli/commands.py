@@ -47,6 +47,7 @@ def runs(arguments: Sequence[str]) -> int:
 def report(arguments: Sequence[str]) -> int:
     parser = Parser("report", "Write the report of a run, report.html in its folder, or the comparison of a sweep.")
     parser.add_argument("run", type=Path, metavar="FOLDER", help="of a run, or of a sweep")
+    parser.add_argument("--tensorboard", action="store_true", help="write a run's curves for TensorBoard, too")
     values = parser.parse_strict(arguments)
     from lib_ti.cli import sweep
     from lib_ti.runs.folder import RunFolder
@@ -58,6 +59,10 @@ def report(arguments: Sequence[str]) -> int:
     from lib_ti.runs.report.run_report import write_report
 
     print(write_report(folder))
+    if values.tensorboard:
+        from lib_ti.runs.report.tensorboard import write_tensorboard
+
+        print(write_tensorboard(folder))
     return OK
 
 
