@@ -448,6 +448,40 @@ def test_pictures_show_the_prompts_they_are_trained_with(page_with_images):
         assert any(token["text"].strip("-") == "snow" for token in tokens) == bool(expected)
 
 
+def test_prompts_typed_into_the_form_are_trained_with(page_with_images):
+    page, own = page_with_images, "a plain [name]\nthe back of [name], [filewords]"
+    crops = page.ask("crops", draft=DRAFT, form=page.form(name="my-mug", template_file=own))
+    assert crops["templates"] == 2
+    assert {crop["prompt"].split(",")[0] for crop in crops["crops"]} <= {"a plain my-mug", "the back of my-mug"}
+    run = page.train(name="my-mug", template_file=own, steps="1", preview_every="0")["run"]
+    page.wait_until_ended(run)
+    assert page.folder(run).templates.read_text().splitlines() == own.splitlines()
+    page.train(template_file="a [name]", name="my-cup", steps="1", preview_every="0")
+    assert page.ask("settings", run=run)["form"]["template_file"].strip() == own
+    for text in ("no placeholder here\nnor here", "/no/such/file.txt"):
+        reply = page.train(template_file=text, name="my-pot")
+        assert [problem["option"] for problem in reply["problems"]] == ["template_file"]
+
+
+def test_a_picture_is_shown_large(page_with_images):
+    first = page_with_images.ask("pictures", draft=DRAFT)["pictures"][0]
+    assert page_with_images.ask("picture", draft=DRAFT, id=first["id"])["image"].startswith("data:image/jpeg")
+    for unknown in ("9999", "../0001", None):
+        assert "not there" in page_with_images.ask("picture", draft=DRAFT, id=unknown)["error"]
+
+
+@pytest.mark.parametrize(
+    ("display", "hides_paths", "opens"), [("", False, False), (":0", False, True), (":0", True, False)]
+)
+def test_folders_are_offered_only_where_they_open(page, host, monkeypatch, display, hides_paths, opens):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    host.hides_paths = hides_paths
+    assert page.ask("form")["opens_folders"] is opens
+
+
 def test_removed_pictures_come_back(page_with_images, host):
     page = page_with_images
 

@@ -23,6 +23,7 @@ from lib_ti.webui.forms.cost import CostEstimator
 from lib_ti.webui.forms.launch import Launcher
 from lib_ti.webui.forms.launch_sweep import SweepLauncher
 from lib_ti.webui.forms.live_check import LiveCheck
+from lib_ti.webui.forms.own_prompts import prompts_text
 from lib_ti.webui.forms.speed import SpeedRecords
 from lib_ti.webui.forms.suggestions import LABEL, Suggestions
 from lib_ti.webui.hosts import gpu_handover
@@ -166,7 +167,9 @@ class TrainingService:
     def settings(self, run: str) -> dict[str, Any]:
         folder = self._runs.folder(run)
         auto = form_to_settings.auto_options(folder)
-        return {"form": form_to_settings.form_values(folder.settings, self.host.hides_paths, auto)}
+        values = form_to_settings.form_values(folder.settings, self.host.hides_paths, auto)
+        own_prompts = {"template_file": prompts_text(folder)} if "template_file" in values else {}
+        return {"form": values | own_prompts}
 
     # Results
 

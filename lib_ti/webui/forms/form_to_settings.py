@@ -14,6 +14,7 @@ from lib_ti.settings.option import RawValue
 from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, TYPES, TrainSettings
 from lib_ti.text import option_flag
 from lib_ti.training.preflight.resolve_auto import probably_auto
+from lib_ti.webui.forms.own_prompts import prompts_file
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.ui import form as fields
 
@@ -63,6 +64,8 @@ def raw_settings(
     raw.setdefault("name", "")
     if raw.get("precision", "auto") == "auto":
         raw["precision"] = host.precision()
+    if "template_file" in raw:
+        raw["template_file"] = prompts_file(str(raw["template_file"]), images)
     if "init_embedding" in raw:
         raw["init_embedding"] = str(_embedding_path(str(raw["init_embedding"]), host.embeddings_dir, find_embedding))
     if checkpoint := host.selected_checkpoint():

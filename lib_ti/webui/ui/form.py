@@ -15,7 +15,7 @@ import gradio as gr
 
 from lib_ti.model.checkpoint.families import family_titles
 from lib_ti.settings.option import Option
-from lib_ti.settings.train_settings import DEFAULTS, NAME_SLOT, OPTIONS, TYPES
+from lib_ti.settings.train_settings import CAPTION_SLOT, DEFAULTS, NAME_SLOT, OPTIONS, TYPES
 from lib_ti.webui.ui.keywords import KEYWORDS
 
 SERVER_OPTIONS = frozenset({"images", "model", "vae", "out", "runs_dir", "device"})
@@ -50,7 +50,7 @@ LABELS = {
     "latent_cache_mb": "Cache for encoded pictures",
     "buckets": "Keep shapes",
     "flip": "Mirror",
-    "template_file": "Own prompts",
+    "template_file": "Your own training prompts",
     "contrast_images": "Good pictures for contrast",
     "preview_prompt": "Preview prompts",
     "test_prompt": "Test prompts",
@@ -64,6 +64,7 @@ LABELS = {
 """The labels that are not derived from the option's name."""
 
 HELP = {
+    "template_file": f"one a line; {NAME_SLOT} is the word, {CAPTION_SLOT} the caption. Or the path of a text file with them",
     "test_prompt": "prompts of the pictures that test the finished word, one a line; empty: three, by what it is",
     "init_embedding": "an embedding's name or file to start from instead",
     KEEP_GENERATING: "leave the WebUI's model in memory and txt2img free; needs room for both",
@@ -74,12 +75,16 @@ CHOICE_LABELS = {
 }
 """The labels of choices. The page translates them back, because gradio 3.41 has no labels apart from values."""
 
-FULL_WIDTH = frozenset({"preview_prompt", "test_prompt", "preview_negative_prompt"})
+MULTILINE = frozenset({"template_file"})
+"""Fields for several lines although they hold one text: the form takes prompts in place of the file that holds them."""
+
+FULL_WIDTH = frozenset({"preview_prompt", "test_prompt", "preview_negative_prompt", "template_file"})
 """Fields that take a whole row."""
 
 ELEMENT_IDS = {"preview_prompt": "tinv_preview_prompts"}
 PLACEHOLDER_TEXTS = {
     "test_prompt": f"a drawing of {NAME_SLOT}",
+    "template_file": f"a photo of {NAME_SLOT}\na close-up of {NAME_SLOT}, {CAPTION_SLOT}",
     "name": "my-mug",
     "init_text": "mug",
     "preview_prompt": f"a photo of {NAME_SLOT} on a beach",
@@ -207,8 +212,9 @@ class Form:
             component = gr.Radio if labels else gr.Dropdown
             return component(choices=choices, value=labels.get(str(default), default), **common)
         is_auto = default == "" and type(None) in get_args(TYPES[name])
-        placeholder = "" if field_type == "path" else PLACEHOLDER_TEXTS.get(name, "auto" if is_auto else "")
-        lines = {"lines": 2, "max_lines": 8} if field_type == "lines" else {"lines": 1, "max_lines": 1}
+        placeholder = PLACEHOLDER_TEXTS.get(name, "auto" if is_auto and field_type != "path" else "")
+        has_lines = field_type == "lines" or name in MULTILINE
+        lines = {"lines": 2, "max_lines": 8} if has_lines else {"lines": 1, "max_lines": 1}
         return gr.Textbox(value=default, placeholder=placeholder, **lines, **common)
 
 
