@@ -2,6 +2,7 @@
 (() => {
     "use strict";
     const { tinv } = window;
+    const REFUSALS = [403, 404, 409, 413, 415, 429]; // with the reason as JSON
     const queues = {}; // by name, the promise of the queue's last call
 
     /** Why a request failed. `offline`: nobody answered; `problems`: [{option, message}]; `details`: for a report. */
@@ -25,9 +26,11 @@
                 ...options,
             });
             if (response.status === 401) throw new RequestError("You are logged out: reload the page.");
-            if (!response.ok)
+            if (!response.ok && !REFUSALS.includes(response.status))
                 throw new RequestError(`The WebUI answered with error ${response.status}`, { offline: true });
-            return await response.json();
+            const reply = await response.json();
+            if (reply.error) throw new RequestError(reply.error);
+            return reply;
         } catch (error) {
             if (error instanceof RequestError) throw error;
             throw new RequestError("The WebUI does not answer", { offline: true, details: String(error) });
@@ -59,7 +62,7 @@
     tinv.uploadFile = async (file) => {
         const body = new FormData();
         body.append("files", file, file.name);
-        return (await post("upload", { body }, 600))[0];
+        return (await post("upload?for=tinv", { body }, 600))[0];
     };
 
     /** Repeats a request while nobody answers, with growing pauses. `onOffline` is called after each such attempt. */

@@ -24,7 +24,7 @@ from lib_ti.webui.images import drafts as drafts_module
 from lib_ti.webui.images import image_quality
 from lib_ti.webui.images.drafts import Drafts
 from lib_ti.webui.images.thumbnails import ThumbnailCache
-from lib_ti.webui.images.uploads import MAX_CAPTION_CHARACTERS, resolve_upload
+from lib_ti.webui.images.uploads import MAX_CAPTION_CHARACTERS, UploadRegistry
 
 DRAFT = "0123456789abcdef" * 2
 CONCEPTS = Path(practice.__file__).resolve().parent / "concepts"
@@ -40,12 +40,17 @@ def gradio(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def drafts(tmp_path) -> Drafts:
-    return Drafts(tmp_path / "runs", ThumbnailCache())
+def uploads() -> UploadRegistry:
+    return UploadRegistry()
 
 
 @pytest.fixture
-def upload(gradio):
+def drafts(tmp_path, uploads) -> Drafts:
+    return Drafts(tmp_path / "runs", ThumbnailCache(), uploads)
+
+
+@pytest.fixture
+def upload(gradio, uploads):
     """Store a file as gradio does after an upload: under a generic name, in a folder of its own."""
     count = iter(range(10_000))
 
@@ -56,6 +61,7 @@ def upload(gradio):
             path.write_bytes(content)
         else:
             content.save(path)
+        uploads.register(path)
         return str(path)
 
     return store
@@ -231,23 +237,26 @@ def test_only_files_in_gradios_upload_folder_are_opened(gradio, tmp_path, drafts
     assert not drafts.folder(DRAFT).exists()
 
 
-def test_gradios_upload_folder_may_be_a_symlink(tmp_path, monkeypatch):
+def test_gradios_upload_folder_may_be_a_symlink(tmp_path, monkeypatch, uploads):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "mug.png").touch()
     (tmp_path / "linked").symlink_to(tmp_path / "real")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "linked"))
-    assert resolve_upload(str(tmp_path / "linked" / "mug.png")) == (tmp_path / "real" / "mug.png").resolve()
+    uploads.register(tmp_path / "linked" / "mug.png")
+    assert uploads.resolve(str(tmp_path / "linked" / "mug.png")) == (tmp_path / "real" / "mug.png").resolve()
 
 
-def test_gradios_default_upload_folder(tmp_path, monkeypatch):
+def test_gradios_default_upload_folder(tmp_path, monkeypatch, uploads):
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     (tmp_path / "gradio").mkdir()
     (tmp_path / "gradio" / "mug.png").touch()
     (tmp_path / "other.png").touch()
-    assert resolve_upload(str(tmp_path / "gradio" / "mug.png")).name == "mug.png"
+    for path in (tmp_path / "gradio" / "mug.png", tmp_path / "other.png"):
+        uploads.register(path)
+    assert uploads.resolve(str(tmp_path / "gradio" / "mug.png")).name == "mug.png"
     with pytest.raises(TextualInversionError):
-        resolve_upload(str(tmp_path / "other.png"))
+        uploads.resolve(str(tmp_path / "other.png"))
 
 
 # --- names -------------------------------------------------------------------------------------------------------

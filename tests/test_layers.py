@@ -29,7 +29,9 @@ TRAINING = (
     "training.start", "training.resuming", "training",
 )  # fmt: skip
 RUNS = ("runs.report", "runs", "runs.sweeps", "runs.sharing")
-WEBUI = ("webui", "webui.api", "webui.forms", "webui.hosts", "webui.images", "webui.standalone", "webui.ui")
+WEBUI = (
+    "webui", "webui.api", "webui.forms", "webui.hosts", "webui.images", "webui.security", "webui.standalone", "webui.ui",
+)  # fmt: skip
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "root": (),

@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from lib_ti.errors import BadInput, Problem, TextualInversionError
 from lib_ti.webui.api import rest
+from lib_ti.webui.images.uploads import UploadRegistry
 
 RUN = "my-mug/2024-05-01T12-00-00"
 AT = f"/tinv/v1/runs/{RUN}"
@@ -21,6 +22,10 @@ class FakeTrainingService:
         self.drafts, self.trained, self.calls = {}, [], []
         self.fails = None
         self.polls = []
+        self.uploads = UploadRegistry()
+
+    def redact(self, reply):
+        return reply
 
     def actions(self):
         names = ("runs", "poll", "stop", "resume", "form", "add", "caption", "clear", "train")
@@ -78,8 +83,8 @@ def service(monkeypatch, tmp_path):
 
 def client_of(service, api_auth=None):
     app = FastAPI()
-    rest.add_routes(app, service.actions(), api_auth)
-    return TestClient(app)
+    rest.add_routes(app, service, api_auth)
+    return TestClient(app, headers={"Content-Type": "application/json"})
 
 
 @pytest.fixture
@@ -179,7 +184,10 @@ def test_body_must_be_a_json_object(client):
         assert post(content).status_code == 400
         assert post(content).json() == {"error": "The request is not a JSON object."}
     assert post(b"{}", "text/plain").status_code == 415  # what a page of another site could send
-    assert client.post(f"{AT}/resume", content=b"{}").status_code == 415
+    for path in (f"{AT}/resume", f"{AT}/stop", "/tinv/v1/runs"):
+        for kind in ("", "application/x-www-form-urlencoded", "application/jsonp"):
+            for body in (b"", b"{}"):
+                assert client.post(path, content=body, headers={"Content-Type": kind}).status_code == 415
 
 
 def test_oversized_request_is_refused(client, monkeypatch):

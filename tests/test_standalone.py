@@ -185,7 +185,7 @@ def client(host, service, **more):
     from lib_ti.webui.standalone import page
     from lib_ti.webui.standalone.server import create_app
 
-    return TestClient(create_app(service, page.build(host, service), **more))
+    return TestClient(create_app(service, page.build(host, service), **more), base_url="http://localhost")
 
 
 @pytest.mark.smoke

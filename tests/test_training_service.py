@@ -64,6 +64,7 @@ class Page:
         path = self.uploads / f"{self.tokens:040x}" / "blob"
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
+        self.service.uploads.register(path)
         return str(path)
 
     def add(self, folder: Path, draft: str = DRAFT) -> None:

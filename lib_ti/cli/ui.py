@@ -17,8 +17,13 @@ from typing import Any
 from lib_ti.cli.arguments import Parser
 from lib_ti.cli.exit_codes import OK
 from lib_ti.errors import BadInput, Problem
+from lib_ti.webui.security.authority import Authority
+from lib_ti.webui.security.body_limit import MAX_CALL_BYTES
+from lib_ti.webui.security.request_check import AllowedHosts
+from lib_ti.webui.standalone.temporary_folder import temporary_folder
 
 PORT = 7870
+SHUTDOWN_S = 10.0  # for the server to answer what it has begun
 
 
 def ui(arguments: Sequence[str]) -> int:
@@ -33,6 +38,10 @@ def ui(arguments: Sequence[str]) -> int:
         help="a checkpoint, or a folder of them to choose from [the little model that comes with the project]",
     )  # fmt: skip
     parser.add_argument("--listen", action="store_true", help="let other computers open the page too")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME[:PORT]",
+        help="a name or address that the page is opened by, if it is none of this computer's own; give it again for more",
+    )  # fmt: skip
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for these before showing anything")
     parser.add_argument("--hide-paths", action="store_true", help="keep this computer's folders from the page")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
@@ -42,17 +51,22 @@ def ui(arguments: Sequence[str]) -> int:
     auth = _parse_auth(values.auth)
     if not values.data_dir.is_dir():
         raise BadInput([Problem("data_dir", f"there is no folder {values.data_dir}")])
+    allowed_hosts = _parse_hosts(values.allow_host)
     from lib_ti.webui.standalone.checkpoints import PRACTICE_MODEL
     from lib_ti.webui.standalone.host import StandaloneHost
 
     host = StandaloneHost(values.data_dir, values.model or PRACTICE_MODEL, values.hide_paths)
     address = "0.0.0.0" if values.listen else "127.0.0.1"
     with _bind(address, values.port) as listener:
-        _serve(host, listener, auth, opens_browser=not values.no_browser)
+        allowed = AllowedHosts(allowed_hosts, values.listen)
+        with temporary_folder():
+            _serve(host, listener, auth, allowed, opens_browser=not values.no_browser)
     return OK
 
 
-def _serve(host: Any, listener: socket.socket, auth: tuple[str, str] | None, opens_browser: bool) -> None:
+def _serve(
+    host: Any, listener: socket.socket, auth: tuple[str, str] | None, allowed: AllowedHosts, opens_browser: bool
+) -> None:
     """Serve the page until Ctrl-C."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     import uvicorn
@@ -64,18 +78,27 @@ def _serve(host: Any, listener: socket.socket, auth: tuple[str, str] | None, ope
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: trainings are saved
     service = TrainingService(host)
     try:
-        app = create_app(service, page.build(host, service), auth)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-        # in a thread uvicorn leaves the signals to us
-        server_thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        server_thread.start()
+        app = create_app(service, page.build(host, service), auth, allowed, listener.getsockname()[1])
+        server = uvicorn.Server(uvicorn.Config(
+            app, log_level="warning", timeout_graceful_shutdown=2, ws_max_size=MAX_CALL_BYTES, proxy_headers=False,
+        ))  # fmt: skip
+        ended = threading.Event()
+
+        def run() -> None:
+            try:
+                server.run(sockets=[listener])
+            finally:
+                ended.set()
+
+        # In a thread uvicorn leaves the signals to us. Not `join`, which takes a thread for ended when a signal interrupts it.
+        threading.Thread(target=run, name="textual-inversion-server", daemon=True).start()
         try:
             _print_address(server, f"http://127.0.0.1:{listener.getsockname()[1]}/", opens_browser)
-            while server_thread.is_alive():
-                server_thread.join(0.5)  # with a timeout: on Windows Ctrl-C does not interrupt a wait
+            while not ended.wait(0.5):  # with a timeout: on Windows Ctrl-C does not interrupt a wait
+                pass
         finally:
             server.should_exit = True
-            server_thread.join()
+            ended.wait(SHUTDOWN_S)
     except KeyboardInterrupt:
         pass
     finally:
@@ -100,6 +123,18 @@ def _parse_auth(text: str | None) -> tuple[str, str] | None:
     if not (user and colon and password):
         raise BadInput([Problem("auth", "is not USER:PASSWORD")])
     return user, password
+
+
+def _parse_hosts(texts: Sequence[str]) -> list[Authority]:
+    hosts = {text: Authority.parse(text) for text in texts}
+    problems = [
+        Problem("allow_host", f"{text!r} is no name: write one such as paint.example.org, without http://")
+        for text, host in hosts.items()
+        if host is None
+    ]
+    if problems:
+        raise BadInput(problems)
+    return [host for host in hosts.values() if host]
 
 
 def _bind(address: str, port: str) -> socket.socket:

@@ -22,6 +22,9 @@ from lib_ti.errors import UnusableFile
 MAX_PIXELS = 120_000_000
 """An image that claims more is a mistake or a decompression bomb."""
 
+MAX_DECODED_PIXELS, MAX_DEEP_PIXELS = 1 << 26, 1 << 25
+"""Of files that have to be decoded at full size, which all but JPEGs have to, and of those with more than 8 bits per channel."""
+
 LONGEST_SIDE = 2048
 """Pixels of a prepared image's longer side; no training resolution needs more."""
 
@@ -60,7 +63,7 @@ def decode_with_notes(path: Path) -> DecodedImage:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF, and Pillow's own size limit; ours below is an error
             image: Any = Image.open(file, formats=available_formats())
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > max_pixels(image):
                 reason = f"{image.width}×{image.height} pixels is too large; reduce the picture first"
                 raise UnusableFile(path, reason)
             image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # let libjpeg downscale by 2, 4 or 8 while decoding
@@ -72,10 +75,19 @@ def decode_with_notes(path: Path) -> DecodedImage:
         return DecodedImage(upright, tuple(filter(None, (orientation_note, profile_note))))
     except UnusableFile:
         raise
+    except MemoryError as error:
+        raise UnusableFile(path, "takes too much memory to open; reduce the picture first") from error
     except Image.DecompressionBombError as error:
         raise UnusableFile(path, "far too large; reduce the picture first") from error
     except Exception as error:  # decoders of damaged files raise anything: struct.error, ValueError, SyntaxError …
         raise UnusableFile(path, undecodable_reason(path, error)) from error
+
+
+def max_pixels(image: Image.Image) -> int:
+    """The most pixels that an opened image may have, by its kind: what decoding it takes memory for."""
+    if image.format in ("JPEG", "MPO"):
+        return MAX_PIXELS
+    return MAX_DEEP_PIXELS if image.mode.startswith("I") or image.mode == "F" else MAX_DECODED_PIXELS
 
 
 def _orientation(image: Image.Image) -> tuple[int, str]:

@@ -78,6 +78,10 @@ class Worker:
         except subprocess.TimeoutExpired:
             return None
 
+    def terminate(self) -> None:
+        """End it although somebody waits for its reply, which will be that it could not start."""
+        self._process.terminate()
+
     def close(self) -> None:
         """Close the pipes to it: it saves, if it is training, and exits."""
         for stream in (self._process.stdin, self._process.stdout):
@@ -107,13 +111,13 @@ class Worker:
                     self._stderr.append(line.rstrip())
 
 
-def start_child(program: str) -> subprocess.Popen[str]:
+def start_child(program: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
     """Start the host's Python on a program, with pipes for its standard streams."""
     return subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         cwd=ROOT,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
         encoding="utf-8",
@@ -124,8 +128,13 @@ def start_child(program: str) -> subprocess.Popen[str]:
 
 def command_program(arguments: Sequence[str]) -> str:
     """A program that runs a command of ours from any working directory; an embedded Python ignores PYTHONPATH."""
+    return program(f"from lib_ti.cli import main; sys.exit(main({[*arguments]!r}))")
+
+
+def program(statements: str) -> str:
+    """A program that executes `statements` with our packages on its path."""
     paths = [str(ROOT), *([str(PRIVATE)] if PRIVATE.is_dir() else [])]
-    return f"import sys; sys.path[:0] = {paths!r}; from lib_ti.cli import main; sys.exit(main({[*arguments]!r}))"
+    return f"import sys; sys.path[:0] = {paths!r}; {statements}"
 
 
 def _program() -> str:

@@ -22,6 +22,7 @@ from lib_ti.model.checkpoint.embedding_widths import embedding_widths
 from lib_ti.model.checkpoint.families import SDXL, encoder_title
 from lib_ti.settings.names import EMBEDDING_SUFFIXES
 from lib_ti.webui.hosts.host import CheckpointChoice, Host
+from lib_ti.webui.images.decoder import decoder
 from lib_ti.webui.images.thumbnails import ThumbnailCache
 
 THUMBNAIL_SIZE = 160  # pixels, the longer side
@@ -104,7 +105,7 @@ class EmbeddingIndex:
         self._host = host
         self._summary_or_reason = _cached_by_stamp(_summary_or_reason, 10_000)
         self._vector_widths = _cached_by_stamp(embedding_widths, 50)
-        self._thumbnails = ThumbnailCache(500)
+        self._thumbnails = ThumbnailCache(500, decoder.thumbnail)
 
     def checkpoint(self) -> CheckpointChoice | None:
         """The selected checkpoint."""

@@ -75,7 +75,8 @@ class Extension:
         """The result of the `ui_tabs` callback: the tab's Blocks, its title, and its element id without `tab_`."""
         from lib_ti.webui.ui import tab
 
-        return [(tab.build(self.service.actions(), self.service.host.hides_paths), TITLE, TAB_ID)]
+        service = self.service
+        return [(tab.build(service.actions(), service.host.hides_paths, service.redact), TITLE, TAB_ID)]
 
     def build_picker(self, is_img2img: bool) -> None:
         """Build the accordion in txt2img or img2img."""
@@ -85,12 +86,16 @@ class Extension:
 
     def on_app_started(self, demo: Any, app: Any) -> None:
         """Set up the running server; `demo` is None if the host runs without pages (`--nowebui`)."""
+        from lib_ti.webui.hosts import access
+        from lib_ti.webui.security import route_guard
+
         self.block_private_paths(demo)
+        route_guard.install(app, access.names, self.service.uploads)
         flags = import_module("modules.shared").cmd_opts
         if getattr(flags, "api", False) or getattr(flags, "nowebui", False):
             from lib_ti.webui.api import rest
 
-            rest.add_routes(app, self.service.actions(), getattr(flags, "api_auth", None))
+            rest.add_routes(app, self.service, getattr(flags, "api_auth", None))
 
     def block_private_paths(self, demo: Any) -> None:
         """Keep gradio from serving our files by their paths: whoever may see an image gets it through the page."""

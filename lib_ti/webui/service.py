@@ -32,6 +32,8 @@ from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.images.actions import EXAMPLE_FOLDER, ImageActions
 from lib_ti.webui.images.drafts import Drafts
 from lib_ti.webui.images.thumbnails import ThumbnailCache
+from lib_ti.webui.images.uploads import UploadRegistry
+from lib_ti.webui.security.redaction import redaction
 from lib_ti.webui.ui import form
 
 
@@ -48,7 +50,8 @@ class TrainingService:
         self._gpu_handover = GpuHandover(host)
         self._queue = RunQueue(self._gpu_handover.gpu_context, self._on_job_end)
         self._runs = RunsView(lambda: host.runs_dir, self._queue, self._thumbnails)
-        self._drafts = Drafts(host.runs_dir, self._thumbnails)
+        self.uploads = UploadRegistry()
+        self._drafts = Drafts(host.runs_dir, self._thumbnails, self.uploads)
         self._speed_records = SpeedRecords(host.runs_dir)
         costs = CostEstimator(host, self._speed_records)
         self._queue_view = QueueView(self._runs, self._queue, costs.seconds_of_run)
@@ -67,8 +70,14 @@ class TrainingService:
         """Folders that gradio must not serve files from."""
         return [str(self.host.runs_dir.absolute())]
 
+    def redact(self, reply: Any) -> Any:
+        """A reply without this computer's folders, if the host hides them."""
+        return redaction(self.host)(reply)
+
     def close(self) -> None:
         """Stop all trainings; each saves its state."""
+        self._launcher.close()
+        self.uploads.close()
         self._suggestions.close()
         self._queue.close()
 

@@ -6,21 +6,20 @@ popup when the host restarts, and leaves drawing to the page's JavaScript. Reque
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import inspect
 import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gradio as gr
 
 from lib_ti.errors import BadInput, TextualInversionError
-
-# Our own pool: all forty of gradio's threads may be waiting for the lock that a training holds.
-_threads = ThreadPoolExecutor(16, thread_name_prefix="textual-inversion")
+from lib_ti.webui.api.pools import STARTS, Busy, pool_of
+from lib_ti.webui.security import exchange
+from lib_ti.webui.security.redaction import Redact, unchanged
 
 log = logging.getLogger("lib_ti")
 
@@ -35,27 +34,49 @@ def run_script_on(event: Any, script: str, inputs: list[Any], outputs: list[Any]
     event(fn=None, inputs=inputs, outputs=outputs or [], **{_JS_ARGUMENT: script})
 
 
-def add_endpoint(actions: Mapping[str, Action]) -> None:
-    """Serve `actions` to the page, by name. To be called within `gr.Blocks`."""
+def add_endpoint(actions: Mapping[str, Action], redact: Redact) -> None:
+    """Serve `actions` to the page, by name. To be called within `gr.Blocks`; `redact` as in `handle_request`."""
     request, reply = gr.Textbox(visible=False), gr.Textbox(visible=False)
     for component in (request, reply):
         component.do_not_save_to_config = True  # A1111 would write their values into its ui-config.json
     trigger = gr.Button(visible=False)
 
     async def handle(text: str) -> str:
-        return await asyncio.get_running_loop().run_in_executor(_threads, handle_request, actions, text)
+        checked = exchange.current()
+        if checked is None:  # the server has only just started, or somebody uses another address of gradio's
+            raise gr.Error("This answers at the address run/tinv alone.")
+        name = _requested_action(text)
+        try:
+            # not in gradio's threads: all forty of them may be waiting for the lock that a training holds
+            reply = await pool_of(name).run(functools.partial(handle_request, actions, text, redact))
+        except Busy as error:
+            checked.status = 409
+            return json.dumps({"error": str(error)})
+        if pool_of(name) is STARTS and reply.startswith(('{"error"', '{"problems"')):
+            checked.status = 409
+        return reply
 
     trigger.click(handle, [request], [reply], api_name="tinv", queue=False, show_progress="hidden")
 
 
-def handle_request(actions: Mapping[str, Action], text: str) -> str:
-    """Reply to the JSON request {"do": name, ...}; an error becomes {"error": sentence, "details": traceback}."""
+def _requested_action(text: str) -> str:
+    try:
+        return str(json.loads(text)["do"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+def handle_request(actions: Mapping[str, Action], text: str, redact: Redact = unchanged) -> str:
+    """Reply to the JSON request {"do": name, ...}; an error becomes {"error": sentence, "details": traceback}.
+
+    `redact` takes out of the reply what the page must not see.
+    """
     try:
         arguments = json.loads(text)
         action = actions[arguments.pop("do")]
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return json.dumps({"error": _VERSION_MISMATCH})
-    reply = call_action(action, arguments)
+    reply = redact(call_action(action, arguments))
     try:
         return json.dumps(reply, allow_nan=False)  # ASCII, because a lone surrogate, as in a file name, has no UTF-8
     except ValueError as error:

@@ -7,29 +7,31 @@
     POST /tinv/v1/runs/NAME/DATE/resume     {"steps": the new total} or nothing
 
 The routes call the page's actions, so every check of those applies. A reply with a status other than 200 has `error`, a
-sentence, or `problems`, a list of {option, message}.
+sentence, or `problems`, a list of {option, message}. Each POST is JSON, also without a body.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import functools
 import json
-import os
 import secrets
-import tempfile
 from collections.abc import Callable, Coroutine, Mapping
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.concurrency import run_in_threadpool
-from fastapi.security import HTTPBasic
+from fastapi import Depends, FastAPI, Request, Response
 
 from lib_ti.webui.api.bridge import Action, call_action
+from lib_ti.webui.api.pools import OTHERS, STARTS, Busy, Pool
+from lib_ti.webui.images.uploads import UploadRegistry
+from lib_ti.webui.security.basic_auth import basic_auth
+from lib_ti.webui.security.body_limit import announces_more, is_json, too_large
 
-MAX_BODY_BYTES = 256 << 20  # as base64: some hundred photographs
+MAX_BODY_BYTES = 100 << 20  # as base64: some thirty photographs
 MAX_POLLS = 1000
+MAX_WAITING = 4  # requests to start a run
 
 
 class ErrorReply(Exception):
@@ -39,10 +41,19 @@ class ErrorReply(Exception):
         self.status, self.body = status, body
 
 
-def add_routes(app: FastAPI, actions: Mapping[str, Action], api_auth: str | None) -> None:
+class Service(Protocol):
+    """What the routes need of the training service."""
+
+    uploads: UploadRegistry
+
+    def actions(self) -> Mapping[str, Action]: ...
+    def redact(self, reply: Any) -> Any: ...
+
+
+def add_routes(app: FastAPI, service: Service, api_auth: str | None) -> None:
     """Add the routes to an app. `api_auth` has the host's format: `user:password`, several separated by commas."""
-    dependencies = [Depends(_basic_auth(api_auth))] if api_auth else []
-    runs = RunsApi(actions)
+    dependencies = [Depends(basic_auth(api_auth))] if api_auth else []
+    runs = RunsApi(service)
     routes: list[tuple[str, str, Callable[..., Coroutine[Any, Any, Response]]]] = [
         ("GET", "", runs.list_runs),
         ("POST", "", runs.start_run),
@@ -56,26 +67,12 @@ def add_routes(app: FastAPI, actions: Mapping[str, Action], api_auth: str | None
         )
 
 
-def _basic_auth(api_auth: str) -> Callable[[Request], Coroutine[Any, Any, None]]:
-    accounts = [tuple(part.encode() for part in entry.partition(":")[::2]) for entry in api_auth.split(",")]
-    basic = HTTPBasic()
-
-    async def check(request: Request) -> None:
-        credentials = await basic(request)
-        user, password = (credentials.username.encode(), credentials.password.encode()) if credentials else (b"", b"")
-        # every account is compared in full, so that the time taken reveals nothing about either part
-        matches = [secrets.compare_digest(user, u) & secrets.compare_digest(password, p) for u, p in accounts]
-        if not any(matches):
-            raise HTTPException(401, "Incorrect username or password", {"WWW-Authenticate": "Basic"})
-
-    return check
-
-
 class RunsApi:
     """The handlers of the routes."""
 
-    def __init__(self, actions: Mapping[str, Action]) -> None:
-        self._actions = actions
+    def __init__(self, service: Service) -> None:
+        self._actions, self._uploads, self._redact = service.actions(), service.uploads, service.redact
+        self._one_body, self._waiting = asyncio.Semaphore(1), 0  # the pictures of one request in memory at a time
 
     async def list_runs(self) -> Response:
         """List the runs."""
@@ -83,22 +80,29 @@ class RunsApi:
 
     async def start_run(self, request: Request) -> Response:
         """Start a training."""
-        return await _reply(self._start, request)
+        if self._waiting >= MAX_WAITING:
+            return _json_response({"error": "Other trainings are being started; try again in a moment."}, 409)
+        self._waiting += 1
+        try:
+            async with self._one_body:
+                return await _reply(self._start, request, STARTS)
+        finally:
+            self._waiting -= 1
 
     async def get_run(self, name: str, date: str) -> Response:
         """Show a run, with its events."""
         return await _reply(lambda: self._get(f"{name}/{date}"))
 
-    async def stop_run(self, name: str, date: str) -> Response:
+    async def stop_run(self, request: Request, name: str, date: str) -> Response:
         """Stop a run; everything is saved."""
-        return await _reply(lambda: self._call_on_run("stop", f"{name}/{date}"))
+        return await _reply(lambda body: self._call_on_run("stop", f"{name}/{date}"), request)
 
     async def resume_run(self, request: Request, name: str, date: str) -> Response:
         """Continue a run, to another total of steps if one is given."""
-        return await _reply(lambda body: self._resume(f"{name}/{date}", body), request)
+        return await _reply(lambda body: self._resume(f"{name}/{date}", body), request, STARTS)
 
     def _call(self, action: str, **arguments: Any) -> dict[str, Any]:
-        reply: dict[str, Any] = call_action(self._actions[action], arguments)
+        reply: dict[str, Any] = self._redact(call_action(self._actions[action], arguments))
         if "problems" in reply:
             raise ErrorReply(422, {"problems": reply["problems"]})
         if "error" in reply:
@@ -151,13 +155,11 @@ class RunsApi:
             call_action(self._actions["discard"], {"draft": draft})
 
     def _add_image(self, draft: str, name: str, data: bytes, caption: str) -> None:
-        upload = _write_upload(data)
+        upload = self._uploads.store(data)
         try:
             reply = self._call("add", draft=draft, path=str(upload), name=name)
         finally:
-            upload.unlink(missing_ok=True)
-            if upload.parent.exists():
-                upload.parent.rmdir()
+            self._uploads.delete(upload)
         for refused in reply.get("refused") or ():
             _raise_problem("pictures", f"{refused['name']}: {refused['reason']}")
         for image in reply.get("pictures") or () if caption else ():
@@ -170,15 +172,6 @@ def _raise_not_found(run: str) -> NoReturn:
 
 def _raise_problem(option: str, message: str) -> NoReturn:
     raise ErrorReply(422, {"problems": [{"option": option, "message": message}]})
-
-
-def _write_upload(data: bytes) -> Path:
-    """Write a file where gradio keeps uploads: in a folder of its own, under a neutral name."""
-    root = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
-    folder = root / secrets.token_hex(20)
-    folder.mkdir(parents=True)
-    (folder / "upload").write_bytes(data)
-    return folder / "upload"
 
 
 def _decode_images(images: Any) -> list[tuple[str, bytes, str]]:
@@ -212,15 +205,17 @@ def _form_value(option: str, value: Any) -> str | bool:
 
 async def _read_body(request: Request) -> dict[str, Any]:
     """The JSON object in the body. The content type must be JSON: another site's page cannot send it without a preflight."""
+    if not is_json(request.scope):
+        raise ErrorReply(415, {"error": "Send JSON, with Content-Type: application/json, also without a body."})
     data = bytearray()
+    if announces_more(request.scope, MAX_BODY_BYTES):
+        raise ErrorReply(413, {"error": too_large(MAX_BODY_BYTES)})
     async for chunk in request.stream():
         data += chunk
         if len(data) > MAX_BODY_BYTES:
-            raise ErrorReply(413, {"error": f"The request is larger than {MAX_BODY_BYTES >> 20} MB."})
+            raise ErrorReply(413, {"error": too_large(MAX_BODY_BYTES)})
     if not data:
         return {}
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise ErrorReply(415, {"error": "Send JSON, with Content-Type: application/json."})
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
@@ -230,11 +225,15 @@ async def _read_body(request: Request) -> dict[str, Any]:
     return body
 
 
-async def _reply(handler: Callable[..., dict[str, Any]], request: Request | None = None) -> Response:
+async def _reply(
+    handler: Callable[..., dict[str, Any]], request: Request | None = None, pool: Pool = OTHERS
+) -> Response:
     """Run a handler in a thread, with the request's body if a request is given; the response is its result or its error."""
     try:
         bodies = [await _read_body(request)] if request else []
-        return _json_response(await run_in_threadpool(handler, *bodies))
+        return _json_response(await pool.run(functools.partial(handler, *bodies)))
+    except Busy as error:
+        return _json_response({"error": str(error)}, 409)
     except ErrorReply as error:
         return _json_response(error.body, error.status)
 

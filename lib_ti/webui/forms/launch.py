@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.runs.worker import Worker
 from lib_ti.settings.option import RawValue
+from lib_ti.settings.parsing import parse
 from lib_ti.settings.train_settings import CHANGEABLE_ON_RESUME, MEMORY_MODES, TrainSettings
 from lib_ti.webui.api.results import delete_run
 from lib_ti.webui.api.runs_view import RunsView, run_id
@@ -44,6 +45,27 @@ class Launcher:
         self._runs, self._queue = runs, queue
         self._lock = threading.Lock()
         self._replies: OrderedDict[str, dict[str, Any]] = OrderedDict()  # by token
+        self._starting: Worker | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Start nothing any more, and end the process that is being started: nothing is lost with it."""
+        self._closed = True
+        if worker := self._starting:
+            worker.terminate()
+
+    @contextmanager
+    def starting(self, request: Mapping[str, Any]) -> Iterator[Worker]:
+        """A new worker, which `close` ends as long as the context lasts."""
+        if self._closed:
+            raise TextualInversionError("The WebUI is closing.")
+        self._starting = worker = Worker(request)
+        try:
+            if self._closed:
+                worker.terminate()
+            yield worker
+        finally:
+            self._starting = None
 
     def actions(self) -> dict[str, Callable[..., Any]]:
         return {"train": self.train, "resume": self.resume}
@@ -81,9 +103,13 @@ class Launcher:
             # subfolders too, where preflight does not look
             reason = "this word exists already; choose another name, or replace it with --overwrite"
             problems.append(form_to_settings.problem_with_labels(Problem("name", reason)))
-        worker = Worker({"settings": raw})
+        refuse_at_once(raw, problems)
+        with self.starting({"settings": raw}) as worker:
+            return self._start_run(worker, form, draft)
+
+    def _start_run(self, worker: Worker, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
         try:
-            answer = self._wait_for_plan(worker, problems)
+            answer = reply_with_labels(worker)
             folder = RunFolder.open(Path(answer["run"]))
             self.copy_images(folder, draft)
             EventLog(folder.events).append("pictures", summary=self._drafts.summary(draft))
@@ -96,16 +122,6 @@ class Launcher:
             raise
         self._runs.invalidate()
         return {"run": run_id(folder), "warnings": warnings}
-
-    def _wait_for_plan(self, worker: Worker, problems: list[Problem]) -> dict[str, Any]:
-        """The worker's answer after preflight. Raises BadInput with its problems and `problems`, one for each option."""
-        answer = reply_or_problems(worker, problems)
-        if problems:
-            if answer is not None:
-                delete_run(RunFolder(Path(answer["run"])))
-            raise BadInput(problems)
-        assert answer is not None
-        return answer
 
     def copy_images(self, folder: RunFolder, draft: str) -> None:
         """Copy the draft's images into the run; if that fails, delete the run."""
@@ -137,13 +153,13 @@ class Launcher:
                     "memory": next_memory_mode(settings), "batch_size": "1",
                     "gradient_accumulation": str(settings.effective_batch_size),
                 }  # fmt: skip
-            worker = Worker({"run": str(folder.path), "changes": changes | self._new_places(settings)})
-            try:
-                worker.reply()
-                self._queue.add(Job(folder, bool(form.get("keep_generating")), worker=worker))
-            except BaseException:
-                worker.close()
-                raise
+            with self.starting({"run": str(folder.path), "changes": changes | self._new_places(settings)}) as worker:
+                try:
+                    worker.reply()
+                    self._queue.add(Job(folder, bool(form.get("keep_generating")), worker=worker))
+                except BaseException:
+                    worker.close()
+                    raise
             self._runs.reload_settings(folder)
         return {"run": run}
 
@@ -158,14 +174,20 @@ class Launcher:
         return places
 
 
-def reply_or_problems(worker: Worker, problems: list[Problem]) -> dict[str, Any] | None:
-    """The worker's reply after its checks; None if it has found problems, which are added to those of other options."""
+def refuse_at_once(raw: Mapping[str, RawValue], problems: list[Problem]) -> None:
+    """Raise BadInput if the training can only fail, for `problems` or those of single options: no process has to find out."""
+    known = {problem.option for problem in problems}
+    found = [*problems, *(problem for problem in parse(raw)[1] if problem.option not in known)]
+    if found:
+        raise BadInput([form_to_settings.problem_with_labels(problem) for problem in found])
+
+
+def reply_with_labels(worker: Worker) -> dict[str, Any]:
+    """The worker's reply after its checks. Raises BadInput with its problems, in the form's words."""
     try:
         return worker.reply()
     except BadInput as error:
-        known = {problem.option for problem in problems}
-        problems += [form_to_settings.problem_with_labels(p) for p in error.problems if p.option not in known]
-        return None
+        raise BadInput([form_to_settings.problem_with_labels(problem) for problem in error.problems]) from None
 
 
 def next_memory_mode(settings: TrainSettings) -> str:

@@ -42,7 +42,14 @@ KEEP_IMAGES = HostOption(
     "with them a finished training can be continued or repeated with other settings; without, the pictures are "
     "deleted from its folder when it has finished. Your own files are never touched",
 )
-OPTIONS = (RUNS_FOLDER, KEEP_SNAPSHOTS, KEEP_IMAGES)
+NAMES = HostOption(
+    "tinv_names",
+    "",
+    "Names of this WebUI",
+    "needed only if you open it over plain http by a name such as paint.example.org and without a password: that name, "
+    "several separated by commas. Pages that pretend to be this WebUI by a name of their own are refused otherwise",
+)
+OPTIONS = (RUNS_FOLDER, KEEP_SNAPSHOTS, KEEP_IMAGES, NAMES)
 
 
 def add_options(runs_folder_changed: Callable[[], None]) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from lib_ti.data.image_files import MAX_IMAGES, caption_stem, mask_stem, name_ke
 from lib_ti.data.image_folder import has_picture_name, scan_folder
 from lib_ti.errors import TextualInversionError, UnusableFile
 from lib_ti.webui.images import draft_copies
+from lib_ti.webui.images.decoder import decoder
 from lib_ti.webui.images.draft import Draft
 from lib_ti.webui.images.thumbnails import ThumbnailCache
-from lib_ti.webui.images.uploads import display_name, one_line, read_caption, resolve_upload
+from lib_ti.webui.images.uploads import UploadRegistry, display_name, one_line, read_caption
 
 MAX_FILE_BYTES = 100 << 20
 MAX_AGE_S = 14 * 24 * 3600.0
@@ -34,15 +35,18 @@ _IMAGE_ID = re.compile(r"\d{4,}")
 class Drafts:
     """All drafts below the folder of the runs. Methods raise TextualInversionError for an invalid draft or image id."""
 
-    def __init__(self, runs: Path, thumbnails: ThumbnailCache) -> None:
+    def __init__(self, runs: Path, thumbnails: ThumbnailCache, uploads: UploadRegistry) -> None:
         self._root = runs / ".drafts"
+        self._uploads = uploads
         self._thumbnails = thumbnails
         self._lock = threading.RLock()
 
     def delete_stale(self) -> None:
         """Delete drafts that were not changed for two weeks."""
         for folder in self._root.iterdir() if self._root.is_dir() else ():
-            if time.time() - folder.stat().st_mtime > MAX_AGE_S:
+            if folder.is_file():  # a picture that was being prepared when the process was killed
+                folder.unlink(missing_ok=True)
+            elif time.time() - folder.stat().st_mtime > MAX_AGE_S:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def folder(self, draft: str) -> Path:
@@ -68,15 +72,13 @@ class Drafts:
         Raises:
             UnusableFile: with the name that the user knows; of the upload's own path nothing is said.
         """
-        upload = resolve_upload(path)
+        upload = self._uploads.resolve(path)
         try:
             if upload.stat().st_size > MAX_FILE_BYTES:
                 raise UnusableFile(Path(name), f"larger than {MAX_FILE_BYTES >> 20} MB; save it smaller")
             return self._add_file(draft, upload, display_name(name), resolution)
         finally:
-            upload.unlink(missing_ok=True)
-            with suppress(OSError):
-                upload.parent.rmdir()  # gradio's folder for this one file
+            self._uploads.delete(upload)
 
     def add_folder(
         self, draft: str, folder: Path, resolution: int = 512
@@ -184,33 +186,37 @@ class Drafts:
             content = self._read(draft)
             if (stem := caption_stem(name)) is not None:
                 return self._add_caption(draft, path, name, stem, content, resolution)
-            if (stem := mask_stem(name)) is not None:
-                if not (owner := content.find_by_stem(stem)):
-                    raise UnusableFile(Path(name), "a mask; add the picture it belongs to first")
-                self._add_mask(draft, path, owner)
-                return [self._describe(self.folder(draft), owner, content, resolution)]
-            if len(content.images) >= MAX_IMAGES:
+            stem = mask_stem(name)
+            owner = content.find_by_stem(stem) if stem is not None else None
+            if stem is not None and not owner:
+                raise UnusableFile(Path(name), "a mask; add the picture it belongs to first")
+            if not owner and len(content.images) >= MAX_IMAGES:
                 raise UnusableFile(Path(name), f"{MAX_IMAGES} pictures are the most; 30 are plenty")
+        if owner:  # not with the lock held: decoding may take its time
+            self._add_mask(draft, path, owner)
+            return [self._describe(self.folder(draft), owner, content, resolution)]
         return [self._add_image(draft, path, name, resolution)]
 
     def _add_image(self, draft: str, path: Path, name: str, resolution: int, repeats: int = 1) -> dict[str, Any]:
-        from lib_ti.data.images import prepare_image
-        from lib_ti.webui.images import image_quality
-
+        self._root.mkdir(parents=True, exist_ok=True)
+        prepared = self._root / f".{secrets.token_hex(8)}.part"
         try:
-            image = prepare_image(path)
+            record = {"name": name, **decoder.prepare(path, prepared), **({"repeats": repeats} if repeats > 1 else {})}
+            return self._keep_image(draft, prepared, record, resolution)
         except UnusableFile as error:
             raise UnusableFile(Path(name), error.reason) from error
-        measurements = image_quality.measure(image)
-        with self._lock:  # not while decoding, so that uploads are decoded side by side
+        finally:
+            prepared.unlink(missing_ok=True)
+
+    def _keep_image(self, draft: str, prepared: Path, record: dict[str, Any], resolution: int) -> dict[str, Any]:
+        with self._lock:  # not while decoding, so that pages can go on meanwhile
             content, folder = self._read(draft), self.folder(draft)
             image_id = f"{content.next_id:04d}"
-            folder.mkdir(parents=True, exist_ok=True)
-            with files.atomic_write(folder / f"{image_id}.png") as temporary:
-                image.save(temporary, "PNG", compress_level=3)
+            folder.mkdir(exist_ok=True)
+            os.replace(prepared, folder / f"{image_id}.png")
             content.next_id += 1
-            content.images[image_id] = {"name": name, **measurements} | ({"repeats": repeats} if repeats > 1 else {})
-            if caption := content.take_caption(name):
+            content.images[image_id] = record
+            if caption := content.take_caption(record["name"]):
                 files.atomic_write_bytes(folder / f"{image_id}.txt", caption.encode())
             content.write(self.folder(draft))
             return self._describe(folder, image_id, content, resolution)
@@ -228,13 +234,10 @@ class Drafts:
         return []
 
     def _add_mask(self, draft: str, path: Path, image_id: str) -> None:
-        from lib_ti.data.images import prepare_mask
-
         if not (record := self.images(draft).get(image_id)):
             raise TextualInversionError("This picture is not there any more.")
-        mask = prepare_mask(path, (record["width"], record["height"]))
         with files.atomic_write(self.folder(draft) / f"{image_id}.mask.png") as temporary:
-            mask.save(temporary, "PNG")
+            decoder.prepare_mask(path, (record["width"], record["height"]), temporary)
 
     def _describe(self, folder: Path, image_id: str, content: Draft, resolution: int) -> dict[str, Any]:
         return content.describe(folder, image_id, resolution, self._thumbnails.get(folder / f"{image_id}.png", 256))

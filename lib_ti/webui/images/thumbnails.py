@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -32,26 +33,32 @@ def encode_thumbnail(image: Any, side: int = MAX_SIDE) -> str:
     return data_url(buffer.getvalue(), "jpeg")
 
 
+def render(path: Path, side: int) -> str:
+    """The thumbnail of an image that this project wrote, as a data URL. Raises OSError if it is missing or damaged."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return encode_thumbnail(image, side)
+
+
 class ThumbnailCache:
     """Thumbnails of image files, renewed when the file changes; the most recently used ones are kept."""
 
-    def __init__(self, max_entries: int = 400) -> None:
-        self._max_entries = max_entries
+    def __init__(self, max_entries: int = 400, render: Callable[[Path, int], str] = render) -> None:
+        """`render`: makes the thumbnail of a file, no larger than a number of pixels either way."""
+        self._max_entries, self._render = max_entries, render
         self._urls: OrderedDict[tuple[str, int, int, int], str] = OrderedDict()
         self._lock = Lock()
 
     def get(self, path: Path, side: int = MAX_SIDE) -> str:
         """The thumbnail of an image file. Raises OSError if the file is missing or not an image."""
-        from PIL import Image
-
         stat = path.stat()
         key = (str(path), stat.st_mtime_ns, stat.st_size, side)
         with self._lock:
             if key in self._urls:
                 self._urls.move_to_end(key)
                 return self._urls[key]
-        with Image.open(path) as image:
-            url = encode_thumbnail(image, side)
+        url = self._render(path, side)
         with self._lock:
             self._urls[key] = url
             while len(self._urls) > self._max_entries:

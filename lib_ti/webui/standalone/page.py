@@ -21,9 +21,8 @@ TITLE = "Textual Inversion"
 def build(host: StandaloneHost, service: TrainingService) -> Any:
     """The page as `gr.Blocks`."""
     fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # none from the network
-    training_tab = tab.build(
-        service.actions(), host.hides_paths
-    )  # outside the page's Blocks, which would render it at once
+    # outside the page's Blocks, which would render it at once
+    training_tab = tab.build(service.actions(), host.hides_paths, service.redact)
     with gr.Blocks(title=TITLE, analytics_enabled=False, theme=gr.themes.Default(**fonts)) as page:
         with gr.Row(elem_id="quicksettings"):
             checkpoint = gr.Dropdown(
@@ -74,7 +73,7 @@ def _build_txt2img(host: StandaloneHost, service: TrainingService) -> tuple[Any,
         try:
             result = txt2img.generate(parse_fields(*fields), lambda fraction: progress(fraction, desc="Generating"))
         except (TextualInversionError, RuntimeError, OSError) as error:  # out of memory, or the checkpoint was deleted
-            return gr.update(), f'<p role="alert">{escape(str(error))}</p>'
+            return gr.update(), f'<p role="alert">{escape(service.redact(str(error)))}</p>'
         for image, infotext in zip(result.images, result.infotexts, strict=True):
             image.info["parameters"] = infotext  # gradio writes it into the PNG
         lines = [result.note, *result.infotexts[:1]]

@@ -1,10 +1,8 @@
-"""The web application around the standalone page: our scripts and style, a password, and no answers to other sites."""
+"""The web application around the standalone page: our scripts and style, a password, and a guard around everything."""
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +12,10 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, Response
 
 import lib_ti
+from lib_ti.webui.security.login import LoginGate, password_check
+from lib_ti.webui.security.request_check import AllowedHosts
 from lib_ti.webui.service import TrainingService
+from lib_ti.webui.standalone.guard import StandaloneGuard
 from lib_ti.webui.standalone.page import supported_arguments
 
 STATIC = "tinv-static"
@@ -35,10 +36,21 @@ _EXTERNAL_RESOURCE = re.compile(
 _ROOT = Path(lib_ti.__file__).parent.parent
 
 
-def create_app(service: TrainingService, page: Any, auth: tuple[str, str] | None = None) -> Any:
+def create_app(
+    service: TrainingService,
+    page: Any,
+    auth: tuple[str, str] | None = None,
+    hosts: AllowedHosts | None = None,
+    port: int = 0,
+) -> Any:
     """The ASGI application that serves the page, with our scripts and style in it as the WebUIs insert them.
 
-    `auth`: user and password, asked for before anything else is shown.
+    Args:
+        service: whose actions the page calls.
+        page: gradio's Blocks.
+        auth: user and password, asked for before anything else is shown.
+        hosts: the names that the server answers to; this computer's own alone if None.
+        port: that it listens on.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -47,17 +59,14 @@ def create_app(service: TrainingService, page: Any, auth: tuple[str, str] | None
         path = next((path for path in _static_files() if path.name == name), None)
         return FileResponse(path) if path else Response(status_code=404)
 
-    # gradio 3.41 would serve the working directory too, which may hold anything
-    working_dir = [] if Path.cwd() in _gradio_temp_dir().parents else [str(Path.cwd())]
-    blocked_paths = [*service.private_paths(), *working_dir]
-    page.auth, page.auth_message, page.blocked_paths = [auth] if auth else None, None, blocked_paths
-    arguments = supported_arguments(gr.mount_gradio_app, auth=page.auth, blocked_paths=blocked_paths)
-    return SameSiteOnly(gr.mount_gradio_app(app, page, "/", **arguments))
-
-
-def _gradio_temp_dir() -> Path:
-    """Where gradio keeps the images that it shows."""
-    return Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()).absolute() / "gradio"
+    check = password_check(*auth) if auth else None
+    page.auth, page.auth_message, page.blocked_paths = check, None, service.private_paths()
+    if port and hasattr(page._queue, "set_url"):  # else gradio 3.41 takes the address it calls itself by from a request
+        page._queue.set_url(f"http://127.0.0.1:{port}/")
+    arguments = supported_arguments(gr.mount_gradio_app, auth=check, blocked_paths=page.blocked_paths)
+    app = gr.mount_gradio_app(app, page, "/", **arguments)
+    gate = LoginGate(app.routes[-1].app) if auth else None
+    return StandaloneGuard(HeadInserting(app), hosts or AllowedHosts(), service.uploads, gate)
 
 
 def _static_files() -> list[Path]:
@@ -76,32 +85,15 @@ def _head_html() -> bytes:
     return "".join(elements).encode()
 
 
-class SameSiteOnly:
-    """ASGI middleware that inserts our files into the page, and refuses requests from other sites' pages.
-
-    gradio 3.41 itself answers requests from any site.
-    """
+class HeadInserting:
+    """ASGI middleware that inserts our files into the page."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        headers = dict(scope.get("headers") or ())
-        is_navigation = scope.get("method") == "GET" and headers.get(b"sec-fetch-mode") == b"navigate"
-        if headers.get(b"sec-fetch-site") == b"cross-site" and not is_navigation:
-            await _refuse(scope, receive, send)
-        elif scope["type"] == "http" and scope["method"] == "GET" and scope["path"] in ("", "/"):
-            await self._app(scope, receive, HeadInserter(send))
-        else:
-            await self._app(scope, receive, send)
-
-
-async def _refuse(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1008})
-    else:
-        await Response("Not for other sites.", 403)(scope, receive, send)
+        is_page = scope["type"] == "http" and scope["method"] == "GET" and scope["path"] in ("", "/")
+        await self._app(scope, receive, HeadInserter(send) if is_page else send)
 
 
 class HeadInserter:

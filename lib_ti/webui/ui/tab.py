@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from lib_ti.webui.api.bridge import Action, add_endpoint, run_script_on
+from lib_ti.webui.security.redaction import Redact, unchanged
 from lib_ti.webui.ui.example_pictures import example_pictures
 from lib_ti.webui.ui.form import PRESETS, Form
 
@@ -123,8 +124,8 @@ ADVANCED_SECTIONS = ("Picture handling", "Learning", "Validation", "Memory", "Pr
 """The sections of the Advanced accordion; the last two hold the fields that are not in the visible part."""
 
 
-def build(actions: Mapping[str, Action], hides_paths: bool) -> Any:
-    """The tab as `gr.Blocks`. `hides_paths`: the browser must not name folders of the server."""
+def build(actions: Mapping[str, Action], hides_paths: bool, redact: Redact = unchanged) -> Any:
+    """The tab as `gr.Blocks`. `hides_paths`: the browser must not name folders of the server; `redact`: of replies."""
     with gr.Blocks(analytics_enabled=False) as blocks:
         form = Form(hides_paths)
         _html(HEADER)
@@ -136,7 +137,7 @@ def build(actions: Mapping[str, Action], hides_paths: bool) -> Any:
         _html('<section id="tinv_earlier"><h3>Earlier runs</h3><div id="tinv_runs"></div></section>')
         gr.HTML(f'<div id="tinv_schema" data-schema="{escape(form.schema())}"></div>', elem_classes=["tinv-hidden"])
         _connect_fields([*form.fields().values(), preset])
-        add_endpoint(actions)
+        add_endpoint(actions, redact)
     return blocks
 
 
