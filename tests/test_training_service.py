@@ -26,7 +26,7 @@ from lib_ti.settings.names import name_problem
 from lib_ti.settings.parsing import parse
 from lib_ti.training.preflight.preflight import preflight
 from lib_ti.webui.api import bridge
-from lib_ti.webui.forms import form_to_settings, launch, launch_sweep
+from lib_ti.webui.forms import form_to_settings, launch
 from lib_ti.webui.service import TrainingService
 from lib_ti.webui.ui import form
 
@@ -143,8 +143,7 @@ def page_with_run(page_with_images, host, tmp_path, monkeypatch):
     """A page with a finished run, and files around its folders that no request may touch."""
     run = page_with_images.train(name="my-mug", steps="2")["run"]
     page_with_images.wait_until_ended(run)
-    for module in (launch, launch_sweep):
-        monkeypatch.setattr(module, "Worker", FailingWorker)
+    monkeypatch.setattr(launch, "Worker", FailingWorker)
     outside = tmp_path / "outside" / "2024-05-01T12-00-00"
     shutil.copytree(page_with_images.folder(run).path, outside)
     (host.embeddings_dir / "precious.safetensors").write_bytes(b"precious")

@@ -98,6 +98,7 @@ def _serve(
                 pass
         finally:
             server.should_exit = True
+            service.refuse_starts()
             ended.wait(SHUTDOWN_S)
     except KeyboardInterrupt:
         pass

@@ -74,9 +74,13 @@ class TrainingService:
         """A reply without this computer's folders, if the host hides them."""
         return redaction(self.host)(reply)
 
+    def refuse_starts(self) -> None:
+        """Start no training any more: the server ends, and does not wait for what is being started."""
+        self._launcher.close()
+
     def close(self) -> None:
         """Stop all trainings; each saves its state."""
-        self._launcher.close()
+        self.refuse_starts()
         self.uploads.close()
         self._suggestions.close()
         self._queue.close()

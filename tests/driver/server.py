@@ -15,8 +15,8 @@ COIN = ROOT / "lib_ti" / "practice" / "concepts" / "coin"
 class Server:
     """`python -m lib_ti ui` with a data folder of its own."""
 
-    def __init__(self, data: Path, *flags: str) -> None:
-        self.data, self.flags = data, flags
+    def __init__(self, data: Path, *flags: str, environment: dict[str, str] | None = None) -> None:
+        self.data, self.flags, self.environment = data, flags, environment or {}
         self.url = ""
         self.start()
 
@@ -26,7 +26,8 @@ class Server:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lib_ti", "ui", "--no-browser", "--port", port, "--data-dir", str(self.data), *self.flags],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "GRADIO_TEMP_DIR": str(self.data / "uploads"), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "GRADIO_TEMP_DIR": str(self.data / "uploads"),
+                 "PYTHONUNBUFFERED": "1", **self.environment},
         )  # fmt: skip
         self.output: list[str] = []
         for line in self._process.stdout:

@@ -105,11 +105,17 @@ class Launcher:
             problems.append(form_to_settings.problem_with_labels(Problem("name", reason)))
         refuse_at_once(raw, problems)
         with self.starting({"settings": raw}) as worker:
-            return self._start_run(worker, form, draft)
+            return self._start_run(worker, problems, form, draft)
 
-    def _start_run(self, worker: Worker, form: Mapping[str, Any], draft: str) -> dict[str, Any]:
+    def _start_run(
+        self, worker: Worker, problems: list[Problem], form: Mapping[str, Any], draft: str
+    ) -> dict[str, Any]:
         try:
-            answer = reply_with_labels(worker)
+            answer = reply_or_problems(worker, problems)
+            if problems or answer is None:
+                if answer is not None:
+                    delete_run(RunFolder(Path(answer["run"])))
+                raise BadInput(problems)
             folder = RunFolder.open(Path(answer["run"]))
             self.copy_images(folder, draft)
             EventLog(folder.events).append("pictures", summary=self._drafts.summary(draft))
@@ -175,19 +181,21 @@ class Launcher:
 
 
 def refuse_at_once(raw: Mapping[str, RawValue], problems: list[Problem]) -> None:
-    """Raise BadInput if the training can only fail, for `problems` or those of single options: no process has to find out."""
-    known = {problem.option for problem in problems}
-    found = [*problems, *(problem for problem in parse(raw)[1] if problem.option not in known)]
-    if found:
+    """Raise BadInput if there is nothing to train on or with: no process has to be started to find the other problems."""
+    if {"images", "model"} & {problem.option for problem in problems}:
+        known = {problem.option for problem in problems}
+        found = [*problems, *(problem for problem in parse(raw)[1] if problem.option not in known)]
         raise BadInput([form_to_settings.problem_with_labels(problem) for problem in found])
 
 
-def reply_with_labels(worker: Worker) -> dict[str, Any]:
-    """The worker's reply after its checks. Raises BadInput with its problems, in the form's words."""
+def reply_or_problems(worker: Worker, problems: list[Problem]) -> dict[str, Any] | None:
+    """The worker's reply after its checks; None if it has found problems, which are added to those of other options."""
     try:
         return worker.reply()
     except BadInput as error:
-        raise BadInput([form_to_settings.problem_with_labels(problem) for problem in error.problems]) from None
+        known = {problem.option for problem in problems}
+        problems += [form_to_settings.problem_with_labels(p) for p in error.problems if p.option not in known]
+        return None
 
 
 def next_memory_mode(settings: TrainSettings) -> str:

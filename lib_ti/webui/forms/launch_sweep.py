@@ -12,11 +12,10 @@ from lib_ti.errors import BadInput, Problem, TextualInversionError
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.runs.sweeps.grid import SWEEPABLE
 from lib_ti.runs.sweeps.sweep import Sweep, SweepRun
-from lib_ti.settings.train_settings import REQUIRED
 from lib_ti.webui.api.results import delete_run
 from lib_ti.webui.api.runs_view import RunsView, run_id
 from lib_ti.webui.forms import form_to_settings
-from lib_ti.webui.forms.launch import Launcher, refuse_at_once, reply_with_labels
+from lib_ti.webui.forms.launch import Launcher, refuse_at_once, reply_or_problems
 
 DRAFT = ""
 """Stands for the draft's pictures among sets of images."""
@@ -55,12 +54,16 @@ class SweepLauncher:
             texts["images"] = [str(sources[run]) for run in sets]
             raw["images"] = texts["images"][0]
         labels = {"images": {str(path): run or DRAFT_LABEL for run, path in sources.items()}}
-        refuse_at_once({name: value for name, value in raw.items() if name not in texts or name in REQUIRED}, problems)
+        refuse_at_once(raw, problems)
         with self._launcher.starting({"sweep": {"settings": raw, "values": texts, "labels": labels}}) as worker:
             try:
-                reply = reply_with_labels(worker)
+                reply = reply_or_problems(worker, problems)
             finally:
                 worker.close()
+        if problems or reply is None:
+            if reply is not None:
+                _delete(Sweep.open(Path(reply["sweep"])))
+            raise BadInput(problems)
         sweep = Sweep.open(Path(reply["sweep"]))
         try:
             for run in sweep.runs:
