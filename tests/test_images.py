@@ -53,13 +53,13 @@ def saved(path: Path, image: Image.Image, **options) -> Path:
     return path
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size, with hardly any pixels."""
+def png_header(width: int, height: int, bits: int = 8) -> bytes:
+    """A PNG, RGB or gray if it has 16 bits, that claims a size, with hardly any pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, 2 if bits == 8 else 0, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
     )

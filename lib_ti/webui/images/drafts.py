@@ -63,8 +63,7 @@ class Drafts:
 
     def images(self, draft: str) -> dict[str, dict[str, Any]]:
         """The record of each image by its id: name, size and what `image_quality.measure` found."""
-        with self._lock:
-            return self._read(draft).images
+        return self._read(draft).images  # the record is replaced as a whole
 
     def add_upload(self, draft: str, path: str, name: str, resolution: int = 512) -> list[dict[str, Any]]:
         """Add a file that the browser has just uploaded, and delete the upload; describe the images that it changed.
@@ -187,8 +186,8 @@ class Drafts:
             if (stem := caption_stem(name)) is not None:
                 return self._add_caption(draft, path, name, stem, content, resolution)
             stem = mask_stem(name)
-            owner = content.find_by_stem(stem) if stem is not None else None
-            if stem is not None and not owner:
+            owner = None if stem is None else content.find_by_stem(stem)
+            if stem and not owner:
                 raise UnusableFile(Path(name), "a mask; add the picture it belongs to first")
             if not owner and len(content.images) >= MAX_IMAGES:
                 raise UnusableFile(Path(name), f"{MAX_IMAGES} pictures are the most; 30 are plenty")
