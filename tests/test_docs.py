@@ -21,7 +21,9 @@ PACKAGES = {
 SCRIPTS = {path.name for folder in ("benchmarks", "javascript") for path in (ROOT / folder).iterdir()}
 SOURCES = [*(ROOT / "lib_ti").rglob("*.py"), *ROOT.glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
 OTHER_FLAGS = {name for path in SOURCES for name in re.findall(r"\"(--[a-z-]+)\"", path.read_text(encoding="utf-8"))}
-HOSTS_FLAGS = {"--api", "--api-auth"}
+HOSTS_FLAGS = {
+    "--api", "--api-auth", "--cors-allow-origins", "--gradio-auth", "--hide-ui-dir-config", "--listen", "--server-name",
+}  # fmt: skip
 
 
 def inline_code(document: Path) -> set[str]:
