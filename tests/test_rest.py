@@ -28,7 +28,7 @@ class FakeTrainingService:
         return reply
 
     def actions(self):
-        names = ("runs", "poll", "stop", "resume", "form", "add", "caption", "clear", "train")
+        names = ("runs", "poll", "stop", "resume", "form", "add", "caption", "discard", "train")
         return {name: getattr(self, name) for name in names}
 
     def runs(self):
@@ -64,7 +64,7 @@ class FakeTrainingService:
         self.drafts[draft][int(id)][2] = text
         return {}
 
-    def clear(self, draft):
+    def discard(self, draft):
         self.drafts.pop(draft, None)
         return {}
 
