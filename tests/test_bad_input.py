@@ -746,6 +746,28 @@ class TestUnusualInput:
         assert main(train(tiny_checkpoint, name="кружка")) == 0
         assert (workdir / "webui" / "embeddings" / "кружка.safetensors").exists()
 
+    def test_quoted_paths(self, workdir, training_output):
+        assert "Finished" in training_output(images='"pictures"')
+        assert "Finished" in training_output(images=" 'pictures' ", name="my-cup")
+
+    @pytest.mark.skipif(os.name == "nt", reason="no such pipes")
+    def test_output_that_nobody_reads(self, workdir, tiny_checkpoint):
+        """`| head` closes the pipe: nothing is said of it, and a training goes on to its end."""
+        for arguments, expected in (
+            (train(tiny_checkpoint, name="my-cup"), 0), (("doctor",), 0), (("train", "--help"), 0),
+        ):  # fmt: skip
+            reader, writer = os.pipe()
+            os.close(reader)
+            environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+            command = [sys.executable, "-m", "lib_ti", *map(str, arguments)]
+            ended = subprocess.run(
+                command, cwd=workdir, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True
+            )
+            os.close(writer)
+            assert ended.returncode == expected
+            assert "pipe" not in ended.stderr.lower()
+        assert (workdir / "webui" / "embeddings" / "my-cup.safetensors").exists()
+
 
 class TestHelp:
     def help_of(self, capsys, *arguments: str) -> str:

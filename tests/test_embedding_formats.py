@@ -449,8 +449,6 @@ REFUSED = {
     "output": ({"emp_params_out": TWO}, "output embeddings"),
     "sd3": ({"clip_l": TWO, "clip_g": TWO + 1, "t5": TWO + 2}, r"other text encoders \(t5\)"),
     "flux": ({"clip_l": TWO, "t5": TWO + 1}, "other text encoders"),
-    "more-than-both": ({"clip_l": TWO, "clip_g": TWO + 1, "more": TWO + 2}, "it holds clip_g, clip_l, more;"),
-    "more-than-one": ({"emb_params": TWO, "more": TWO + 1}, "it holds emb_params, more;"),
     "twice": ({"emb_params": TWO, "emp_params": TWO + 1}, "it holds emb_params, emp_params;"),
     "lora": ({"lora_unet_a.lora_down.weight": torch.zeros(1, 4, 1, 1), "b": TWO}, "a LoRA, and no embedding"),
     "checkpoint": ({"a.weight": torch.zeros(1, 4, 1, 1), "b": TWO}, "this file holds 2 tensors"),
@@ -470,6 +468,24 @@ REFUSED = {
     "one-bad-half": ({"clip_l": TWO, "clip_g": TWO * float("nan")}, "not numbers"),
     "unequal-halves": ({"clip_l": TWO, "clip_g": TWO[:1].clone()}, "as many"),
 }
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize(
+    ("content", "encoders", "left_out"),
+    [
+        ({"emb_params": TWO, "emb_params_out": TWO + 1}, ["clip_l"], "emb_params_out"),
+        ({"emp_params": TWO, "emp_params_out": TWO + 1, "steps": torch.ones(3)}, ["clip_l"], "emp_params_out, steps"),
+        ({"clip_l": TWO, "clip_l_out": TWO + 1, "version": torch.ones(1)}, ["clip_l"], "clip_l_out, version"),
+    ],
+)
+def test_one_clear_embedding_is_read_beside_other_tensors(tmp_path, suffix, content, encoders, left_out):
+    path = tmp_path / f"mug{suffix}"
+    save_file(content, path) if suffix == ".safetensors" else torch.save(content, path)
+    embedding = read_embedding(path)
+    assert [*embedding.vectors] == encoders
+    assert embedding.vectors["clip_l"].tolist() == TWO.tolist()
+    assert embedding.metadata["left_out"] == left_out
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])

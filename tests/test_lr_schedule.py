@@ -26,6 +26,9 @@ from lib_ti.settings.lr_schedule import (
         ("0.005:100", [Stage(0.005, 100)]),
         ("0.005:100, 1e-3:1000, 5e-4", [Stage(0.005, 100), Stage(0.001, 1000), Stage(0.0005, None)]),
         ("0.005 : 100 ,", [Stage(0.005, 100)]),
+        ("0.005:10, 1e-3:-1", [Stage(0.005, 10), Stage(0.001, None)]),
+        ("0.005:10,1e-3", [Stage(0.005, 10), Stage(0.001, None)]),
+        ("5e-3:-1", [Stage(0.005, None)]),
     ],
 )
 def test_valid_learning_rates(text, stages):
@@ -37,7 +40,9 @@ def test_valid_learning_rates(text, stages):
     [
         ("", "empty"), (" , ", "empty"),
         ("abc", "'abc' is not a rate"), ("0.1:10:20", "'0.1:10:20' is not a rate"), ("0.1:", "is not a rate"),
-        (":10", "is not a rate"), ("0.1:1.5", "is not a rate"), ("0,1 0", "0 is not a finite number above 0"),
+        (":10", "is not a rate"), ("0.1:1.5", "is not a rate"), ("0,1 0", "0,1 has a comma; write 0.1"),
+        ("0,005", "write 0.005"), ("0,005:100, 0,001", "write 0.005"), ("5,5", "write 5.5"),
+        ("1e-3:-1, 0.1:5", "holds to the end"),
         ("0", "0 is not"), ("-0.001", "-0.001 is not"), ("nan", "nan is not"), ("inf", "inf is not"), ("1e999", "1e999 is not"),
         ("0.1:10, 0:20", "0 is not a finite number above 0"),
         ("0.1:0", "step 0"), ("0.1:-5", "step -5"),

@@ -193,7 +193,7 @@ def test_the_released_checkpoint_opens_from_its_header_alone(monkeypatch):
     listing = "\n".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
     assert hashlib.sha256(listing.encode()).hexdigest() == OF_SD15, "these are not the names of v1-5-pruned-emaonly"
 
-    monkeypatch.setattr(ldm, "open_weights", lambda path: Weights(path, shapes, pytest.fail))
+    monkeypatch.setattr(ldm, "open_checkpoint_file", lambda path: Weights(path, shapes, pytest.fail))
     checkpoint = open_checkpoint(Path("v1-5-pruned-emaonly.safetensors"))
     parts = checkpoint.unet, checkpoint.vae, checkpoint.text_encoders["clip_l"]
     assert [len(part.weights.shapes) for part in parts] == [686, 248, 196]

@@ -4,7 +4,9 @@ golden/a1111-conditioning.safetensors holds projections of its conditioning; whe
 code runs again and every number is compared.
 """
 
+import itertools
 import json
+import time
 from collections import Counter
 
 import pytest
@@ -25,7 +27,7 @@ from lib_ti.model.prompt.placeholder import NO_VECTOR, Placeholder, PlaceholderM
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.model.prompt.schedule import prompt_schedule, split_by_and, strip_comments
 from lib_ti.model.prompt.text_encoder import Context
-from lib_ti.model.prompt.tokenizer import BOS, CLIP_TOKENIZER, EOS, OPENCLIP_TOKENIZER
+from lib_ti.model.prompt.tokenizer import BOS, CLIP_TOKENIZER, EOS, OPENCLIP_TOKENIZER, BytePairEncoding
 
 SYNTAX = st.lists(
     st.one_of(st.sampled_from([*"()[]:|\\,#\n", "BREAK", " AND ", ":1.2)", ":0.5]", "my-mug", "cat "]), st.text(max_size=5)),
@@ -330,3 +332,48 @@ def test_contexts_have_the_models_dtype(model):
     assert {guidance.negative.context.encoder_hidden_states.dtype, guidance.prompts[0].context.pooled.dtype} == {
         torch.bfloat16
     }
+
+
+# --- prompts of any kind end ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["[a:b:", "[a|", "(a:", "((", "[", "[a:b:0.5]", "[[a|b]|c]", "(a:1.1) ", "a AND ", " ", ": ", ":1", "\\(", "#", "\n", "x",
+     "[a:b:1", "[(", "])", "BREAK "],
+)  # fmt: skip
+def test_long_and_deeply_nested_prompts_end_promptly(part):
+    """Each of these took minutes, or hours, where the time grew with the square of the length."""
+    prompt, started = part * 10_000, time.process_time()
+    for text, _ in split_by_and(strip_comments(prompt)):
+        for _, scheduled in prompt_schedule(text[:100_000], 10)[:3]:
+            parse_attention(scheduled)
+    CLIP_TOKENIZER.encode(prompt)
+    assert time.process_time() - started < 20
+
+
+def test_nested_editing_that_is_closed_ends_promptly():
+    prompt, started = "[a:" * 10_000 + "b" + ":1]" * 10_000, time.process_time()
+    assert prompt_schedule(prompt, 20) == [(1, "a"), (20, "b")]
+    growing = "[x" * 10_000 + "|y]" * 10_000
+    assert prompt_schedule(growing, 20) == [(20, growing)]
+    assert time.process_time() - started < 10
+
+
+_BPE = BytePairEncoding()
+
+
+@given(st.text(st.sampled_from("aeilnrst"), min_size=1, max_size=40))
+def test_words_are_merged_as_the_definition_says(word):
+    """The pair of the lowest rank first, each time all of its occurrences from left to right."""
+    bpe = _BPE
+    ranks, symbols = bpe._bpe_ranks, [*word[:-1], f"{word[-1:]}</w>"]
+    while pairs := [pair for pair in itertools.pairwise(symbols) if pair in ranks]:
+        best, merged = min(pairs, key=ranks.__getitem__), []
+        for symbol in symbols:
+            if merged and (merged[-1], symbol) == best:
+                merged[-1] += symbol
+            else:
+                merged.append(symbol)
+        symbols = merged
+    assert bpe._merge([*word[:-1], f"{word[-1:]}</w>"]) == symbols

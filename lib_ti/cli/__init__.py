@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from lib_ti import __version__
 from lib_ti.cli import commands, suggest, sweep, train, ui, work
 from lib_ti.cli.arguments import did_you_mean
+from lib_ti.cli.control import discard_output
 from lib_ti.cli.exit_codes import BAD_INPUT, FAILED, OK, STOPPED
 from lib_ti.errors import BadInput, RunBusy, TextualInversionError, UnusableFile
 from lib_ti.text import printable
@@ -45,7 +46,12 @@ def main(arguments: Sequence[str]) -> int:
         print(f"unknown command {arguments[0]}{did_you_mean(arguments[0], list(COMMANDS))}", file=sys.stderr)
         return BAD_INPUT
     try:
-        return COMMANDS[arguments[0]][0](arguments[1:])
+        code = COMMANDS[arguments[0]][0](arguments[1:])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
+        discard_output()
+        return OK
     except BadInput as error:
         for problem in error.problems:
             print(printable(str(problem)), file=sys.stderr)

@@ -6,13 +6,14 @@ import argparse
 import difflib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from lib_ti.errors import BadInput, Problem
 from lib_ti.model.checkpoint.families import family_titles
 from lib_ti.settings.option import Option, RawValue
 from lib_ti.settings.train_settings import DEFAULTS, OPTIONS, REQUIRED, TYPES
-from lib_ti.text import option_flag
+from lib_ti.text import option_flag, unquoted
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,6 +48,11 @@ class Parser(argparse.ArgumentParser):
                 problems.append(Problem("", f"unexpected argument {argument!r}"))
             follows_option = argument.startswith("-")
         return problems
+
+
+def path_argument(text: str) -> Path:
+    """A path as it is given on a command line, perhaps within quotes that a file manager has put around it."""
+    return Path(unquoted(text))
 
 
 def did_you_mean(text: str, valid: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_ti import __version__
-from lib_ti.cli.arguments import Parser
+from lib_ti.cli.arguments import Parser, path_argument
 from lib_ti.cli.exit_codes import FAILED, OK
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.settings.train_settings import OPTIONS
@@ -22,7 +22,7 @@ from lib_ti.text import option_flag
 
 def runs(arguments: Sequence[str]) -> int:
     parser = Parser("runs", "List the runs in a folder, the newest first.")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("textual_inversion"), metavar="DIR")
+    parser.add_argument("folder", nargs="?", type=path_argument, default=Path("textual_inversion"), metavar="DIR")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     values = parser.parse_strict(arguments)
     from lib_ti.runs.folder import find_runs
@@ -46,7 +46,7 @@ def runs(arguments: Sequence[str]) -> int:
 
 def report(arguments: Sequence[str]) -> int:
     parser = Parser("report", "Write the report of a run, report.html in its folder, or the comparison of a sweep.")
-    parser.add_argument("run", type=Path, metavar="FOLDER", help="of a run, or of a sweep")
+    parser.add_argument("run", type=path_argument, metavar="FOLDER", help="of a run, or of a sweep")
     parser.add_argument("--tensorboard", action="store_true", help="write a run's curves for TensorBoard, too")
     values = parser.parse_strict(arguments)
     from lib_ti.cli import sweep
@@ -70,11 +70,11 @@ def generate(arguments: Sequence[str]) -> int:
     parser = Parser(
         "generate", "Make pictures with a checkpoint and embeddings, each called in the prompt by its file's name."
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help=OPTIONS["model"].help)
-    parser.add_argument("--vae", type=Path, metavar="FILE", help=OPTIONS["vae"].help)
+    parser.add_argument("--model", type=path_argument, required=True, metavar="FILE", help=OPTIONS["model"].help)
+    parser.add_argument("--vae", type=path_argument, metavar="FILE", help=OPTIONS["vae"].help)
     parser.add_argument(
         "--embedding",
-        type=Path,
+        type=path_argument,
         action="extend",
         nargs="+",
         default=[],
@@ -84,7 +84,7 @@ def generate(arguments: Sequence[str]) -> int:
     prompt_syntax = "in the WebUIs' notation, as in (a:1.2), BREAK, [a:b:0.5], a AND b; of any length"
     parser.add_argument("--prompt", required=True, metavar="P", help=prompt_syntax)
     parser.add_argument("--negative-prompt", default="", metavar="N")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--count", default="4", metavar="N", help="how many pictures, of seeds one after another [4]")
     parser.add_argument("--seed", default="0", metavar="N", help="the first picture's [0]")
     parser.add_argument("--sampler", default="dpm++ 2m", choices=OPTIONS["preview_sampler"].choices)
@@ -107,9 +107,9 @@ def generate(arguments: Sequence[str]) -> int:
 
 def inspect(arguments: Sequence[str]) -> int:
     parser = Parser("inspect", "Describe an embedding file.")
-    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("file", type=path_argument, metavar="FILE")
     parser.add_argument(
-        "--model", type=Path, metavar="FILE", help="name the nearest words of this checkpoint's vocabulary"
+        "--model", type=path_argument, metavar="FILE", help="name the nearest words of this checkpoint's vocabulary"
     )
     parser.add_argument("--name", metavar="NAME", help="which embedding, of a file that holds several")
     parser.add_argument("--json", action="store_true")
@@ -124,9 +124,13 @@ def convert(arguments: Sequence[str]) -> int:
 
     parser = Parser("convert", "Write an embedding in another format.")
     parser.add_argument(
-        "source", type=Path, nargs="+", metavar="IN", help="the file; or the two in which diffusers keeps one of SDXL's"
+        "source",
+        type=path_argument,
+        nargs="+",
+        metavar="IN",
+        help="the file; or the two in which diffusers keeps one of SDXL's",
     )
-    parser.add_argument("target", type=Path, metavar="OUT", help="the file to write, or a folder for it")
+    parser.add_argument("target", type=path_argument, metavar="OUT", help="the file to write, or a folder for it")
     parser.add_argument("--to", required=True, choices=FORMATS)
     parser.add_argument("--name", metavar="NAME", help="which embedding, of a file that holds several")
     parser.add_argument("--token", metavar="WORD", help="the word in diffusers' files [the embedding's name]")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from threading import Event as Flag
+
+from lib_ti.runs.events import Event
 
 EXIT_DELAY_S = 90.0
 """From the end of the input to the end of the process, in which the training can save. The parent is gone by then."""
@@ -30,6 +33,34 @@ def stop_on_signals() -> Iterator[Flag]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def discard_output() -> None:
+    """Let whatever is printed from here on go nowhere: nobody reads it any more, and each line would be an error."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def say(line: str) -> None:
+    """Print a line, unless nobody reads the output any more; what the command does goes on."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        discard_output()
+
+
+def unless_closed(show: Callable[[Event], None]) -> Callable[[Event], None]:
+    """`show`, but a training goes on where whoever read its output, such as `head`, has seen enough."""
+
+    def show_while_read(event: Event) -> None:
+        try:
+            show(event)
+        except BrokenPipeError:
+            discard_output()
+
+    return show_while_read
 
 
 class Control:

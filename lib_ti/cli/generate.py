@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from lib_ti import files
-from lib_ti.embedding.combine import combine
+from lib_ti.embedding.combine import combine, names_of
 from lib_ti.embedding.compatibility import incompatibility
 from lib_ti.embedding.read import read_for_encoders
 from lib_ti.embedding.value import Embedding
@@ -21,10 +22,12 @@ from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.model.conditioning import Conditioner
 from lib_ti.model.diffusion import StableDiffusion
-from lib_ti.model.guidance import guide
+from lib_ti.model.guidance import encoded_texts, guide
+from lib_ti.model.prompt.chunks import mentioned_names
 from lib_ti.model.sampling import SamplingParams, sample
 from lib_ti.model.speed.device import DTYPES, choose_device, choose_precision
-from lib_ti.text import is_encodable
+from lib_ti.settings.option import MAX_TEXT
+from lib_ti.text import is_encodable, printable
 from lib_ti.training.preflight.output_paths import unwritable_reason
 
 
@@ -57,6 +60,8 @@ class GenerationRequest:
         for option in ("prompt", "negative_prompt"):
             if not is_encodable(getattr(values, option)):
                 problems.append(Problem(option, "is not readable text"))
+            if (length := len(getattr(values, option))) > MAX_TEXT:
+                problems.append(Problem(option, f"is {length} characters long; {MAX_TEXT} is the most"))
         checkpoint = validator.checkpoint(values.model, values.vae)
         if checkpoint:
             checkpoint = checkpoint.with_overrides(values.prediction, values.zero_terminal_snr, clip_skip)
@@ -88,7 +93,14 @@ def generate_images(request: GenerationRequest) -> None:
     Raises TextualInversionError if the model computes NaN.
     """
     model = StableDiffusion.load(request.checkpoint, DTYPES[request.precision], request.device)
-    placeholders, vectors = combine(request.embeddings, request.checkpoint.widths_by_encoder, model.device)
+    placeholders, vectors = combine(
+        request.embeddings, request.checkpoint.widths_by_encoder, model.device, by_token=True
+    )
+    for embedding in _unused_embeddings(request, model):
+        names = " or ".join(map(repr, names_of(embedding)))
+        print(
+            printable(f"Note: no prompt uses the embedding {embedding.name}; write {names} into one"), file=sys.stderr
+        )
     conditioner = Conditioner(model, placeholders, vectors)
     guidance = guide(conditioner, request.prompt, request.negative_prompt, request.sampling.steps)
     request.out.mkdir(exist_ok=True)
@@ -103,6 +115,14 @@ def generate_images(request: GenerationRequest) -> None:
         info.add_text("parameters", infotext)
         with files.atomic_write(path) as temporary:
             image.save(temporary, "PNG", pnginfo=info)
+
+
+def _unused_embeddings(request: GenerationRequest, model: StableDiffusion) -> list[Embedding]:
+    """The embeddings that neither prompt calls."""
+    texts = encoded_texts(request.prompt, request.negative_prompt, request.sampling.steps)
+    names = {name for embedding in request.embeddings for name in names_of(embedding)}
+    mentioned = mentioned_names(texts, names, model.prompt_encoder.tokenizer)
+    return [embedding for embedding in request.embeddings if mentioned.isdisjoint(names_of(embedding))]
 
 
 class _Validator:

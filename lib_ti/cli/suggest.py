@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lib_ti.cli.arguments import Parser, add_settings, raw_settings
-from lib_ti.cli.control import stop_on_signals
+from lib_ti.cli.control import say, stop_on_signals
 from lib_ti.cli.exit_codes import OK, STOPPED
 from lib_ti.settings.option import RawValue
 from lib_ti.settings.parsing import parse
@@ -40,7 +40,7 @@ def suggest(arguments: Sequence[str]) -> int:
 
         plan = preflight(settings, argument_problems + problems)
         if not values.json:
-            print(printable(f"In {settings.images}: {plan.pictures}"), flush=True)
+            say(printable(f"In {settings.images}: {plan.pictures}"))
 
         def report(done: int, total: int) -> None:
             if values.json:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib_ti.cli.arguments import Parser, add_settings, raw_settings
-from lib_ti.cli.control import stop_on_signals
+from lib_ti.cli.control import say, stop_on_signals, unless_closed
 from lib_ti.cli.exit_codes import FAILED, OK, STOPPED
 from lib_ti.cli.progress import Progress
 from lib_ti.runs.events import Event
@@ -36,9 +36,9 @@ def sweep(arguments: Sequence[str]) -> int:
 
     plan = plan_sweep(single, several, problems)
     for line in plan.pictures if not values.json else ():
-        print(printable(f"In {line}"))
+        say(printable(f"In {line}"))
     for warning in plan.warnings if not values.json else ():
-        print(printable(f"Note: {warning}"))
+        say(printable(f"Note: {warning}"))
     return train(create_sweep(plan), values.json)
 
 
@@ -88,7 +88,7 @@ class _Display:
 
     def print(self, line: str) -> None:
         if not self._as_json:
-            print(printable(line), flush=True)
+            say(printable(line))
 
     def start(self, run: SweepRun) -> None:
         self._progress.close()
@@ -97,11 +97,9 @@ class _Display:
 
     def handle(self, run: SweepRun, event: Event) -> None:
         if self._as_json:
-            print(
-                json.dumps({"run": str(run.folder.path), **json.loads(event.to_json())}, ensure_ascii=False), flush=True
-            )
+            say(json.dumps({"run": str(run.folder.path), **json.loads(event.to_json())}, ensure_ascii=False))
             return
-        self._progress.handle(event)
+        unless_closed(self._progress.handle)(event)
         if event.kind == "failed":
             self._progress.close()
             self.print(f"Failed: {event.data.get('message', '')}")

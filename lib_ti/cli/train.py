@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_ti.cli import sweep
-from lib_ti.cli.arguments import Parser, add_settings, raw_settings
-from lib_ti.cli.control import stop_on_signals
+from lib_ti.cli.arguments import Parser, add_settings, path_argument, raw_settings
+from lib_ti.cli.control import say, stop_on_signals, unless_closed
 from lib_ti.cli.exit_codes import OK, STOPPED
 from lib_ti.cli.progress import Progress
 from lib_ti.data.captions import usage
@@ -33,7 +33,7 @@ def train(arguments: Sequence[str]) -> int:
 
     plan = preflight(settings, argument_problems + problems)
     pictures = Event("pictures", {"summary": plan.pictures}, time.time())
-    print(pictures.to_json() if values.json else printable(f"In {settings.images}: {plan.pictures}"), flush=True)
+    say(pictures.to_json() if values.json else printable(f"In {settings.images}: {plan.pictures}"))
     return _run(create_run(plan).path, values.json, plan.warnings)
 
 
@@ -41,7 +41,7 @@ def resume(arguments: Sequence[str]) -> int:
     parser = Parser(
         "resume", "Go on with a run or a sweep that was stopped or killed, or train a finished run further."
     )
-    parser.add_argument("run", type=Path, metavar="FOLDER", help="of a run, or of a sweep")
+    parser.add_argument("run", type=path_argument, metavar="FOLDER", help="of a run, or of a sweep")
     parser.add_argument("--steps", metavar="N", help="the new total of steps")
     parser.add_argument("--device", metavar="DEVICE", help="another device than the one it began on")
     parser.add_argument("--model", metavar="FILE", help="where the checkpoint is now, as on another machine")
@@ -82,15 +82,17 @@ def _run(path: Path, as_json: bool, warnings: Sequence[str]) -> int:
 
     folder, progress = RunFolder.open(path), Progress()
     if not as_json:
-        print(f"Run folder: {folder.path}", flush=True)
+        say(f"Run folder: {folder.path}")
     try:
         with stop_on_signals() as stop:
-            finished = execute_run(folder, _print_json if as_json else progress.handle, stop.is_set, warnings)
+            finished = execute_run(
+                folder, unless_closed(_print_json if as_json else progress.handle), stop.is_set, warnings
+            )
     finally:
         progress.close()
     if finished and not as_json:
         settings = folder.settings
-        print(usage(settings.name, settings.kind))
+        say(usage(settings.name, settings.kind))
     return OK if finished else STOPPED
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib_ti.cli.arguments import Parser
+from lib_ti.cli.arguments import Parser, path_argument
 from lib_ti.cli.exit_codes import OK
 from lib_ti.errors import BadInput, Problem
 from lib_ti.webui.security.authority import Authority
@@ -30,11 +30,11 @@ def ui(arguments: Sequence[str]) -> int:
     parser = Parser("ui", "Open a web page for training words, and for pictures with them.")
     parser.add_argument("--port", default=str(PORT), metavar="N", help=f"[{PORT}]")
     parser.add_argument(
-        "--data-dir", type=Path, default=Path(), metavar="DIR",
+        "--data-dir", type=path_argument, default=Path(), metavar="DIR",
         help="runs are kept in its textual_inversion/, words in its embeddings/ [the current folder]",
     )  # fmt: skip
     parser.add_argument(
-        "--model", type=Path, metavar="FILE",
+        "--model", type=path_argument, metavar="FILE",
         help="a checkpoint, or a folder of them to choose from [the little model that comes with the project]",
     )  # fmt: skip
     parser.add_argument("--listen", action="store_true", help="let other computers open the page too")

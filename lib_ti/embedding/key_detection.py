@@ -8,7 +8,7 @@ as `clip_l_out` and the like, and embeddings within a LoRA as `bundle_emb.NAME.c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ _IS_LORA = "this is a LoRA, and no embedding comes with it"
 class DetectedKeys(NamedTuple):
     """`keys`: by text encoder, the tensor with its vectors. `name`: the embedding's, if the file states one.
 
-    `in_lora`: the embedding is bundled with a LoRA. `ignored`: keys of output embeddings.
+    `in_lora`: the embedding is bundled with a LoRA. `ignored`: keys of output embeddings, and of whatever else lies beside.
     """
 
     keys: Mapping[str, str]
@@ -102,6 +102,9 @@ def _detect_one(path: Path, keys: Mapping[str, str], tensors: Mapping[str, Tenso
             raise UnusableFile(path, _IS_LORA)
         generic = _has_known_key([part]) or part.startswith("string_to_param.") or part in ("*", *_OTHER_ENCODERS)
         return DetectedKeys({_encoder_of(part, tensors[key]): key}, "" if generic else part, ignored=outputs)
+    if clear := _clear_embedding(inputs):
+        ignored = sorted({*inputs} - {*clear.values()})
+        return DetectedKeys({encoder: inputs[part] for encoder, part in clear.items()}, ignored=(*outputs, *ignored))
     if others := sorted(_OTHER_ENCODERS.intersection(inputs)):
         raise UnusableFile(
             path, f"it is made for models with other text encoders ({', '.join(others)}), such as SD3 or Flux"
@@ -111,6 +114,18 @@ def _detect_one(path: Path, keys: Mapping[str, str], tensors: Mapping[str, Tenso
     raise UnusableFile(
         path, f"it holds {_enumerate(sorted(inputs))}; an embedding holds one set of vectors, or clip_l and clip_g"
     )
+
+
+def _clear_embedding(parts: Collection[str]) -> dict[str, str]:
+    """By text encoder the name under which its vectors are, if one embedding can be told from other tensors beside it."""
+    if _OTHER_ENCODERS.intersection(parts):
+        return {}
+    found = [
+        *([{encoder: encoder for encoder in _SDXL_KEYS}] if {*_SDXL_KEYS} <= {*parts} else []),
+        *({_SDXL_KEYS[0]: part} for part in (*_SINGLE_KEYS, "string_to_param.*") if part in parts),
+        *({part: part} for part in _SDXL_KEYS if part in parts and not {*_SDXL_KEYS} <= {*parts}),
+    ]
+    return found[0] if len(found) == 1 else {}
 
 
 def _has_known_key(keys: Iterable[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from lib_ti.errors import UnusableFile
 from lib_ti.formats import pickle_reader
 from lib_ti.formats.file_kind import PICKLE, SAFETENSORS, file_kind, refusal
+from lib_ti.formats.key_prefix import without_prefix
 from lib_ti.formats.safetensors_header import Shape, read_safetensors_header
 
 QUANTISED_DTYPES = {"F8_E4M3", "F8_E5M2", "I8", "U8", "F4"}
@@ -60,6 +61,11 @@ class Weights:
             return by_name[new].extract(self.read(by_name[new].name))
 
         return Weights(self.path, shapes, read, self.metadata, self.quantised)
+
+    def without_extra_prefix(self, known: Iterable[str]) -> Weights:
+        """The same tensors without the prefix that all of them carry in front of one of the `known` names, if they do."""
+        names = without_prefix({name: name for name in self.shapes}, known)
+        return self if all(new == old for new, old in names.items()) else self.renamed(names)
 
     def has_prefix(self, prefix: str) -> bool:
         """Whether any tensor's name begins with `prefix`."""

@@ -7,9 +7,12 @@ rates with the steps up to which they apply: ``0.005:100, 1e-3:1000, 5e-4``.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 MAX_RATE = 1000.0
+_DECIMAL_COMMA = re.compile(r"(?<![\w.,:+-])0,\d+(?:e-?\d+)?|^\s*\d+,\d+\s*$", re.IGNORECASE)
+"""No list of rates: 0 is none, and the others in a list say up to which step they apply."""
 RANDOM_WALK = 1.2  # length of the walk in `auto_learning_rate`
 SHORTEST_SCALED = 25  # steps; shorter trainings have the rate of one of that length
 
@@ -27,11 +30,13 @@ class Stage:
 
 
 def parse_learning_rate(text: str) -> tuple[Stage, ...]:
-    """Parse a learning rate in either notation. Raises InvalidLearningRate.
+    """Parse a learning rate in either notation; the step -1 is the end of the training. Raises InvalidLearningRate.
 
     >>> parse_learning_rate("0.005:100, 1e-3")
     (Stage(rate=0.005, end_step=100), Stage(rate=0.001, end_step=None))
     """
+    if comma := _DECIMAL_COMMA.search(text):
+        raise InvalidLearningRate(f"{comma[0]} has a comma; write {comma[0].replace(',', '.')}")
     stages: list[Stage] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         if stages and stages[-1].end_step is None:
@@ -71,6 +76,8 @@ def _parse_stage(text: str) -> Stage:
     try:
         rate = float(rate_text)
         end = int(end_text) if colon else None
+        if end == -1:  # "to the end", as AUTOMATIC1111 reads it
+            end = None
     except ValueError:
         raise InvalidLearningRate(f"{text!r} is not a rate such as 0.005, nor rate:step such as 0.005:100") from None
     if not (math.isfinite(rate) and rate > 0):

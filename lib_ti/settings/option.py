@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from lib_ti.text import is_encodable
+from lib_ti.text import is_encodable, unquoted
+
+MAX_TEXT = 20_000  # characters; a prompt of that length has a hundred chunks
 
 RawValue = str | list[str] | bool
 """An option's value as the user gives it: text, several texts, or a switch."""
@@ -70,10 +73,14 @@ def _parse_scalar(text: str, kind: type, option: Option) -> Any:
             raise ValueError(f"{text!r} is none of {', '.join(option.choices)}")
         if not is_encodable(text):
             raise ValueError("is not readable text")
+        if len(text) > MAX_TEXT:
+            raise ValueError(f"is {len(text)} characters long; {MAX_TEXT} is the most")
         return text
     try:
         number = kind(text)
     except (ValueError, OverflowError):
+        if re.fullmatch(r"\s*[+-]?\d*,\d+\s*", text):
+            raise ValueError(f"{text.strip()} has a comma; write {text.strip().replace(',', '.')}") from None
         raise ValueError(f"{text!r} is not a {'whole ' if kind is int else ''}number") from None
     low, high = option.low, option.high
     too_low, too_high = low is not None and number < low, high is not None and number > high
@@ -86,6 +93,7 @@ def _parse_scalar(text: str, kind: type, option: Option) -> Any:
 
 
 def _parse_path(text: str) -> Path:
+    text = unquoted(text)
     if not text.strip():
         raise ValueError("is empty")
     if "\0" in text:

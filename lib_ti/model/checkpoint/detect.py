@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.weights import Weights
+from lib_ti.formats.weights import Weights, open_weights
 from lib_ti.model.checkpoint.families import SD1, SD2, SDXL, Family
 from lib_ti.model.checkpoint.ldm_keys import UNET, ema_key
 
 CONV_IN, CONV_OUT = f"{UNET}input_blocks.0.0.weight", f"{UNET}out.2.weight"
+
+
+def open_checkpoint_file(path: Path) -> Weights:
+    """The weights of a checkpoint file, its keys without what another program may have put in front. Raises UnusableFile."""
+    return open_weights(path).without_extra_prefix((CONV_IN, ema_key(CONV_IN)))
 
 
 def detect_family(weights: Weights) -> Family:

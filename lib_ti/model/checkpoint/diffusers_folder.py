@@ -28,7 +28,7 @@ def open_folder(folder: Path) -> Checkpoint:
         path=folder,
         family=family,
         noise_schedule=folder_noise_schedule(folder),
-        resolution=folder_resolution(folder, unet_config),
+        resolution=folder_resolution(folder, unet_config, family),
         text_encoders={
             encoder.name: _text_encoder_component(folder / name, projection=encoder.name == family.pooled_encoder)
             for encoder, name in zip(family.encoders, text_encoder_folders, strict=False)
@@ -49,7 +49,9 @@ def open_vae(folder: Path) -> Component:
 
 
 def _text_encoder_component(folder: Path, projection: bool) -> Component:
-    module = build_text_encoder(read_json(folder / "config.json"), folder, projection)
+    config = read_json(folder / "config.json")
+    check_size(config, folder)
+    module = build_text_encoder(config, folder, projection)
     weights = _open_weights(folder)
     if weights.has_prefix("embeddings."):  # saved by transformers 5, whose text encoder has one level less
         weights = weights.renamed({f"text_model.{name}": name for name in weights.shapes})
@@ -57,8 +59,30 @@ def _text_encoder_component(folder: Path, projection: bool) -> Component:
 
 
 def _build(model_class: Any, config: Mapping[str, Any], folder: Path, title: str) -> torch.nn.Module:
+    check_size(config, folder)
     public = {name: value for name, value in config.items() if not name.startswith("_")}
     return build_on_meta(lambda: model_class.from_config(public), folder, title)
+
+
+_COUNTS = (
+    "layers_per_block", "transformer_layers_per_block", "reverse_transformer_layers_per_block", "num_hidden_layers",
+    "mid_block_layers", "norm_num_groups",
+)  # fmt: skip
+MAX_BLOCKS, MAX_LEVELS = 512, 16
+
+
+def check_size(config: Mapping[str, Any], path: Path) -> None:
+    """Raises UnusableFile for a network of more parts than any has, which would take forever to build."""
+    levels = max((len(value) for value in config.values() if isinstance(value, list)), default=0)
+    blocks = max((_total(config.get(name)) for name in _COUNTS), default=0)
+    if levels > MAX_LEVELS or blocks > MAX_BLOCKS:
+        raise UnusableFile(path, f"its configuration asks for {max(levels, blocks)} parts, more than any network has")
+
+
+def _total(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(map(_total, value))
+    return value if isinstance(value, int) else 0
 
 
 def _open_weights(folder: Path) -> Weights:

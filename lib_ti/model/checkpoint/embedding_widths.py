@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lib_ti.errors import UnusableFile
+from lib_ti.formats.hf_cache import resolve_snapshot
+from lib_ti.formats.key_prefix import without_prefix
 from lib_ti.formats.safetensors_header import Shape, read_safetensors_header
+from lib_ti.formats.text_file import read_text
 
 _TOKEN_TABLES = (
     ("conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
@@ -29,6 +32,7 @@ def embedding_widths(path: Path) -> tuple[int, ...] | None:
     None if they are unknown: for other models, and for files that would have to be read whole.
     """
     try:
+        path = resolve_snapshot(path)
         if path.is_dir():
             return widths_from_folder(path)
         return widths_from_shapes(_shapes(path))
@@ -38,6 +42,9 @@ def embedding_widths(path: Path) -> tuple[int, ...] | None:
 
 def widths_from_shapes(shapes: Mapping[str, Shape]) -> tuple[int, ...] | None:
     """The widths for a checkpoint file with tensors of these names and shapes."""
+    names = [name for tables in _TOKEN_TABLES for name in tables]
+    if not any(name in shapes for name in names):
+        shapes = without_prefix(shapes, names)
     for tables in _TOKEN_TABLES:
         if all(len(shapes.get(name, ())) == 2 for name in tables):
             return tuple(shapes[name][1] for name in tables)
@@ -51,8 +58,8 @@ def widths_from_folder(path: Path) -> tuple[int, ...] | None:
         config = path / encoder / "config.json"
         if config.is_file():
             try:
-                widths.append(int(json.loads(config.read_text(encoding="utf-8"))["hidden_size"]))
-            except (ValueError, KeyError, TypeError, RecursionError):
+                widths.append(int(json.loads(read_text(config).text)["hidden_size"]))
+            except (UnusableFile, ValueError, KeyError, TypeError, RecursionError):
                 return None
     return tuple(widths) or None
 

@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from lib_ti.errors import UnusableFile
-from lib_ti.formats.weights import Weights, open_weights
-from lib_ti.model.checkpoint.detect import CONV_IN, detect_family
+from lib_ti.formats.hf_cache import resolve_snapshot
+from lib_ti.formats.text_file import read_text
+from lib_ti.formats.weights import Weights
+from lib_ti.model.checkpoint.detect import CONV_IN, detect_family, open_checkpoint_file
 from lib_ti.model.checkpoint.embedding_widths import widths_from_folder, widths_from_shapes
 from lib_ti.model.checkpoint.families import SD1, SD2, SDXL, Family
 from lib_ti.model.checkpoint.ldm_keys import ema_key
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 from lib_ti.model.checkpoint.yaml_config import ModelConfig, default_config, read_config
+
+MAX_JSON_BYTES = 16 << 20  # the index of a large model's shards takes one
 
 
 @dataclass(frozen=True)
@@ -40,18 +44,19 @@ class CheckpointInfo:
 
 def inspect_checkpoint(path: Path) -> CheckpointInfo:
     """Describe a checkpoint file or diffusers folder. Raises UnusableFile for anything that cannot be trained on."""
+    path = resolve_snapshot(path)
     if path.is_dir():
         family, unet_config = folder_family(path)
         channels = tuple(unet_config.get("block_out_channels") or ())
         return CheckpointInfo(
             family=family,
-            resolution=folder_resolution(path, unet_config),
+            resolution=folder_resolution(path, unet_config, family),
             widths_by_encoder=_widths_by_encoder(family, widths_from_folder(path) or ()),
             noise_schedule=folder_noise_schedule(path),
             prediction_known=True,
             standard_unet=channels == default_config(family.name).unet.block_out_channels,
         )
-    weights = open_weights(path)
+    weights = open_checkpoint_file(path)
     family = detect_family(weights)
     config = read_model_config(weights, family)
     return CheckpointInfo(
@@ -142,10 +147,18 @@ def folder_family(folder: Path) -> tuple[Family, Mapping[str, Any]]:
     return (SD1 if text.get("hidden_act") == "quick_gelu" else SD2), unet
 
 
-def folder_resolution(folder: Path, unet: Mapping[str, Any]) -> int:
-    """Side in pixels of the images that the folder's UNet was trained on. Raises UnusableFile."""
-    size = unet.get("sample_size", 64)
-    if not isinstance(size, int) or not 1 <= size <= 512:
+def folder_resolution(folder: Path, unet: Mapping[str, Any], family: Family) -> int:
+    """Side in pixels of the images that the folder's UNet was trained on. Raises UnusableFile.
+
+    `sample_size` may be two sides, or null: then it is the family's.
+    """
+    size = unet.get("sample_size")
+    if size is None:
+        is_v = family.resolution_if_v and folder_noise_schedule(folder).prediction_type == "v"
+        return (family.resolution_if_v if is_v else default_config(family.name).resolution) or 512
+    if isinstance(size, list) and size and all(isinstance(side, int) for side in size):
+        size = max(size)
+    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= 512:
         raise UnusableFile(folder / "unet" / "config.json", f"unreadable (sample_size {size!r})")
     return 8 * size
 
@@ -170,11 +183,11 @@ def folder_noise_schedule(folder: Path) -> NoiseSchedule:
 
 def read_json(path: Path, if_missing: str = "the file is missing") -> dict[str, Any]:
     """A JSON object from a diffusers folder. Raises UnusableFile, with `if_missing` as its reason if there is no such file."""
+    if not path.exists() and not path.is_symlink():
+        raise UnusableFile(path, if_missing)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UnusableFile(path, if_missing) from None
-    except (OSError, ValueError, RecursionError) as error:
+        record = json.loads(read_text(path, MAX_JSON_BYTES).text)
+    except (ValueError, RecursionError) as error:
         raise UnusableFile(path, f"unreadable ({error})") from error
     if not isinstance(record, dict):
         raise UnusableFile(path, "unreadable (not a JSON object)")

@@ -18,7 +18,7 @@ from lib_ti.model.checkpoint.checkpoint import (
     build_on_meta,
     component_from_keys,
 )
-from lib_ti.model.checkpoint.detect import detect_family
+from lib_ti.model.checkpoint.detect import detect_family, open_checkpoint_file
 from lib_ti.model.checkpoint.families import EncoderSpec
 from lib_ti.model.checkpoint.inspect import read_model_config
 from lib_ti.model.checkpoint.ldm_text_encoder import text_encoder_component
@@ -27,7 +27,7 @@ from lib_ti.model.checkpoint.yaml_config import UNetConfig, VaeConfig, default_c
 
 def open_file(path: Path) -> Checkpoint:
     """Open a checkpoint file. Raises UnusableFile."""
-    weights = open_weights(path)
+    weights = open_checkpoint_file(path)
     family = detect_family(weights)
     config = read_model_config(weights, family)
     text_encoders = {
@@ -90,6 +90,8 @@ def _vae_component(weights: Weights, config: VaeConfig, prefix: str) -> Componen
 def open_vae(path: Path, checkpoint: Checkpoint) -> Component:
     """A VAE file, with LDM's or diffusers' names, of this checkpoint's architecture. Raises UnusableFile."""
     weights = open_weights(path)
+    if not weights.has_prefix(ldm_keys.VAE):
+        weights = weights.without_extra_prefix(("decoder.conv_in.weight",))
     yaml_path = checkpoint.path.with_suffix(".yaml")
     config = (read_config(yaml_path) if yaml_path.is_file() else default_config(checkpoint.family.name)).vae
     prefix = ldm_keys.VAE if weights.has_prefix(f"{ldm_keys.VAE}decoder.") else ""

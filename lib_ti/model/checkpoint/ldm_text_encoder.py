@@ -15,6 +15,7 @@ from lib_ti.model.checkpoint.checkpoint import (
 )
 from lib_ti.model.checkpoint.families import EncoderSpec
 
+MAX_LAYERS = 200
 HEAD_WIDTH = 64  # of every CLIP text encoder
 POSITION_IDS = (
     "text_model.embeddings.position_ids"  # a buffer of early transformers releases; `Component.load` fills it
@@ -42,12 +43,15 @@ def text_encoder_component(weights: Weights, encoder: EncoderSpec, projection: b
 
     vocabulary_size, width = matrix_shape(TOKEN_EMBEDDING)
     prefix, suffix = source(f"{ldm_keys.LAYERS}#.layer_norm1.weight").name.split("#")
+    num_layers = sum(name.startswith(prefix) and name.endswith(suffix) for name in weights.shapes)
+    if num_layers > MAX_LAYERS:
+        raise UnusableFile(weights.path, f"its text encoder has {num_layers} layers, more than any has")
     config = {
         "vocab_size": vocabulary_size,
         "hidden_size": width,
         "intermediate_size": matrix_shape(f"{ldm_keys.LAYERS}0.mlp.fc1.weight")[0],
         "max_position_embeddings": matrix_shape(POSITION_EMBEDDING)[0],
-        "num_hidden_layers": sum(name.startswith(prefix) and name.endswith(suffix) for name in weights.shapes),
+        "num_hidden_layers": num_layers,
         "num_attention_heads": max(1, width // HEAD_WIDTH),
         "hidden_act": "gelu" if encoder.openclip else "quick_gelu",
         **({"projection_dim": matrix_shape("text_projection.weight")[0]} if projection else {}),

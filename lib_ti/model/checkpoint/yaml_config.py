@@ -16,8 +16,11 @@ from typing import Any
 import yaml
 
 from lib_ti.errors import UnusableFile
+from lib_ti.formats.text_file import read_text
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 
+MAX_BYTES = 1 << 16  # of a file; they have two or three thousand
+MAX_LEVELS, MAX_BLOCKS = 16, 256  # more than any network has
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -108,7 +111,7 @@ def default_config(family: str) -> ModelConfig:
 def read_config(path: Path) -> ModelConfig:
     """Read a configuration file. Raises UnusableFile that names what is missing or unsupported."""
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
+        params = yaml.safe_load(read_text(path, MAX_BYTES).text)["model"]["params"]
         network = params["network_config" if "network_config" in params else "unet_config"]["params"]
         vae = _vae_config(params["first_stage_config"]["params"], float(params.get("scale_factor", 0.18215)))
         size = params.get("image_size", network.get("image_size"))  # in latents
@@ -171,6 +174,10 @@ def _validated(config: ModelConfig) -> ModelConfig:
         raise ValueError("scale_factor is not a number above 0")
     if config.resolution is not None and not 8 <= config.resolution <= 4096:
         raise ValueError(f"image_size {config.resolution // 8} is out of range; it goes from 1 to 512")
+    if max(len(unet.block_out_channels), len(vae.block_out_channels)) > MAX_LEVELS:
+        raise ValueError(f"it has more than {MAX_LEVELS} levels")
+    if max(sum(unet.num_res_blocks), sum(unet.transformer_depth), vae.num_res_blocks) > MAX_BLOCKS:
+        raise ValueError(f"it has more than {MAX_BLOCKS} blocks")
     if any(len(sizes) != len(unet.block_out_channels) for sizes in (unet.num_res_blocks, unet.transformer_depth)):
         raise ValueError("its lists of sizes are of different lengths")
     if not 0 <= unet.adm_in_channels < 1 << 16:

@@ -6,12 +6,15 @@ An unclosed bracket extends to the end; one that closes nothing is literal. BREA
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 ROUND_BRACKET_WEIGHT, SQUARE_BRACKET_WEIGHT = 1.1, 1 / 1.1
 _LEXEMES = re.compile(r"\\[()\[\]\\]?|[()\[\]]|:\s*([+-]?[.\d]+)\s*\)|[^\\()\[\]:]+|:")
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK = re.compile(r"\bBREAK\b")
+MAX_DEPTH = 50  # open brackets; further ones are literal, so that no prompt takes forever
 
 
 @dataclass(frozen=True)
@@ -33,31 +36,38 @@ def parse_attention(prompt: str) -> list[WeightedText]:
     >>> [(piece.text, piece.weight) for piece in parse_attention("a (red:1.5) mug")]
     [('a ', 1.0), ('red', 1.5), (' mug', 1.0)]
     """
-    pieces: list[WeightedText] = []
+    texts: list[str] = []
+    weights: list[float] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}  # for each open bracket the index of the piece that follows it
+
+    def add(text: str) -> None:
+        for piece, weight in _split_breaks(text):
+            texts.append(piece)
+            weights.append(weight)
 
     def close(bracket: str, factor: float) -> None:
         start = opened[bracket].pop()
-        pieces[start:] = [WeightedText(piece.text, piece.weight * factor) for piece in pieces[start:]]
+        weights[start:] = [weight * factor for weight in weights[start:]]
 
     for match in _LEXEMES.finditer(prompt):
         lexeme, weight = match[0], _parse_float(match[1])
         if lexeme.startswith("\\"):
-            pieces.append(WeightedText(lexeme[1:]))
-        elif lexeme in opened:
-            opened[lexeme].append(len(pieces))
+            texts.append(lexeme[1:])
+            weights.append(1.0)
+        elif lexeme in opened and len(opened["("]) + len(opened["["]) < MAX_DEPTH:
+            opened[lexeme].append(len(texts))
         elif lexeme.endswith(")") and opened["("]:
             if weight is None and lexeme != ")":  # ":1.2.3)" has no valid weight
-                pieces += _split_breaks(lexeme[:-1])
+                add(lexeme[:-1])
             close("(", ROUND_BRACKET_WEIGHT if weight is None else weight)
         elif lexeme == "]" and opened["["]:
             close("[", SQUARE_BRACKET_WEIGHT)
         else:
-            pieces += _split_breaks(lexeme)
+            add(lexeme)
     for bracket, factor in (("(", ROUND_BRACKET_WEIGHT), ("[", SQUARE_BRACKET_WEIGHT)):
         while opened[bracket]:
             close(bracket, factor)
-    return _merge_equal_weights(pieces)
+    return _merge_equal_weights(texts, weights)
 
 
 def _parse_float(text: str | None) -> float | None:
@@ -67,18 +77,16 @@ def _parse_float(text: str | None) -> float | None:
         return None
 
 
-def _split_breaks(text: str) -> list[WeightedText]:
-    first, *rest = _BREAK.split(text)
-    return [
-        WeightedText(first),
-        *(piece for part in rest for piece in (WeightedText("BREAK", -1.0), WeightedText(part))),
-    ]
+def _split_breaks(text: str) -> Iterator[tuple[str, float]]:
+    """Texts and weights: the text, or what is before, between and after each BREAK, without the spaces around that."""
+    parts = _BREAK.split(text)
+    for i, part in enumerate(parts):
+        if i:
+            yield "BREAK", -1.0
+            part = part.lstrip()
+        yield part.rstrip() if i < len(parts) - 1 else part, 1.0
 
 
-def _merge_equal_weights(pieces: list[WeightedText]) -> list[WeightedText]:
-    merged: list[WeightedText] = []
-    for piece in pieces:
-        if merged and merged[-1].weight == piece.weight:
-            piece = WeightedText(merged.pop().text + piece.text, piece.weight)
-        merged.append(piece)
-    return merged
+def _merge_equal_weights(texts: Sequence[str], weights: Sequence[float]) -> list[WeightedText]:
+    groups = itertools.groupby(zip(texts, weights, strict=True), key=lambda pair: pair[1])
+    return [WeightedText("".join(text for text, _ in pairs), weight) for weight, pairs in groups]

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _AND = re.compile(r"\bAND\b")
-_WEIGHTED_PROMPT = re.compile(r"^(.*?)(?:\s*:\s*([-+]?(?:\d+\.?|\d*\.\d+)))?\s*$", re.DOTALL)
+_WEIGHT = re.compile(r"[-+]?(?:\d+\.?|\d*\.\d+)")
 _LEXEMES = re.compile(r"(?:[^\\\[\]():|]|\\.)+|[\[\]():|]")
 _NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
 _CLOSING = {"(": ")", "[": "]"}
+MAX_CHARACTERS = 20_000_000  # that all brackets make of all steps together; a prompt that makes more is literal
 
 ScheduledText = str | Sequence[str]
 """Text that is the same at all steps, or the text of each step."""
@@ -34,8 +35,14 @@ def split_by_and(prompt: str) -> list[tuple[str, float]]:
     >>> split_by_and("a cat AND a dog :0.5")
     [('a cat', 1.0), ('a dog', 0.5)]
     """
-    matches = [_WEIGHTED_PROMPT.fullmatch(part) for part in _AND.split(prompt)]
-    return [(match[1], float(match[2] or 1)) for match in matches if match]
+    return [_split_weight(part) for part in _AND.split(prompt)]
+
+
+def _split_weight(part: str) -> tuple[str, float]:
+    text, colon, weight = part.rpartition(":")
+    if colon and _WEIGHT.fullmatch(weight.strip()):
+        return text.rstrip(), float(weight)
+    return part.rstrip(), 1.0
 
 
 def prompt_schedule(prompt: str, steps: int) -> list[tuple[int, str]]:
@@ -76,6 +83,7 @@ class _Parser:
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self._end_steps = {steps}
+        self._characters = 0  # made so far
         self._stack = [_Bracket()]  # the text outside of brackets, then each open bracket
 
     def parse(self, prompt: str) -> list[tuple[int, str]]:
@@ -151,5 +159,10 @@ class _Parser:
 
     def _texts_by_step(self, items: Sequence[ScheduledText]) -> list[str]:
         if all(isinstance(item, str) for item in items):
-            return ["".join(map(str, items))] * self._steps
-        return ["".join(i if isinstance(i, str) else i[step] for i in items) for step in range(self._steps)]
+            texts = ["".join(map(str, items))] * self._steps
+        else:
+            texts = ["".join(i if isinstance(i, str) else i[step] for i in items) for step in range(self._steps)]
+        self._characters += len(texts[0]) * self._steps
+        if self._characters > MAX_CHARACTERS:
+            raise _InvalidSyntax
+        return texts

@@ -6,8 +6,8 @@ vocabulary and the merges that ship with the package. OpenAI's CLIP and OpenCLIP
 
 from __future__ import annotations
 
+import heapq
 import html
-import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,14 +37,41 @@ class BytePairEncoding:
     def _encode_word(self, word: str) -> list[int]:
         """The token ids of one word: adjacent symbols are merged, the pair of the lowest rank first."""
         *init, last = (self._byte_encoder[byte] for byte in word.encode(errors="replace"))
-        symbols = [*init, last + _END_OF_WORD]
-        while len(symbols) > 1:
-            pairs = itertools.pairwise(symbols)
-            rank, pair = min((self._bpe_ranks.get(pair, len(self._bpe_ranks)), pair) for pair in pairs)
-            if rank == len(self._bpe_ranks):
-                break
-            symbols = list(_merge_pair(symbols, pair))
-        return [self._vocab[symbol] for symbol in symbols]
+        return [self._vocab[symbol] for symbol in self._merge([*init, last + _END_OF_WORD])]
+
+    def _merge(self, symbols: list[str]) -> list[str]:
+        """The symbols after all merges, in a time that grows with their number hardly faster than that.
+
+        A merged symbol is only part of pairs that were learned after it, so that merging one occurrence after another gives what
+        merging all of a pair at once does.
+        """
+        following = [*range(1, len(symbols)), -1]
+        previous = [*range(-1, len(symbols) - 1)]
+        merged: list[str | None] = [*symbols]
+        queue: list[tuple[int, int, str, str]] = []
+
+        def propose(left: int) -> None:
+            if left < 0 or (right := following[left]) < 0:
+                return
+            first, second = merged[left], merged[right]
+            assert first is not None and second is not None
+            if (rank := self._bpe_ranks.get((first, second))) is not None:
+                heapq.heappush(queue, (rank, left, first, second))
+
+        for position in range(len(symbols)):
+            propose(position)
+        while queue:
+            _, left, first, second = heapq.heappop(queue)
+            right = following[left]
+            if right < 0 or (merged[left], merged[right]) != (first, second):
+                continue  # one of the two has been merged meanwhile
+            merged[left], merged[right] = first + second, None
+            following[left] = following[right]
+            if following[left] >= 0:
+                previous[following[left]] = left
+            propose(previous[left])
+            propose(left)
+        return [symbol for symbol in merged if symbol is not None]
 
     def decode(self, token_id: int) -> str:
         """A token as text; one that does not end a word ends in a hyphen."""
@@ -115,15 +142,6 @@ CLIP_TOKENIZER = Tokenizer("<|startoftext|>", "<|endoftext|>")
 
 OPENCLIP_TOKENIZER = Tokenizer("<start_of_text>", "<end_of_text>", unescape_html=True)
 """OpenCLIP: Stable Diffusion 2 and SDXL's second text encoder."""
-
-
-def _merge_pair(symbols: list[str], pair: tuple[str, str]) -> Iterator[str]:
-    """The symbols with each occurrence of `pair` merged into one, from left to right."""
-    i = 0
-    while i < len(symbols):
-        matches = (symbols[i], symbols[i + 1] if i + 1 < len(symbols) else "") == pair
-        yield symbols[i] + symbols[i + 1] if matches else symbols[i]
-        i += 1 + matches
 
 
 def _bytes_to_unicode() -> Iterator[tuple[int, str]]:

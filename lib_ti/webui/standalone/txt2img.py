@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lib_ti.errors import UnusableFile
+from lib_ti.settings.option import MAX_TEXT
 from lib_ti.webui.embedding_index import EmbeddingIndex, FileStamp
 from lib_ti.webui.hosts.host import acquired
 from lib_ti.webui.standalone.checkpoints import LoadedCheckpoint
@@ -68,6 +69,8 @@ class Txt2Img:
         self, request: Txt2ImgRequest, progress: Callable[[float], None] = lambda fraction: None
     ) -> Txt2ImgResult:
         """Generate images, once no training holds the host's lock. Raises UnusableFile for an unusable checkpoint."""
+        if len(request.prompt + request.negative_prompt) > MAX_TEXT:
+            return Txt2ImgResult([], [], f"The prompt is too long; {MAX_TEXT} characters are the most.")
         interrupt = threading.Event()
         self._interrupts.add(interrupt)
         try:
