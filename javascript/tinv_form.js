@@ -241,7 +241,7 @@
         tinv.family.follow(reply.checkpoint);
         defaults = { ...defaults, ...reply.values };
         for (const name of Object.keys(defaults)) defaults[name] = toText(defaults[name]);
-        tinv.host = { opensFolders: reply.opens_folders };
+        tinv.host = { opensFolders: reply.opens_folders, captioners: reply.captioners };
         await restore();
         for (const event of ["runs-listed", "run-ended", "embeddings-changed"])
             tinv.on(event, form.onChange); // a name may be free now, or taken

@@ -30,6 +30,9 @@
             await lastChange;
         },
 
+        /** Shows the pictures as the server has them now. */
+        reload: () => reload(),
+
         /** Replaces the pictures with those of an earlier run. */
         async reuse(run) {
             await call("reuse", { run });
@@ -125,7 +128,8 @@
         }
         const isOutdated = (picture) => {
             const old = byPictureId.get(picture.id);
-            return !old || old.thumb !== picture.thumb || String(old.warnings) !== String(picture.warnings);
+            const same = (key) => String(old[key] || "") === String(picture[key] || "");
+            return !old || !["thumb", "caption", "warnings"].every(same);
         };
         addReply({ pictures: newPictures.filter(isOutdated) });
     }

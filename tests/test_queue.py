@@ -120,6 +120,16 @@ class FakeHost:
     def precision(self) -> str:
         return "fp32"
 
+    def captioners(self):
+        return {"blip": "In sentences"}
+
+    @contextmanager
+    def captioner(self, name):
+        assert self.lock.locked()
+        if name in self.fails:
+            raise RuntimeError(f"{name} has no weights")
+        yield lambda image: f"a picture of {image.width} pixels"
+
     def clip_skip(self) -> int:
         return self.clip_layer
 

@@ -30,6 +30,7 @@ from lib_ti.webui.hosts import gpu_handover
 from lib_ti.webui.hosts.gpu_handover import GpuHandover
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.images.actions import EXAMPLE_FOLDER, ImageActions
+from lib_ti.webui.images.captioning import Captioning
 from lib_ti.webui.images.drafts import Drafts
 from lib_ti.webui.images.thumbnails import ThumbnailCache
 from lib_ti.webui.images.uploads import UploadRegistry
@@ -63,6 +64,7 @@ class TrainingService:
         sweep_launcher = SweepLauncher(self._launcher, self._runs, self._queue)
         self._sweeps = Sweeps(host, self._runs, self._queue, sweep_launcher)
         self._suggestions = Suggestions(host, self._drafts, self._gpu_handover, self._queue)
+        self._captioning = Captioning(host, self._drafts)
         gpu_handover.remove_stale_trial_embeddings(host.runs_dir)
         self._drafts.delete_stale()
 
@@ -83,6 +85,7 @@ class TrainingService:
         self.refuse_starts()
         self.uploads.close()
         self._suggestions.close()
+        self._captioning.close()
         self._queue.close()
 
     def actions(self) -> dict[str, Callable[..., Any]]:
@@ -95,6 +98,7 @@ class TrainingService:
             self._queue_view,
             self._launcher,
             self._image_actions,
+            self._captioning,
             self._suggestions,
             self._sweeps,
             self._sharing,
@@ -111,6 +115,7 @@ class TrainingService:
             "checkpoint": self._live_check.checkpoint(),
             "hides_paths": self.host.hides_paths,
             "opens_folders": self._results.opens_folders,
+            "captioners": self.host.captioners(),
             "example": EXAMPLE_FOLDER.is_dir(),
             "host": self.host.title,
             "version": __version__,

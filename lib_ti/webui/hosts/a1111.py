@@ -11,12 +11,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lib_ti.webui.hosts import host_options
+from lib_ti.webui.hosts import captioners, host_options
 from lib_ti.webui.hosts.host import CheckpointChoice, TryLock
 
 log = logging.getLogger("lib_ti")
@@ -104,6 +104,12 @@ class A1111:
     def clip_skip(self) -> int:
         layer = getattr(host_module("modules.shared").opts, "CLIP_stop_at_last_layers", None)
         return layer if isinstance(layer, int) and layer > 0 else 1
+
+    def captioners(self) -> dict[str, str]:
+        return captioners.available()
+
+    def captioner(self, name: str) -> AbstractContextManager[Callable[[Any], str]]:
+        return captioners.opened(name)
 
     @contextmanager
     def gpu_lent(self, name: str) -> Iterator[Callable[[], bool]]:

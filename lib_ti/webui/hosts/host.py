@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,14 @@ class Host(Protocol):
 
     def clip_skip(self) -> int:
         """The text encoder's layer that the host generates with, counted from the last, which is 1."""
+        ...
+
+    def captioners(self) -> Mapping[str, str]:
+        """The host's models that describe pictures: titles by name."""
+        ...
+
+    def captioner(self, name: str) -> AbstractContextManager[Callable[[Any], str]]:
+        """A context with one of them loaded, whose value describes a PIL image; entered with `lock` held."""
         ...
 
     def gpu_lent(self, name: str) -> AbstractContextManager[Callable[[], bool]]:

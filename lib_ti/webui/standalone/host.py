@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from lib_ti.errors import BadInput, Problem, UnusableFile
 from lib_ti.webui.hosts.host import CheckpointChoice, TryLock
@@ -66,6 +67,12 @@ class StandaloneHost:
 
     def clip_skip(self) -> int:
         return 1
+
+    def captioners(self) -> dict[str, str]:
+        return {}
+
+    def captioner(self, name: str) -> AbstractContextManager[Callable[[Any], str]]:
+        raise LookupError(name)
 
     @contextmanager
     def gpu_lent(self, name: str) -> Iterator[Callable[[], bool]]:

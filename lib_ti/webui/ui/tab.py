@@ -38,6 +38,19 @@ change background, light and angle.</span>
 </label>
 <div class="tinv-note" id="tinv_pictures_note"></div>
 <ul class="tinv-pictures" id="tinv_pictures_list" aria-label="Your pictures"></ul>
+<details class="tinv-folder tinv-hidden" id="tinv_captions" data-hidden-by="unavailable">
+  <summary>Captions for all pictures</summary>
+  <div class="tinv-row tinv-hidden" id="tinv_captioners" data-hidden-by="unavailable"></div>
+  <div class="tinv-row" id="tinv_captions_edit">
+    <input type="text" class="tinv-input" data-part="find" aria-label="Find in all captions" placeholder="Find">
+    <input type="text" class="tinv-input" data-part="replace" aria-label="Replace with" placeholder="Replace with">
+    <input type="text" class="tinv-input" data-part="prefix" aria-label="Put in front of all captions" placeholder="Put in front">
+    <input type="text" class="tinv-input" data-part="suffix" aria-label="Put behind all captions" placeholder="Put behind">
+    <button type="button" class="tinv-button" id="tinv_captions_apply">Change all</button>
+    <button type="button" class="tinv-link tinv-hidden" id="tinv_captions_undo" data-hidden-by="unavailable">Undo</button>
+  </div>
+  <p class="tinv-note" id="tinv_captions_note" role="status"></p>
+</details>
 <div class="tinv-row tinv-pictures-footer">
   {folder}
   <button type="button" class="tinv-link tinv-hidden" id="tinv_clear" data-hidden-by="unavailable">Remove all pictures</button>
