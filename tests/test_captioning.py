@@ -12,6 +12,7 @@ from lib_ti.webui.hosts import captioners
 from lib_ti.webui.images.captioning import Captioning
 from lib_ti.webui.images.drafts import Drafts
 from lib_ti.webui.images.thumbnails import ThumbnailCache
+from lib_ti.webui.images.uploads import UploadRegistry
 
 DRAFT = "0" * 32
 
@@ -23,7 +24,7 @@ def host(tmp_path):
 
 @pytest.fixture
 def drafts(host, pictures):
-    drafts = Drafts(host.runs_dir, ThumbnailCache())
+    drafts = Drafts(host.runs_dir, ThumbnailCache(), UploadRegistry())
     drafts.add_folder(DRAFT, pictures)
     drafts.set_caption(DRAFT, "0001", "a gold disc")
     return drafts
@@ -74,7 +75,7 @@ def test_a_failure_is_told(captioning, host):
     assert not host.lock.locked()
 
 
-@pytest.mark.parametrize(("draft", "captioner"), [(DRAFT, "deepbooru"), (DRAFT, ["blip"][0] + "x"), ("1" * 32, "blip")])
+@pytest.mark.parametrize(("draft", "captioner"), [(DRAFT, "deepbooru"), (DRAFT, "blipx"), ("1" * 32, "blip")])
 def test_what_cannot_be_described(captioning, draft, captioner):
     with pytest.raises(BadInput):
         captioning.write_captions(draft, captioner)
