@@ -44,8 +44,8 @@
             enabled: Boolean(resumable),
             label: resumable ? `Resume ${resumable.name}` : "Resume",
             title: resumable
-                ? `Go on with ${resumable.name} at step ${resumable.step} of ${resumable.steps}`
-                : "There is nothing to go on with",
+                ? `Continue ${resumable.name} from step ${resumable.step} of ${resumable.steps}`
+                : "Nothing to resume",
         });
     }
 
@@ -121,7 +121,7 @@
         tinv.emit("run-updated");
         const reply = await reportErrors(
             () => tinv.call("resume", { run: id, steps, form }, { timeoutS: 300 }),
-            "The run is as it was.",
+            "The training is unchanged.",
         );
         run.submitting = false;
         startedAt = Date.now();
@@ -138,7 +138,7 @@
             const reply = await tinv.call("use", { run, step, name: null, overwrite });
             tinv.emit("step-used", run, step);
             const text =
-                step === null ? `${reply.name} is ready to use.` : `${reply.name} is now what it was at step ${step}.`;
+                step === null ? `${reply.name} is ready to use.` : `Step ${step} is now used for ${reply.name}.`;
             setNote(tinv.icon("check"), " ", text);
             tinv.announce(text);
             tinv.run.poll();
@@ -159,7 +159,7 @@
     function openFolder(run) {
         return reportErrors(
             () => tinv.call("open_folder", { run }),
-            "Open it by hand; its name is that of the run.",
+            "Open the folder yourself.",
         );
     }
 
@@ -191,7 +191,7 @@
     async function fillInExample() {
         if (!(await reportErrors(() => tinv.pictures.addExample()))) return;
         tinv.form.apply(EXAMPLE_FORM);
-        tinv.announce("An example is filled in");
+        tinv.announce("Example filled in");
     }
 
     // Clicks

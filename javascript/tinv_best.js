@@ -43,15 +43,15 @@
         const { best } = history;
         const validated = [...history.validation.values()].pop();
         if (best) {
-            const text = best.step === stepInUse() ? "Step {} is the best, and in use." : "Step {} is the best.";
+            const text = best.step === stepInUse() ? "Step {} looks best and is in use." : "Step {} looks best.";
             return { step: best.step, reason: best.reason, label: "Best step", text };
         }
         if (validated && validated.best_step > 0)
             return {
                 step: validated.best_step,
                 label: "Best so far",
-                text: "Step {} is the best so far.",
-                reason: "the error on the test views was least there",
+                text: "Step {} looks best so far.",
+                reason: "lowest error on the test views",
             };
         return { step: null, label: "" };
     }

@@ -115,7 +115,7 @@
     }
 
     function lossContent(stepEvents) {
-        if (!stepEvents.length) return [h("p.tinv-hint", {}, "The loss is drawn here while it learns.")];
+        if (!stepEvents.length) return [h("p.tinv-hint", {}, "The loss will appear here during training.")];
         return [
             h(
                 "div.tinv-legend",
@@ -125,7 +125,7 @@
                 legendEntry(legendLine("tinv-rate"), "Learning rate (right)"),
             ),
             chart(stepEvents),
-            h("p.tinv-hint", {}, "A rough guide; trust the pictures"),
+            h("p.tinv-hint", {}, "A rough guide. Trust the pictures more."),
             lossTable(stepEvents),
         ];
     }

@@ -8,9 +8,9 @@
     let latestRequest = 0;
 
     function cropItem({ name, width, height, image, mask }) {
-        const crop = h("img", { src: image, alt: `${name}, as it is trained on`, loading: "lazy" });
+        const crop = h("img", { src: image, alt: `${name}, cropped`, loading: "lazy" });
         const frame = h("div.tinv-crop", {}, crop);
-        if (mask) frame.append(h("img", { src: mask, alt: `Mask of ${name}: white counts`, loading: "lazy" }));
+        if (mask) frame.append(h("img", { src: mask, alt: `Mask of ${name}. White parts count.`, loading: "lazy" }));
         return h("li", {}, frame, h("div.tinv-hint", { title: name }, `${width}×${height}`));
     }
 
@@ -19,12 +19,12 @@
         const box = byId("tinv_crops");
         const showHint = (text) => tinv.setContent(box, h("p.tinv-hint", {}, text));
         const request = ++latestRequest;
-        if (!tinv.pictures.count) return showHint("Add pictures to see how they are cropped.");
+        if (!tinv.pictures.count) return showHint("Add pictures to see their crops.");
         box.setAttribute("aria-busy", "true");
         try {
             const args = { draft: tinv.pictures.draft, form: tinv.form.payload() };
             const { crops } = await tinv.call("crops", args, { queue: "crops", timeoutS: 120 });
-            const label = "Pictures as the trainer sees them";
+            const label = "Your pictures, cropped";
             const list = h("ul.tinv-crops", { "aria-label": label }, ...crops.map(cropItem));
             if (request === latestRequest) box.replaceChildren(list);
         } catch (error) {

@@ -49,7 +49,7 @@
     function drawCheckpointNote(checkpoint, clipSkip) {
         const note = byId("tinv_checkpoint");
         if (!checkpoint)
-            return setContent(note, mark("bad"), "No checkpoint is selected. Choose one at the top of the page.");
+            return setContent(note, mark("bad"), "Choose a checkpoint at the top of the page.");
         const family = checkpoint.family_title || checkpoint.family;
         const facts = [family, checkpoint.resolution && `${checkpoint.resolution} pixels`].filter(Boolean).join(", ");
         setContent(
@@ -75,9 +75,9 @@
         const list = byId("tinv_sequence");
         if (!tokens || !tokens.length) return list.replaceChildren();
         const chips = tokens.map(({ text, ours: isLearned }) =>
-            isLearned ? h("li.tinv-chip.tinv-learned", { title: "learned" }, text) : h("li.tinv-chip", {}, text),
+            isLearned ? h("li.tinv-chip.tinv-learned", { title: "Learned" }, text) : h("li.tinv-chip", {}, text),
         );
-        const hint = "The prompt as the model reads it. What is framed is learned; the rest stays as it is.";
+        const hint = "The prompt as the model reads it. Only the framed parts are learned.";
         setContent(list, h("p.tinv-hint", {}, hint), h("ul.tinv-chips", { "aria-label": "Tokens" }, ...chips));
     }
 
@@ -102,7 +102,7 @@
         }
         const labelsOfOthers = text ? tinv.family.labelsOfOthers(text) : [];
         const others = labelsOfOthers.length ? `. Not for this checkpoint: ${labelsOfOthers.join("; ")}` : "";
-        const hits = hitCount || others ? `${hitCount} found` : `Nothing is called “${typed.trim()}”`;
+        const hits = hitCount || others ? `${hitCount} found` : `No setting matches “${typed.trim()}”`;
         byId("tinv_search_note").textContent = text ? hits + others : "";
     }
 

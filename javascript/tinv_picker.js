@@ -20,7 +20,7 @@
 
     const embeddingOf = (label) => (embeddings || []).find((embedding) => embedding.label === label);
     const pickerOf = (tab) => byId(`${tab}_tinv_picker`);
-    const misfitMessage = (embedding) => `${embedding.name} does not work with this checkpoint: ${embedding.reason}.`;
+    const misfitMessage = (embedding) => `${embedding.name} does not fit this checkpoint: ${embedding.reason}.`;
     const setNote = (tab, text) => setText(byId(`${tab}_tinv_note`), text);
 
     tinv.picker = { refresh, onLibraryVersion, choose, insert };
@@ -165,7 +165,7 @@
         const { mentioned, changed } = tinv.prompt.insert(field, name, strength);
         if (!mentioned) setNote(tab, `Added ${name} to ${promptName}.`);
         else if (!changed) setNote(tab, `${name} is already in ${promptName}.`);
-        else setNote(tab, `${name} is already in ${promptName}; its strength is now ${strength}.`);
+        else setNote(tab, `Changed the strength of ${name} in ${promptName} to ${strength}.`);
     }
 
     // Start-up

@@ -6,7 +6,7 @@
     const { byId, h } = tinv;
     const MOST_ATTEMPTS = 3; // to load an image
     const SCROLL_END_PX = 40; // so close to the end, the table follows new steps
-    const PAIRS_CAPTION = "Each row is one prompt and seed: first without {}, then with it in the negative prompt.";
+    const PAIRS_CAPTION = "Each row: the same prompt and seed, first without {}, then with it in the negative prompt.";
     let cells = new Map(); // by previewKey: {element, img, event, attempts, isLoaded}
     let drawnKey = "";
     let isLoading = false;
@@ -84,7 +84,7 @@
 
     function useButton(step) {
         const onclick = () => tinv.actions.useStep(tinv.run.id, step, byId("tinv_previews_note"));
-        const title = `Make step ${step} the word that prompts use`;
+        const title = `Use step ${step} for this word`;
         return h("button.tinv-button.tinv-use", { "data-use": step, title, onclick }, "Use this step");
     }
 
@@ -186,8 +186,8 @@
         if (drawnKey === key) return;
         drawnKey = key;
         const text = {
-            expected: "The first previews appear here before learning begins, to compare with.",
-            none: "This run has no previews.",
+            expected: "The first previews will appear here shortly.",
+            none: "This training has no previews.",
         }[key];
         byId("tinv_previews_gallery").replaceChildren(...(text ? [h("div.tinv-empty", {}, text)] : []));
     }

@@ -32,8 +32,8 @@
         /** Shows an error that is not about the form: what happened, what to do, and details for a report. */
         showError(error, advice) {
             const defaultAdvice = error.offline
-                ? "See whether the WebUI is still running, then try again."
-                : "Try again; if it stays, ask for help with the details.";
+                ? "Check that the WebUI is running, then try again."
+                : "Try again. If it keeps failing, copy the details and ask for help.";
             const card = errorCard(error.message, advice || defaultAdvice, error.details || error.message);
             byId("tinv_problems").replaceChildren(card);
         },
@@ -138,7 +138,7 @@
             const link = label ? [h("button.tinv-link", { onclick: () => focusField(option) }, label), ": "] : [];
             return h("li", {}, ...link, tinv.format.sentence(message));
         });
-        const heading = problems.length === 1 ? "One thing to put right first:" : "A few things to put right first:";
+        const heading = problems.length === 1 ? "Fix this first:" : "Fix these first:";
         byId("tinv_problems").replaceChildren(
             h("div.tinv-card.tinv-bad", {}, h("strong", {}, heading), h("ul", {}, ...items)),
         );
@@ -148,7 +148,7 @@
         const outcome = h("span.tinv-hint", { role: "status" });
         const copy = async () => {
             const isCopied = await copyToClipboard(details);
-            outcome.textContent = isCopied ? "Copied" : "Not possible here; select the text below";
+            outcome.textContent = isCopied ? "Copied" : "Select the text below and copy it";
             if (!isCopied) outcome.after(h("pre.tinv-log", { tabindex: "0" }, details));
         };
         return h(

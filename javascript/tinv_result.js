@@ -5,8 +5,8 @@
     const { byId, h } = tinv;
     const MORE_STEPS = 500;
     const OUT_OF_MEMORY = /out of memory|no memory|memory left|not enough memory|want of memory/i;
-    const BEST_DELIVERED = " It is the word of step {}, the best. If another step looks better below, use that one.";
-    const LAST_DELIVERED = " If an earlier step looks better below, use that step instead.";
+    const BEST_DELIVERED = " It uses step {}, which measured best. If another step looks better, use that one.";
+    const LAST_DELIVERED = " If an earlier step looks better, use that one.";
     let drawnKey = "";
 
     const button = (label, onclick, classes = "") => h(`button.tinv-button${classes}`, { onclick }, label);
@@ -44,7 +44,7 @@
     }
 
     const isNegative = ({ kind }) => kind === "negative";
-    const usage = (report) => (isNegative(report) ? "Add it to the negative prompt." : "Write it into any prompt.");
+    const usage = (report) => (isNegative(report) ? "Add it to the negative prompt." : "Use it in any prompt.");
 
     function tryButton(report) {
         const tryWord = () => tinv.txt2img.tryWord(report.out_name || report.name, report.kind);
@@ -76,14 +76,14 @@
 
     function stopped(report) {
         const heading = tinv.run.interrupted
-            ? "Interrupted. Nothing up to the last saved step is lost."
-            : "Stopped. Nothing lost.";
-        let advice = "There is no saved step to go on from.";
+            ? "Interrupted. Everything up to the last saved step is kept."
+            : "Stopped and saved.";
+        let advice = "No step was saved, so there is nothing to resume.";
         if (report.resumable)
             advice = report.step
-                ? "Resume goes on exactly where it stopped."
-                : "It had not begun to learn; Resume begins.";
-        const question = `Delete this run of ${report.name} with its previews and snapshots?`;
+                ? "Resume continues from here."
+                : "Training had not begun. Resume starts it.";
+        const question = `Delete this training of ${report.name}, its previews and saved steps?`;
         const buttons = [
             ...resumeButton(report, ".tinv-primary"),
             ...useSnapshotButton(report),
@@ -96,7 +96,7 @@
     /** A message's first sentence, which says what happened, and the others, which say what to do. */
     function splitMessage(message) {
         const [, first, rest] = /^([\s\S]*?[.!?])\s+(?=[A-Z])([\s\S]*)$/.exec(message) || [null, message, ""];
-        return [first || "The training ended without a word", rest];
+        return [first || "Training ended without a message", rest];
     }
 
     function failed(report) {
@@ -106,11 +106,11 @@
         const [whatHappened, adviceFromMessage] = splitMessage(message);
         let advice = adviceFromMessage;
         if (!advice && offersLessMemory)
-            advice = "Train with less memory, or close what else uses the graphics card.";
+            advice = "Train with less memory, or close other programs that use the graphics card.";
         if (!advice)
             advice = report.resumable
-                ? "Resume goes on from the last saved step. If it fails again, ask for help with the details."
-                : "Change what the message names and train again, or ask for help with the details.";
+                ? "Resume continues from the last saved step. If it fails again, copy the details and ask for help."
+                : "Fix that and train again, or copy the details and ask for help.";
         const retry = () => tinv.actions.retryWithLessMemory(report);
         const buttons = [
             ...(offersLessMemory ? [button("Retry with less memory", retry, ".tinv-primary")] : []),

@@ -25,7 +25,7 @@
                 signal: abort.signal,
                 ...options,
             });
-            if (response.status === 401) throw new RequestError("You are logged out: reload the page.");
+            if (response.status === 401) throw new RequestError("You are logged out. Reload the page.");
             if (!response.ok && !REFUSALS.includes(response.status))
                 throw new RequestError(`The WebUI answered with error ${response.status}`, { offline: true });
             const reply = await response.json();
@@ -33,7 +33,7 @@
             return reply;
         } catch (error) {
             if (error instanceof RequestError) throw error;
-            throw new RequestError("The WebUI does not answer", { offline: true, details: String(error) });
+            throw new RequestError("Lost contact with the WebUI", { offline: true, details: String(error) });
         } finally {
             clearTimeout(timer);
         }

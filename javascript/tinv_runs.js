@@ -41,7 +41,7 @@
             tinv.form.apply({ ...form, overwrite: false });
             const run = runs.all.find((other) => other.id === id);
             if (run && run.pictures && !tinv.pictures.count) await tinv.pictures.reuse(id);
-            tinv.announce("The settings are filled in");
+            tinv.announce("Settings filled in");
             tinv.scrollTo(byId("tinv_images"), "start");
         } catch (error) {
             tinv.problems.showError(error);
@@ -66,7 +66,7 @@
         const restCount = runs.all.length - listed.length;
         const content = listed.length
             ? h("ul.tinv-runs", {}, ...listed.map(runItem))
-            : h("p.tinv-hint", {}, "Every training is kept here, with its pictures, previews and settings.");
+            : h("p.tinv-hint", {}, "Your trainings appear here, with their previews and settings.");
         const more = restCount > 0 ? h("button.tinv-link", { onclick: expand }, `Show ${restCount} more`) : "";
         byId("tinv_runs").replaceChildren(content, more);
         drawProgress();
@@ -118,7 +118,7 @@
         if (run.resumable && !isActive && run.state !== "finished")
             buttons.push(button("Resume", () => tinv.actions.resume(run.id)));
         if (!isActive) {
-            const question = `Delete this run of ${run.name}? The word itself stays.`;
+            const question = `Delete this training of ${run.name}? The word stays.`;
             buttons.push(tinv.confirmButton("Delete", question, "Delete", () => tinv.actions.deleteRun(run.id)));
         }
         return buttons;

@@ -19,15 +19,15 @@
         if (run.stopping) return report.step ? phrase("Saving step {}…", report.step) : ["Stopping…"];
         switch (run.state) {
             case "idle":
-                return [tinv.pictures.count ? "Ready. Press Train when all is set." : "Ready. Add pictures to begin."];
+                return [tinv.pictures.count ? "Ready to train" : "Add pictures to begin"];
             case "queued":
-                if (!(report.place > 0)) return ["Waiting for the WebUI to finish what it is doing"];
-                if (report.place === 1) return phrase("Waiting: {} training goes first", report.place);
-                return phrase("Waiting: {} trainings go first", report.place);
+                if (!(report.place > 0)) return ["Waiting for the WebUI to finish its work"];
+                if (report.place === 1) return phrase("Waiting for {} training", report.place);
+                return phrase("Waiting for {} trainings", report.place);
             case "loading":
                 return ["Loading the checkpoint…"];
             case "encoding":
-                if (searching) return phrase("Trying words to start from: {} of {}", searching.done, searching.total);
+                if (searching) return phrase("Looking for a start word: {} of {}", searching.done, searching.total);
                 return encoding
                     ? phrase("Reading the pictures: {} of {}", encoding.done, encoding.images)
                     : ["Reading the pictures…"];
@@ -70,17 +70,17 @@
     }
 
     function note(run) {
-        if (run.offline) return ["The WebUI does not answer; trying again"];
+        if (run.offline) return ["Lost contact with the WebUI. Reconnecting…"];
         if (run.active) {
             const name = run.report ? [h("b", {}, run.report.name), " · "] : [];
-            return [...name, "You can close this page; training goes on."];
+            return [...name, "You can close this page. Training continues."];
         }
         const reason = run.state === "finished" ? tinv.format.sentence(run.history.finishReason) : "";
         const otherRun = run.serverStatus.active;
         if (!otherRun || otherRun === run.id || run.submitting) return [reason];
         const follow = () => tinv.run.follow(otherRun);
         const link = h("button.tinv-link", { onclick: follow }, otherRun.split("/")[0]);
-        return [reason && `${reason} `, "Another word is being trained: ", link];
+        return [reason && `${reason} `, "Also training: ", link];
     }
 
     function drawProgress(run, progress) {

@@ -4,8 +4,8 @@
     const { tinv } = window;
     const { byId, h } = tinv;
     const POLL_MS = 1000;
-    const HINT = "Tries words on your pictures and ranks them.";
-    const AUTO_HINT = "Found from your pictures when the training starts.";
+    const HINT = "Ranks ordinary words by how well they fit your pictures.";
+    const AUTO_HINT = "Auto: found from your pictures when training starts.";
     let status = { state: "idle" };
     let error = "";
     let timer = null;
@@ -67,16 +67,16 @@
         if (state === "running" && total) return tinv.phrase("Trying words: {} of {}", done, total);
         if (state === "running") return [`${message || "Loading the checkpoint"}…`];
         if (state === "failed")
-            return [h("span.tinv-field-error", {}, tinv.format.sentence(message || "no words could be tried"))];
+            return [h("span.tinv-field-error", {}, tinv.format.sentence(message || "no word could be tried"))];
         if (state !== "done") return [tinv.form.values.init_text === "auto" ? AUTO_HINT : HINT];
-        if (!words.length) return [tinv.format.sentence(message || "no word is better than another")];
-        return ["The longer the bar, the closer the word is to your pictures. ", ...vectorsOffer(vectors)];
+        if (!words.length) return [tinv.format.sentence(message || "no word fits better than the others")];
+        return ["Longer bar, better fit. ", ...vectorsOffer(vectors)];
     }
 
     function vectorsOffer(vectors) {
         if (!vectors || String(vectors) === String(tinv.form.values.vectors)) return [];
         const take = () => use({ vectors: String(vectors) }, `${vectors} vectors`);
-        return [...tinv.phrase("Worth {} vectors: ", vectors), h("button.tinv-link", { onclick: take }, "use as many")];
+        return [...tinv.phrase("{} vectors would suit your pictures. ", vectors), h("button.tinv-link", { onclick: take }, "Use them")];
     }
 
     function item({ text, gain }, best) {

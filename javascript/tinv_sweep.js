@@ -32,7 +32,7 @@
         tinv.setText(button, isStarting ? "Checking…" : total > 1 ? `Train all ${total}` : "Train all");
         const time = secondsEach ? [" · about ", tinv.format.duration(total * secondsEach)] : [];
         let note = [];
-        if (total > most) note = tinv.phrase("{} trainings; at most {} go in one go", total, most);
+        if (total > most) note = tinv.phrase("{} trainings. At most {} are possible.", total, most);
         else if (total > 1) note = [...tinv.phrase("{} trainings", total), ...time];
         tinv.setContent(byId("tinv_sweep_note"), ...note);
     }

@@ -71,8 +71,8 @@
             else tinv.suggest.cancel();
         };
         const text = run
-            ? tinv.phrase("Generate waits: {} is being trained.", name)
-            : ["Generate waits: start words are being tried on your pictures."];
+            ? tinv.phrase("Generate will wait until {} finishes training.", name)
+            : ["Generate will wait until the search for start words finishes."];
         return h(
             "div.tinv-waiting-bar",
             { id, role: "status", "data-run": run },

@@ -36,7 +36,7 @@
         progress() {
             if (!processing) return [];
             const text = offline
-                ? ["The WebUI does not answer; trying again"]
+                ? ["Lost contact with the WebUI. Reconnecting…"]
                 : tinv.phrase("Adding {} of {}", Math.max(1, startedCount), totalCount);
             const cancel = tinv.h("button.tinv-link", { onclick: uploads.cancel }, "Cancel");
             return [tinv.h("div", {}, ...text, " ", waiting.length ? cancel : "")];

@@ -7,8 +7,8 @@
     const HEIGHT = 190;
     const LABEL_HEIGHT = 14;
     const EXPLANATION =
-        "Below zero is better than the start. The test views are pictures held back, or yours with other noise: the " +
-        "same at every step, so this is steadier than the loss.";
+        "Below zero is better than at the start. Test views are pictures held back from training, or yours with other " +
+        "noise. They stay the same at every step, so this is steadier than the loss.";
     let drawnKey = "";
 
     /** Changes of the error in percent of that at the start, with half the width of their 95 % interval. */
@@ -109,13 +109,13 @@
             h(
                 "div.tinv-legend",
                 {},
-                legendEntry(legendLine("tinv-validation"), "Error on test views, against the start"),
-                legendEntry(svg("rect", { class: "tinv-band", width: 24, height: 8 }), "How sure that is (95 %)"),
+                legendEntry(legendLine("tinv-validation"), "Error on test views, compared with the start"),
+                legendEntry(svg("rect", { class: "tinv-band", width: 24, height: 8 }), "95 % interval"),
                 legendEntry(svg("circle", { class: "tinv-best-mark", cx: 12, cy: 4, r: 3 }), "Best step"),
             ),
             chart(all, bestStep),
             h("p.tinv-hint", {}, EXPLANATION),
-            table("Error on test views by step, against the start", ["Step", "Change", "Uncertainty", "Loss"], rows),
+            table("Error on test views by step, compared with the start", ["Step", "Change", "Uncertainty", "Loss"], rows),
         ];
     }
 

@@ -67,7 +67,7 @@
                 moveButton("Previous prompt (arrow left)", "left", "Prompt", -1, 0),
                 moveButton("Next prompt (arrow right)", "right", "Prompt", 1, 0),
             ),
-            h("div.tinv-row", {}, use, button("Make this the card picture", makeCard), note),
+            h("div.tinv-row", {}, use, button("Use as card picture", makeCard), note),
         );
         dialog.addEventListener("keydown", onKey);
         dialog.addEventListener("click", (event) => {
@@ -154,7 +154,7 @@
     async function makeCard() {
         try {
             await tinv.call("card", tinv.previews.idOf(currentPreview()));
-            note.replaceChildren(tinv.icon("check"), " This is the card picture now.");
+            note.replaceChildren(tinv.icon("check"), " Card picture saved.");
             tinv.txt2img.refreshHost();
         } catch (error) {
             note.textContent = tinv.format.sentence(error.message);

@@ -329,13 +329,13 @@ def test_good_run_gets_no_advice():
         ({"state": "failed", "message": "the loss of step 3 is not a number"}, "A lower learning rate than 0.005"),
         ({"warnings": ["the vectors are no numbers any more"], "settings": settings(precision="fp16")}, "Precision fp32"),
         ({"picture_count": 2, "pictures": []}, "More pictures"),
-        ({"pictures": [picture(i, border=9.0 * (i % 2)) for i in (1, 2, 3)]}, "Without the double: picture 1 or 3"),
-        ({"pictures": [picture(i, fingerprint=0xFFFF << 16 * i) for i in (1, 2, 3)]}, "Pictures on different grounds"),
+        ({"pictures": [picture(i, border=9.0 * (i % 2)) for i in (1, 2, 3)]}, "Remove a double: picture 1 or 3"),
+        ({"pictures": [picture(i, fingerprint=0xFFFF << 16 * i) for i in (1, 2, 3)]}, "Different backgrounds"),
         ({"settings": settings(resolution=512)}, "Larger pictures, or a resolution of 64"),
         ({"tests": {**GOOD.tests, "another colour": GOOD.tests["plain"]}}, "Captions that name the colours"),
         ({"tests": {**GOOD.tests, "elsewhere": GOOD.tests["plain"]}}, "Captions that name the surroundings"),
         ({"settings": settings(memory="low")}, "Another card"),
-        ({"validations": [], "best": None}, "A run with validation"),
+        ({"validations": [], "best": None}, "Train with validation"),
     ],
 )  # fmt: skip
 def test_each_rule_follows_from_its_figures(changes, expected):
@@ -376,7 +376,7 @@ def test_test_pictures_of_a_negative_embedding_stand_in_pairs(tmp_path):
 
 def test_captions_silence_the_advice_on_grounds():
     pictures = [picture(i, fingerprint=0xFFFF << 16 * i, captioned=True) for i in (1, 2, 3)]
-    assert "grounds" not in titles(dataclasses.replace(GOOD, pictures=pictures))
+    assert "backgrounds" not in titles(dataclasses.replace(GOOD, pictures=pictures))
 
 
 def test_empty_run_has_facts(tmp_path):

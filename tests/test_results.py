@@ -121,7 +121,7 @@ def test_with_name_changes_only_name_keys():
 def test_foreign_embedding_is_overwritten_only_on_request(results, run, host):
     target = host.embeddings_dir / "my-cup.safetensors"
     target.write_bytes(b"somebody else's")
-    with pytest.raises(BadInput, match="exists already"):
+    with pytest.raises(BadInput, match="this word exists"):
         results.install(run, 2, "my-cup", False)
     assert target.read_bytes() == b"somebody else's"
     results.install(run, 2, "my-cup", True)
@@ -130,7 +130,7 @@ def test_foreign_embedding_is_overwritten_only_on_request(results, run, host):
 
 def test_install_over_a_foreign_file_of_the_same_name_is_refused(results, run, host):
     (host.embeddings_dir / "my-mug.safetensors").write_bytes(b"somebody else's")
-    with pytest.raises(BadInput, match="exists already"):
+    with pytest.raises(BadInput, match="this word exists"):
         results.install(run, 2, None, False)
     (host.embeddings_dir / "my-mug.safetensors").unlink()
     results.install(run, 2, None, False)
@@ -225,14 +225,14 @@ def test_previews_as_png_and_thumbnail(results, run):
     assert picture(results.preview(run, 3, 0, 0, full=False)).format == "JPEG"
     for index in ((2, 0, 0), (3, 9, 0), (3, 0, 9), (-3, 0, 0)):
         for full in (True, False):
-            with pytest.raises(TextualInversionError, match="not there any more"):
+            with pytest.raises(TextualInversionError, match="no longer exists"):
                 results.preview(run, *index, full)
 
 
 def test_preview_becomes_the_card_image(results, run, host):
     results.set_card_image(run, 3, 0, 0)
     assert (host.embeddings_dir / "my-mug.preview.png").read_bytes() == run.preview(3, 0, 0).read_bytes()
-    with pytest.raises(TextualInversionError, match="not there any more"):
+    with pytest.raises(TextualInversionError, match="no longer exists"):
         results.set_card_image(run, 2, 0, 0)
     assert (host.embeddings_dir / "my-mug.preview.png").read_bytes() == run.preview(3, 0, 0).read_bytes()
 

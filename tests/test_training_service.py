@@ -302,7 +302,7 @@ def test_name_in_training_is_refused(page_with_images):
     run = page_with_images.train(name="my-mug", steps="100000")["run"]
     for name in ("my-mug", "MY-MUG"):
         (problem,) = page_with_images.train(name=name)["problems"]
-        assert (problem["option"], "being trained already" in problem["message"]) == ("name", True)
+        assert (problem["option"], "in training" in problem["message"]) == ("name", True)
         assert (
             page_with_images.ask("check", form=page_with_images.form(name=name), draft=DRAFT)["name"]["state"]
             == "running"
@@ -391,10 +391,10 @@ def test_waiting_runs_have_names_and_times_and_change_places(page_with_images):
     for after, order in ((1, [third, second]), (99, [second, third]), (-5, [third, second])):
         assert page_with_images.ask("move", run=third, after=after) == {}
         assert [row["run"] for row in page_with_images.poll()["queue"]] == order
-    assert "does not wait" in page_with_images.ask("move", run=first, after=1)["error"], "it trains already"
+    assert "no longer waiting" in page_with_images.ask("move", run=first, after=1)["error"], "it trains already"
     assert page_with_images.ask("stop", run=third) == {}
     assert [row["run"] for row in page_with_images.poll()["queue"]] == [second]
-    assert "does not wait" in page_with_images.ask("move", run=third, after=1)["error"]
+    assert "no longer waiting" in page_with_images.ask("move", run=third, after=1)["error"]
     assert page_with_images.ask("resume", run=third) == {"run": third}, "a removal can be undone"
     assert [row["run"] for row in page_with_images.poll()["queue"]] == [second, third]
     page_with_images.ask("stop", run=first)
@@ -468,7 +468,7 @@ def test_a_picture_is_shown_large(page_with_images):
     first = page_with_images.ask("pictures", draft=DRAFT)["pictures"][0]
     assert page_with_images.ask("picture", draft=DRAFT, id=first["id"])["image"].startswith("data:image/jpeg")
     for unknown in ("9999", "../0001", None):
-        assert "not there" in page_with_images.ask("picture", draft=DRAFT, id=unknown)["error"]
+        assert "no longer" in page_with_images.ask("picture", draft=DRAFT, id=unknown)["error"]
 
 
 @pytest.mark.parametrize(
@@ -504,10 +504,10 @@ def test_removed_pictures_come_back(page_with_images, host):
         page.ask("undo", draft=DRAFT)
         assert len(pictures()) == left, "undone and done again"
         page.ask("undo", draft=DRAFT)
-    assert "nothing to undo" in page.ask("undo", draft="a" * 32)["error"]
+    assert "Nothing to undo" in page.ask("undo", draft="a" * 32)["error"]
     page.ask("clear", draft=DRAFT)
     assert page.ask("discard", draft=DRAFT) == {}
-    assert "nothing to undo" in page.ask("undo", draft=DRAFT)["error"]
+    assert "Nothing to undo" in page.ask("undo", draft=DRAFT)["error"]
     assert not [path for path in (host.runs_dir / ".drafts").rglob("*") if path.is_file()]
 
 
@@ -678,7 +678,7 @@ def test_resume_without_kept_images_is_refused(page_with_images, host, pictures)
     host.keep_images = False
     run = page_with_images.train(name="my-mug", steps="2")["run"]
     assert not page_with_images.wait_until_ended(run)["resumable"]
-    assert "has not kept" in page_with_images.ask("reuse", draft=DRAFT, run=run)["error"]
+    assert "did not keep" in page_with_images.ask("reuse", draft=DRAFT, run=run)["error"]
     with pytest.raises(BadInput) as raised:
         resume(page_with_images.folder(run), {"steps": "900"})
     assert [problem.option for problem in raised.value.problems] == ["images"]

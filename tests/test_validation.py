@@ -273,7 +273,7 @@ def test_the_best_step_is_delivered(tiny_checkpoint, pictures, tmp_path, losses_
     assert [e.kind for e in seen].index("best") < [e.kind for e in seen].index("finished")
     assert [e.data["best_step"] for e in seen if e.kind == "validation"] == [0, 4, 4, 4]
     (warning,) = [e.data["message"] for e in seen if e.kind == "warning"]
-    assert "since step 4 the loss on the pictures has been rising" in warning
+    assert "the loss on the pictures has been rising since step 4" in warning
     last = run(settings_for(tiny_checkpoint, pictures, tmp_path, keep="last", name="last"))
     vectors = [read_embedding(path).vectors["clip_l"] for path in (last.embedding, folder.embedding)]
     assert not torch.equal(*vectors)

@@ -35,56 +35,54 @@ class TrainSettings:
     images: Path = _required("folder of the pictures to learn from", "Pictures", "DIR")
     name: str = _required("the new word, and the name of its file", "Word", "NAME")
     kind: str = _option(
-        "subject", "what the word stands for; chooses the prompts it is trained in", "Word",
+        "subject", "what the word stands for; chooses the training prompts", "Word",
         choices=("subject", "style", "negative"),
     )  # fmt: skip
-    init_text: str = _option("auto", "what it looks most like; auto: the words that fit the pictures best", "Word")
-    init_random: bool = _option(False, "start from random vectors as long as the vocabulary's instead", "Word")
+    init_text: str = _option("auto", "the closest ordinary word; auto: the words that fit the pictures best", "Word")
+    init_random: bool = _option(False, "start from random vectors instead", "Word")
     init_embedding: Path | None = _option(None, "start from this embedding file instead", "Word", metavar="FILE")
     vectors: int = _option(
-        3, "how many tokens the word takes up: more hold more detail, but leave less room in prompts", "Word",
+        3, "tokens that the word takes up: more hold more detail but leave less room in prompts", "Word",
         unit="vectors", low=1, high=75,
     )  # fmt: skip
 
     steps: int = _option(500, "length of the training", "How long", unit="steps", low=1, high=1_000_000)
-    early_stop: bool = _option(True, "end sooner when the validation loss no longer falls", "Validation")
+    early_stop: bool = _option(True, "end early once the validation loss stops falling", "Validation")
     validate_every: int | None = _option(
-        None, "steps from one measurement of the loss on fixed pictures, noise and timesteps to the next, on pictures that "
-        "are not trained on if there are a dozen; 0: none; auto: so that it takes a tenth of the time", "Validation",
+        None, "steps between measurements of the validation loss, on pictures held back if there are a dozen; 0: never; "
+        "auto: so often that it takes a tenth of the time", "Validation",
         unit="steps", low=0, high=1e6,
     )  # fmt: skip
     keep: str = _option(
-        "best", "the step that becomes the embedding: that of the lowest validation loss, or the last", "Validation",
+        "best", "which step becomes the embedding: the best by validation loss, or the last", "Validation",
         choices=("best", "last"),
     )  # fmt: skip
 
     model: Path = _required("Stable Diffusion checkpoint (.safetensors, .ckpt) or diffusers folder", "Model", "FILE")
     vae: Path | None = _option(None, "use this VAE instead of the checkpoint's own", "Model", metavar="FILE")
     prediction: str = _option(
-        "auto", "what the model predicts; auto: what its files say, or what it turns out to predict", "Model",
+        "auto", "what the model predicts; auto: as its files say, or as a test shows", "Model",
         choices=("auto", "epsilon", "v"),
     )  # fmt: skip
     zero_terminal_snr: str = _option(
-        "auto", "whether the model was trained down to pure noise; auto: what its files say", "Model",
+        "auto", "whether the model was trained down to pure noise; auto: as its files say", "Model",
         choices=("auto", "yes", "no"),
     )  # fmt: skip
     clip_skip: int | None = _option(
-        None, "the text encoder's layer that is used, counted from the last, which is 1; auto: as the model was trained",
+        None, "the text encoder's layer to use, counted from the last (1); auto: as the model was trained",
         "Model", low=1, high=12,
     )  # fmt: skip
 
     resolution: int | None = _option(
-        None, "side of the training pictures; auto: what the checkpoint is made for", "Picture handling",
+        None, "side of the training pictures; auto: the size the checkpoint is made for", "Picture handling",
         unit="pixels", low=64, high=4096,
     )  # fmt: skip
     buckets: bool = _option(False, "keep each picture's shape instead of cropping it to a square", "Picture handling")
-    flip: bool = _option(False, "show pictures mirrored half of the time", "Picture handling")
-    masks: bool = _option(
-        True, "let a picture's alpha or its NAME.mask.png say how much each pixel counts", "Picture handling"
-    )
+    flip: bool = _option(False, "mirror pictures half of the time", "Picture handling")
+    masks: bool = _option(True, "transparency, or NAME.mask.png, says how much each pixel counts", "Picture handling")
     captions: str = _option(
         "auto",
-        "where captions come from; auto: txt if there are such files",
+        "where captions come from; auto: .txt files if there are any",
         "Picture handling",
         choices=("auto", "none", "txt", "file-name"),
     )
@@ -93,16 +91,14 @@ class TrainSettings:
         metavar="FILE",
     )  # fmt: skip
     contrast_images: Path | None = _option(
-        None, "for a word to avoid: folder of good pictures, which avoiding it must not change", "Picture handling", metavar="DIR"
+        None, "for a word to avoid: folder of good pictures that should stay as they are", "Picture handling", metavar="DIR"
     )  # fmt: skip
-    shuffle_tags: bool = _option(False, "shuffle a caption's comma-separated tags at each use", "Picture handling")
-    tag_dropout: float = _option(
-        0.0, "share of a caption's tags left out at each use", "Picture handling", low=0, high=1
-    )
-    caption_dropout: float = _option(0.0, "share of uses without the caption", "Picture handling", low=0, high=1)
+    shuffle_tags: bool = _option(False, "shuffle a caption's tags at each use", "Picture handling")
+    tag_dropout: float = _option(0.0, "share of tags left out at each use", "Picture handling", low=0, high=1)
+    caption_dropout: float = _option(0.0, "share of uses without a caption", "Picture handling", low=0, high=1)
 
     learning_rate: str = _option(
-        "auto", "0.005, or AUTOMATIC1111's 0.005:100, 1e-3:1000 (rate:last step); auto: the more steps, the lower",
+        "auto", "0.005, or a list such as 0.005:100, 1e-3:1000 (rate:last step); auto: lower for longer trainings",
         "Learning", metavar="RATE",
     )  # fmt: skip
     learning_rate_2: str = _option(
@@ -114,61 +110,60 @@ class TrainSettings:
     )
     train_encoders: str = _option(
         "both",
-        "which of the two text encoders the word is learned for; for the other one it stays what it started from",
+        "which text encoders learn the word; in the other it stays as it started",
         "Learning",
         choices=("both", "clip_l", "clip_g"),
         families=("sdxl",),
     )
     lr_schedule: str = _option(
-        "auto", "how a single rate falls over the training; auto: cosine", "Learning",
+        "auto", "how a single rate falls during training; auto: cosine", "Learning",
         choices=("auto", "constant", "linear", "cosine"),
     )  # fmt: skip
     warmup_steps: int = _option(0, "steps in which the rate rises from zero", "Learning", unit="steps", low=0, high=1e6)
     batch_size: int = _option(1, "pictures at a time", "Learning", unit="pictures", low=1, high=1024)
     gradient_accumulation: int = _option(
-        1, "batches added up for one step: a larger batch without its memory", "Learning",
+        1, "batches added up for one step, like a larger batch with less memory", "Learning",
         unit="batches", low=1, high=1024,
     )  # fmt: skip
     optimizer: str = _option(
-        "adamw", "what turns gradients into steps; the others are for comparison with other trainers", "Learning",
+        "adamw", "what turns gradients into steps", "Learning",
         choices=("adamw", "nadam", "radam"),
     )  # fmt: skip
     adam_beta1: float = _option(
-        0.5, "the optimizer's momentum; more smooths the noise of single pictures, but finds the word less reliably", "Learning",
+        0.5, "the optimizer's momentum; more is smoother but finds the word less reliably", "Learning",
         low=0, high=0.999,
     )  # fmt: skip
     ema_decay: float | None = _option(
-        None, "the embedding is a moving average of the vectors, of this decay; 0: the last vectors; auto: over the last tenth "
-        "of the steps", "Learning", low=0, high=0.9999,
+        None, "how long the vectors are averaged; 0: not at all; auto: over the last tenth of the steps", "Learning", low=0, high=0.9999,
     )  # fmt: skip
     timestep_sampling: str = _option(
-        "auto", "how noisy the pictures are that it learns from: all alike, or mostly half-way; auto: logit-normal for a "
-        "subject, uniform for a style, whose texture is in the least noisy ones", "Learning",
+        "auto", "how noisy the pictures to learn from are: all levels alike, or mostly half-way; auto: logit-normal for a "
+        "subject, uniform for a style", "Learning",
         choices=("auto", "uniform", "logit-normal"),
     )  # fmt: skip
     loss_type: str = _option(
-        "mse", "mse, or huber, which minds single large errors less: it helps if some pictures do not fit the others", "Learning",
+        "mse", "mse, or huber, which helps if some pictures do not fit the others", "Learning",
         choices=("mse", "huber"),
     )  # fmt: skip
-    huber_delta: float = _option(0.1, "errors above it count linearly", "Learning", low=1e-4, high=100)
+    huber_delta: float = _option(0.1, "errors above this count linearly", "Learning", low=1e-4, high=100)
     min_snr_gamma: float = _option(
-        0.0, "weigh the least noisy pictures less (Min-SNR, usual is 5); 0: all alike; it can help if the word learns textures "
-        "rather than shapes", "Learning", low=0, high=1000,
+        0.0, "weigh the least noisy pictures less (usual is 5); 0: all alike; helps if the word learns textures rather "
+        "than shapes", "Learning", low=0, high=1000,
     )  # fmt: skip
     noise_offset: float = _option(
-        0.0, "shift the noise's mean, so that very dark and very bright pictures can be learned (usual is 0.05); 0: none",
+        0.0, "for very dark or very bright pictures (usual is 0.05); 0: none",
         "Learning", low=0, high=1,
     )  # fmt: skip
-    weight_decay: float = _option(0.0, "AdamW's pull of the vectors toward zero", "Learning", low=0, high=10)
+    weight_decay: float = _option(0.0, "how strongly the vectors are pulled toward zero", "Learning", low=0, high=10)
     clip: str = _option(
-        "none", "limit the gradient's norm or each of its values", "Learning", choices=("none", "norm", "value")
+        "none", "limit the gradient's norm, or each of its values", "Learning", choices=("none", "norm", "value")
     )
     clip_at: float = _option(1.0, "the limit", "Learning", low=1e-12, high=1e12)
     seed: int = _option(0, "the same seed gives the same training", "Learning", low=0, high=2**63 - 1)
 
     device: str = _option("auto", "auto, cpu, or a card such as cuda:0", "Memory")
     precision: str = _option(
-        "auto", "the frozen model's number format; auto: what suits the device best", "Memory",
+        "auto", "the frozen model's number format; auto: the best for the device", "Memory",
         choices=("auto", "fp32", "bf16", "fp16"),
     )  # fmt: skip
     acceleration: str = _option(
@@ -180,19 +175,17 @@ class TrainSettings:
     )
     memory: str = _option(
         "auto",
-        "how memory is saved; balanced: compute parts twice, about a third slower; low: keep the frozen model in 8 bits too, "
-        "which changes the result a little; auto: the first that fits into a card's free memory, on a CPU fast",
+        "how memory is saved; balanced: about a third slower; low: the frozen model in 8 bits too, which changes the result "
+        "a little; auto: the first that fits into the card's free memory, on a CPU fast",
         "Memory",
         choices=("auto", *MEMORY_MODES),
     )
     gradient_checkpointing: bool = _option(False, "the same as --memory balanced, at the least", "Memory")
     latent_cache_mb: int = _option(
-        512, "encoded pictures kept in memory; more of them go to disk", "Memory", unit="MB", low=0, high=1_000_000
+        512, "memory for encoded pictures; the rest goes to disk", "Memory", unit="MB", low=0, high=1_000_000
     )
 
-    preview_every: int = _option(
-        100, "steps from one preview to the next; 0: none", "Previews", unit="steps", low=0, high=1e6
-    )
+    preview_every: int = _option(100, "steps between previews; 0: none", "Previews", unit="steps", low=0, high=1e6)
     preview_prompt: tuple[str, ...] = _option(
         (),
         f"prompt of a preview, with {NAME_SLOT}, in the WebUIs' notation; give it again for more",
@@ -217,9 +210,9 @@ class TrainSettings:
 
     out: Path = _required("folder that the finished embedding goes to", "Saving", "DIR")
     runs_dir: Path = _option(Path("textual_inversion"), "folder that runs are kept in", "Saving", metavar="DIR")
-    overwrite: bool = _option(False, "replace an embedding of that name", "Saving")
+    overwrite: bool = _option(False, "replace an existing embedding of that name", "Saving")
     snapshot_every: int = _option(
-        100, "steps from one snapshot of the vectors to the next; 0: none", "Saving", unit="steps", low=0, high=1e6
+        100, "steps between saved copies of the vectors; 0: none", "Saving", unit="steps", low=0, high=1e6
     )
 
     @property

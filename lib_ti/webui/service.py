@@ -163,7 +163,7 @@ class TrainingService:
     def sample(self, run: str) -> dict[str, Any]:
         job = self._queue.find(self._runs.folder(run).path)
         if job is None or job.worker is None or not job.started:
-            raise TextualInversionError("Previews can be made once the training runs.")
+            raise TextualInversionError("Previews are possible once training has begun.")
         job.worker.request_previews()
         return {}
 

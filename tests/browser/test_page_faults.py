@@ -62,7 +62,7 @@ def test_page_waits_for_killed_server_and_resumes_its_training(open_tab, browser
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 5)
     server.stop(signal.SIGKILL)
     tab.wait_until(
-        lambda: "does not answer" in tab.page.locator("#tinv_status").inner_text(), 40, "the note that nobody answers"
+        lambda: "Lost contact" in tab.page.locator("#tinv_status").inner_text(), 40, "the note that nobody answers"
     )
     tab.screenshot("no-answer")
     assert tab.page.locator(".toast-wrap .toast-body, .toast-body.error").count() == 0

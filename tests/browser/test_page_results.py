@@ -69,13 +69,13 @@ def test_end_has_its_reason_and_an_offer_to_go_on(judged):
     assert "more steps would not have helped" in text(judged, "tinv_status")
     assert judged.page.locator("#tinv_progress").get_attribute("aria-valuenow") == "100"
     assert REASON[1:] in text(judged, "tinv_result")
-    assert "step 20, the best" in text(judged, "tinv_result")
+    assert "step 20, which measured best" in text(judged, "tinv_result")
     judged.page.locator("#tinv_result").get_by_role("button", name="Train further anyway").wait_for()
     judged.screenshot("judged")
 
 
 def test_best_step_is_marked_with_its_reason(judged):
-    assert text(judged, "tinv_best").endswith("Step 20 is the best, and in use. The error was least here.")
+    assert text(judged, "tinv_best").endswith("Step 20 looks best and is in use. The error was least here.")
     (badge,) = judged.page.locator("#tinv_previews_gallery .tinv-badge").all()
     assert badge.locator("xpath=ancestor::th").get_attribute("data-column") == "20"
 

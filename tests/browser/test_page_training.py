@@ -151,7 +151,7 @@ def test_double_click_starts_one_training(tab, server, coins):
 
 def test_sample_now_makes_previews(tab, coins):
     start_training(tab, coins, "sampled-coin", steps=3000, preview_every=2900)
-    tab.wait_until(lambda: "first previews appear" in tab.page.locator("#tinv_previews_gallery").inner_text())
+    tab.wait_until(lambda: "first previews will appear" in tab.page.locator("#tinv_previews_gallery").inner_text())
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 5)
     tab.click("sample_now")
     tab.wait_until(
@@ -167,7 +167,7 @@ def test_txt2img_says_that_it_waits_for_the_training(tab, coins):
     start_training(tab, coins, "greedy-coin", steps=3000, preview_every=0)
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 2)
     tab.show("txt2img")
-    notice = tab.page.get_by_text("Generate waits").first
+    notice = tab.page.get_by_text("Generate will wait").first
     notice.wait_for(state="visible", timeout=15_000)
     tab.screenshot("waiting")
     tab.page.get_by_role("button", name="Stop training").first.click()

@@ -59,7 +59,7 @@ def test_generation_waits_for_a_training(tab, webui, coins, word):
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 1, 900)
     tab.screenshot("host-training", full=False)
     tab.show("txt2img")
-    tab.page.get_by_text("Generate waits").first.wait_for(state="visible", timeout=20_000)
+    tab.page.get_by_text("Generate will wait").first.wait_for(state="visible", timeout=20_000)
     tab.screenshot("host-waiting", full=False)
     tab.page.get_by_role("button", name="Stop training").first.click()
     tab.show("Textual Inversion")

@@ -46,7 +46,7 @@ def _still_falling(facts: RunFacts) -> Advice | None:
     steps = facts.settings.steps
     return Advice(
         f"More steps: {2 * steps} instead of {steps}",
-        f"The validation loss was still falling at the end: its last quarter brought {recent / fall:.0%} of the whole gain.",
+        f"The word was still improving: the last quarter brought {recent / fall:.0%} of the gain.",
     )
 
 
@@ -56,11 +56,11 @@ def _over_trained(facts: RunFacts) -> Advice | None:
         return None
     if last.loss - best.loss < RISEN * fall:
         return None
-    kept = f" The word that was kept is that of step {facts.delivered}." if facts.delivered is not None else ""
+    kept = f" Step {facts.delivered} is in use." if facts.delivered is not None else ""
     return Advice(
         f"Fewer steps, about {best.step}, or more pictures",
-        f"The validation loss was lowest at step {best.step} and has risen since: the word began to learn these pictures by "
-        f"heart instead of what they have in common.{kept}",
+        f"The validation loss was lowest at step {best.step} and has risen since: the word began to memorise the pictures "
+        f"instead of what they share.{kept}",
     )
 
 
@@ -71,9 +71,9 @@ def _nothing_learned(facts: RunFacts) -> Advice | None:
     if best.change + best.interval < 0 or best.change < -HARDLY_FALLEN * (best.loss - best.change):
         return None  # measured on few draws, a fall can be real and yet within the interval
     return Advice(
-        "Another start, or a higher learning rate",
-        "The validation loss has hardly fallen, and by no more than chance would explain. Choose words that come close to "
-        f"what the pictures show (this run began with “{facts.settings.init_text}”), and check that they show one thing.",
+        "Another start word, or a higher learning rate",
+        "The validation loss hardly fell. Choose a word closer to what the pictures show (this training began with "
+        f"“{facts.settings.init_text}”), and check that they all show one thing.",
     )
 
 
@@ -82,7 +82,7 @@ def _hardly_moved(facts: RunFacts) -> Advice | None:
         return None
     return Advice(
         f"A higher learning rate than {facts.settings.learning_rate}",
-        f"The vectors are still what they began as (similarity {facts.similarities[-1][1]:.4f}).",
+        f"The vectors have hardly changed (similarity {facts.similarities[-1][1]:.4f}).",
     )
 
 
@@ -96,7 +96,7 @@ def _norm_too_large(facts: RunFacts) -> Advice | None:
     compared_to = "the checkpoint's own words have" if facts.vocabulary_norm else "they began with"
     return Advice(
         f"A lower learning rate than {facts.settings.learning_rate}, or fewer steps",
-        f"The vectors' norm is {norm:.3g}, where {compared_to} {reference:.3g}: such a word drowns out the others in a prompt.",
+        f"The vectors are too long (norm {norm:.3g}, where {compared_to} {reference:.3g}): the word drowns out the rest of a prompt.",
     )
 
 
@@ -108,7 +108,7 @@ def _not_a_number(facts: RunFacts) -> Advice | None:
         return Advice("Precision fp32 or bf16", "Numbers overflowed in fp16, which has the smallest range.")
     return Advice(
         f"A lower learning rate than {facts.settings.learning_rate}",
-        "There were losses or vectors that are no numbers; smaller steps avoid the place where that happens.",
+        "Some losses or vectors were not numbers. Smaller steps avoid that.",
     )
 
 
@@ -119,7 +119,7 @@ def _few_pictures(facts: RunFacts) -> Advice | None:
     only = "is one picture" if facts.picture_count == 1 else f"are {facts.picture_count} pictures"
     return Advice(
         "More pictures: five to ten",
-        f"There {only}. What they differ in is what the word leaves open: take other {what}.",
+        f"There {only}. Add others that vary in {what}: what varies, prompts can change.",
     )
 
 
@@ -135,8 +135,8 @@ def _same_pictures(facts: RunFacts) -> Advice | None:
     first, second = pairs[0]
     more = f", and {len(pairs) - 1} more such pairs" if len(pairs) > 1 else ""
     return Advice(
-        f"Without the double: picture {first} or {second}",
-        f"Pictures {first} and {second} look the same{more}; what only they show is learned twice as strongly.",
+        f"Remove a double: picture {first} or {second}",
+        f"Pictures {first} and {second} look the same{more}, so what they show counts twice.",
     )
 
 
@@ -148,8 +148,8 @@ def _same_ground(facts: RunFacts) -> Advice | None:
     if spread > 24:
         return None
     return Advice(
-        "Pictures on different grounds, or captions that name the ground",
-        "The edges of all pictures have nearly the same colour, so the word takes it for a part of what it means.",
+        "Different backgrounds, or captions that name them",
+        "All pictures have nearly the same colour at their edges, so the word learns the background too.",
     )
 
 
@@ -162,8 +162,8 @@ def _small_pictures(facts: RunFacts) -> Advice | None:
         return None
     return Advice(
         f"Larger pictures, or a resolution of {max(64, min(min(p.looks.size) for p in small) // 8 * 8)}",
-        f"{len(small)} of {len(facts.pictures)} pictures are smaller than the {resolution} pixels that they were trained at; "
-        "enlarged ones teach the word to be blurred.",
+        f"{len(small)} of {len(facts.pictures)} pictures are smaller than the {resolution} pixels they were trained at, and "
+        "enlarging blurs them.",
     )
 
 
@@ -173,8 +173,8 @@ def _colour_ignored(facts: RunFacts) -> Advice | None:
         return None
     return Advice(
         "Captions that name the colours",
-        "The test picture that asks for red is hardly redder than the plain one: the word holds its colour. What a caption "
-        "names, the word need not hold. Fewer vectors or steps loosen it too.",
+        "Asked for red, the test picture is hardly redder: the word holds its colour. What captions name stays free; fewer "
+        "vectors or steps help too.",
     )
 
 
@@ -184,7 +184,7 @@ def _place_ignored(facts: RunFacts) -> Advice | None:
         return None
     return Advice(
         "Captions that name the surroundings, or fewer steps",
-        "The test picture in another place looks like the plain one: the word overrules the rest of the prompt.",
+        "In another place the test picture looks the same: the word overrules the rest of the prompt.",
     )
 
 
@@ -193,7 +193,7 @@ def _low_memory(facts: RunFacts) -> Advice | None:
         return None
     return Advice(
         "Another card, or a lower resolution",
-        "This run kept the model in 8 bits for want of memory, which changes what is learned a little.",
+        "The model was kept in 8 bits to save memory, which changes the result a little.",
     )
 
 
@@ -201,8 +201,8 @@ def _no_validation(facts: RunFacts) -> Advice | None:
     if facts.validations or facts.state != "finished":
         return None
     return Advice(
-        "A run with validation",
-        "The validation loss of this one was not measured, so nobody knows which of its steps is the best.",
+        "Train with validation",
+        "The validation loss was not measured, so the best step is unknown.",
     )
 
 

@@ -23,7 +23,7 @@ def check_learning_rates(settings: TrainSettings, widths: Sequence[int], finding
         usual = auto_learning_rate(width, settings.steps)
         if highest > MAX_RATE_RATIO * usual:
             findings.warn(
-                f"the learning rate {highest:g} is {highest / usual:.0f} times the usual {usual:g}: the first steps will make "
-                "the vectors far longer than any word's, and the training will hardly find back"
+                f"the learning rate {highest:g} is {highest / usual:.0f} times the usual {usual:g}: the first steps "
+                "will ruin the vectors, and training will hardly recover"
             )
             return

@@ -43,7 +43,7 @@ def check_prompts(
         findings.add_problem("init_text", f"{s.init_text!r} holds no word")
     if s.kind == "negative" and any(NAME_SLOT in prompt for prompt in s.preview_prompt):
         findings.warn(
-            f"what is to be avoided goes into the previews' negative prompt; {NAME_SLOT} is left out of the prompt"
+            f"a word to avoid goes into the previews' negative prompt, so {NAME_SLOT} is left out of the prompt"
         )
     usable = _fitting_templates(templates, s.vectors, tokenizer, findings)
     _check_mentions(tokenizer, Placeholder(s.name, 0, s.vectors), usable, captions, findings)
@@ -77,10 +77,10 @@ def _check_mentions(
     mentions = [tokenizer.mentions(caption, placeholder) for caption in captions if caption]
     every_caption_mentions_it = bool(captions) and len(mentions) == len(captions) and all(mentions)
     if any(NAME_SLOT not in t for t in templates) and not every_caption_mentions_it:
-        findings.warn(f"there are templates without {NAME_SLOT}; the word is put in front of their prompts")
+        findings.warn(f"some templates lack {NAME_SLOT}; the word is put in front of them")
     if mentions and not all(mentions):
         count = mentions.count(False)
         findings.warn(f"{count} captions do not mention {placeholder.name!r}; a template adds it to them")
     room = tokenizer.max_tokens - placeholder.num_vectors
     if any(len(tokenizer.token_ids(caption)) > room for caption in captions):
-        findings.warn("there are captions longer than a prompt; their ends are left out")
+        findings.warn("some captions are longer than a prompt; their ends are cut off")

@@ -103,7 +103,7 @@ def resolve_device_options(
     try:
         device = choose_device(settings.device)
         if settings.device == "auto" and (gpu := unused_gpu()):
-            findings.warn(f"The training runs on the CPU, which is slow: {gpu} is not supported, only CUDA devices are")
+            findings.warn(f"Training runs on the CPU, which is slow: {gpu} is not supported, only CUDA devices are")
         option = "precision"
         precision = choose_precision(settings.precision, device, parameters)
         option = "acceleration"

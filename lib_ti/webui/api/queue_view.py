@@ -39,7 +39,7 @@ class QueueView:
 
     def move(self, run: str, after: int) -> dict[str, Any]:
         if not self._queue.move(self._runs.folder(run).path, int(after)):
-            raise TextualInversionError("This training does not wait any more.")
+            raise TextualInversionError("This training is no longer waiting.")
         return {}
 
     def stop(self, run: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from lib_ti.webui.images.thumbnails import ThumbnailCache, data_url
 log = logging.getLogger("lib_ti")
 NAME_KEYS = ("name", "modelspec.title", "modelspec.trigger_phrase")
 """The metadata keys of an embedding file that hold its name."""
-_PREVIEW_GONE = "This preview is not there any more."
+_PREVIEW_GONE = "This preview no longer exists."
 
 
 class Results:
@@ -58,7 +58,7 @@ class Results:
             snapshots = (p for p in (folder.path / "snapshots").glob("*.safetensors") if p.stem.isdecimal())
             path = max(snapshots, key=lambda p: int(p.stem), default=path)
         if not path.exists():
-            raise TextualInversionError("This step was not saved; choose one whose vectors were kept.")
+            raise TextualInversionError("This step was not saved. Choose one with the button Use this step.")
         return path
 
     def install(self, folder: RunFolder, step: int | None, name: str | None, overwrite: bool) -> str:
@@ -70,7 +70,7 @@ class Results:
         data = self.embedding_file(folder, step).read_bytes()
         target = self._host.embeddings_dir / f"{name}.safetensors"
         if files_named(name, self._host.embeddings_dir) and not overwrite and not is_from_run(target, folder):
-            raise BadInput([Problem("name", "this word exists already; replace it, or choose another name")])
+            raise BadInput([Problem("name", "this word exists; replace it, or choose another name")])
         self._host.embeddings_dir.mkdir(parents=True, exist_ok=True)
         files.atomic_write_bytes(target, data if name == own_name else with_name(data, name))
         self._reload_embeddings([name])

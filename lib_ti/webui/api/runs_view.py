@@ -55,7 +55,7 @@ class RunsView:
             raise TextualInversionError("There is no such training.")
         path = self._runs_dir().absolute() / parts[0] / parts[1]
         if not os.path.isfile(path / "settings.json"):  # noqa: PTH113 - Path's own raises for names that are too long
-            raise TextualInversionError("This training is not there any more.")
+            raise TextualInversionError("This training no longer exists.")
         return RunFolder(path)
 
     def follow(self, run: str, after: int) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Sweeps:
         try:
             return Sweep.open(self._host.runs_dir / FOLDER / sweep)
         except (UnusableFile, OSError) as error:
-            raise TextualInversionError("This sweep is not there any more.") from error
+            raise TextualInversionError("This sweep no longer exists.") from error
 
     def _row(self, sweep: Sweep, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         results = self._results(sweep)

@@ -71,7 +71,7 @@ class CostEstimator:
             phrases.append(f"about {duration(estimate['seconds'])}")
         if estimate["passes"]:
             passes = estimate["passes"]
-            phrases.append(f"{passes:.0f} passes over the pictures" if passes >= 1.5 else "one pass over the pictures")
+            phrases.append(f"each picture seen {passes:.0f} times" if passes >= 1.5 else "each picture seen once")
         return ", ".join(phrases)
 
     def seconds_of_run(self, settings: TrainSettings) -> float | None:

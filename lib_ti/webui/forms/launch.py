@@ -92,7 +92,7 @@ class Launcher:
         if not self._drafts.images(draft):
             problems.append(Problem("images", "add pictures first; four are enough to start"))
         if "model" not in raw:
-            problems.append(Problem("model", "no checkpoint is selected; choose one at the top of the WebUI"))
+            problems.append(Problem("model", "choose a checkpoint at the top of the page"))
         with suppress(OSError):  # preflight says why
             self._host.embeddings_dir.mkdir(parents=True, exist_ok=True)
         return raw, problems
@@ -101,7 +101,7 @@ class Launcher:
         raw, problems = self.request(form, draft)
         if not raw.get("overwrite") and files_named(str(raw["name"]), self._host.embeddings_dir):
             # subfolders too, where preflight does not look
-            reason = "this word exists already; choose another name, or replace it with --overwrite"
+            reason = "this word exists; choose another name, or replace it with --overwrite"
             problems.append(form_to_settings.problem_with_labels(Problem("name", reason)))
         refuse_at_once(raw, problems)
         with self.starting({"settings": raw}) as worker:
@@ -147,7 +147,7 @@ class Launcher:
             if self._queue.find(folder.path):
                 return {"run": run}  # a second click
             if folder.running:
-                raise RunBusy("Another program is training this run.")
+                raise RunBusy("Another program is running this training.")
             settings = folder.settings
             changes: dict[str, RawValue] = {
                 name: str(form[name]) for name in (CHANGEABLE_ON_RESUME - {"device"}) & form.keys()

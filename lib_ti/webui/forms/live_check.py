@@ -80,7 +80,7 @@ class LiveCheck:
     def name_problems(self, name: str) -> list[Problem]:
         """Why this name cannot be trained now, apart from files that exist."""
         if name.casefold() in self._training_names():
-            return [Problem("name", "this word is being trained already; wait for it, or choose another name")]
+            return [Problem("name", "this word is in training; wait for it, or choose another name")]
         return []
 
     def _check_name(self, name: str) -> dict[str, Any]:

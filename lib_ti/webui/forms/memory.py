@@ -61,9 +61,9 @@ class MemoryForecast:
             return [f"needs {amount} GB"]
         phrases = [f"needs {amount} of {self.gpu.total_mb / 1024:.0f} GB"]
         if self.mode != MEMORY_MODES[0]:
-            phrases[0] += f" in memory mode “{self.mode}”"
+            phrases[0] += f" in memory mode {self.mode}"
         if self.needed_mb > self.gpu.free_mb:
-            phrases.append(f"only {self.gpu.free_mb / 1024:.1f} GB are free")
+            phrases.append(f"only {self.gpu.free_mb / 1024:.1f} GB free")
         return phrases
 
 

@@ -55,13 +55,13 @@ class Suggestions:
         raw, _ = form_to_settings.raw_settings(form, self._host, self._drafts.folder(draft), lambda _: None)
         problems = []
         if not self._drafts.images(draft):
-            problems.append(Problem("images", "add pictures first: words are tried on them"))
+            problems.append(Problem("images", "add pictures first; words are tried on them"))
         if "model" not in raw:
-            problems.append(Problem("model", "no checkpoint is selected; choose one at the top of the WebUI"))
+            problems.append(Problem("model", "choose a checkpoint at the top of the page"))
         if problems:
             raise BadInput(problems)
         if self._queue.jobs():
-            raise TextualInversionError("A word is being trained; ask again when it is finished.")
+            raise TextualInversionError("A training is running. Try again when it has finished.")
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._cancelled = threading.Event()

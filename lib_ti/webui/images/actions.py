@@ -49,7 +49,7 @@ class ImageActions:
     def picture(self, draft: str, id: str) -> dict[str, Any]:
         """One image of the draft, large."""
         if str(id) not in self._drafts.images(draft):
-            raise TextualInversionError("This picture is not there any more.")
+            raise TextualInversionError("This picture no longer exists.")
         return {"image": self._thumbnails.get(self._drafts.folder(draft) / f"{id}.png", LARGE_SIDE)}
 
     def add_upload(self, draft: str, path: str, name: str) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class ImageActions:
         """Replace the draft's images by those of a run."""
         images = self._runs.folder(run).images
         if not images.is_dir():
-            raise TextualInversionError("This run has not kept its pictures.")
+            raise TextualInversionError("This training did not keep its pictures.")
         self._drafts.clear(draft)
         return self._copy_folder(draft, images)
 

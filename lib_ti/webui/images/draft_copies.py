@@ -23,7 +23,7 @@ def undo(folder: Path) -> None:
     """Exchange the draft for what was kept of it, so that undoing can be undone. Raises TextualInversionError if nothing was."""
     kept = _kept(folder)
     if not kept.is_dir():
-        raise TextualInversionError("There is nothing to undo any more.")
+        raise TextualInversionError("Nothing to undo.")
     aside = folder.with_name(f"{folder.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)
     if folder.is_dir():

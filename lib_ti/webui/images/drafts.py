@@ -52,7 +52,7 @@ class Drafts:
     def folder(self, draft: str) -> Path:
         """The folder of a draft. Raises TextualInversionError for an invalid id, which comes from the browser."""
         if not isinstance(draft, str) or not _DRAFT_ID.fullmatch(draft):
-            raise TextualInversionError("The page has lost its pictures' place: reload it.")
+            raise TextualInversionError("The page has lost track of its pictures. Reload it.")
         return self._root / draft
 
     def describe_images(self, draft: str, resolution: int = 512) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ class Drafts:
             What the page shows of each added image, and (file name, reason) of each file that could not be used.
         """
         if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises for names that are too long
-            raise TextualInversionError(f"There is no folder {folder} on the computer that the WebUI runs on.")
+            raise TextualInversionError(f"There is no folder {folder} on the WebUI's computer.")
         added: list[str] = []
         refused: list[tuple[str, str]] = []
         try:
@@ -165,7 +165,7 @@ class Drafts:
         """Change the caption of an image; an empty one deletes it."""
         with self._lock:
             if image_id not in self._read(draft).images:
-                raise TextualInversionError("This picture is not there any more.")
+                raise TextualInversionError("This picture no longer exists.")
             path = self.folder(draft) / f"{image_id}.txt"
             if caption := one_line(text):
                 files.atomic_write_bytes(path, caption.encode("utf-8", "replace"))
@@ -234,7 +234,7 @@ class Drafts:
 
     def _add_mask(self, draft: str, path: Path, image_id: str) -> None:
         if not (record := self.images(draft).get(image_id)):
-            raise TextualInversionError("This picture is not there any more.")
+            raise TextualInversionError("This picture no longer exists.")
         with files.atomic_write(self.folder(draft) / f"{image_id}.mask.png") as temporary:
             decoder.prepare_mask(path, (record["width"], record["height"]), temporary)
 

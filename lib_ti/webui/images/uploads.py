@@ -70,7 +70,7 @@ class UploadRegistry:
         try:
             upload = Path(path).resolve(strict=True)
         except (OSError, ValueError, RuntimeError, TypeError):
-            raise TextualInversionError("The upload got lost; drop the picture again.") from None
+            raise TextualInversionError("The upload was lost. Drop the picture again.") from None
         with self._lock:
             is_known = upload in self._uploads
         if not is_known or upload_folder() not in upload.parents or not upload.is_file():

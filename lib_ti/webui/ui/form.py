@@ -45,29 +45,35 @@ LABELS = {
     "clip_skip": "CLIP skip",
     "clip": "Gradient limit",
     "clip_at": "Gradient limit at",
-    "acceleration": "Acceleration",
+    "acceleration": "Speed-up",
     "memory": "Memory mode",
     "latent_cache_mb": "Cache for encoded pictures",
     "buckets": "Keep shapes",
     "flip": "Mirror",
     "template_file": "Your own training prompts",
-    "contrast_images": "Good pictures for contrast",
+    "contrast_images": "Good pictures to keep",
     "preview_prompt": "Preview prompts",
     "test_prompt": "Test prompts",
     "preview_seed": "Preview seeds",
-    "early_stop": "Stop when it is done",
+    "early_stop": "Stop early",
     "validate_every": "Validate every",
-    "keep": "Which step to keep",
+    "keep": "Step to keep",
     "overwrite": "Replace an existing word",
     KEEP_GENERATING: "Keep generating while training",
 }
 """The labels that are not derived from the option's name."""
 
 HELP = {
+    "name": "you'll type this in prompts. It is also the file name",
+    "kind": "what are you teaching?",
+    "init_text": "the closest ordinary word, e.g. coin; auto: found from your pictures",
+    "vectors": "more hold more detail but leave less room in prompts. 1–75; default 3",
+    "acceleration": "auto picks the fastest safe method",
+    "overwrite": "the file of the old word is overwritten",
     "template_file": f"one a line; {NAME_SLOT} is the word, {CAPTION_SLOT} the caption. Or the path of a text file with them",
-    "test_prompt": "prompts of the pictures that test the finished word, one a line; empty: three, by what it is",
-    "init_embedding": "an embedding's name or file to start from instead",
-    KEEP_GENERATING: "leave the WebUI's model in memory and txt2img free; needs room for both",
+    "test_prompt": "prompts that test the finished word, one a line; empty: three prompts that suit it",
+    "init_embedding": "name or file of an embedding to start from",
+    KEEP_GENERATING: "keep txt2img usable; the graphics card needs room for both",
 }
 CHOICE_LABELS = {
     "kind": {"subject": "Thing or person", "style": "Style", "negative": "What to avoid"},
@@ -153,7 +159,7 @@ def _default_text(name: str) -> str:
 
 
 def _as_sentence(text: str) -> str:
-    return text and text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    return text and text[0].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")
 
 
 class Form:

@@ -33,8 +33,8 @@ IMAGES = """
 <label class="tinv-drop" id="tinv_drop">
   <input type="file" multiple accept="image/*,.txt" aria-describedby="tinv_drop_hint">
   <span class="tinv-drop-title">Drop pictures here, or click to choose</span>
-  <span class="tinv-hint" id="tinv_drop_hint">4 is enough to start. Same thing in every picture; \
-change background, light and angle.</span>
+  <span class="tinv-hint" id="tinv_drop_hint">4 are enough to start. Show the same thing each time; \
+vary background, light and angle.</span>
 </label>
 <div class="tinv-note" id="tinv_pictures_note"></div>
 <ul class="tinv-pictures" id="tinv_pictures_list" aria-label="Your pictures"></ul>
@@ -60,10 +60,10 @@ change background, light and angle.</span>
 
 FOLDER = """
 <details class="tinv-folder" id="tinv_folder">
-  <summary>Use a folder on the server</summary>
+  <summary>Add a folder on the server</summary>
   <div class="tinv-row">
     <input type="text" id="tinv_folder_path" aria-label="Folder on the server" placeholder="Folder on the server">
-    <button type="button" class="tinv-button" id="tinv_folder_add">Add its pictures</button>
+    <button type="button" class="tinv-button" id="tinv_folder_add">Add pictures</button>
   </div>
 </details>
 """
@@ -105,8 +105,8 @@ RUN = """
 SWEEP = """
 <details class="tinv-details" id="tinv_sweep">
   <summary>Try several</summary>
-  <p class="tinv-hint">Learns the word once for each combination, one after another, and compares what came of it.
-    Separate values by commas; an empty field stays as it is above.</p>
+  <p class="tinv-hint">Trains the word once for each combination and compares the results.
+    Separate values with commas. Empty fields keep the value above.</p>
   <div id="tinv_sweep_fields"></div>
   <div class="tinv-row">
     <button type="button" class="tinv-button" id="tinv_sweep_start" disabled>Train all</button>
@@ -119,7 +119,7 @@ SWEEP = """
 SUGGEST = """
 <div id="tinv_suggest">
   <button type="button" class="tinv-button" id="tinv_suggest_button">Suggest</button>
-  <div class="tinv-note" id="tinv_suggest_note" role="status">Tries words on your pictures and ranks them.</div>
+  <div class="tinv-note" id="tinv_suggest_note" role="status">Ranks ordinary words by how well they fit your pictures.</div>
   <ol class="tinv-suggestions tinv-hidden" id="tinv_suggestions" data-hidden-by="unavailable"
     aria-label="Start words, the best first"></ol>
 </div>
@@ -147,7 +147,7 @@ def build(actions: Mapping[str, Action], hides_paths: bool, redact: Redact = unc
                 preset = _left_column(form, hides_paths)
             with gr.Column(scale=1, min_width=320, elem_id="tinv_right"):
                 _html(RUN.format(example=example_pictures()))
-        _html('<section id="tinv_earlier"><h3>Earlier runs</h3><div id="tinv_runs"></div></section>')
+        _html('<section id="tinv_earlier"><h3>Earlier trainings</h3><div id="tinv_runs"></div></section>')
         gr.HTML(f'<div id="tinv_schema" data-schema="{escape(form.schema())}"></div>', elem_classes=["tinv-hidden"])
         _connect_fields([*form.fields().values(), preset])
         add_endpoint(actions, redact)
