@@ -134,7 +134,8 @@ class TrainSettings:
         low=0, high=0.999,
     )  # fmt: skip
     ema_decay: float | None = _option(
-        None, "how long the vectors are averaged; 0: not at all; auto: over the last tenth of the steps", "Learning", low=0, high=0.9999,
+        None, "how long the vectors are averaged; 0: not at all; auto: over the last tenth of the steps", "Learning",
+        low=0, high=0.9999,
     )  # fmt: skip
     timestep_sampling: str = _option(
         "auto", "how noisy the pictures to learn from are: all levels alike, or mostly half-way; auto: logit-normal for a "

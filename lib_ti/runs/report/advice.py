@@ -96,7 +96,8 @@ def _norm_too_large(facts: RunFacts) -> Advice | None:
     compared_to = "the checkpoint's own words have" if facts.vocabulary_norm else "they began with"
     return Advice(
         f"A lower learning rate than {facts.settings.learning_rate}, or fewer steps",
-        f"The vectors are too long (norm {norm:.3g}, where {compared_to} {reference:.3g}): the word drowns out the rest of a prompt.",
+        f"The vectors are too long (norm {norm:.3g}, where {compared_to} {reference:.3g}), so the word drowns out the rest "
+        "of a prompt.",
     )
 
 

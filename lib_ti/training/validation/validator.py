@@ -48,8 +48,8 @@ class Validator:
         if history.is_overtrained and state.first_time("overtrained"):
             self.recorder.event(
                 "warning",
-                message=f"the loss on {self.subject} has been rising since step {history.best_step}, so more training makes the word "
-                "worse. That step is kept. You can stop now; next time use fewer steps or a lower learning rate",
+                message=f"the loss on {self.subject} has been rising since step {history.best_step}, so more training makes the "
+                "word worse. That step is kept. You can stop now; next time use fewer steps or a lower learning rate",
             )
 
     def _measure(self, validation_set: ValidationSet, step: int, vectors: Mapping[str, torch.Tensor]) -> None:

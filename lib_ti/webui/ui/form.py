@@ -67,7 +67,6 @@ HELP = {
     "name": "you'll type this in prompts. It is also the file name",
     "kind": "what are you teaching?",
     "init_text": "the closest ordinary word, e.g. coin; auto: found from your pictures",
-    "vectors": "more hold more detail but leave less room in prompts. 1–75; default 3",
     "acceleration": "auto picks the fastest safe method",
     "overwrite": "the file of the old word is overwritten",
     "template_file": f"one a line; {NAME_SLOT} is the word, {CAPTION_SLOT} the caption. Or the path of a text file with them",
