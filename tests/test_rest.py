@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from lib_ti.errors import BadInput, Problem, TextualInversionError
-from lib_ti.webui.api import rest
+from lib_ti.webui.api import rest, rest_replies
 from lib_ti.webui.images.uploads import UploadRegistry
 
 RUN = "my-mug/2024-05-01T12-00-00"
@@ -28,7 +28,10 @@ class FakeTrainingService:
         return reply
 
     def actions(self):
-        names = ("runs", "poll", "stop", "resume", "form", "add", "caption", "discard", "train")
+        names = (
+            "runs", "poll", "stop", "resume", "form", "add", "caption", "discard", "train", "delete", "export", "report",
+            "preview", "test_picture",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def runs(self):
@@ -45,6 +48,28 @@ class FakeTrainingService:
         if self.fails:
             raise self.fails
         return {}
+
+    def delete(self, run):
+        self.calls.append(("delete", run))
+        if self.fails:
+            raise self.fails
+        return {}
+
+    def export(self, run, format, step=None):
+        if self.fails:
+            raise self.fails
+        return {"file": f"кружка-{format}-{step}.pt", "data": base64.b64encode(b"vectors").decode()}
+
+    def report(self, run):
+        return {"html": "<h1>my-mug</h1>"}
+
+    def preview(self, run, step, prompt, seed, full):
+        return {
+            "image": f"data:image/png;base64,{base64.b64encode(f'{step} {prompt} {seed} {full}'.encode()).decode()}"
+        }
+
+    def test_picture(self, run, prompt, full):
+        return {"image": f"data:image/png;base64,{base64.b64encode(f'{prompt} {full}'.encode()).decode()}"}
 
     def resume(self, run, steps, form):
         self.calls.append(("resume", run, steps, form))
@@ -191,7 +216,7 @@ def test_body_must_be_a_json_object(client):
 
 
 def test_oversized_request_is_refused(client, monkeypatch):
-    monkeypatch.setattr(rest, "MAX_BODY_BYTES", 1 << 20)
+    monkeypatch.setattr(rest_replies, "MAX_BODY_BYTES", 1 << 20)
     assert client.post("/tinv/v1/runs", json={"name": "x" * (2 << 20)}).status_code == 413
 
 
@@ -223,3 +248,35 @@ def test_basic_auth(service):
         for auth in allowed:
             assert getattr(client, method)(path, auth=auth).status_code != 401
     assert client.get("/tinv/v1/runs", headers={"Authorization": "Bearer secret"}).status_code == 401
+
+
+def test_a_run_is_deleted(service, client):
+    assert client.request("DELETE", AT, headers={"Content-Type": "text/plain"}).status_code == 415
+    assert client.delete("/tinv/v1/runs/my-mug/2000-01-01T00-00-00").status_code == 404
+    assert client.delete(AT).json() == {}
+    assert service.calls == [("delete", RUN)]
+    service.fails = TextualInversionError("Stop this training before deleting it.")
+    reply = client.delete(AT)
+    assert (reply.status_code, reply.json()) == (409, {"error": "Stop this training before deleting it."})
+
+
+def test_files_of_a_run(service, client):
+    reply = client.get(f"{AT}/embedding", params={"step": 20, "format": "a1111"})
+    assert reply.content == b"vectors"
+    assert reply.headers["content-disposition"].endswith("-a1111-20.pt")
+    assert client.get(f"{AT}/embedding", params={"step": "x"}).status_code == 422
+    assert client.get(f"{AT}/previews/10-0-2.png").content == b"10 0 2 True"
+    assert client.get(f"{AT}/tests/1.png").content == b"1 True"
+    report = client.get(f"{AT}/report.html")
+    assert report.text == "<h1>my-mug</h1>"
+    assert "sandbox" in report.headers["content-security-policy"]
+    for file in (
+        "previews/1.png",
+        "tests/1-0-0.png",
+        "tests/..%2f..%2fsettings.json",
+        "images/0000.png",
+        "previews/1-0-0.svg",
+    ):
+        assert client.get(f"{AT}/{file}").status_code == 404, file
+    service.fails = TextualInversionError("This step was not saved; choose one whose vectors were kept.")
+    assert client.get(f"{AT}/embedding").status_code == 404

@@ -238,6 +238,16 @@ class TestPage:
             assert browser.post("/login", data={"username": "me", "password": "secret"}).status_code == 200
             assert browser.post("/run/tinv", **request).status_code == 200
 
+    def test_rest_calls(self, host, service):
+        with client(host, service) as browser:
+            assert browser.get("/tinv/v1/runs").json() == {"runs": []}
+            assert browser.post("/tinv/v1/runs", json={}).status_code == 422
+            assert browser.delete("/tinv/v1/runs/my-mug/2000-01-01T00-00-00").status_code == 415
+        with client(host, service, auth=("me", "secret")) as browser:
+            assert browser.get("/tinv/v1/runs").status_code == 401
+            browser.post("/login", data={"username": "me", "password": "secret"})
+            assert browser.get("/tinv/v1/runs").status_code == 200
+
     def test_cross_site_requests_are_refused(self, host, service):
         request = {"json": {"data": [json.dumps({"do": "embeddings"})]}}
         with client(host, service) as browser:

@@ -5,9 +5,12 @@
     GET  /tinv/v1/runs/NAME/DATE            one run with its events
     POST /tinv/v1/runs/NAME/DATE/stop
     POST /tinv/v1/runs/NAME/DATE/resume     {"steps": the new total} or nothing
+    DELETE /tinv/v1/runs/NAME/DATE          its embedding in the WebUI's folder stays
+    GET  /tinv/v1/runs/NAME/DATE/embedding  the file; ?step=N: of a snapshot; ?format=a1111: another format
+    GET  /tinv/v1/runs/NAME/DATE/FILE       a preview or test picture, by the `file` of its event; report.html
 
 The routes call the page's actions, so every check of those applies. A reply with a status other than 200 has `error`, a
-sentence, or `problems`, a list of {option, message}. Each POST is JSON, also without a body.
+sentence, or `problems`, a list of {option, message}. Each POST and DELETE is JSON, also without a body.
 """
 
 from __future__ import annotations
@@ -15,8 +18,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import functools
-import json
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NoReturn, Protocol
@@ -24,21 +25,14 @@ from typing import Any, NoReturn, Protocol
 from fastapi import Depends, FastAPI, Request, Response
 
 from lib_ti.webui.api.bridge import Action, call_action
-from lib_ti.webui.api.pools import OTHERS, STARTS, Busy, Pool
+from lib_ti.webui.api.pools import STARTS
+from lib_ti.webui.api.rest_replies import ErrorReply, call, json_response, reply
+from lib_ti.webui.api.rest_results import ResultsApi
 from lib_ti.webui.images.uploads import UploadRegistry
 from lib_ti.webui.security.basic_auth import basic_auth
-from lib_ti.webui.security.body_limit import announces_more, is_json, too_large
 
-MAX_BODY_BYTES = 100 << 20  # as base64: some thirty photographs
 MAX_POLLS = 1000
 MAX_WAITING = 4  # requests to start a run
-
-
-class ErrorReply(Exception):
-    """Ends a request with an HTTP status and the body of the reply."""
-
-    def __init__(self, status: int, body: Mapping[str, Any]) -> None:
-        self.status, self.body = status, body
 
 
 class Service(Protocol):
@@ -53,13 +47,17 @@ class Service(Protocol):
 def add_routes(app: FastAPI, service: Service, api_auth: str | None) -> None:
     """Add the routes to an app. `api_auth` has the host's format: `user:password`, several separated by commas."""
     dependencies = [Depends(basic_auth(api_auth))] if api_auth else []
-    runs = RunsApi(service)
+    runs, results = RunsApi(service), ResultsApi(service.actions(), service.redact)
     routes: list[tuple[str, str, Callable[..., Coroutine[Any, Any, Response]]]] = [
         ("GET", "", runs.list_runs),
         ("POST", "", runs.start_run),
         ("GET", "/{name}/{date}", runs.get_run),
         ("POST", "/{name}/{date}/stop", runs.stop_run),
         ("POST", "/{name}/{date}/resume", runs.resume_run),
+        ("DELETE", "/{name}/{date}", runs.delete_run),
+        ("GET", "/{name}/{date}/embedding", results.get_embedding),
+        ("GET", "/{name}/{date}/report.html", results.get_report),
+        ("GET", "/{name}/{date}/{kind}/{file}", results.get_image),
     ]
     for method, path, handler in routes:
         app.add_api_route(
@@ -76,38 +74,37 @@ class RunsApi:
 
     async def list_runs(self) -> Response:
         """List the runs."""
-        return await _reply(self._list)
+        return await reply(self._list)
 
     async def start_run(self, request: Request) -> Response:
         """Start a training."""
         if self._waiting >= MAX_WAITING:
-            return _json_response({"error": "Other trainings are being started; try again in a moment."}, 409)
+            return json_response({"error": "Other trainings are being started; try again in a moment."}, 409)
         self._waiting += 1
         try:
             async with self._one_body:
-                return await _reply(self._start, request, STARTS)
+                return await reply(self._start, request, STARTS)
         finally:
             self._waiting -= 1
 
     async def get_run(self, name: str, date: str) -> Response:
         """Show a run, with its events."""
-        return await _reply(lambda: self._get(f"{name}/{date}"))
+        return await reply(lambda: self._get(f"{name}/{date}"))
 
     async def stop_run(self, request: Request, name: str, date: str) -> Response:
         """Stop a run; everything is saved."""
-        return await _reply(lambda body: self._call_on_run("stop", f"{name}/{date}"), request)
+        return await reply(lambda body: self._call_on_run("stop", f"{name}/{date}"), request)
 
     async def resume_run(self, request: Request, name: str, date: str) -> Response:
         """Continue a run, to another total of steps if one is given."""
-        return await _reply(lambda body: self._resume(f"{name}/{date}", body), request, STARTS)
+        return await reply(lambda body: self._resume(f"{name}/{date}", body), request, STARTS)
+
+    async def delete_run(self, request: Request, name: str, date: str) -> Response:
+        """Delete a run that is not running."""
+        return await reply(lambda body: self._call_on_run("delete", f"{name}/{date}"), request)
 
     def _call(self, action: str, **arguments: Any) -> dict[str, Any]:
-        reply: dict[str, Any] = self._redact(call_action(self._actions[action], arguments))
-        if "problems" in reply:
-            raise ErrorReply(422, {"problems": reply["problems"]})
-        if "error" in reply:
-            raise ErrorReply(500 if "details" in reply else 409, {"error": reply["error"]})
-        return reply
+        return call(self._actions, self._redact, action, arguments)
 
     def _list(self) -> dict[str, Any]:
         runs = self._call("runs")["runs"]
@@ -201,44 +198,3 @@ def _form_value(option: str, value: Any) -> str | bool:
     if not isinstance(value, str | int | float):
         _raise_problem(option, "is neither a text, nor a number, nor true or false, nor a list of those")
     return str(value)
-
-
-async def _read_body(request: Request) -> dict[str, Any]:
-    """The JSON object in the body. The content type must be JSON: another site's page cannot send it without a preflight."""
-    if not is_json(request.scope):
-        raise ErrorReply(415, {"error": "Send JSON, with Content-Type: application/json, also without a body."})
-    data = bytearray()
-    if announces_more(request.scope, MAX_BODY_BYTES):
-        raise ErrorReply(413, {"error": too_large(MAX_BODY_BYTES)})
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY_BYTES:
-            raise ErrorReply(413, {"error": too_large(MAX_BODY_BYTES)})
-    if not data:
-        return {}
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        raise ErrorReply(400, {"error": "The request is not a JSON object."})
-    return body
-
-
-async def _reply(
-    handler: Callable[..., dict[str, Any]], request: Request | None = None, pool: Pool = OTHERS
-) -> Response:
-    """Run a handler in a thread, with the request's body if a request is given; the response is its result or its error."""
-    try:
-        bodies = [await _read_body(request)] if request else []
-        return _json_response(await pool.run(functools.partial(handler, *bodies)))
-    except Busy as error:
-        return _json_response({"error": str(error)}, 409)
-    except ErrorReply as error:
-        return _json_response(error.body, error.status)
-
-
-def _json_response(content: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(
-        json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"), status, media_type="application/json"
-    )

@@ -20,6 +20,7 @@ from lib_ti.webui.security.route_guard import SAFE_METHODS, is_call, pass_call
 from lib_ti.webui.security.served_files import may_be_served, requested_file, sandboxed
 from lib_ti.webui.security.upload_watch import is_upload, watch_upload
 
+REST_RUNS = "/tinv/v1/runs"
 _UNUSED = (
     "/proxy=",
     "/stream/",
@@ -69,7 +70,8 @@ class StandaloneGuard:
         if is_call(scope["path"]):
             await pass_call(self._app, scope, receive, send)
             return
-        limit = MAX_UPLOAD_BYTES if is_upload(scope) else MAX_CALL_BYTES
+        takes_pictures = is_upload(scope) or scope["path"].rstrip("/") == REST_RUNS
+        limit = MAX_UPLOAD_BYTES if takes_pictures else MAX_CALL_BYTES
         if not (is_upload(scope) or is_login or is_json(scope)):
             await refuse(scope, receive, send, 415, "Send JSON, with Content-Type: application/json.")
         elif announces_more(scope, limit):

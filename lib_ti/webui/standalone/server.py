@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, Response
 
 import lib_ti
+from lib_ti.webui.api import rest
 from lib_ti.webui.security.login import LoginGate, password_check
 from lib_ti.webui.security.request_check import AllowedHosts
 from lib_ti.webui.service import TrainingService
@@ -59,6 +60,7 @@ def create_app(
         path = next((path for path in _static_files() if path.name == name), None)
         return FileResponse(path) if path else Response(status_code=404)
 
+    rest.add_routes(app, service, None)  # the guard asks for the password
     check = password_check(*auth) if auth else None
     page.auth, page.auth_message, page.blocked_paths = check, None, service.private_paths()
     if port and hasattr(page._queue, "set_url"):  # else gradio 3.41 takes the address it calls itself by from a request
