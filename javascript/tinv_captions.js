@@ -80,7 +80,7 @@
 
     function draw() {
         const captioners = Object.entries((tinv.host && tinv.host.captioners) || {});
-        tinv.setHidden(byId("tinv_captions"), !tinv.pictures.count);
+        tinv.setHidden(byId("tinv_all_captions"), !tinv.pictures.count);
         tinv.setHidden(byId("tinv_captioners"), !captioners.length);
         tinv.setHidden(byId("tinv_captions_undo"), !canUndo);
         const start = ([name, title]) => h("button.tinv-button", { onclick: () => write(name) }, title);

@@ -106,7 +106,7 @@ def test_help_has_unit_range_and_default():
     assert form.help_text("steps").endswith("1 or more steps; default 500.")
     assert form.help_text("resolution").endswith("64–4096 pixels; default auto.")
     assert form.help_text("clip_at").endswith("Above 0; default 1.")
-    assert all(re.search(r"[.]$", form.help_text(name)) for name in form.field_names(False))
+    assert all(re.search(r"[.?]$", form.help_text(name)) for name in form.field_names(False))
     assert "give it again" not in "".join(map(form.help_text, form.field_names(False)))
 
 

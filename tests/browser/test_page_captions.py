@@ -16,7 +16,7 @@ def shown(tab):
 def test_captions_are_edited_together_and_back(tab, coins):
     tab.add_pictures(*coins)
     page = tab.page
-    page.locator("#tinv_captions > summary").click()
+    page.locator("#tinv_all_captions > summary").click()
     page.locator("[data-part=prefix]").fill("a photo of a round coin")
     tab.screenshot("captions")
     page.locator("#tinv_captions_apply").click()
@@ -52,7 +52,7 @@ def test_the_hosts_models_are_offered(open_tab, server, coins):
     tab.page.reload()
     tab.show("Textual Inversion")
     tab.add_pictures(*coins)
-    tab.page.locator("#tinv_captions > summary").click()
+    tab.page.locator("#tinv_all_captions > summary").click()
     tab.page.get_by_role("button", name="In sentences (BLIP)").click()
     note = tab.page.locator("#tinv_captions_note")
     tab.wait_until(lambda: note.inner_text() == "Describing: 2 of 4")

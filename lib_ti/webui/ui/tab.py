@@ -38,7 +38,7 @@ vary background, light and angle.</span>
 </label>
 <div class="tinv-note" id="tinv_pictures_note"></div>
 <ul class="tinv-pictures" id="tinv_pictures_list" aria-label="Your pictures"></ul>
-<details class="tinv-folder tinv-hidden" id="tinv_captions" data-hidden-by="unavailable">
+<details class="tinv-folder tinv-hidden" id="tinv_all_captions" data-hidden-by="unavailable">
   <summary>Captions for all pictures</summary>
   <div class="tinv-row tinv-hidden" id="tinv_captioners" data-hidden-by="unavailable"></div>
   <div class="tinv-row" id="tinv_captions_edit">
