@@ -130,11 +130,17 @@
         const isActive = ACTIVE_STATES.has(report.state);
         run.report = report;
         run.eventsOffset = report.after;
-        for (const event of report.events) addEvent(event);
+        for (const event of report.events) if (isSound(event)) addEvent(event);
         for (const step of report.snapshots || []) run.history.snapshots.add(step);
         if (!isActive) run.stopping = false;
         else if (report.stopping) run.stopping = true;
         if (wasActive && !isActive) tinv.emit("run-ended", report);
+    }
+
+    /** Numbers are numbers: the server has left out all others, and an event without those it needs is not drawn. */
+    function isSound(event) {
+        const needed = { step: ["step", "loss"], validation: ["step", "loss", "change"] }[event.kind] || [];
+        return needed.every((field) => Number.isFinite(event[field]));
     }
 
     function addEvent(event) {

@@ -4,6 +4,8 @@
     const { tinv } = window;
     const { byId, h } = tinv;
     const COLLAPSED_COUNT = 6;
+    const MOST_ROWS = 1000; // the server sends no more; the others are in their folders
+    const PAGE_ROWS = 30; // fetched at a time, and with each click on "Show more"
     const STATE_LABELS = {
         finished: "Finished",
         stopped: "Stopped",
@@ -13,17 +15,21 @@
         queued: "Waiting",
     };
     let showAll = false;
+    let total = 0; // on the server; `runs.all` has the newest of them
+    let wanted = PAGE_ROWS;
     let drawnKey = "";
 
     const runs = (tinv.runs = {
-        all: [], // the newest first
+        all: [], // the newest first, as many as were asked for
         refresh,
         useSettings,
     });
 
     async function refresh() {
         try {
-            const reply = await tinv.call("runs", {}, { queue: "runs", timeoutS: 120 });
+            const request = { limit: Math.max(PAGE_ROWS, wanted) };
+            const reply = await tinv.call("runs", request, { queue: "runs", timeoutS: 120 });
+            total = reply.total;
             runs.all = reply.runs.sort((a, b) => b.time - a.time);
         } catch (error) {
             if (!error.offline)
@@ -54,20 +60,23 @@
     }
 
     function expand() {
+        if (showAll) wanted = Math.min(MOST_ROWS, runs.all.length + PAGE_ROWS);
         showAll = true;
         draw();
+        if (wanted > runs.all.length && total > runs.all.length) refresh();
     }
 
     function draw() {
-        const key = JSON.stringify([runs.all, showAll, tinv.run.id]);
+        const key = JSON.stringify([runs.all, total, showAll, tinv.run.id]);
         if (key === drawnKey) return drawProgress();
         drawnKey = key;
         const listed = showAll ? runs.all : runs.all.slice(0, COLLAPSED_COUNT);
-        const restCount = runs.all.length - listed.length;
+        const restCount = Math.min(total, MOST_ROWS) - listed.length;
         const content = listed.length
-            ? h("ul.tinv-runs", {}, ...listed.map(runItem))
+            ? h("ul.tinv-runs", {}, ...listed.map(safeItem))
             : h("p.tinv-hint", {}, "Your trainings appear here, with their previews and settings.");
-        const more = restCount > 0 ? h("button.tinv-link", { onclick: expand }, `Show ${restCount} more`) : "";
+        const nextCount = Math.min(restCount, showAll ? PAGE_ROWS : runs.all.length - COLLAPSED_COUNT);
+        const more = nextCount > 0 ? h("button.tinv-link", { onclick: expand }, `Show ${nextCount} more`) : "";
         byId("tinv_runs").replaceChildren(content, more);
         drawProgress();
     }
@@ -77,6 +86,16 @@
         const { report, id } = tinv.run;
         const value = id && byId("tinv_runs").querySelector(`[data-run="${CSS.escape(id)}"] .tinv-value`);
         if (report && value) tinv.setText(value, String(report.step));
+    }
+
+    /** One odd run hides no other. */
+    function safeItem(run) {
+        try {
+            return runItem(run);
+        } catch (error) {
+            console.error(error);
+            return h("li.tinv-run", { "data-run": run.id }, h("b", {}, String(run.name)));
+        }
     }
 
     function runItem(run) {

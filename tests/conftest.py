@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,62 @@ def page(tmp_path: Path, tiny_checkpoint: Path, pictures: Path, monkeypatch: pyt
     page.add(pictures)
     yield page
     page.service.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults",
+        action="store_true",
+        help="provoke each fault as often as docs/reliability.md says, not only a few times",
+    )
+
+
+@pytest.fixture(scope="session")
+def fault_count(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """How often to provoke a fault: a function of the number in an ordinary run of the tests and that with --faults."""
+    thorough = request.config.getoption("--faults")
+    return lambda few, many: many if thorough else few
+
+
+_fault_results: dict[str, tuple[str, str, str]] = {}  # by test: the fault, the outcome, a note
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Add something measured to the line about this test in the summary of faults."""
+
+    def add(text: str) -> None:
+        request.node.user_properties.append(("note", text))
+
+    return add
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    marker = item.get_closest_marker("faults")
+    if marker and (call.when == "call" or call.excinfo):
+        notes = [text for key, text in item.user_properties if key == "note"]
+        skipped = call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception)
+        outcome = "skipped" if skipped else "FAILED" if call.excinfo else "withstood"
+        if skipped:
+            notes = [str(call.excinfo.value)] if call.excinfo else notes
+        _fault_results[item.nodeid] = (" ".join(marker.args), outcome, "; ".join(notes))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """With --faults: each fault, and whether it was withstood."""
+    if not config.getoption("--faults"):
+        return
+    terminalreporter.section("faults")
+    lines: dict[str, list[tuple[str, str]]] = {}
+    for fault, outcome, text in _fault_results.values():
+        lines.setdefault(fault, []).append((outcome, text))
+    for fault, results in lines.items():
+        outcomes = Counter(outcome for outcome, _ in results)
+        counted = ", ".join(
+            f"{outcome} {count}" if len(results) > 1 else outcome for outcome, count in outcomes.items()
+        )
+        notes = "; ".join(dict.fromkeys(text for _, text in results if text))
+        terminalreporter.line(f"{fault:<58} {counted}{f' ({notes})' if notes else ''}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,8 +34,9 @@ class FakeTrainingService:
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
-    def runs(self):
-        return {"runs": [{"id": RUN, "name": "my-mug", "state": "running", "thumb": "data:image/png;base64,AAAA"}]}
+    def runs(self, offset=0, limit=30, run=None):
+        runs = [{"id": RUN, "name": "my-mug", "state": "running", "thumb": "data:image/png;base64,AAAA"}]
+        return {"runs": runs if run in (None, RUN) and not offset else [], "total": 1}
 
     def poll(self, run, after):
         self.polls.append(after)
@@ -127,7 +128,9 @@ def problems(reply):
 
 
 def test_list_omits_thumbnails(client):
-    assert client.get("/tinv/v1/runs").json() == {"runs": [{"id": RUN, "name": "my-mug", "state": "running"}]}
+    listed = {"runs": [{"id": RUN, "name": "my-mug", "state": "running"}], "total": 1}
+    assert client.get("/tinv/v1/runs").json() == listed
+    assert client.get("/tinv/v1/runs?offset=1&limit=5").json() == {"runs": [], "total": 1}
 
 
 def test_get_run_collects_all_events(client, service):

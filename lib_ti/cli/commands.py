@@ -25,14 +25,14 @@ def runs(arguments: Sequence[str]) -> int:
     parser.add_argument("folder", nargs="?", type=path_argument, default=Path("textual_inversion"), metavar="DIR")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     values = parser.parse_strict(arguments)
-    from lib_ti.runs.folder import find_runs
+    from lib_ti.runs.listing import find_runs
 
     if not values.folder.is_dir():
         raise BadInput([Problem("", f"there is no folder {values.folder}")])
     for run in find_runs(values.folder):
         try:
             summary = run.summary()
-        except UnusableFile as error:
+        except (UnusableFile, OSError) as error:
             print(error, file=sys.stderr)
             continue
         if values.json:

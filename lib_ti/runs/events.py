@@ -1,12 +1,14 @@
 """The event log of a run: one JSON object per line, only ever appended.
 
-Readers survive a torn last line (the process was killed while writing) and skip kinds they do not know. After a resume some
+Readers survive a torn last line (the process was killed while writing), skip kinds they do not know, and leave out fields
+that hold anything but what is declared. After a resume some
 steps are reported twice; the later report counts (`RunHistory`).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -57,7 +59,30 @@ _KEY_FIELDS = {
     "step": ("step",), "preview": ("step", "prompt_index", "seed_index"), "snapshot": ("step",), "validation": ("step",),
     "best": ("step",), "test": ("prompt_index",),
 }  # fmt: skip
-"""The fields that `RunHistory` indexes an event by; each must be an int, or the event is skipped."""
+"""The fields that `RunHistory` indexes an event by; without one of them the event is skipped."""
+
+_INTEGERS = frozenset(
+    {
+        "place",
+        "done",
+        "images",
+        "total",
+        "step",
+        "steps",
+        "seed",
+        "seed_index",
+        "prompt_index",
+        "best_step",
+        "batch_size",
+    }
+)
+_NUMBERS = frozenset(
+    {"loss", "smoothed_loss", "learning_rate", "learning_rate_2", "norm", "similarity", "images_per_s", "seconds_left",
+     "memory_mb", "change", "interval", "needed_mb", "free_mb"}
+)  # fmt: skip
+"""What the fields hold; all others are text."""
+_MAX_INTEGER, _MAX_NUMBER = 2**53, 1e300  # what JavaScript tells apart; far above anything measured
+_MAX_TIME = 253402300800.0  # the year 10000, after which no library writes a date
 
 _STEP_PREFIX = b'{"kind": "step"'  # how `Event.to_json` begins the line of a step
 
@@ -94,7 +119,10 @@ class Event:
             raise ValueError(f"event {self.kind!r} has no {sorted(undeclared)}")
 
     def to_json(self) -> str:
-        return json.dumps({"kind": self.kind, "time": round(self.time, 3), **self.data}, ensure_ascii=False)
+        """One line of the log. Numbers that are not finite are left out: they are no JSON."""
+        data = {name: v for name, v in self.data.items() if not isinstance(v, float) or math.isfinite(v)}
+        record = {"kind": self.kind, "time": round(self.time, 3), **data}
+        return json.dumps(record, ensure_ascii=False, allow_nan=False)
 
 
 class EventLog:
@@ -148,12 +176,24 @@ def _parse(lines: Iterable[bytes]) -> Iterator[Event]:
     for line in lines:
         try:
             record = json.loads(line)
-            kind, timestamp = record.pop("kind"), float(record.pop("time"))
-            valid = kind in EVENT_FIELDS and all(type(record.get(name)) is int for name in _KEY_FIELDS.get(kind, ()))
-        except (ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError):
+            kind, timestamp = record.pop("kind"), record.pop("time")
+            declared = EVENT_FIELDS[kind]
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             continue  # torn by a kill, then terminated: the event is lost, the log is not
-        if valid:
-            yield Event(kind, {k: v for k, v in record.items() if k in EVENT_FIELDS[kind]}, timestamp)
+        data = {k: v for k, v in record.items() if k in declared and _is_valid(k, v)}
+        if all(name in data for name in _KEY_FIELDS.get(kind, ())) and _is_number(timestamp, _MAX_TIME):
+            yield Event(kind, data, float(timestamp))
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    """Whether a field holds what it is declared to; others are left out, whoever wrote them."""
+    if name in _INTEGERS:
+        return type(value) is int and abs(value) <= _MAX_INTEGER
+    return _is_number(value, _MAX_NUMBER) if name in _NUMBERS else isinstance(value, str)
+
+
+def _is_number(value: Any, limit: float) -> bool:
+    return type(value) in (int, float) and -limit < value < limit  # false for NaN
 
 
 @dataclass

@@ -221,13 +221,6 @@ class RunFolder:
         }  # fmt: skip
 
 
-def find_runs(runs_dir: Path) -> Iterator[RunFolder]:
-    """The runs below `runs_dir`, newest first."""
-    paths = [path.parent for path in runs_dir.glob("*/*/settings.json") if not path.parent.name.startswith(".")]
-    for path in sorted(paths, key=lambda p: (p.name, p.parent.name), reverse=True):
-        yield RunFolder(path.absolute())
-
-
 def _with_absolute_paths(settings: TrainSettings) -> TrainSettings:
     """The settings with paths that are valid from any working directory."""
     record = settings.to_json()

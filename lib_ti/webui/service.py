@@ -6,6 +6,7 @@ command that serves the standalone page. What it knows of runs it reads from the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.webui.api.queue_view import QueueView
 from lib_ti.webui.api.results import Results, delete_run
-from lib_ti.webui.api.runs_view import RunsView, run_id
+from lib_ti.webui.api.runs_view import PAGE, RunsView, run_id
 from lib_ti.webui.api.sharing import Sharing
 from lib_ti.webui.api.sweeps import Sweeps
 from lib_ti.webui.embedding_index import EmbeddingIndex
@@ -36,6 +37,8 @@ from lib_ti.webui.images.thumbnails import ThumbnailCache
 from lib_ti.webui.images.uploads import UploadRegistry
 from lib_ti.webui.security.redaction import redaction
 from lib_ti.webui.ui import form
+
+log = logging.getLogger("lib_ti")
 
 
 class TrainingService:
@@ -140,12 +143,16 @@ class TrainingService:
             "run": None,
         }
         if run is not None:
+            after = int(after)
             try:
                 details = self._runs.follow(run, after)
                 details["seconds_left"] = self._queue_view.seconds_left(details)
                 reply["run"] = {**details, "used_step": self._results.used_step(self._runs.folder(run))}
             except TextualInversionError as error:
                 reply["gone"] = str(error)
+            except Exception:  # a run that cannot be read does not keep the page from the others
+                log.exception("%s cannot be followed", run)
+                reply["gone"] = "This training cannot be read."
         return reply
 
     def _lending(self) -> dict[str, Any] | None:
@@ -176,8 +183,14 @@ class TrainingService:
         self._runs.invalidate()
         return {}
 
-    def runs(self) -> dict[str, Any]:
-        return {"runs": self._runs.list_runs()}
+    def runs(self, offset: int = 0, limit: int = PAGE, run: str | None = None) -> dict[str, Any]:
+        if run is not None:
+            try:
+                return {"runs": self._runs.rows([self._runs.folder(run)]), "total": 1}
+            except TextualInversionError:
+                return {"runs": [], "total": 0}
+        rows, total = self._runs.list_runs(int(offset), int(limit))
+        return {"runs": rows, "total": total}
 
     def advice(self, run: str) -> dict[str, Any]:
         return {"advice": self._runs.advice(run)}

@@ -7,10 +7,11 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib_ti.runs.events import RunHistory, read_events_last_step_only
+from lib_ti.runs.events import Event, RunHistory, read_events_last_step_only
 from lib_ti.runs.folder import RunFolder
 from lib_ti.settings.train_settings import TrainSettings
 
+MAX_STEP_EVENTS = 1500  # in one reply; of more, an evenly spaced selection is sent
 MAX_RUNS = 200  # the least recently requested beyond these are read again from the start
 
 
@@ -59,3 +60,12 @@ class EventTails:
         """Read a run again from the start, because its settings have changed."""
         with self._lock:
             self._tails.pop(folder.path, None)
+
+
+def thin_out_steps(events: list[Event]) -> list[Event]:
+    """The events with at most `MAX_STEP_EVENTS` steps among them, evenly spaced, the first and last included."""
+    steps = [event for event in events if event.kind == "step"]
+    if len(steps) <= MAX_STEP_EVENTS:
+        return events
+    selected = {id(steps[i * (len(steps) - 1) // (MAX_STEP_EVENTS - 1)]) for i in range(MAX_STEP_EVENTS)}
+    return [event for event in events if event.kind != "step" or id(event) in selected]

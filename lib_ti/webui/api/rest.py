@@ -1,6 +1,6 @@
 """The REST API: routes under the host's own API, behind the host's own `--api-auth`.
 
-    GET  /tinv/v1/runs                      every run
+    GET  /tinv/v1/runs?offset=0&limit=30    runs, the newest first, and the "total" of all
     POST /tinv/v1/runs                      start one: its settings by their names, and "pictures": [{name, data, caption}]
     GET  /tinv/v1/runs/NAME/DATE            one run with its events
     POST /tinv/v1/runs/NAME/DATE/stop
@@ -28,6 +28,7 @@ from lib_ti.webui.api.bridge import Action, call_action
 from lib_ti.webui.api.pools import STARTS
 from lib_ti.webui.api.rest_replies import ErrorReply, call, json_response, reply
 from lib_ti.webui.api.rest_results import ResultsApi
+from lib_ti.webui.api.runs_view import PAGE
 from lib_ti.webui.images.uploads import UploadRegistry
 from lib_ti.webui.security.basic_auth import basic_auth
 
@@ -72,9 +73,9 @@ class RunsApi:
         self._actions, self._uploads, self._redact = service.actions(), service.uploads, service.redact
         self._one_body, self._waiting = asyncio.Semaphore(1), 0  # the pictures of one request in memory at a time
 
-    async def list_runs(self) -> Response:
-        """List the runs."""
-        return await reply(self._list)
+    async def list_runs(self, offset: int = 0, limit: int = PAGE) -> Response:
+        """List a page of the runs."""
+        return await reply(lambda: self._list(offset, limit))
 
     async def start_run(self, request: Request) -> Response:
         """Start a training."""
@@ -106,12 +107,13 @@ class RunsApi:
     def _call(self, action: str, **arguments: Any) -> dict[str, Any]:
         return call(self._actions, self._redact, action, arguments)
 
-    def _list(self) -> dict[str, Any]:
-        runs = self._call("runs")["runs"]
-        return {"runs": [{key: value for key, value in run.items() if key != "thumb"} for run in runs]}
+    def _list(self, offset: int, limit: int) -> dict[str, Any]:
+        listed = self._call("runs", offset=offset, limit=limit)
+        runs = [{key: value for key, value in run.items() if key != "thumb"} for run in listed["runs"]]
+        return {"runs": runs, "total": listed["total"]}
 
     def _require_run(self, run: str) -> None:
-        if run not in {listed["id"] for listed in self._call("runs")["runs"]}:
+        if not self._call("runs", run=run)["runs"]:
             _raise_not_found(run)
 
     def _get(self, run: str) -> dict[str, Any]:

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lib_ti.data.captions import usage
 from lib_ti.errors import TextualInversionError
 from lib_ti.runs.events import TERMINAL_KINDS, Event, RunHistory, read_events
-from lib_ti.runs.folder import RunFolder, find_runs
+from lib_ti.runs.folder import RunFolder
+from lib_ti.runs.listing import RunListing
 from lib_ti.runs.queue import Job, RunQueue
 from lib_ti.settings.train_settings import TrainSettings
-from lib_ti.webui.api.event_tail import EventTail, EventTails
+from lib_ti.webui.api.event_tail import EventTail, EventTails, thin_out_steps
 from lib_ti.webui.forms.form_to_settings import flags_to_labels
 from lib_ti.webui.images.thumbnails import ThumbnailCache
 
+log = logging.getLogger("lib_ti")
 CHUNK_BYTES = 1 << 17  # of events in one reply, so that it stays fast
 MAX_LOG_CHARS = 4000
-MAX_STEP_EVENTS = 1500  # in one reply; of more, an evenly spaced selection is sent
+PAGE, MAX_PAGE = 30, 1000  # rows of the list in one reply, and the most that can be asked for
 FOLDER_CACHE_S = 2.0  # how long a listing of the runs folder is reused
 INTERRUPTED = (
     "This was cut off: the WebUI or the computer ended, or the disk was full. All up to the last save is there."
 )
 
 _RUNNING_STATES = {
-    "loading": "loading",
-    "encoding": "encoding",
-    "searching": "encoding",
-    "saving": "saving",
-    "finished": "saving",
-}
+    "loading": "loading", "encoding": "encoding", "searching": "encoding", "saving": "saving", "finished": "saving",
+}  # fmt: skip
 """The state of a running run by its last event; "training" for any other. A worker that has written the embedding counts as
 saving until the queue has seen it exit."""
 
@@ -45,7 +45,9 @@ class RunsView:
         self._runs_dir, self._queue, self._thumbnails = runs_dir, queue, thumbnails
         self._tails = EventTails()
         self._sizes: dict[tuple[str, int], int] = {}  # bytes on disk by path and size of the event log
-        self._folders: tuple[float, list[RunFolder]] = (-FOLDER_CACHE_S, [])
+        self._listing = RunListing()
+        self._folders: tuple[float, list[RunFolder], int] = (-FOLDER_CACHE_S, [], 0)  # when, which, and their hash
+        self._unreadable: set[Path] = set()
         self._lock = threading.Lock()
 
     def folder(self, run: str) -> RunFolder:
@@ -91,25 +93,33 @@ class RunsView:
         found = advice(gather_facts(folder, folder.history()))
         return [{"title": flags_to_labels(item.title), "reason": flags_to_labels(item.reason)} for item in found]
 
-    def list_runs(self) -> list[dict[str, Any]]:
-        """All runs, newest first."""
-        return [row for folder in self._all() if (row := self._row(folder))]
+    def list_runs(self, offset: int = 0, limit: int = PAGE) -> tuple[list[dict[str, Any]], int]:
+        """A page of the runs, newest first, and how many there are. Runs that cannot be read are left out."""
+        folders = self._all()
+        page = folders[max(0, offset) : max(0, offset) + max(0, min(limit, MAX_PAGE))]
+        rows = self.rows(page)
+        return rows, len(folders) - len(page) + len(rows)
+
+    def rows(self, folders: Iterable[RunFolder]) -> list[dict[str, Any]]:
+        """The rows of some runs, as `list_runs` has them."""
+        return [row for folder in folders if (row := self._row(folder))]
 
     def version(self) -> str:
         """Text that changes with the list of runs, but not with their steps."""
         jobs = [(run_id(job.folder), job.started) for job in self._queue.jobs()]
-        return f"{hash((tuple(map(run_id, self._all())), tuple(jobs))):x}"
+        return f"{hash((self._all() and self._folders[2], tuple(jobs))):x}"
 
     def invalidate(self) -> None:
         """List the folder again, because a run was created or deleted."""
         with self._lock:
-            self._folders = (-FOLDER_CACHE_S, [])
+            self._folders = (-FOLDER_CACHE_S, [], 0)
 
     def running_elsewhere(self) -> RunFolder | None:
         """A recent run that a process outside our queue is training."""
         for folder in self._all()[:5]:
-            if folder.running and not self._queue.find(folder.path):
-                return folder
+            with suppress(OSError):  # it was just deleted, or cannot be read
+                if folder.running and not self._queue.find(folder.path):
+                    return folder
         return None
 
     def latest(self, name: str) -> RunFolder | None:
@@ -143,18 +153,26 @@ class RunsView:
 
     def _all(self) -> list[RunFolder]:
         with self._lock:
-            listed_at, folders = self._folders
+            listed_at, folders, _ = self._folders
             if time.monotonic() - listed_at > FOLDER_CACHE_S:
-                runs_dir = self._runs_dir()
-                folders = list(find_runs(runs_dir)) if runs_dir.is_dir() else []
-                self._folders = (time.monotonic(), folders)
+                folders = self._listing.find(self._runs_dir())
+                self._folders = (time.monotonic(), folders, hash(tuple(map(run_id, folders))))
             return folders
 
     def _row(self, folder: RunFolder) -> dict[str, Any] | None:
+        """A run's row in the list; None, and a line in the log, if it cannot be read: one bad run hides no other."""
         try:
-            tail = self._tails.get(folder)
+            return self._describe(folder)
         except (OSError, TextualInversionError):
             return None  # just deleted, or damaged by hand
+        except Exception:
+            if folder.path not in self._unreadable:
+                self._unreadable.add(folder.path)
+                log.exception("%s cannot be listed", folder.path)
+            return None
+
+    def _describe(self, folder: RunFolder) -> dict[str, Any]:
+        tail = self._tails.get(folder)
         job, settings, history = self._queue.find(folder.path), tail.settings, tail.history
         last = history.last
         state = self.state(folder, job, last)
@@ -227,12 +245,3 @@ def _log_tail(folder: RunFolder) -> str:
 def run_id(folder: RunFolder) -> str:
     """A run's id for the page: NAME/DATE-TIME."""
     return f"{folder.path.parent.name}/{folder.path.name}"
-
-
-def thin_out_steps(events: list[Event]) -> list[Event]:
-    """The events with at most `MAX_STEP_EVENTS` steps among them, evenly spaced, the first and last included."""
-    steps = [event for event in events if event.kind == "step"]
-    if len(steps) <= MAX_STEP_EVENTS:
-        return events
-    selected = {id(steps[i * (len(steps) - 1) // (MAX_STEP_EVENTS - 1)]) for i in range(MAX_STEP_EVENTS)}
-    return [event for event in events if event.kind != "step" or id(event) in selected]

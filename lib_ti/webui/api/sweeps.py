@@ -82,8 +82,7 @@ class Sweeps:
         return {"options": [pictures, *options], "most": MAX_RUNS}
 
     def sweeps(self) -> dict[str, Any]:
-        rows = {row["id"]: row for row in self._runs.list_runs()}
-        return {"sweeps": [self._row(sweep, rows) for sweep in self._existing()]}
+        return {"sweeps": [self._row(sweep) for sweep in self._existing()]}
 
     def _existing(self) -> list[Sweep]:
         """The sweeps, without those whose runs were all deleted."""
@@ -123,7 +122,8 @@ class Sweeps:
         except (UnusableFile, OSError) as error:
             raise TextualInversionError("This sweep no longer exists.") from error
 
-    def _row(self, sweep: Sweep, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def _row(self, sweep: Sweep) -> dict[str, Any]:
+        rows = {row["id"]: row for row in self._runs.rows(run.folder for run in sweep.existing_runs)}
         results = self._results(sweep)
         runs = []
         for run in sweep.existing_runs:
