@@ -82,7 +82,7 @@ _NUMBERS = frozenset(
 )  # fmt: skip
 """What the fields hold; all others are text."""
 _MAX_INTEGER, _MAX_NUMBER = 2**53, 1e300  # what JavaScript tells apart; far above anything measured
-_MAX_TIME = 253402300800.0  # the year 10000, after which no library writes a date
+_MAX_TIME = 5e10  # seconds before and after 1970 that every library writes as a date
 
 _STEP_PREFIX = b'{"kind": "step"'  # how `Event.to_json` begins the line of a step
 
@@ -181,7 +181,8 @@ def _parse(lines: Iterable[bytes]) -> Iterator[Event]:
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             continue  # torn by a kill, then terminated: the event is lost, the log is not
         data = {k: v for k, v in record.items() if k in declared and _is_valid(k, v)}
-        if all(name in data for name in _KEY_FIELDS.get(kind, ())) and _is_number(timestamp, _MAX_TIME):
+        is_time = type(timestamp) in (int, float) and abs(timestamp) < _MAX_TIME
+        if is_time and all(name in data for name in _KEY_FIELDS.get(kind, ())):
             yield Event(kind, data, float(timestamp))
 
 
@@ -189,11 +190,9 @@ def _is_valid(name: str, value: Any) -> bool:
     """Whether a field holds what it is declared to; others are left out, whoever wrote them."""
     if name in _INTEGERS:
         return type(value) is int and abs(value) <= _MAX_INTEGER
-    return _is_number(value, _MAX_NUMBER) if name in _NUMBERS else isinstance(value, str)
-
-
-def _is_number(value: Any, limit: float) -> bool:
-    return type(value) in (int, float) and -limit < value < limit  # false for NaN
+    if name in _NUMBERS:
+        return type(value) in (int, float) and -_MAX_NUMBER < value < _MAX_NUMBER  # false for NaN
+    return isinstance(value, str)
 
 
 @dataclass
