@@ -81,8 +81,7 @@ _NUMBERS = frozenset(
      "memory_mb", "change", "interval", "needed_mb", "free_mb"}
 )  # fmt: skip
 """What the fields hold; all others are text."""
-_MAX_INTEGER, _MAX_NUMBER = 2**53, 1e300  # what JavaScript tells apart; far above anything measured
-_MAX_TIME = 5e10  # seconds before and after 1970 that every library writes as a date
+_MAX_INTEGER, _MAX_NUMBER, _MAX_TIME = 2**53, 1e300, 5e10  # what JavaScript tells apart and every library can write
 
 _STEP_PREFIX = b'{"kind": "step"'  # how `Event.to_json` begins the line of a step
 
@@ -213,8 +212,7 @@ class RunHistory:
     last: Event | None = None  # says what the run is doing, so no outputs, warnings or memory modes
 
     def add(self, events: list[Event]) -> RunHistory:
-        for event in events:
-            data = event.data
+        for event, data in ((event, event.data) for event in events):
             if event.kind == "step":
                 self.steps[data["step"]] = event
             elif event.kind == "preview":
