@@ -36,6 +36,7 @@
     // Events between the scripts
     //     run-followed (id)                  another run is shown, or none (null)
     //     run-updated ()                     something is new about the followed run or the server
+    //     run-submitted ()                   Train has been accepted
     //     run-ended (report)                 the followed run has finished, stopped or failed
     //     step-used (id, step)               a step of a run has been made the embedding
     //     runs-changed ()                    the server's list of runs is another
@@ -45,6 +46,7 @@
     //     form-changed (values)              fields have changed
     //     form-checked (reply)               Python has checked the fields
     //     pictures-changed ()                pictures or captions have changed
+    //     problems-changed ()                something else is said beside Train
 
     const listeners = {};
     tinv.on = (event, listener) => (listeners[event] = listeners[event] || []).push(listener);
@@ -151,21 +153,27 @@
 
     const STORAGE_PREFIX = "tinv.";
 
-    /** Values that this browser keeps between visits; none where its storage is blocked or full. */
+    /**
+     * Values that this browser keeps between visits; none where its storage is blocked or full. Each window has its
+     * own, which a reload finds again; a new window starts with what was stored last in any.
+     */
     tinv.storage = {
         get(key, fallback) {
             try {
-                const json = localStorage.getItem(STORAGE_PREFIX + key);
+                const ofWindow = sessionStorage.getItem(STORAGE_PREFIX + key);
+                const json = ofWindow === null ? localStorage.getItem(STORAGE_PREFIX + key) : ofWindow;
                 return json === null ? fallback : JSON.parse(json);
             } catch {
                 return fallback;
             }
         },
         set(key, value) {
-            try {
-                localStorage.setItem(STORAGE_PREFIX + key, JSON.stringify(value));
-            } catch {
-                // the page works without it
+            for (const name of ["sessionStorage", "localStorage"]) {
+                try {
+                    window[name].setItem(STORAGE_PREFIX + key, JSON.stringify(value));
+                } catch {
+                    // the page works without it
+                }
             }
         },
     };

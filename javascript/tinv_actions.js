@@ -3,51 +3,14 @@
     "use strict";
     const { tinv } = window;
     const { buttonById, h } = tinv;
-    const DOUBLE_CLICK_MS = 1500; // so long after a start, Train ignores clicks: they were meant for what it was before
+    const DOUBLE_CLICK_MS = 1500; // so long after a start, a click on Train with the same word was meant for what it was before
     const EXAMPLE_FORM = { name: "my-coin", kind: "subject", init_text: "object" };
     let startedAt = 0;
+    let startedName = "";
 
-    tinv.actions = { train, stop, sample, resume, useStep, download, openFolder, deleteRun, retryWithLessMemory };
-
-    // The buttons' state
-
-    /** The run that Resume continues: the followed one once it has ended, else the newest that was cut short. */
-    function resumableRun() {
-        const { run } = tinv;
-        if (run.submitting || run.active) return null;
-        if (run.report) return run.report.resumable && ["stopped", "failed"].includes(run.state) ? run.report : null;
-        const wasCutShort = (other) => other.resumable && ["interrupted", "stopped"].includes(other.state);
-        return tinv.runs.all.find(wasCutShort) || null;
-    }
-
-    function setButton(id, { enabled, label, title }) {
-        const button = buttonById(id);
-        if (!button) return;
-        button.disabled = !enabled;
-        if (button.textContent.trim() !== label) button.textContent = label;
-        if (title) button.title = title;
-    }
-
-    function drawButtons() {
-        const { run } = tinv;
-        const resumable = resumableRun();
-        setButton("tinv_train", {
-            enabled: !run.submitting,
-            label: run.submitting ? "Checking…" : run.serverStatus.active ? "Add to queue" : "Train",
-        });
-        setButton("tinv_stop", {
-            enabled: run.active && !run.stopping && run.state !== "saving",
-            label: run.stopping ? "Stopping…" : "Stop",
-        });
-        setButton("tinv_sample_now", { enabled: run.state === "training" && !run.stopping, label: "Sample now" });
-        setButton("tinv_resume", {
-            enabled: Boolean(resumable),
-            label: resumable ? `Resume ${resumable.name}` : "Resume",
-            title: resumable
-                ? `Continue ${resumable.name} from step ${resumable.step} of ${resumable.steps}`
-                : "Nothing to resume",
-        });
-    }
+    tinv.actions = {
+        train, stop, sample, resume, useStep, download, openFolder, deleteRun, retryWithLessMemory, showSubmitted,
+    };
 
     // Actions
 
@@ -65,14 +28,14 @@
 
     async function train() {
         const { run } = tinv;
-        if (run.submitting || Date.now() - startedAt < DOUBLE_CLICK_MS) return;
+        const name = tinv.form.values.name;
+        if (run.submitting || (name === startedName && Date.now() - startedAt < DOUBLE_CLICK_MS)) return;
         const token = tinv.randomHex(); // Python starts one training for each, however often the request is repeated
-        const { draft } = tinv.pictures;
         run.submitting = true;
-        run.follow(null);
+        tinv.emit("run-updated");
         const reply = await reportErrors(async () => {
-            await tinv.pictures.saved();
-            await tinv.form.collect();
+            if (await tinv.checklist.stops()) return null;
+            const { draft } = tinv.pictures;
             const form = tinv.form.payload();
             const submit = () => tinv.call("train", { form, draft, token }, { queue: "train", timeoutS: 300 });
             return await tinv.retryWhileOffline(submit, () => {
@@ -82,12 +45,23 @@
         });
         run.submitting = false;
         run.offline = false;
-        if (!reply) return run.follow(null);
-        startedAt = Date.now();
+        if (!reply) return tinv.emit("run-updated");
+        [startedAt, startedName] = [Date.now(), name];
         tinv.storage.set("trained", reply.run);
         tinv.form.apply({ overwrite: false });
-        run.follow(reply.run);
-        for (const message of reply.warnings || []) run.history.warnings.push({ message });
+        tinv.emit("run-submitted");
+        await showSubmitted(reply);
+    }
+
+    /** Shows the new run; if another is learning, that stays in view, and the new one stands under it. */
+    async function showSubmitted({ run: id, warnings }) {
+        const { run } = tinv;
+        const { active } = await tinv.call("poll", { run: null, after: 0 }).catch(() => ({ active: id }));
+        const shown = active && active !== id ? active : id;
+        if (run.id === shown && run.active) run.poll();
+        else run.follow(shown);
+        if (shown === id) for (const message of warnings || []) run.history.warnings.push({ message });
+        else tinv.announce("It waits in the queue");
         scrollToStatus();
     }
 
@@ -110,8 +84,11 @@
     }
 
     async function sample() {
-        await reportErrors(() => tinv.call("sample", { run: tinv.run.id }));
-        tinv.run.poll();
+        const { run } = tinv;
+        run.sampleRequested = true; // something has to happen at once: the previews come after the step
+        tinv.emit("run-updated");
+        if (!(await reportErrors(() => tinv.call("sample", { run: run.id })))) run.sampleRequested = false;
+        run.poll();
     }
 
     async function resume(id, { steps = null, form = null } = {}) {
@@ -125,10 +102,8 @@
         );
         run.submitting = false;
         startedAt = Date.now();
-        if (reply) {
-            run.follow(reply.run || id);
-            scrollToStatus();
-        } else tinv.emit("run-updated");
+        if (reply) await showSubmitted({ run: reply.run || id });
+        else tinv.emit("run-updated");
     }
 
     /** Makes a snapshot the embedding that prompts use. Asks before it replaces another; `note` shows the outcome. */
@@ -189,9 +164,12 @@
     }
 
     async function fillInExample() {
-        if (!(await reportErrors(() => tinv.pictures.addExample()))) return;
-        tinv.form.apply(EXAMPLE_FORM);
-        tinv.announce("Example filled in");
+        const fillIn = async () => {
+            await tinv.pictures.useExample();
+            tinv.form.apply(EXAMPLE_FORM);
+        };
+        const text = tinv.pictures.count ? "The example has replaced your pictures." : "Example filled in.";
+        await reportErrors(() => tinv.undo.formChange(text, fillIn, tinv.pictures.undo));
     }
 
     // Clicks
@@ -200,8 +178,9 @@
         tinv_train: train,
         tinv_stop: () => stop(),
         tinv_sample_now: sample,
+        tinv_try: () => tinv.tryIt.show(),
         tinv_resume: () => {
-            const run = resumableRun();
+            const run = tinv.buttons.resumableRun();
             if (run) return resume(run.id);
         },
         tinv_example: fillInExample,
@@ -221,8 +200,5 @@
 
     tinv.ready(() => {
         document.addEventListener("click", onClick, true); // while capturing: before gradio, and once per click
-        tinv.on("run-updated", drawButtons);
-        tinv.on("runs-listed", drawButtons);
-        drawButtons();
     });
 })();

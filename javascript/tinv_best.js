@@ -30,7 +30,8 @@
     function stepInUse() {
         const { history, report } = tinv.run;
         if (usedStep !== null) return usedStep;
-        if (!report || report.state !== "finished") return null;
+        if (!report) return null;
+        if (report.state !== "finished" || !report.delivered) return report.used_step;
         return history.best && report.keeps_best ? history.best.step : report.step;
     }
 
@@ -70,6 +71,10 @@
             if (id === tinv.run.id) usedStep = step;
             draw();
         });
-        tinv.on("run-updated", draw);
+        tinv.on("run-updated", () => {
+            const { report } = tinv.run;
+            if (report && report.used_step === usedStep) usedStep = null; // Python says so from here on
+            draw();
+        });
     });
 })();

@@ -3,15 +3,24 @@
     "use strict";
     const { tinv } = window;
     const { byId, h } = tinv;
+    const PROMPTS_HINT = "Under each picture is one of its prompts; every step draws one of {} templates.";
     const DELAY_MS = 600; // after a change; more changes may follow
     let timer = null;
     let latestRequest = 0;
 
-    function cropItem({ name, width, height, image, mask }) {
+    /** A prompt, with the word in it marked. */
+    function promptLine(prompt) {
+        const word = String(tinv.form.values.name || "").trim();
+        const parts = word ? prompt.split(word) : [prompt];
+        return h("p.tinv-crop-prompt", {}, ...parts.flatMap((part, i) => (i ? [h("b", {}, word), part] : [part])));
+    }
+
+    function cropItem({ name, width, height, image, mask, prompt }) {
         const crop = h("img", { src: image, alt: `${name}, cropped`, loading: "lazy" });
         const frame = h("div.tinv-crop", {}, crop);
         if (mask) frame.append(h("img", { src: mask, alt: `Mask of ${name}. White parts count.`, loading: "lazy" }));
-        return h("li", {}, frame, h("div.tinv-hint", { title: name }, `${width}×${height}`));
+        const size = h("div.tinv-hint", { title: name }, `${width}×${height}`);
+        return h("li", {}, frame, size, prompt ? promptLine(prompt) : null);
     }
 
     async function refresh() {
@@ -23,10 +32,11 @@
         box.setAttribute("aria-busy", "true");
         try {
             const args = { draft: tinv.pictures.draft, form: tinv.form.payload() };
-            const { crops } = await tinv.call("crops", args, { queue: "crops", timeoutS: 120 });
+            const { crops, templates } = await tinv.call("crops", args, { queue: "crops", timeoutS: 120 });
             const label = "Your pictures, cropped";
             const list = h("ul.tinv-crops", { "aria-label": label }, ...crops.map(cropItem));
-            if (request === latestRequest) box.replaceChildren(list);
+            const hint = templates > 1 ? h("p.tinv-hint", {}, ...tinv.phrase(PROMPTS_HINT, templates)) : "";
+            if (request === latestRequest) box.replaceChildren(hint, list);
         } catch (error) {
             if (request === latestRequest) showHint(tinv.format.sentence(error.message));
         }

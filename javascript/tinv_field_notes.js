@@ -147,7 +147,9 @@
             drawTokens(reply.sequence);
         });
         byId("tinv_search").addEventListener("input", (event) => search(event.target.value));
-        byId("tinv_reset_all").addEventListener("click", tinv.form.reset);
+        byId("tinv_reset_all").addEventListener("click", () =>
+            tinv.undo.formChange("All settings are reset.", tinv.form.reset),
+        );
         const header = advancedHeader();
         if (header) holdHeaderInPlace(header);
         if (header && header.tagName !== "BUTTON") makeAccessible(header);

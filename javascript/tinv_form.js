@@ -69,7 +69,7 @@
         /** Puts values into fields; names without a field are ignored. */
         apply(changes, newPreset = null) {
             const known = Object.entries(changes).filter(([name]) => form.field(name));
-            const fields = Object.fromEntries(known.map(([name, value]) => [name, toText(value)]));
+            const fields = Object.fromEntries(known.map(([name, value]) => [name, tinv.format.fieldText(value)]));
             pendingWrite = { fields: { ...pendingWrite.fields, ...fields }, preset: newPreset || pendingWrite.preset };
             byId("tinv_write_fields").click();
         },
@@ -80,7 +80,7 @@
             for (const field of schema.fields.filter(tinv.family.has)) {
                 const { name, holds } = field;
                 const value = values[name];
-                if (holds === "lines") sent[name] = linesOf(value);
+                if (holds === "lines") sent[name] = tinv.format.lines(value);
                 else if (holds === "path" && !String(value).trim()) continue;
                 else if (typeof value === "string" && name !== "preview_negative_prompt") sent[name] = value.trim();
                 else sent[name] = value;
@@ -88,8 +88,17 @@
             return sent;
         },
 
+        /** Puts the values of a training into fields, whatever was chosen before. */
+        load(newValues) {
+            customChosen = false;
+            form.apply(newValues);
+        },
+
         applyPreset(key) {
             if (!presetValues[key]) return;
+            const own = { ...values };
+            if (preset === CUSTOM)
+                tinv.undo.offer("Your own settings are replaced.", () => form.apply(own, CUSTOM));
             lastNamedPreset = key;
             customChosen = false;
             form.apply(presetValues[key], key);
@@ -111,18 +120,6 @@
             values[field.name] = fromGradio(field, gradioValues[i]);
         });
         preset = presetOf(gradioValues[schema.fields.length]) || preset;
-    }
-
-    function toText(value) {
-        if (Array.isArray(value)) return value.join("\n");
-        return typeof value === "number" ? String(value) : value;
-    }
-
-    function linesOf(text) {
-        return String(text)
-            .split("\n")
-            .map((line) => line.trim())
-            .filter(Boolean);
     }
 
     // The check by Python
@@ -240,7 +237,7 @@
         presetValues = reply.presets || {};
         tinv.family.follow(reply.checkpoint);
         defaults = { ...defaults, ...reply.values };
-        for (const name of Object.keys(defaults)) defaults[name] = toText(defaults[name]);
+        for (const name of Object.keys(defaults)) defaults[name] = tinv.format.fieldText(defaults[name]);
         tinv.host = { opensFolders: reply.opens_folders, captioners: reply.captioners };
         await restore();
         for (const event of ["runs-listed", "run-ended", "embeddings-changed"])

@@ -39,6 +39,19 @@
         /** A strength as prompts take it: without an exponent. */
         strength: (value) => (/e/.test(String(value)) ? value.toFixed(6) : String(value)),
 
+        /** A setting's value as its field holds it. */
+        fieldText(value) {
+            if (Array.isArray(value)) return value.join("\n");
+            return typeof value === "number" ? String(value) : value;
+        },
+
+        /** The lines of a text that are not empty. */
+        lines: (text) =>
+            String(text)
+                .split("\n")
+                .map((line) => line.trim())
+                .filter(Boolean),
+
         /** With a capital and a full stop. */
         sentence: (text) => text && text[0].toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : "."),
     };

@@ -39,10 +39,17 @@
             await reload();
         },
 
-        async addExample() {
+        /** Replaces the pictures with those of the example. */
+        async useExample() {
             const reply = await call("example");
             await reload();
             return reply;
+        },
+
+        /** Undoes the last removal or replacement. */
+        async undo() {
+            await call("undo");
+            await reload();
         },
     });
 
@@ -70,6 +77,7 @@
 
     async function remove(id) {
         const card = cardOf(id);
+        const { name } = byPictureId.get(id);
         const neighbour = card.nextElementSibling || card.previousElementSibling;
         card.remove();
         byPictureId.delete(id);
@@ -79,15 +87,23 @@
         if (reply && reply.pictures) showExactly(reply.pictures); // warnings of its duplicates may be gone
         if (reply) summary = reply.summary || "";
         drawNote();
+        if (reply) tinv.undo.offer(`${name} is removed.`, pictures.undo);
         notifyChanged();
     }
 
     async function removeAll() {
+        const trained = tinv.storage.get("trained", null);
+        const { count } = pictures;
         tinv.storage.set("trained", null); // the next pictures are not those of the last training
         tinv.uploads.cancel();
         refusals = [];
-        await change("clear");
+        const reply = await change("clear");
         await reload();
+        if (reply)
+            tinv.undo.offer(count === 1 ? "1 picture is removed." : `${count} pictures are removed.`, async () => {
+                tinv.storage.set("trained", trained);
+                await pictures.undo();
+            });
         fileInput().focus();
     }
 
@@ -128,8 +144,8 @@
         }
         const isOutdated = (picture) => {
             const old = byPictureId.get(picture.id);
-            const same = (key) => String(old[key] || "") === String(picture[key] || "");
-            return !old || !["thumb", "caption", "warnings"].every(same);
+            const differs = (key) => String(old[key] || "") !== String(picture[key] || "");
+            return !old || ["thumb", "caption", "warnings"].some(differs);
         };
         addReply({ pictures: newPictures.filter(isOutdated) });
     }
@@ -183,13 +199,18 @@
         );
     }
 
+    /** The draft of this window; two windows would overwrite each other's pictures. */
+    async function openDraft() {
+        const stored = tinv.storage.get("draft", null);
+        const isValid = /^[0-9a-f]{32}$/.test(stored || "");
+        pictures.draft = isValid ? stored : tinv.randomHex();
+        if (isValid) pictures.draft = await tinv.window.ownDraft(stored);
+        tinv.storage.set("draft", pictures.draft);
+        await reload();
+    }
+
     tinv.ready(() => {
-        pictures.draft = tinv.storage.get("draft", null);
-        if (!/^[0-9a-f]{32}$/.test(pictures.draft || "")) {
-            pictures.draft = tinv.randomHex();
-            tinv.storage.set("draft", pictures.draft);
-        }
         byId("tinv_clear").addEventListener("click", removeAll);
-        reload().catch((error) => refuse("", error.message));
+        openDraft().catch((error) => refuse("", error.message));
     });
 })();

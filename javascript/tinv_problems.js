@@ -9,6 +9,11 @@
     let rejected = []; // the problems of the last click on Train: [{option, message, value}]
 
     tinv.problems = {
+        /** Whether anything is said beside Train. */
+        get any() {
+            return Boolean(byId("tinv_problems").firstChild);
+        },
+
         /** Shows the problems that a check has found. Those of the last click on Train stay while their field does. */
         showAtFields(problems, nameIsFree) {
             const options = new Set(problems.map(({ option }) => option));
@@ -35,15 +40,16 @@
                 ? "Check that the WebUI is running, then try again."
                 : "Try again. If it keeps failing, copy the details and ask for help.";
             const card = errorCard(error.message, advice || defaultAdvice, error.details || error.message);
-            byId("tinv_problems").replaceChildren(card);
+            say(card);
         },
 
         clear() {
             rejected = [];
-            byId("tinv_problems").replaceChildren();
+            say();
         },
 
         errorCard,
+        focus: focusField,
     };
 
     // The fields
@@ -132,16 +138,21 @@
     // Beside Train
 
     function drawSummary(problems) {
-        if (!problems.length) return byId("tinv_problems").replaceChildren();
+        if (!problems.length) return say();
         const items = problems.map(({ option, message }) => {
             const label = labelOf(option);
             const link = label ? [h("button.tinv-link", { onclick: () => focusField(option) }, label), ": "] : [];
             return h("li", {}, ...link, tinv.format.sentence(message));
         });
         const heading = problems.length === 1 ? "Fix this first:" : "Fix these first:";
-        byId("tinv_problems").replaceChildren(
+        say(
             h("div.tinv-card.tinv-bad", {}, h("strong", {}, heading), h("ul", {}, ...items)),
         );
+    }
+
+    function say(...content) {
+        byId("tinv_problems").replaceChildren(...content);
+        tinv.emit("problems-changed");
     }
 
     function errorCard(whatHappened, advice, details, ...buttons) {

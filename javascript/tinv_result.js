@@ -84,8 +84,10 @@
                 ? "Resume continues from here."
                 : "Training had not begun. Resume starts it.";
         const question = `Delete this training of ${report.name}, its previews and saved steps?`;
+        const isUsed = Number.isInteger(report.used_step); // an earlier end, or a step, is the word in use
         const buttons = [
-            ...resumeButton(report, ".tinv-primary"),
+            ...(isUsed ? [tryButton(report)] : []),
+            ...resumeButton(report, isUsed ? "" : ".tinv-primary"),
             ...useSnapshotButton(report),
             ...(latestSnapshot() ? fileButtons(report) : []),
             tinv.confirmButton("Delete", question, "Delete", () => tinv.actions.deleteRun(report.id)),
@@ -132,7 +134,7 @@
     function draw() {
         const { run } = tinv;
         const { report } = run;
-        const content = run.submitting || !report ? null : { finished, stopped, failed }[run.state];
+        const content = report ? { finished, stopped, failed }[report.state] : null;
         const key = content
             ? [
                   report.id,
@@ -140,6 +142,7 @@
                   report.step,
                   report.resumable,
                   report.message,
+                  report.used_step,
                   tinv.host && tinv.host.opensFolders,
                   latestSnapshot(),
                   run.history.finishReason,
@@ -150,9 +153,11 @@
         drawnKey = key;
         const card = byId("tinv_result");
         tinv.setHidden(card, !content);
-        card.classList.toggle("tinv-good", run.state === "finished");
-        card.classList.toggle("tinv-card", run.state !== "failed");
-        const note = h("p.tinv-hint", { id: "tinv_use_note", role: "status" });
+        card.classList.toggle("tinv-good", Boolean(report) && report.state === "finished");
+        card.classList.toggle("tinv-card", !report || report.state !== "failed");
+        const oldNote = card.dataset.run === run.id && byId("tinv_use_note"); // it says what a click has done
+        const note = oldNote || h("p.tinv-hint", { id: "tinv_use_note", role: "status" });
+        card.dataset.run = run.id;
         card.replaceChildren(...(content ? [...content(report).filter(Boolean), note] : []));
     }
 

@@ -3,6 +3,7 @@
     "use strict";
     const { tinv } = window;
     const ACTIVE_STATES = new Set(["queued", "loading", "encoding", "training", "saving"]);
+    const SAMPLED = new Set(["preview", "test"]); // what may come between two pictures of one round
     const ACTIVE_POLL_MS = 1000;
     const IDLE_POLL_MS = 5000;
     const HIDDEN_POLL_MS = 30000; // in a background tab, for the title and the sound at the end
@@ -14,6 +15,8 @@
     let failures = 0;
     let followCount = 0; // a reply belongs to the run that was followed when it was asked for
 
+    let isRestored = false; // the followed run is that of the last visit
+
     const emptyHistory = () => ({
         steps: new Map(), // by step, its event
         previews: new Map(), // by previewKey, its event
@@ -21,6 +24,7 @@
         validation: new Map(), // by step, its event
         warnings: [],
         encoding: null, // the last event of reading the pictures
+        sampling: null, // the event of the picture that is being made
         searching: null, // the last event of trying words to start from
         best: null, // {step, reason}: the step that the training recommends at its end
         finishReason: "", // why it ended before its last step
@@ -34,15 +38,21 @@
         serverStatus: {}, // the last reply to a poll: what holds for the WebUI, whichever run is followed
         submitting: false, // Train or Resume was clicked, and Python has not answered yet
         stopping: false,
+        sampleRequested: false, // Sample now was clicked, and nothing has come of it yet
         offline: false,
         eventsOffset: 0, // in bytes: the events before it are in the history
 
+        /** A run that is learning is shown as it is, also while another one is being submitted. */
         get state() {
-            if (run.submitting) return "loading";
-            return run.report ? run.report.state : run.id ? "loading" : "idle";
+            const shown = run.report ? run.report.state : run.id ? "loading" : "idle";
+            return run.submitting && !ACTIVE_STATES.has(shown) ? "loading" : shown;
         },
         get active() {
-            return !run.submitting && ACTIVE_STATES.has(run.state);
+            return Boolean(run.id) && ACTIVE_STATES.has(run.report ? run.report.state : "loading");
+        },
+        /** Train or Resume was clicked, and there is nothing else to show meanwhile. */
+        get checking() {
+            return run.submitting && !run.active;
         },
         /** Ended without having been stopped: the WebUI or the computer went down. */
         get interrupted() {
@@ -54,7 +64,9 @@
         /** Shows another run, or none. */
         follow(id) {
             followCount += 1;
-            Object.assign(run, { id, report: null, history: emptyHistory(), eventsOffset: 0, stopping: false });
+            const nothingYet = { report: null, history: emptyHistory(), eventsOffset: 0, stopping: false };
+            Object.assign(run, { id, ...nothingYet, sampleRequested: false });
+            tinv.storage.set("run", id); // a reload shows it again
             tinv.emit("run-followed", id);
             tinv.emit("run-updated");
             run.poll();
@@ -100,6 +112,12 @@
     /** Returns whether there are more events to fetch. */
     function processReply(reply) {
         updateServerStatus(reply);
+        if (isRestored && reply.active && reply.active !== run.id) {
+            isRestored = false; // what is learning comes before what was shown last
+            run.follow(reply.active);
+            return true;
+        }
+        isRestored = false;
         if (run.id && !reply.run) {
             run.follow(null); // it was deleted
             return true;
@@ -132,7 +150,7 @@
         run.eventsOffset = report.after;
         for (const event of report.events) if (isSound(event)) addEvent(event);
         for (const step of report.snapshots || []) run.history.snapshots.add(step);
-        if (!isActive) run.stopping = false;
+        if (!isActive) run.stopping = run.sampleRequested = false;
         else if (report.stopping) run.stopping = true;
         if (wasActive && !isActive) tinv.emit("run-ended", report);
     }
@@ -145,6 +163,8 @@
 
     function addEvent(event) {
         const { history } = run;
+        history.sampling = event.kind === "sampling" ? event : SAMPLED.has(event.kind) ? history.sampling : null;
+        if (event.kind === "sampling") run.sampleRequested = false;
         if (event.kind === "step") history.steps.set(event.step, event);
         else if (event.kind === "preview") history.previews.set(run.previewKey(event), event);
         else if (event.kind === "snapshot") history.snapshots.add(event.step);
@@ -160,8 +180,8 @@
 
     /** A run that goes on has not ended any more. */
     function forgetEnd(history) {
-        const { best, finishReason, tests } = emptyHistory();
-        Object.assign(history, { best, finishReason, tests });
+        const { best, finishReason } = emptyHistory();
+        Object.assign(history, { best, finishReason });
     }
 
     tinv.ready(() => {
@@ -169,6 +189,9 @@
             if (!document.hidden) run.poll();
         });
         window.addEventListener("online", () => run.poll());
-        run.poll();
+        const shownLast = tinv.storage.get("run", null);
+        isRestored = Boolean(shownLast);
+        if (shownLast) run.follow(shownLast);
+        else run.poll();
     });
 })();

@@ -29,8 +29,10 @@
         try {
             const request = { limit: Math.max(PAGE_ROWS, wanted) };
             const reply = await tinv.call("runs", request, { queue: "runs", timeoutS: 120 });
-            total = reply.total;
-            runs.all = reply.runs.sort((a, b) => b.time - a.time);
+            // what waits is not an earlier run: it stands under the one that learns
+            const earlier = reply.runs.filter(({ state }) => state !== "queued");
+            total = reply.total - (reply.runs.length - earlier.length);
+            runs.all = earlier.sort((a, b) => b.time - a.time);
         } catch (error) {
             if (!error.offline)
                 tinv.setContent(byId("tinv_runs"), h("p.tinv-hint", {}, tinv.format.sentence(error.message)));
@@ -44,9 +46,14 @@
     async function useSettings(id) {
         try {
             const { form } = await tinv.call("settings", { run: id });
-            tinv.form.apply({ ...form, overwrite: false });
             const run = runs.all.find((other) => other.id === id);
-            if (run && run.pictures && !tinv.pictures.count) await tinv.pictures.reuse(id);
+            const takesPictures = run && run.pictures && !tinv.pictures.count;
+            const fillIn = async () => {
+                tinv.form.load({ ...form, overwrite: false });
+                if (takesPictures) await tinv.pictures.reuse(id);
+            };
+            const undoPictures = () => takesPictures && tinv.pictures.undo();
+            await tinv.undo.formChange("Settings filled in.", fillIn, undoPictures);
             tinv.announce("Settings filled in");
             tinv.scrollTo(byId("tinv_images"), "start");
         } catch (error) {

@@ -15,10 +15,11 @@
     function statusLine(run) {
         const report = run.report || {};
         const { encoding, searching } = run.history;
-        if (run.submitting) return ["Checking…"];
+        if (run.checking) return ["Checking…"];
         if (run.stopping) return report.step ? phrase("Saving step {}…", report.step) : ["Stopping…"];
         switch (run.state) {
             case "idle":
+                if (tinv.problems.any) return ["Not started. See what is missing beside Train."];
                 return [tinv.pictures.count ? "Ready to train" : "Add pictures to begin"];
             case "queued":
                 if (!(report.place > 0)) return ["Waiting for the WebUI to finish its work"];
@@ -32,7 +33,7 @@
                     ? phrase("Reading the pictures: {} of {}", encoding.done, encoding.images)
                     : ["Reading the pictures…"];
             case "training":
-                return [...phrase("Learning: step {} of {}", report.step, report.steps), ...timeLeft()];
+                return [...phrase("Learning: step {} of {}", report.step, report.steps), ...timeLeft(report)];
             case "saving":
                 return phrase("Saving step {}…", report.step);
             case "finished":
@@ -48,8 +49,8 @@
         }
     }
 
-    function timeLeft() {
-        const seconds = (lastStep() || {}).seconds_left;
+    /** One figure: what was expected, corrected by the pace. */
+    function timeLeft({ seconds_left: seconds }) {
         return Number.isFinite(seconds) && seconds > 0 ? phrase(" · {} left", tinv.format.duration(seconds)) : [];
     }
 
@@ -69,11 +70,21 @@
         return elements;
     }
 
+    /** What is being done between two steps: the step's number stands still meanwhile. */
+    function activity({ history, sampleRequested }) {
+        const { done, total, noun } = history.sampling || {};
+        if (total && noun === "preview") return phrase("Making previews: {} of {}", done + 1, total);
+        if (total) return phrase("Making test pictures: {} of {}", done + 1, total);
+        return sampleRequested ? ["Previews come after this step"] : [];
+    }
+
     function note(run) {
         if (run.offline) return ["Lost contact with the WebUI. Reconnecting…"];
         if (run.active) {
+            const doing = activity(run);
+            const now = doing.length ? [h("span.tinv-activity", {}, ...doing), " · "] : [];
             const name = run.report ? [h("b", {}, run.report.name), " · "] : [];
-            return [...name, "You can close this page. Training continues."];
+            return [...now, ...name, "You can close this page. Training continues."];
         }
         const reason = run.state === "finished" ? tinv.format.sentence(run.history.finishReason) : "";
         const otherRun = run.serverStatus.active;
@@ -85,7 +96,7 @@
 
     function drawProgress(run, progress) {
         const bar = byId("tinv_progress");
-        const isIndeterminate = run.submitting || run.state === "loading" || run.state === "encoding";
+        const isIndeterminate = run.checking || run.state === "loading" || run.state === "encoding";
         bar.classList.toggle("tinv-indeterminate", isIndeterminate);
         bar.classList.toggle("tinv-animated", run.active && progress >= drawnProgress); // it never glides backwards
         drawnProgress = progress;
@@ -133,6 +144,7 @@
     tinv.ready(() => {
         tinv.on("run-updated", draw);
         tinv.on("pictures-changed", draw);
+        tinv.on("problems-changed", draw);
         draw();
     });
 })();

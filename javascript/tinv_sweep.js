@@ -42,15 +42,7 @@
         draw();
         tinv.problems.clear();
         try {
-            await tinv.pictures.saved();
-            await tinv.form.collect();
-            const args = { form: tinv.form.payload(), draft: tinv.pictures.draft, values: values() };
-            const token = tinv.randomHex();
-            const send = () => tinv.call("sweep", { ...args, token }, { queue: "train", timeoutS: 300 });
-            const reply = await tinv.retryWhileOffline(send);
-            for (const input of inputs()) input.value = "";
-            tinv.run.follow(reply.runs[0]);
-            for (const message of reply.warnings || []) tinv.run.history.warnings.push({ message });
+            await submit(values());
         } catch (error) {
             if (error.problems && error.problems.length) tinv.problems.show(error.problems);
             else tinv.problems.showError(error);
@@ -58,6 +50,17 @@
         isStarting = false;
         draw();
         refresh();
+    }
+
+    async function submit(sent) {
+        // the trainings of a sweep have names of their own
+        const isAbout = ({ option, message }) => !(option in sent) && !(option === "name" && /already/.test(message));
+        if (await tinv.checklist.stops(isAbout)) return;
+        const args = { form: tinv.form.payload(), draft: tinv.pictures.draft, values: sent, token: tinv.randomHex() };
+        const send = () => tinv.call("sweep", args, { queue: "train", timeoutS: 300 });
+        const { runs, warnings } = await tinv.retryWhileOffline(send);
+        for (const input of inputs()) input.value = "";
+        await tinv.actions.showSubmitted({ run: runs[0], warnings });
     }
 
     // The sweeps there are

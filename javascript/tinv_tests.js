@@ -65,6 +65,8 @@
         isLoading = false;
     }
 
+    tinv.tryIt = { show: () => tinv.scrollTo(byId("tinv_result"), "start") };
+
     tinv.ready(() => {
         tinv.on("run-updated", draw);
     });

@@ -6,7 +6,7 @@
     const FOCUS_ATTEMPTS = 50;
     const PROMPTS = { subject: (word) => `a photo of ${word}`, style: (word) => `a house in the style of ${word}` };
 
-    tinv.txt2img = { tryWord, refreshHost };
+    tinv.txt2img = { tryWord, refreshHost, openTab };
 
     // Trying the word
 

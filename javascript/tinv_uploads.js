@@ -12,6 +12,7 @@
 
     const uploads = (tinv.uploads = {
         add(files) {
+            tinv.undo.dismiss();
             for (const file of [...files].sort(inUploadOrder)) {
                 if (file.size > LARGEST_BYTES)
                     tinv.pictures.refuse(file.name, "larger than 100 MB; save it smaller");

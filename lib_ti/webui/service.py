@@ -147,7 +147,7 @@ class TrainingService:
             try:
                 details = self._runs.follow(run, after)
                 details["seconds_left"] = self._queue_view.seconds_left(details)
-                reply["run"] = {**details, "used_step": self._results.used_step(self._runs.folder(run))}
+                reply["run"] = {**details, **self._results.in_use(self._runs.folder(run))}
             except TextualInversionError as error:
                 reply["gone"] = str(error)
             except Exception:  # a run that cannot be read does not keep the page from the others

@@ -68,7 +68,8 @@ def test_page_waits_for_killed_server_and_resumes_its_training(open_tab, browser
     assert tab.page.locator(".toast-wrap .toast-body, .toast-body.error").count() == 0
     server.start()
     tab.open()
-    tab.wait_until(lambda: tab.state == "idle", 60, "the orphaned training to have saved and ended")
+    tab.wait_until(lambda: tab.state == "stopped", 60, "the orphaned training to have saved and ended")
+    assert "Interrupted" in tab.page.locator("#tinv_status").inner_text()
     tab.wait_until(lambda: "orphan-coin" in tab.page.locator("#tinv_runs").inner_text())
     tab.screenshot("interrupted")
     tab.click("resume")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from driver.server import COIN
-from driver.tab import ACTIVE_STATES
+from driver.tab import ACTIVE_STATES, Tab
 
 pytestmark = pytest.mark.browser
 
@@ -121,25 +121,50 @@ def test_reload_shows_the_running_training(tab, coins):
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 2)
     tab.open()
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 2, awaited="the training after the reload")
+    tab.show("txt2img")
+    tab.page.wait_for_timeout(500)
+    tab.page.reload()
+    tab.page.wait_for_selector("#txt2img_prompt", state="visible", timeout=30_000)  # the tab that was open
+    tab.open()
     tab.click("stop")
     tab.wait_for_state("stopped")
-    tab.open()
-    tab.page.wait_for_timeout(1500)
-    assert tab.state == "idle"
+    step = tab.step
+    tab.page.reload()
+    tab.page.wait_for_selector("#tinv_name", state="visible", timeout=30_000)
+    tab.wait_for_state("stopped")
+    assert tab.step == step
+    assert "Stopped" in tab.page.locator("#tinv_result").inner_text()
 
 
-def test_second_training_is_queued_and_can_be_cancelled(open_tab, server, coins):
-    first, second = open_tab(server), open_tab(server)
-    start_training(first, coins, "first-coin", steps=3000, preview_every=0)
-    first.wait_for_state("training")
-    start_training(second, coins, "second-coin", steps=30, preview_every=0)
-    second.wait_for_state("queued")
-    second.screenshot("queued")
-    second.click("stop")
-    second.wait_for_state("stopped")
-    assert first.state == "training"
-    first.click("stop")
-    first.wait_for_state("stopped")
+def test_second_training_waits_under_the_one_that_learns(open_tab, server, coins):
+    tab = open_tab(server)
+    start_training(tab, coins, "first-coin", steps=3000, preview_every=0)
+    tab.wait_for_state("training")
+    queue = tab.page.locator("#tinv_queue")
+    for name in ("second-coin", "third-coin"):
+        tab.fill(name=name)
+        tab.click("train")
+        tab.wait_until(lambda name=name: name in queue.inner_text(), awaited=f"{name} in the queue")
+        assert tab.state == "training", "the running one stays in view"
+    rows = queue.locator("li")
+    assert [row.locator("b").inner_text() for row in rows.all()] == ["second-coin", "third-coin"]
+    assert all("about" in row.inner_text() for row in rows.all())
+    stop = tab.page.locator("button#tinv_stop, #tinv_stop button").first
+    assert stop.inner_text() == "Stop first-coin"
+    assert "second-coin" not in tab.page.locator("#tinv_runs").inner_text(), "what waits is no earlier run"
+    tab.screenshot("queued", full=False)
+    rows.last.get_by_role("button", name="sooner").click()
+    tab.wait_until(lambda: rows.first.locator("b").inner_text() == "third-coin", awaited="the other order")
+    rows.first.get_by_role("button", name="Remove").click()
+    tab.wait_until(lambda: rows.count() == 1)
+    queue.get_by_role("button", name="Undo").click()
+    tab.wait_until(lambda: rows.count() == 2)
+    for row in ("third-coin", "second-coin"):
+        rows.filter(has_text=row).get_by_role("button", name="Remove").click()
+        tab.wait_until(lambda row=row: rows.filter(has_text=row).count() == 0)
+    assert tab.state == "training"
+    tab.click("stop")
+    tab.wait_for_state("stopped")
 
 
 def test_double_click_starts_one_training(tab, server, coins):
@@ -250,3 +275,86 @@ def test_token_counting_is_postponed_while_training(tab, coins):
     assert tab.page.evaluate("window.countClicks") == 1
     tab.click("stop")
     tab.wait_until(lambda: tab.page.evaluate("window.countClicks") == 2, awaited="the postponed count")
+
+
+def test_checks_of_the_page_leave_a_running_training_in_view(tab, coins):
+    """What the page can know is said at once, and nothing that is shown is wiped for it."""
+    tab.train()  # of an empty form, while there are words already
+    assert "Add pictures first" in tab.problems, "nobody waits for that"
+    assert "name is empty" in tab.problems
+    assert "exists" not in tab.problems
+    assert "Ready" not in tab.page.locator("#tinv_status_text").inner_text()
+    items = {name: tab.page.locator(f"#tinv_checklist [data-item={name}]") for name in ("images", "name", "cost")}
+    items["name"].get_by_role("button").click()
+    tab.wait_until(lambda: tab.page.evaluate("document.activeElement.closest('#tinv_name') !== null"))
+    start_training(tab, coins, "steady-coin", steps=3000, preview_every=0)
+    tab.wait_until(lambda: tab.state == "training" and tab.step >= 2)
+    states = []
+    tab.fill(name="steady-coin-2", steps="none")
+    tab.page.evaluate("document.querySelector('#tinv_train').click()")
+    tab.wait_until(lambda: states.append(tab.state) or "not a whole number" in tab.problems, 10)
+    assert set(states) == {"training"}
+    tab.click("stop")
+    tab.wait_for_state("stopped")
+
+
+def test_what_is_replaced_or_removed_can_be_undone(tab, coins):
+    tab.add_pictures(*coins).fill(name="my-own", init_text="mug")
+    caption = tab.page.locator("#tinv_images .tinv-caption").first
+    caption.fill("on a table")
+    caption.blur()
+    undo = tab.page.locator("#tinv_undo_button")
+    tab.page.locator("#tinv_example").click()
+    tab.wait_until(lambda: tab.thumbnails().count() == 6 and tab.field("name").input_value() == "my-coin")
+    tab.screenshot("undo", full=False)
+    undo.click()
+    tab.wait_until(lambda: tab.thumbnails().count() == 4 and tab.field("name").input_value() == "my-own")
+    assert tab.field("init_text").input_value() == "mug"
+    assert caption.input_value() == "on a table"
+    for remove in (
+        tab.page.locator("#tinv_clear"),
+        tab.page.locator("#tinv_images .tinv-remove").first,
+    ):
+        remove.click()
+        tab.wait_until(lambda: tab.thumbnails().count() < 4)
+        undo.click()
+        tab.wait_until(lambda: tab.thumbnails().count() == 4)
+        assert caption.input_value() == "on a table"
+    tab.fill(steps=77)
+    tab.wait_until(lambda: "own settings" in tab.page.locator("#tinv_reset_note").inner_text())
+    tab.fill(preset="Quick")
+    tab.wait_until(lambda: tab.field("steps").input_value() == "200")
+    undo.click()
+    tab.wait_until(lambda: tab.field("steps").input_value() == "77")
+
+
+def test_two_windows_have_pictures_and_words_of_their_own(tab, server, coins):
+    def remembers(page: Tab, word: str) -> bool:
+        return page.page.evaluate("(sessionStorage['tinv.form'] || '')").find(word) >= 0
+
+    tab.add_pictures(*coins).fill(name="left-word")
+    tab.wait_until(lambda: remembers(tab, "left-word"))
+    other = Tab(tab.page.context.new_page(), server.url).open()
+    other.wait_until(lambda: other.thumbnails().count() == 4, awaited="a copy of the pictures")
+    other.page.locator("#tinv_clear").click()
+    other.wait_until(lambda: other.thumbnails().count() == 0)
+    other.fill(name="right-word")
+    other.wait_until(lambda: remembers(other, "right-word"))
+    tab.page.reload()
+    tab.page.wait_for_selector("#tinv_name", state="visible", timeout=30_000)
+    tab.wait_until(lambda: tab.thumbnails().count() == 4 and tab.field("name").input_value() == "left-word")
+    assert other.errors == []
+
+
+def test_pictures_have_their_prompts_under_their_crops(tab, coins):
+    tab.add_pictures(*coins).fill(name="told-coin")
+    caption = tab.page.locator("#tinv_images .tinv-caption").first
+    caption.fill("in deep snow")
+    caption.blur()
+    tab.page.locator("#tinv_seen > summary").click()
+    crops = tab.page.locator("#tinv_crops li")
+    tab.wait_until(lambda: crops.count() == 4 and "in deep snow" in crops.first.inner_text())
+    assert all("told-coin" in crop.inner_text() for crop in crops.all())
+    assert sum("snow" in crop.inner_text() for crop in crops.all()) == 1
+    tab.wait_until(lambda: "snow" in tab.page.locator("#tinv_sequence").inner_text())
+    tab.screenshot("seen")

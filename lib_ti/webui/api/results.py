@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lib_ti import files
 from lib_ti.errors import BadInput, Problem, TextualInversionError, UnusableFile
@@ -35,7 +36,7 @@ class Results:
         self, host: Host, thumbnails: ThumbnailCache, reload_embeddings: Callable[[Sequence[str]], None]
     ) -> None:
         self._host, self._thumbnails, self._reload_embeddings = host, thumbnails, reload_embeddings
-        self._used_steps: dict[Path, tuple[object, int | None]] = {}  # by run: state of the files, and the step
+        self._in_use: dict[Path, tuple[object, dict[str, Any]]] = {}  # by run: state of the files, and the answer
 
     def preview(self, folder: RunFolder, step: int, prompt: int, seed: int, full: bool) -> str:
         """A preview as a data URL: as it was sampled if `full`, else a thumbnail."""
@@ -76,19 +77,23 @@ class Results:
         self._reload_embeddings([name])
         return name
 
-    def used_step(self, folder: RunFolder) -> int | None:
-        """The step of a run whose vectors the host's embedding of its name has; None if that is not one of this run."""
+    def in_use(self, folder: RunFolder) -> dict[str, Any]:
+        """What of a run the host's embedding of its name is, for the page.
+
+        `used_step`: the step whose vectors it has; None if it is not one of this run. `delivered`: whether it is the result.
+        """
         target = self._host.embeddings_dir / f"{folder.path.parent.name}.safetensors"
         try:
             stamp = FileStamp.of(target), folder.events.stat().st_size
-            if folder.path not in self._used_steps or self._used_steps[folder.path][0] != stamp:
+            if folder.path not in self._in_use or self._in_use[folder.path][0] != stamp:
                 data = target.read_bytes()
-                is_own = with_about(data, About()) in folder.own_embeddings()
-                step = int(parse_header(data).metadata["steps"]) if is_own else None
-                self._used_steps[folder.path] = (stamp, step)
-            return self._used_steps[folder.path][1]
+                plain = with_about(data, About())
+                step = int(parse_header(data).metadata["steps"]) if plain in folder.own_embeddings() else None
+                delivered = folder.embedding.exists() and plain == folder.embedding.read_bytes()
+                self._in_use[folder.path] = (stamp, {"used_step": step, "delivered": delivered})
+            return self._in_use[folder.path][1]
         except (OSError, UnusableFile, KeyError, ValueError):
-            return None
+            return {"used_step": None, "delivered": False}
 
     def set_card_image(self, folder: RunFolder, step: int, prompt: int, seed: int) -> None:
         """Make a preview the embedding's card image."""

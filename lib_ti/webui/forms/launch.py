@@ -22,7 +22,7 @@ from lib_ti.webui.api.results import delete_run
 from lib_ti.webui.api.runs_view import RunsView, run_id
 from lib_ti.webui.embedding_index import EmbeddingIndex, files_named
 from lib_ti.webui.forms import form_to_settings
-from lib_ti.webui.forms.live_check import LiveCheck
+from lib_ti.webui.forms.live_check import NO_CHECKPOINT, NO_IMAGES, LiveCheck
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.images.drafts import Drafts
 
@@ -90,9 +90,9 @@ class Launcher:
         )
         problems += self._live_check.name_problems(str(raw["name"]))
         if not self._drafts.images(draft):
-            problems.append(Problem("images", "add pictures first; four are enough to start"))
+            problems.append(Problem("images", NO_IMAGES))
         if "model" not in raw:
-            problems.append(Problem("model", "choose a checkpoint at the top of the page"))
+            problems.append(Problem("model", NO_CHECKPOINT))
         with suppress(OSError):  # preflight says why
             self._host.embeddings_dir.mkdir(parents=True, exist_ok=True)
         return raw, problems

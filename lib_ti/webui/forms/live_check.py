@@ -20,6 +20,11 @@ from lib_ti.webui.images.training_prompts import TrainingPrompt, training_prompt
 
 log = logging.getLogger("lib_ti")
 
+NO_IMAGES = "add pictures first; four are enough to start"
+NO_CHECKPOINT = "choose a checkpoint at the top of the page"
+NAME_IN_TRAINING = "this word is in training; wait for it, or choose another name"
+NAME_TAKEN = "this word exists already; choose another name, or replace it"
+
 
 class LiveCheck:
     """Checks the forms of one host."""
@@ -60,10 +65,13 @@ class LiveCheck:
             form_to_settings.problem_with_labels(p) for p in problems if p.option not in ("images", "model", "name")
         ]
         image_count = len(self._drafts.images(draft))
+        name = self._check_name(str(raw["name"]))
+        missing = [*self._missing(name, bool(raw.get("overwrite")), image_count, checkpoint), *shown_problems]
         return {
             "checkpoint": checkpoint,
-            "name": self._check_name(str(raw["name"])),
+            "name": name,
             "problems": [{"option": p.option, "message": p.message} for p in shown_problems],
+            "missing": [{"option": p.option, "message": p.message} for p in missing],
             "estimate": self._costs.cost(settings, checkpoint, image_count, bool(form.get("keep_generating"))),
             "presets": {
                 name: self._costs.preset_note(settings, checkpoint, values, image_count)
@@ -77,10 +85,30 @@ class LiveCheck:
             "sequence": self._prompt_tokens(settings, draft),
         }
 
+    @staticmethod
+    def _missing(
+        name: Mapping[str, Any], overwrite: bool, image_count: int, checkpoint: Mapping[str, Any] | None
+    ) -> list[Problem]:
+        """What stands in the way of a training beside the options' own problems, so that Train can say it at once."""
+        problems = []
+        if not image_count:
+            problems.append(Problem("images", NO_IMAGES))
+        if name["state"] == "running":
+            problems.append(Problem("name", NAME_IN_TRAINING))
+        elif name["state"] == "taken" and not overwrite:
+            problems.append(Problem("name", NAME_TAKEN))
+        elif name["state"] in ("empty", "bad"):
+            problems.append(Problem("name", name["message"]))
+        if checkpoint is None:
+            problems.append(Problem("model", NO_CHECKPOINT))
+        elif checkpoint["problem"]:
+            problems.append(Problem("model", f"{checkpoint['title']}: {checkpoint['problem']}"))
+        return problems
+
     def name_problems(self, name: str) -> list[Problem]:
         """Why this name cannot be trained now, apart from files that exist."""
         if name.casefold() in self._training_names():
-            return [Problem("name", "this word is in training; wait for it, or choose another name")]
+            return [Problem("name", NAME_IN_TRAINING)]
         return []
 
     def _check_name(self, name: str) -> dict[str, Any]:
@@ -89,7 +117,7 @@ class LiveCheck:
 
         token_ids = self._token_ids(name)
         if not name.strip():
-            return reply("empty", "")
+            return reply("empty", names.name_problem("") or "")
         if problem := names.name_problem(name):
             return reply("bad", problem)
         if self.name_problems(name):

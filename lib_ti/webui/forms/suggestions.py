@@ -16,6 +16,7 @@ from lib_ti.runs.queue import RunQueue
 from lib_ti.settings.option import RawValue
 from lib_ti.text import option_flag
 from lib_ti.webui.forms import form_to_settings
+from lib_ti.webui.forms.live_check import NO_CHECKPOINT
 from lib_ti.webui.hosts.gpu_handover import GpuHandover
 from lib_ti.webui.hosts.host import Host
 from lib_ti.webui.images.drafts import Drafts
@@ -57,7 +58,7 @@ class Suggestions:
         if not self._drafts.images(draft):
             problems.append(Problem("images", "add pictures first; words are tried on them"))
         if "model" not in raw:
-            problems.append(Problem("model", "choose a checkpoint at the top of the page"))
+            problems.append(Problem("model", NO_CHECKPOINT))
         if problems:
             raise BadInput(problems)
         if self._queue.jobs():

@@ -29,7 +29,7 @@ def build(host: StandaloneHost, service: TrainingService) -> Any:
                 [choice.title for choice in host.checkpoints], value=lambda: host.selected_checkpoint().title,
                 label="Checkpoint", elem_id="setting_sd_model_checkpoint",
             )  # fmt: skip
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs", selected="textual_inversion"):
             with gr.TabItem("txt2img", id="txt2img", elem_id="tab_txt2img"):
                 width, height = _build_txt2img(host, service)
             with gr.TabItem(TITLE, id="textual_inversion", elem_id="tab_textual_inversion"):

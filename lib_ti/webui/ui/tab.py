@@ -25,6 +25,7 @@ HEADER = """
   </div>
   <button type="button" class="tinv-button" id="tinv_example">Fill in an example</button>
 </div>
+<div id="tinv_undo" class="tinv-undo tinv-hidden" data-hidden-by="unavailable" role="status"></div>
 """
 
 IMAGES = """
@@ -82,6 +83,7 @@ RUN = """
 <div id="tinv_progress" class="tinv-progress" role="progressbar" aria-label="Training" aria-valuemin="0"
   aria-valuemax="100" aria-valuenow="0"><div class="tinv-progress-bar"></div></div>
 <div class="tinv-visually-hidden" id="tinv_announce" aria-live="polite"></div>
+<div id="tinv_queue" class="tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_warnings" role="group" aria-label="Warnings"></div>
 <div id="tinv_result" class="tinv-card tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_tests" class="tinv-hidden" data-hidden-by="unavailable"></div>
@@ -131,6 +133,16 @@ TRAINER_VIEW = """
   <div id="tinv_sequence"></div>
   <div id="tinv_crops"></div>
 </details>
+"""
+
+CHECKLIST = """
+<ul id="tinv_checklist" class="tinv-checklist" aria-label="What the training needs">
+  <li data-item="images"></li>
+  <li data-item="name"></li>
+  <li data-item="settings" class="tinv-hidden" data-hidden-by="unavailable"></li>
+  <li data-item="cost"><span class="tinv-mark tinv-ok" aria-hidden="true">✓</span>
+    <span id="tinv_estimate" role="status"></span></li>
+</ul>
 """
 
 ADVANCED_SECTIONS = ("Picture handling", "Learning", "Validation", "Memory", "Previews", "Saving", "Word", "Model")
@@ -187,10 +199,11 @@ def _left_column(form: Form, hides_paths: bool) -> Any:
     _html(SWEEP)
     _html(TRAINER_VIEW)
     with gr.Column(elem_id="tinv_go"):
-        _html('<div id="tinv_estimate" role="status"></div>')
+        _html(CHECKLIST)
         with gr.Row(elem_id="tinv_buttons"):
             gr.Button("Train", variant="primary", elem_id="tinv_train")
             gr.Button("Stop", variant="stop", elem_id="tinv_stop")
+            gr.Button("Try it", variant="primary", elem_id="tinv_try")
             gr.Button("Resume", elem_id="tinv_resume")
         _html('<div id="tinv_problems" role="alert"></div>')
     return preset
