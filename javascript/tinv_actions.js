@@ -28,7 +28,8 @@
 
     async function train() {
         const { run } = tinv;
-        const name = tinv.form.values.name;
+        const field = document.querySelector("#tinv_name input, #tinv_name textarea");
+        const name = field ? field.value : ""; // as it is typed: the form's values come a moment later
         if (run.submitting || (name === startedName && Date.now() - startedAt < DOUBLE_CLICK_MS)) return;
         const token = tinv.randomHex(); // Python starts one training for each, however often the request is repeated
         run.submitting = true;
@@ -48,7 +49,7 @@
         if (!reply) return tinv.emit("run-updated");
         [startedAt, startedName] = [Date.now(), name];
         tinv.storage.set("trained", reply.run);
-        tinv.form.apply({ overwrite: false });
+        if (tinv.form.values.overwrite) tinv.form.apply({ overwrite: false });
         tinv.emit("run-submitted");
         await showSubmitted(reply);
     }

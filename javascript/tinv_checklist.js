@@ -3,6 +3,7 @@
     "use strict";
     const { tinv } = window;
     const { byId, h, phrase } = tinv;
+    const PATIENCE_MS = 500; // so long the page waits for Python before it says what it knows by itself
     let check = null; // the last reply about the form
 
     tinv.checklist = {
@@ -20,9 +21,10 @@
 
         /** Shows what is missing, and returns whether anything is. `isAbout`: of a problem, whether it counts. */
         async stops(isAbout = () => true) {
-            const known = obvious().filter(isAbout); // without waiting for Python
-            if (known.length) tinv.problems.show(known);
-            const missing = ((await tinv.checklist.missing()) || []).filter(isAbout);
+            const known = obvious().filter(isAbout);
+            const early = setTimeout(() => known.length && tinv.problems.show(known), PATIENCE_MS);
+            const missing = ((await tinv.checklist.missing()) || known).filter(isAbout);
+            clearTimeout(early);
             if (missing.length) tinv.problems.show(missing);
             return missing.length > 0;
         },

@@ -63,8 +63,15 @@
         const { queue = [], active } = tinv.run.serverStatus;
         // a queued training that has been opened by itself stands under the one that learns
         const waiting = queue.filter(({ run }) => run !== active);
-        if (waiting.some(({ run }) => removed && run === removed.run)) removed = null;
-        const key = JSON.stringify([waiting.map((row) => ({ ...row, seconds: Math.round((row.seconds || 0) / 5) })), removed]);
+        if (removed) {
+            const isBack = waiting.some(({ run }) => run === removed.run);
+            if (isBack && removed.isGone) removed = null; // resumed elsewhere
+            else removed.isGone = removed.isGone || !isBack;
+        }
+        const key = JSON.stringify([
+            waiting.map((row) => ({ ...row, seconds: Math.round((row.seconds || 0) / 5) })),
+            removed && removed.run,
+        ]);
         if (key === drawnKey) return;
         drawnKey = key;
         const note = removed

@@ -40,7 +40,7 @@
     function useSnapshotButton(report) {
         const { best } = tinv.run.history;
         const step = best && tinv.best.canUse(best.step) ? best.step : latestSnapshot();
-        return step ? [button(`Use step ${step}`, () => tinv.actions.useStep(report.id, step))] : [];
+        return step && tinv.best.offers(step) ? [button(`Use step ${step}`, () => tinv.actions.useStep(report.id, step))] : [];
     }
 
     const isNegative = ({ kind }) => kind === "negative";

