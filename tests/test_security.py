@@ -1,5 +1,6 @@
 """What guards the pages: names and origins in a WebUI, passwords, hidden folders, uploads, and the decoder."""
 
+import asyncio
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from lib_ti.webui.security.basic_auth import basic_auth
 from lib_ti.webui.security.request_check import AllowedHosts, HostNames, refusal
 from lib_ti.webui.security.route_guard import install
 from lib_ti.webui.security.throttle import Throttle
+from lib_ti.webui.security.upload_watch import watch_upload
 
 
 def scope(host, method="POST", path="/run/tinv", server=("127.0.0.1", 7860), **headers):
@@ -145,10 +147,31 @@ class TestInAWebUI:
             assert client.post("/sub/run/tinv", json={"data": ["x" * (2 << 20)]}).status_code == 413
             with pytest.raises(TextualInversionError):
                 uploads.resolve(str(tmp_path / "a" / "mug.png"))
-            client.post("/upload?for=tinv")
+            assert client.post("/upload?for=tinv").json()[1] == "/etc/passwd"
             assert uploads.resolve(str(tmp_path / "a" / "mug.png")).name == "mug.png"
             with pytest.raises(TextualInversionError):
                 uploads.resolve("/etc/passwd")
+
+
+def test_uploads_are_known_before_the_browser_has_the_reply(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "mug.png").touch()
+    uploads, sent = UploadRegistry(), []
+
+    async def send(message):
+        uploads.resolve(str(tmp_path / "mug.png"))
+        sent.append(message["type"])
+
+    async def reply():
+        watched = watch_upload({"query_string": b""}, send, uploads, all_ours=True)
+        await watched({"type": "http.response.start", "status": 200, "headers": []})
+        await watched(
+            {"type": "http.response.body", "body": json.dumps([str(tmp_path / "mug.png")]).encode(), "more_body": True}
+        )
+        await watched({"type": "http.response.body", "body": b""})
+
+    asyncio.run(reply())
+    assert sent == ["http.response.start", "http.response.body", "http.response.body"]
 
 
 def test_what_listening_adds():

@@ -60,7 +60,8 @@ class RouteGuard:
         path = scope.get("path", "")
         is_rest = _REST.fullmatch(path) is not None
         if scope["type"] == "http" and is_upload(scope):
-            await self._app(scope, receive, watch_upload(scope, send, self._uploads, all_ours=False))
+            plain = {**scope, "headers": [(k, v) for k, v in scope["headers"] if k.lower() != b"accept-encoding"]}
+            await self._app(plain, receive, watch_upload(scope, send, self._uploads, all_ours=False))
             return
         if scope["type"] != "http" or not (is_rest or is_call(path)):
             await self._app(scope, receive, send)

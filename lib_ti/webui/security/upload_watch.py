@@ -11,7 +11,6 @@ from lib_ti.webui.security.replies import Scope, Send
 
 OUR_QUERY = b"for=tinv"
 """In the address that our page uploads to, so that what it has not added can be deleted later, and nothing of the WebUI's."""
-_MAX_REPLY_BYTES = 1 << 20
 
 
 def is_upload(scope: Scope) -> bool:
@@ -21,20 +20,19 @@ def is_upload(scope: Scope) -> bool:
 
 def watch_upload(scope: Scope, send: Send, uploads: UploadRegistry, all_ours: bool) -> Send:
     """A `send` that registers the paths in the reply before it is passed on. `all_ours`: no other page uploads here."""
-    body = bytearray()
-    is_success = False
+    held: list[MutableMapping[str, Any]] = []  # a browser that has the whole reply may go on at once
     is_ours = all_ours or OUR_QUERY in scope.get("query_string", b"").split(b"&")
 
     async def send_watched(message: MutableMapping[str, Any]) -> None:
-        nonlocal is_success
-        if message["type"] == "http.response.start":
-            is_success = message["status"] == 200
-        elif message["type"] == "http.response.body" and is_success and len(body) < _MAX_REPLY_BYTES:
-            body.extend(message.get("body", b""))
-            if not message.get("more_body"):
-                for path in _paths(bytes(body)):
-                    uploads.register(path, is_ours)
-        await send(message)
+        held.append(message)
+        if message["type"] == "http.response.start" or message.get("more_body"):
+            return
+        if held[0].get("status") == 200:
+            for path in _paths(b"".join(part.get("body", b"") for part in held)):
+                uploads.register(path, is_ours)
+        for part in held:
+            await send(part)
+        held.clear()
 
     return send_watched
 
