@@ -134,6 +134,16 @@
         );
     }
 
+    async function deletePictures(run) {
+        try {
+            await tinv.call("delete_pictures", { run }, { timeoutS: 120 });
+        } catch (error) {
+            tinv.problems.showError(error);
+        }
+        refresh();
+        tinv.run.poll();
+    }
+
     function runButtons(run) {
         const button = (label, onclick) => h("button.tinv-button", { onclick }, label);
         const isActive = ["running", "queued"].includes(run.state);
@@ -143,6 +153,10 @@
         ];
         if (run.resumable && !isActive && run.state !== "finished")
             buttons.push(button("Resume", () => tinv.actions.resume(run.id)));
+        if (!isActive && run.pictures) {
+            const question = `Delete the copies of the pictures? ${run.name} stays, but cannot be trained further.`;
+            buttons.push(tinv.confirmButton("Delete pictures", question, "Delete", () => deletePictures(run.id)));
+        }
         if (!isActive) {
             const question = `Delete this training of ${run.name}? The word stays.`;
             buttons.push(tinv.confirmButton("Delete", question, "Delete", () => tinv.actions.deleteRun(run.id)));

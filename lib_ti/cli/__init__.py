@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "suggest": (suggest.suggest, "find words to start from"),
     "resume": (train.resume, "go on with a run or a sweep"),
     "runs": (commands.runs, "list runs"),
+    "forget": (commands.forget, "delete a run's copies of your pictures"),
     "report": (commands.report, "write a page about a run or a sweep"),
     "generate": (commands.generate, "make pictures with embeddings"),
     "inspect": (commands.inspect, "describe an embedding file"),

@@ -1,4 +1,4 @@
-"""The commands `runs`, `report`, `generate`, `inspect`, `convert` and `doctor`.
+"""The commands `runs`, `forget`, `report`, `generate`, `inspect`, `convert` and `doctor`.
 
 They import what needs torch only after their options are parsed, so that mistakes and --help are answered at once.
 """
@@ -41,6 +41,19 @@ def runs(arguments: Sequence[str]) -> int:
             loss = f"loss {summary['loss']:.4f}" if summary["loss"] is not None else ""
             step = f"step {summary['step']}/{summary['steps']:<7}"
             print(f"{summary['name']:<24} {summary['state']:<12} {step} {loss:<12} {summary['folder']}")
+    return OK
+
+
+def forget(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        "forget", "Delete a run's copies of your pictures and captions. The word, its previews and snapshots stay."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
+    values = parser.parse_strict(arguments)
+    from lib_ti.runs.folder import RunFolder
+    from lib_ti.runs.picture_copies import delete_picture_copies
+
+    delete_picture_copies(RunFolder.open(values.run))
     return OK
 
 

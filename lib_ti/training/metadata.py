@@ -21,6 +21,7 @@ _OWN_KEYS = {"name", "steps", "vectors", "resolution"}
 _MACHINE_OPTIONS = {
     "images", "contrast_images", "model", "vae", "out", "runs_dir", "overwrite", "template_file",
     "init_embedding", "device", "latent_cache_mb", "gradient_checkpointing", "gradient_accumulation",
+    "consent",
 }  # fmt: skip
 """Options about this machine, which say nothing to others."""
 

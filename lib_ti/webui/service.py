@@ -94,8 +94,8 @@ class TrainingService:
     def actions(self) -> dict[str, Callable[..., Any]]:
         """The actions, by the names that the page calls them by."""
         own = (
-            self.form, self.check, self.poll, self.sample, self.delete, self.runs, self.advice, self.settings,
-            self.preview, self.test_picture, self.use, self.card, self.download, self.open_folder,
+            self.form, self.check, self.poll, self.sample, self.delete, self.delete_pictures, self.runs, self.advice,
+            self.settings, self.preview, self.test_picture, self.use, self.card, self.download, self.open_folder,
         )  # fmt: skip
         parts = (
             self._queue_view,
@@ -180,6 +180,17 @@ class TrainingService:
             raise TextualInversionError("Stop this training before deleting it.")
         gpu_handover.remove_trial_embedding(folder)
         delete_run(folder)
+        self._runs.invalidate()
+        return {}
+
+    def delete_pictures(self, run: str) -> dict[str, Any]:
+        """Delete the run's copies of the user's pictures."""
+        from lib_ti.runs.picture_copies import delete_picture_copies  # Pillow takes a moment
+
+        folder = self._runs.folder(run)
+        if self._queue.find(folder.path) or folder.running:
+            raise TextualInversionError("Stop this training before deleting its pictures.")
+        delete_picture_copies(folder)
         self._runs.invalidate()
         return {}
 

@@ -15,6 +15,7 @@ from lib_ti.model.checkpoint.checkpoint import Checkpoint
 from lib_ti.model.checkpoint.open import open_checkpoint, with_vae
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.preflight import output_paths
+from lib_ti.training.preflight.consent import check_consent
 from lib_ti.training.preflight.family_options import check_family_options
 from lib_ti.training.preflight.findings import Findings
 from lib_ti.training.preflight.initial_embedding import read_initial_embedding
@@ -62,6 +63,7 @@ def preflight(settings: TrainSettings, problems: Sequence[Problem] = ()) -> Plan
     templates = check_prompts(settings, captions, prompt_length, findings)
     initial_embedding = read_initial_embedding(settings, checkpoint, findings)
     output_paths.check(settings, findings)
+    check_consent(settings, findings)
     resolved: dict[str, Any] = {"captions": caption_source}
     parameters, resolution = (checkpoint.unet_parameters, checkpoint.resolution) if checkpoint else (0, 0)
     resolved |= resolve_device_options(settings, parameters, settings.resolution or resolution, findings)

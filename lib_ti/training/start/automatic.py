@@ -9,6 +9,7 @@ from lib_ti.data.latent_cache import LatentCache
 from lib_ti.model.diffusion import StableDiffusion
 from lib_ti.model.speed.device import LARGE_UNET
 from lib_ti.settings.init_text import AUTO_TEXT, FALLBACK_TEXT
+from lib_ti.settings.person import person_word
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.dataloader import DataLoader
 from lib_ti.training.encode_images import Stopped
@@ -65,4 +66,8 @@ def choose_start(
     settings = replace(settings, init_text=text)
     recorder.save_settings(settings)
     recorder.event("start", words=text)
+    if not settings.consent and (word := person_word(settings)):
+        recorder.event(
+            "warning", message=f"the pictures look like a person ({word}): teach one only with their permission"
+        )
     return settings

@@ -9,6 +9,7 @@ from typing import Any
 from lib_ti.errors import Problem
 from lib_ti.settings import names
 from lib_ti.settings.parsing import parse
+from lib_ti.settings.person import person_word
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.webui.embedding_index import files_named, free_name
 from lib_ti.webui.forms import form_to_settings
@@ -81,6 +82,7 @@ class LiveCheck:
             "auto": self._selected.auto_texts(settings),
             "clip_skip": self._selected.clip_skip_offer(settings),
             "start": init_remark,
+            "person": person_word(settings),
             "preset": form_to_settings.preset_of(form, presets),
             "sequence": self._prompt_tokens(settings, draft),
         }

@@ -7,10 +7,11 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib_ti import files
+from lib_ti.errors import RunBusy
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.queue import Job
 from lib_ti.webui.hosts.host import Host, acquired
@@ -142,8 +143,10 @@ def delete_unwanted_outputs(folder: RunFolder, host: Host) -> None:
     if last is None or last.kind != "finished":
         return
     if not host.keep_images:
-        shutil.rmtree(folder.images, ignore_errors=True)
-        folder.latent_cache.unlink(missing_ok=True)
+        from lib_ti.runs.picture_copies import delete_picture_copies  # Pillow takes a moment
+
+        with suppress(OSError, RunBusy):  # a file that is open elsewhere; it can be deleted by hand
+            delete_picture_copies(folder)
     if not host.keep_snapshots:
         shutil.rmtree(folder.path / "snapshots", ignore_errors=True)
 

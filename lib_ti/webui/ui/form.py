@@ -36,6 +36,7 @@ LABELS = {
     "name": "New word",
     "kind": "It is a",
     "init_text": "Looks most like",
+    "consent": "I have permission",
     "init_random": "Start from random vectors",
     "init_embedding": "Start from an embedding",
     "lr_schedule": "Learning rate schedule",

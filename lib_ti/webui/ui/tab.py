@@ -174,6 +174,7 @@ def _left_column(form: Form, hides_paths: bool) -> Any:
         _html('<div id="tinv_name_note" class="tinv-note" role="status"></div>')
         form.add("kind", "init_text")
         _html(SUGGEST)
+        form.add("consent")
         _html('<div id="tinv_checkpoint" class="tinv-note" role="status"></div>')
     with gr.Column(elem_id="tinv_length", elem_classes=["tinv-panel"]):
         _html('<h3><span class="tinv-number">3</span><span>How long</span></h3>')
