@@ -1,6 +1,7 @@
 """Whatever is wrong with a request is said in one clear line for each fault, and nothing is written or changed."""
 
 import io
+import itertools
 import json
 import os
 import pickle
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import namedtuple
+from collections import Counter, namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from reference.checkpoints import SIZES, config
 from safetensors.torch import save_file
 from test_images import png_header
@@ -30,6 +32,8 @@ from lib_ti.runs.lock import RunLock
 from lib_ti.settings.names import FORBIDDEN_CHARACTERS
 from lib_ti.settings.train_settings import OPTIONS, TYPES
 from lib_ti.text import option_flag
+from lib_ti.training.dataloader import DataLoader
+from lib_ti.training.import_images import load_examples
 from lib_ti.training.preflight import preflight, training_images
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -745,6 +749,66 @@ class TestUnusualInput:
         monkeypatch.setattr(sys, "stdout", terminal)
         assert main(train(tiny_checkpoint, name="кружка")) == 0
         assert (workdir / "webui" / "embeddings" / "кружка.safetensors").exists()
+
+    def test_what_captions_hold_is_read_or_said(self, workdir, training_output):
+        for i, text in enumerate(
+            (b"[name] on grass", rb"miku \(singer\)", b"a (red:1.2) mug", b"caf\xe9", b"a" * 100_000)
+        ):
+            Image.new("RGB", (80, 80), (i * 40, 90, 120)).save(workdir / "pictures" / f"{i}.png")
+            (workdir / "pictures" / f"{i}.txt").write_bytes(text)
+        output = training_output()
+        assert "In pictures: 5 pictures, 4 captions\n" in output
+        for note in (
+            "1 caption has [name] in them, which is read as 'my-mug'", "1 caption has brackets with a backslash",
+            "1 caption has weights as in (a:1.2)", "3.txt is in no encoding that can be told",
+            f"caption not used: {Path('pictures/4.txt')}: larger than 64 kB",
+        ):  # fmt: skip
+            assert note in output
+        (run,) = workdir.glob("textual_inversion/my-mug/*")
+        assert (run / "images" / "0000.txt").read_text() == "my-mug on grass"
+        assert (run / "images" / "0001.txt").read_text() == "miku (singer)"
+        assert (run / "images" / "0003.txt").read_text(encoding="utf-8") == "café"
+
+    def test_pictures_that_count_more_are_used_more_often(self, workdir, training_output):
+        for folder, colour in (("3_red", "red"), ("1_blue", "blue")):
+            (workdir / "pictures" / folder).mkdir()
+            Image.new("RGB", (80, 80), colour).save(workdir / "pictures" / folder / "a.png")
+        for old in (workdir / "pictures").glob("*.png"):
+            old.unlink()
+        assert "2 pictures, those of 3_red 3 times as often\n" in training_output()
+        (run,) = workdir.glob("textual_inversion/my-mug/*")
+        examples = load_examples(run / "images", RunFolder(run).settings)
+        assert [example.repeats for example in examples] == [1, 3]
+        loader = DataLoader(examples, *[None] * 4, seed=0, flip=False, num_timesteps=1)
+        batches = itertools.islice(loader.batch_indices(0, 1), 40)
+        assert Counter(index for batch in batches for index in batch) == {0: 10, 1: 30}
+
+    @pytest.mark.parametrize(
+        ("prompt", "uses"), [("a photo of <cat-toy>", True), ("a photo of a cat", False), ("learned_embeds", True)]
+    )
+    def test_the_word_inside_an_embedding_file_is_its_name_too(self, workdir, tiny_checkpoint, capsys, prompt, uses):
+        torch.save({"<cat-toy>": torch.randn(2, 64)}, "learned_embeds.bin")
+        arguments = (
+            "generate",
+            "--model",
+            str(tiny_checkpoint),
+            "--prompt",
+            prompt,
+            "--count",
+            "1",
+            "--sampling-steps",
+            "1",
+        )
+        assert main([*arguments, "--out", "with", "--embedding", "learned_embeds.bin"]) == 0
+        assert ("no prompt uses the embedding" in capsys.readouterr().err) is not uses
+        assert main([*arguments, "--out", "without"]) == 0
+        assert (Path("with/0.png").read_bytes() != Path("without/0.png").read_bytes()) is uses
+
+    def test_endless_prompts(self, tiny_checkpoint, error_lines):
+        (line,) = error_lines(
+            "generate", "--model", tiny_checkpoint, "--prompt", "[a:b:" * 20_000, "--out", "new"
+        )  # fmt: skip
+        assert line == "--prompt: is 100000 characters long; 10000 is the most"
 
     def test_quoted_paths(self, workdir, training_output):
         assert "Finished" in training_output(images='"pictures"')

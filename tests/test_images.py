@@ -567,6 +567,7 @@ class TestScan:
         [
             (["10_coin/a.png", "10_coin/b.png"], [1, 1]),
             (["10_coin/a.png", "5_mug/b.png"], [2, 1]),
+            (["10_coin/a.png", "5_mug/b.png", "notes.pdf"], [1, 2, 1]),
             (["3_coin/a.png", "b.png"], [1, 3]),
             (["3_coin/close/a.png", "2_mug/b.png"], [2, 3]),
             (["2023_summer/a.png", "01_front/b.png", "c.png"], [1, 1, 1]),

@@ -41,8 +41,14 @@ def test_latin_1_is_the_last_and_a_guess(monkeypatch):
 
 
 def test_a_character_that_is_cut_off_is_left_out():
-    assert decode("ab猫".encode()[:-1]).text == "ab"
-    assert decode("ab猫".encode("utf-16")[:-1]).text == "ab"
+    assert decode("ab猫".encode()[:-1], cut_off=True).text == "ab"
+    assert decode("ab猫".encode("utf-16")[:-1], cut_off=True).text == "ab"
+
+
+def test_the_last_letter_of_a_whole_text_stays(monkeypatch):
+    """Latin-1's é at the end of a text is the beginning of a character in UTF-8."""
+    monkeypatch.setattr(text_file.locale, "getpreferredencoding", lambda _: "UTF-8")
+    assert decode(b"a caf\xe9").text == "a café"
 
 
 def test_only_small_regular_files_are_read(tmp_path):

@@ -117,8 +117,9 @@ def scan_folder(folder: Path) -> ImageFolder:
         images += _images_of(subfolder, paths, unused, _repeats_of(subfolder, folder))
     stored = _stored_repeats(folder)
     images = [replace(image, repeats=stored.get(image.path.stem, image.repeats)) for image in images]
-    divisor = math.gcd(*(image.repeats for image in images)) or 1
-    return ImageFolder(folder, [replace(i, repeats=i.repeats // divisor) for i in images], unused)
+    # what only may be an image does not count: it is most often none
+    divisor = math.gcd(*(image.repeats for image in images if has_picture_name(image.path))) or 1
+    return ImageFolder(folder, [replace(i, repeats=max(1, i.repeats // divisor)) for i in images], unused)
 
 
 def find_images(folder: Path) -> Sequence[ImageFile]:

@@ -46,10 +46,10 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> DecodedText:
         raise UnusableFile(path, str(error)) from error
 
 
-def decode(data: bytes) -> DecodedText:
+def decode(data: bytes, cut_off: bool = False) -> DecodedText:
     """Decode text: by its byte order mark, else as UTF-8, else as the system does, else as Latin-1 (as browsers read it).
 
-    A character that is cut off at the end is left out. Raises ValueError, with a reason for the user, if it is no text.
+    `cut_off`: it is the beginning of a longer text; a part of a character at its end is left out. Raises ValueError, with a reason for the user, if it is no text.
     """
     for mark, encoding in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
@@ -61,11 +61,11 @@ def decode(data: bytes) -> DecodedText:
             raise ValueError("this is no text; it holds null characters")
         data = data.replace(b"\0", b" ")
     with suppress(UnicodeDecodeError):
-        return DecodedText(_decode_beginning(data, "utf-8"), "utf-8")
+        return DecodedText(_decode_beginning(data, "utf-8") if cut_off else data.decode("utf-8"), "utf-8")
     system = codecs.lookup(locale.getpreferredencoding(False)).name
     if system not in ("utf-8", "ascii"):
         with suppress(UnicodeDecodeError):
-            return DecodedText(_decode_beginning(data, system), system)
+            return DecodedText(_decode_beginning(data, system) if cut_off else data.decode(system), system)
     with suppress(UnicodeDecodeError):
         return DecodedText(data.decode("cp1252"), "latin-1", guessed=True)
     return DecodedText(data.decode("latin-1"), "latin-1", guessed=True)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from lib_ti.text import is_encodable, unquoted
 
-MAX_TEXT = 20_000  # characters; a prompt of that length has a hundred chunks
+MAX_TEXT = 10_000  # characters; a prompt of that length has dozens of chunks
 
 RawValue = str | list[str] | bool
 """An option's value as the user gives it: text, several texts, or a switch."""

@@ -93,12 +93,12 @@ def read_captions(checked: CheckedImages, source: str, name: str, findings: Find
     warn_of_each([caption.note for caption in captions if caption.note], findings)
     plain = [plain_caption(caption.text, name) for caption in captions]
     for count, what in (
-        (sum(c.named for c in plain), f"have [name] in them, which is read as {name!r}"),
-        (sum(c.unescaped for c in plain), r"have brackets with a backslash, as in \(; the backslashes are left out"),
-        (sum(c.weighted for c in plain), "have weights as in (a:1.2), which mean nothing here and are read as text"),
+        (sum(c.named for c in plain), f"[name] in them, which is read as {name!r}"),
+        (sum(c.unescaped for c in plain), r"brackets with a backslash, as in \(; the backslashes are left out"),
+        (sum(c.weighted for c in plain), "weights as in (a:1.2), which mean nothing here and are read as text"),
     ):
         if count:
-            findings.warn(f"{count} {'caption' if count == 1 else 'captions'} {what}")
+            findings.warn(f"{'1 caption has' if count == 1 else f'{count} captions have'} {what}")
     return [caption.text for caption in plain]
 
 

@@ -136,7 +136,7 @@ def read_caption(path: Path, name: str) -> str:
     with path.open("rb") as file:
         data = file.read(8 * MAX_CAPTION_CHARACTERS)
     try:
-        return decode(data).text
+        return decode(data, cut_off=len(data) == 8 * MAX_CAPTION_CHARACTERS).text
     except ValueError as error:
         raise UnusableFile(Path(name), str(error)) from error
 
