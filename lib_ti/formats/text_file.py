@@ -49,7 +49,8 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> DecodedText:
 def decode(data: bytes, cut_off: bool = False) -> DecodedText:
     """Decode text: by its byte order mark, else as UTF-8, else as the system does, else as Latin-1 (as browsers read it).
 
-    `cut_off`: it is the beginning of a longer text; a part of a character at its end is left out. Raises ValueError, with a reason for the user, if it is no text.
+    `cut_off`: it is the beginning of a longer text; a part of a character at its end is left out. Raises ValueError, with a
+    reason for the user, if it is no text.
     """
     for mark, encoding in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
