@@ -3,6 +3,7 @@
 The WebUI runs this at each start. It can also be run by hand, with the Python of the WebUI's environment:
 
     python install.py
+    python install.py --heic    # and a decoder for HEIC pictures, which Pillow lacks
 
 The WebUI's own packages are never changed. diffusers has to be one exact version, since hosts and other extensions install
 all kinds of it; of all other packages any version of a current WebUI will do.
@@ -42,6 +43,9 @@ REQUIREMENTS = {  # pip's requirement by the module that it provides
 TOGETHER = {  # by requirement that the WebUI does not satisfy: what is installed instead, as its releases need each other
     "transformers": ("transformers==4.46.1", "tokenizers>=0.20,<0.21", "huggingface_hub>=0.25,<1"),
 }
+OPTIONAL = {
+    "pillow_heif": "pillow-heif>=0.16"
+}  # by module; installed only if they were asked for, and kept from then on
 ABANDONED_S = 3600.0
 
 Pip = Callable[[Sequence[str]], int]
@@ -83,6 +87,15 @@ def missing_requirements(version: Callable[[str], str | None], has: Callable[[st
             for each in TOGETHER.get(module, (requirement,)):
                 missing.setdefault(_distribution(each), each)
     return list(missing.values())
+
+
+def optional_requirements(folder: Path, has: Callable[[str], bool], wanted: Sequence[str]) -> list[str]:
+    """The optional packages that are wanted now, or were before, and that the WebUI's environment lacks."""
+    try:
+        before = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["packages"]
+    except (OSError, ValueError, KeyError, TypeError):
+        before = []
+    return [r for module, r in OPTIONAL.items() if (module in wanted or r in before) and not has(module)]
 
 
 def _distribution(requirement: str) -> str:
@@ -172,13 +185,15 @@ def main(
     version: Callable[[str], str | None] = installed_version,
     has: Callable[[str], bool] = has_module,
     pip: Pip = run_pip,
+    wanted: Sequence[str] = (),
 ) -> int:
-    """Install what is missing; returns the exit code."""
+    """Install what is missing, and the `OPTIONAL` modules that are wanted; returns the exit code."""
     if sys.version_info < (3, 10):  # noqa: UP036 - a WebUI may run on an older one
         print(f"Textual Inversion needs Python 3.10 or later, and this is {sys.version}.", file=sys.stderr)
         return 1
     delete_abandoned(folder)
-    requirements = missing_requirements(version, has)
+    needed = missing_requirements(version, has)
+    requirements = needed + optional_requirements(folder, has, wanted)
     if is_ready(folder, requirements) or not (requirements or folder.exists()):
         return 0
     if not requirements:  # the folder's packages would shadow the WebUI's
@@ -188,8 +203,9 @@ def main(
     if install(folder, requirements, pip):
         return 0
     command = f'"{sys.executable}" "{Path(__file__).resolve()}"'
+    lost = "train" if needed else "read HEIC pictures"
     print(
-        f"Textual Inversion cannot train yet: {', '.join(requirements)} could not be installed, for the reason above. "
+        f"Textual Inversion cannot {lost} yet: {', '.join(requirements)} could not be installed, for the reason above. "
         "The WebUI and what it has installed are as they were. Most often there is no connection to the internet: "
         f"restart the WebUI when there is one, or run {command} by hand.",
         file=sys.stderr,
@@ -198,4 +214,5 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(__file__).resolve().parent / FOLDER))
+    heic = ("pillow_heif",) if "--heic" in sys.argv[1:] else ()
+    sys.exit(main(Path(__file__).resolve().parent / FOLDER, wanted=heic))

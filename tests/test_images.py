@@ -294,7 +294,7 @@ class TestRefusal:
         monkeypatch.setattr(images, "available_formats", lambda: ("PNG",))
         monkeypatch.setattr(decoders, "available_formats", lambda: ("PNG",))
         for data, reason in (
-            (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "a HEIC picture, .* pip install pillow-heif"),
+            (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "a HEIC picture, .* or run install.py --heic"),
             (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "an AVIF picture, .* pip install pillow-avif-plugin"),
             (b"\xff\x0a\xfa\x7f", "a JPEG XL picture, .* pip install pillow-jxl-plugin"),
         ):

@@ -108,6 +108,19 @@ def test_nothing_is_installed_if_the_host_has_everything(folder):
     assert not folder.parent.exists()
 
 
+def test_a_decoder_for_heic_is_installed_if_it_is_asked_for_and_kept(folder):
+    pip, host = FakePip(), HostEnvironment(lacks=["pillow_heif"])
+    assert run(folder, host, pip) == 0
+    assert pip.calls[0][4:] == [DIFFUSERS]
+    assert install.main(folder, host.version, host.has, pip, ["pillow_heif"]) == 0
+    assert pip.calls[1][4:] == [DIFFUSERS, "pillow-heif>=0.16"]
+    assert run(folder, host, pip) == 0
+    assert len(pip.calls) == 2
+    host.lacks = []
+    assert run(folder, host, pip) == 0
+    assert pip.calls[-1][4:] == [DIFFUSERS], "the WebUI has it by now"
+
+
 def test_dist_info_without_the_package_does_not_count(folder):
     """A deleted folder whose dist-info has stayed."""
     pip = FakePip()

@@ -342,5 +342,8 @@ def test_8_bit_floats_are_read(tmp_path):
     path = tmp_path / "mug.pt"
     values = torch.arange(16.0).reshape(2, 8)
     for number_format in (torch.float8_e4m3fn, torch.float8_e5m2):
-        torch.save({"*": values.to(number_format)}, path)
+        try:
+            torch.save({"*": values.to(number_format)}, path)
+        except KeyError:
+            pytest.skip("this torch cannot save 8-bit floats")
         assert read_embedding(path).vectors["clip_l"].tolist() == values.to(number_format).float().tolist()

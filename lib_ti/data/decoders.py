@@ -39,9 +39,8 @@ def undecodable_reason(path: Path, error: Exception) -> str:
     for name, plugin in _PLUGINS.items():
         if kind and f" {name} " in kind.title and not _has_decoder(name):
             package = _PIP_NAMES.get(plugin, plugin.replace("_", "-"))
-            return (
-                f"this is {kind.title}, which is not supported here; save it as PNG or JPEG, or: pip install {package}"
-            )
+            how = "run install.py --heic" if name == "HEIC" else f"pip install {package}"
+            return f"this is {kind.title}, for which there is no decoder here; save it as PNG or JPEG, or {how}"
     if kind and ("picture" not in kind.title or kind.advice):
         return refusal(kind, "a picture")
     if path.stat().st_size == 0:
