@@ -61,7 +61,6 @@
         const continueTraining = () => tinv.actions.resume(report.id, { steps: report.step + MORE_STEPS });
         const isBestDelivered = Boolean(best && report.keeps_best);
         return [
-            h("strong", {}, ...tinv.phrase("{} is ready.", report.out_name || report.name)),
             finishReason ? h("p", {}, tinv.format.sentence(finishReason)) : null,
             h("p", {}, usage(report), ...(isBestDelivered ? tinv.phrase(BEST_DELIVERED, best.step) : [LAST_DELIVERED])),
             h(

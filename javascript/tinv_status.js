@@ -37,7 +37,7 @@
             case "saving":
                 return phrase("Saving step {}…", report.step);
             case "finished":
-                return phrase("Finished: {} is ready after {} steps", report.out_name || report.name, report.step);
+                return phrase("{} is ready after {} steps", report.out_name || report.name, report.step);
             case "stopped":
                 return run.interrupted
                     ? phrase("Interrupted at step {} of {}", report.step, report.steps)
