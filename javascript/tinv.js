@@ -79,7 +79,7 @@
         return element;
     };
 
-    /** A symbol that says nothing by itself: check, cross, bang, up, down, left, right. */
+    /** A symbol that says nothing by itself: check, cross, bang, ring, up, down, left, right. */
     tinv.icon = (name) => tinv.h(`span.tinv-icon.tinv-icon-${name}`, { "aria-hidden": "true" });
 
     /** "Step {} of {}" with its values in spans, so that a host's translation finds the words around them. */

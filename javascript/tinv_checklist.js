@@ -43,7 +43,7 @@
     function row(item, isDone, text, option = item) {
         const element = byId("tinv_checklist").querySelector(`[data-item="${item}"]`);
         element.dataset.done = String(isDone);
-        const mark = h(`span.tinv-mark.${isDone ? "tinv-ok" : "tinv-missing"}`, { "aria-hidden": "true" }, isDone ? "✓" : "○");
+        const mark = h(`span.tinv-mark.${isDone ? "tinv-ok" : "tinv-missing"}`, {}, tinv.icon(isDone ? "check" : "ring"));
         const focus = { onclick: () => tinv.problems.focus(option) };
         const content = isDone ? h("span", {}, ...text) : h("button.tinv-link", focus, ...text);
         const key = `${isDone} ${content.textContent}`;

@@ -33,7 +33,7 @@
 
     function item(waiting, i, all) {
         const { run, name, seconds } = waiting;
-        const move = (label, symbol, place) =>
+        const move = (label, icon, place) =>
             h(
                 "button.tinv-button.tinv-move",
                 {
@@ -42,10 +42,10 @@
                     disabled: place < 1 || place > all.length,
                     onclick: () => change("move", { run, after: place }),
                 },
-                symbol,
+                tinv.icon(icon),
             );
         const time = seconds ? tinv.phrase(" · about {}", tinv.format.duration(seconds)) : [];
-        const arrows = all.length > 1 ? [move("Train it sooner", "↑", i), move("Train it later", "↓", i + 2)] : [];
+        const arrows = all.length > 1 ? [move("Train it sooner", "up", i), move("Train it later", "down", i + 2)] : [];
         return h(
             "li.tinv-waiting",
             { "data-run": run },

@@ -20,7 +20,7 @@
             byId("tinv_undo").replaceChildren(
                 h("span", {}, text),
                 h("button.tinv-button", { id: "tinv_undo_button", onclick: onUndo }, "Undo"),
-                h("button.tinv-hide", close, "×"),
+                h("button.tinv-hide", close, tinv.icon("cross")),
             );
             tinv.setHidden(byId("tinv_undo"), false);
         },

@@ -140,7 +140,7 @@ CHECKLIST = """
   <li data-item="images"></li>
   <li data-item="name"></li>
   <li data-item="settings" class="tinv-hidden" data-hidden-by="unavailable"></li>
-  <li data-item="cost"><span class="tinv-mark tinv-ok" aria-hidden="true">✓</span>
+  <li data-item="cost"><span class="tinv-mark tinv-ok"><span class="tinv-icon tinv-icon-check" aria-hidden="true"></span></span>
     <span id="tinv_estimate" role="status"></span></li>
 </ul>
 """
