@@ -178,3 +178,19 @@ def test_initial_embedding(checkpoints, tmp_path):
     assert "damaged" in start("sd1", "plain.png")[1] or "no embedding" in start("sd1", "plain.png")[1]
     assert "no such file" in start("sd1", "gone.safetensors")[1]
     assert start("sd1", "gone.png")[0] == "init_embedding"
+
+
+@pytest.mark.parametrize(
+    ("raw", "sampling"),
+    [
+        ({"steps": "50"}, "logit-normal"),
+        ({"steps": "199"}, "logit-normal"),
+        ({"steps": "200"}, "uniform"),
+        ({"steps": "50", "batch_size": "2", "gradient_accumulation": "2"}, "uniform"),
+        ({"steps": "50", "kind": "style"}, "uniform"),
+        ({"steps": "50", "kind": "negative"}, "uniform"),
+    ],
+)
+def test_timesteps_of_short_and_long_trainings(checkpoints, raw, sampling):
+    description = selected(checkpoints["sd1"]).description()
+    assert auto_values(description, settings(**raw))["timestep_sampling"] == sampling

@@ -140,7 +140,7 @@ class TrainSettings:
     )  # fmt: skip
     timestep_sampling: str = _option(
         "auto", "how noisy the pictures to learn from are: all levels alike, or mostly half-way; auto: logit-normal for a "
-        "subject, uniform for a style", "Learning",
+        "subject and fewer than 200 pictures in all, else uniform", "Learning",
         choices=("auto", "uniform", "logit-normal"),
     )  # fmt: skip
     loss_type: str = _option(

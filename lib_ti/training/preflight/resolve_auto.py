@@ -21,6 +21,7 @@ from lib_ti.training.validation.budget import plan_validations
 if TYPE_CHECKING:  # it imports torch
     from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
 
+SHORT_TRAINING = 200  # images processed
 AVERAGED_SHARE, MAX_AVERAGED_STEPS = 0.1, 100
 
 _STORED = ("resolution", "learning_rate", "lr_schedule", "validate_every", "ema_decay", "timestep_sampling")
@@ -52,6 +53,12 @@ def auto_ema_decay(steps: int) -> float:
     )
 
 
+def auto_timestep_sampling(settings: TrainSettings) -> str:
+    """Timesteps half-way find a subject sooner; over many images those of all noise levels learn it better."""
+    is_short = settings.steps * settings.effective_batch_size < SHORT_TRAINING
+    return "logit-normal" if settings.kind == "subject" and is_short else "uniform"
+
+
 def auto_values(checkpoint: CheckpointFacts, settings: TrainSettings) -> dict[str, Any]:
     """What "auto" means for a checkpoint, by option; None where only the loaded model can say.
 
@@ -67,7 +74,7 @@ def auto_values(checkpoint: CheckpointFacts, settings: TrainSettings) -> dict[st
         "lr_schedule": "cosine" if is_auto else default_schedule(settings.learning_rate),
         "validate_every": plan_validations(settings.steps, settings.effective_batch_size).interval,
         "ema_decay": auto_ema_decay(settings.steps),
-        "timestep_sampling": "logit-normal" if settings.kind == "subject" else "uniform",
+        "timestep_sampling": auto_timestep_sampling(settings),
         "resolution": checkpoint.resolution,
         "clip_skip": family.encoders[0].clip_skip,
         "prediction": checkpoint.noise_schedule.prediction_type if checkpoint.prediction_known else None,
