@@ -107,7 +107,8 @@ class RunsView:
     def version(self) -> str:
         """Text that changes with the list of runs, but not with their steps."""
         jobs = [(run_id(job.folder), job.started) for job in self._queue.jobs()]
-        return f"{hash((self._all() and self._folders[2], tuple(jobs))):x}"
+        folders = self._all()
+        return f"{hash((self._folders[2] if folders else 0, tuple(jobs))):x}"
 
     def invalidate(self) -> None:
         """List the folder again, because a run was created or deleted."""
