@@ -4,11 +4,14 @@
     const { tinv } = window;
     const { byId } = tinv;
 
-    tinv.ready(() =>
-        tinv.on("form-checked", (reply) => {
-            const wrapper = byId("tinv_consent");
-            const isGiven = wrapper.querySelector("input").checked;
-            tinv.setHidden(wrapper, !reply.person && !isGiven, "no-person");
-        }),
-    );
+    function draw(isPerson) {
+        const wrapper = byId("tinv_consent");
+        const isGiven = wrapper.querySelector("input").checked;
+        tinv.setHidden(wrapper, !isPerson && !isGiven, "no-person");
+    }
+
+    tinv.ready(() => {
+        draw(false);
+        tinv.on("form-checked", (reply) => draw(Boolean(reply.person)));
+    });
 })();
