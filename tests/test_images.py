@@ -597,7 +597,7 @@ class TestScan:
         summary = folder.summary(folder.files[:2], {"caption": 1, "mask": 0}, [tmp_path / "notes.pdf"])
         assert summary.startswith("2 pictures, 1 caption; not used: ")
         for part in (
-            "1 broken link", "1 device or pipe", "1 text without a picture (alone.txt)",
+            "1 broken link", "1 special file", "1 text without a picture (alone.txt)",
             "1 mask without a picture (gone.mask.png)", "notes.pdf", "sub/READ me.md",
         ):  # fmt: skip
             assert part in summary

@@ -146,7 +146,7 @@ def _walk(folder: Path, unused: list[UnusedFile], seen: set[Path], depth: int) -
         elif path.is_dir():
             folders.append(path)
         else:
-            unused.append(UnusedFile(path, "broken link" if path.is_symlink() else "device or pipe"))
+            unused.append(UnusedFile(path, "broken link" if path.is_symlink() else "special file"))
     yield folder, paths
     for path in folders:
         if path.resolve() in seen:

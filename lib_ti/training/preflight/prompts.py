@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lib_ti.data.captions import default_templates, load_templates
 from lib_ti.errors import UnusableFile
+from lib_ti.formats.text_file import read_text
 from lib_ti.model.prompt.placeholder import Placeholder
 from lib_ti.model.prompt.prompt_tokenizer import PromptTokenizer
 from lib_ti.settings.train_settings import CAPTION_SLOT, NAME_SLOT, TrainSettings
@@ -24,6 +25,8 @@ def check_prompts(
         return ()
     try:
         templates = load_templates(s.template_file) if s.template_file else default_templates(s.kind, any(captions))
+        if s.template_file and read_text(s.template_file).guessed:
+            findings.warn(f"{s.template_file.name} is in no encoding that can be told, and was read as Latin-1")
     except UnusableFile as error:
         findings.add_problem("template_file", error)
         return ()
