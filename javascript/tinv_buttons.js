@@ -62,7 +62,8 @@
     function draw() {
         const { run } = tinv;
         const resumable = resumableRun();
-        setButton("tinv_train", { enabled: !run.submitting, label: trainLabel(run), shown: canQueue(run) });
+        const label = trainLabel(run);
+        setButton("tinv_train", { enabled: !run.submitting, label, title: `${label} (Ctrl+Enter)`, shown: canQueue(run) });
         setButton("tinv_stop", {
             enabled: run.active && !run.stopping && run.state !== "saving",
             label: stopLabel(run),
@@ -80,8 +81,8 @@
             enabled: Boolean(resumable),
             label: resumable ? `Resume ${resumable.name}` : "Resume",
             title: resumable
-                ? `Go on with ${resumable.name} at step ${resumable.step} of ${resumable.steps}`
-                : "There is nothing to resume",
+                ? `Continue ${resumable.name} from step ${resumable.step} of ${resumable.steps}`
+                : "Nothing to resume",
         });
         for (const id of ["tinv_train", "tinv_stop", "tinv_try"]) {
             const button = buttonById(id);

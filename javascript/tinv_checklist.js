@@ -62,9 +62,9 @@
         const { state } = (check && check.name) || {};
         const isFree = ["free", "word"].includes(state) || (state === "taken" && tinv.form.values.overwrite);
         if (!name) return row("name", false, ["Type a word"]);
-        if (state === "running") return row("name", false, phrase("{} is being trained", name));
+        if (state === "running") return row("name", false, phrase("{} is in training", name));
         if (state === "taken" && !isFree) return row("name", false, phrase("{} exists: replace or rename", name));
-        if (state === "bad") return row("name", false, ["Another word"]);
+        if (state === "bad") return row("name", false, ["Choose another word"]);
         row("name", true, phrase("{}", name));
     }
 

@@ -90,8 +90,6 @@
         tinv.roving(byId("tinv_suggestions"), "button");
         tinv.roving(byId("tinv_previews_gallery"), "button");
         tinv.roving(byId("tinv_runs"), "button");
-        const train = tinv.buttonById("tinv_train");
-        train.title = train.title || "Ctrl+Enter";
-        train.setAttribute("aria-keyshortcuts", "Control+Enter");
+        tinv.buttonById("tinv_train").setAttribute("aria-keyshortcuts", "Control+Enter");
     });
 })();
