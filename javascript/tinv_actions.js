@@ -62,7 +62,7 @@
         if (run.id === shown && run.active) run.poll();
         else run.follow(shown);
         if (shown === id) for (const message of warnings || []) run.history.warnings.push({ message });
-        else tinv.announce("It waits in the queue");
+        else tinv.announce("Added to the queue");
         scrollToStatus();
     }
 

@@ -75,7 +75,7 @@
             await call("undo", { draft: tinv.pictures.draft });
             await tinv.pictures.reload();
             canUndo = false;
-            say("The captions are as they were.");
+            say("Captions restored.");
         });
 
     function draw() {

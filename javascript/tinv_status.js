@@ -19,7 +19,7 @@
         if (run.stopping) return report.step ? phrase("Saving step {}…", report.step) : ["Stopping…"];
         switch (run.state) {
             case "idle":
-                if (tinv.problems.any) return ["Not started. See what is missing beside Train."];
+                if (tinv.problems.any) return ["Not started. Fix what is listed beside Train."];
                 return [tinv.pictures.count ? "Ready to train" : "Add pictures to begin"];
             case "queued":
                 if (!(report.place > 0)) return ["Waiting for the WebUI to finish its work"];

@@ -41,7 +41,7 @@ class TrainSettings:
     init_text: str = _option("auto", "the closest ordinary word; auto: the words that fit the pictures best", "Word")
     init_random: bool = _option(False, "start from random vectors instead", "Word")
     init_embedding: Path | None = _option(None, "start from this embedding file instead", "Word", metavar="FILE")
-    consent: bool = _option(False, "you have the permission of the person whom the word stands for", "Word")
+    consent: bool = _option(False, "the person in the pictures has agreed", "Word")
     vectors: int = _option(
         3, "tokens that the word takes up: more hold more detail but leave less room in prompts", "Word",
         unit="vectors", low=1, high=75,

@@ -45,8 +45,8 @@ vary background, light and angle.</span>
   <div class="tinv-row" id="tinv_captions_edit">
     <input type="text" class="tinv-input" data-part="find" aria-label="Find in all captions" placeholder="Find">
     <input type="text" class="tinv-input" data-part="replace" aria-label="Replace with" placeholder="Replace with">
-    <input type="text" class="tinv-input" data-part="prefix" aria-label="Put in front of all captions" placeholder="Put in front">
-    <input type="text" class="tinv-input" data-part="suffix" aria-label="Put behind all captions" placeholder="Put behind">
+    <input type="text" class="tinv-input" data-part="prefix" aria-label="Add before every caption" placeholder="Add before">
+    <input type="text" class="tinv-input" data-part="suffix" aria-label="Add after every caption" placeholder="Add after">
     <button type="button" class="tinv-button" id="tinv_captions_apply">Change all</button>
     <button type="button" class="tinv-link tinv-hidden" id="tinv_captions_undo" data-hidden-by="unavailable">Undo</button>
   </div>
