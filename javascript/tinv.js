@@ -46,6 +46,7 @@
     //     form-changed (values)              fields have changed
     //     form-checked (reply)               Python has checked the fields
     //     pictures-changed ()                pictures or captions have changed
+    //     own-pictures-loaded ()             the pictures of the followed run are there
     //     problems-changed ()                something else is said beside Train
 
     const listeners = {};

@@ -140,7 +140,7 @@
         byId("tinv_loss").replaceChildren(...lossContent(stepEvents));
     }
 
-    tinv.chart = { MARGIN, width, totalSteps, svg, roundUp, legendLine, legendEntry, table };
+    tinv.chart = { MARGIN, width, totalSteps, downsample, svg, roundUp, legendLine, legendEntry, table };
 
     tinv.ready(() => {
         tinv.on("run-updated", draw);

@@ -5,9 +5,16 @@
     const { byId, h } = tinv;
     let drawnUrls = [];
 
+    tinv.ownPictures = {
+        get urls() {
+            return drawnUrls;
+        },
+    };
+
     function draw(urls) {
         if (String(urls) === String(drawnUrls)) return;
         drawnUrls = urls;
+        tinv.emit("own-pictures-loaded");
         const element = byId("tinv_own_pictures");
         tinv.setHidden(element, !urls.length);
         const image = (src, i) => h("li", {}, h("img", { src, alt: `Your picture ${i + 1}`, loading: "lazy" }));

@@ -28,6 +28,7 @@
         searching: null, // the last event of trying words to start from
         best: null, // {step, reason}: the step that the training recommends at its end
         finishReason: "", // why it ended before its last step
+        earlierTests: new Map(), // of the end before this one
         tests: new Map(), // by prompt_index, the event of a picture of the finished embedding
     });
 
@@ -104,7 +105,8 @@
         clearTimeout(timer);
         const isTraining = run.submitting || run.active || Boolean(run.serverStatus.active);
         if (document.hidden && !isTraining) return; // polled again once the page is visible
-        const interval = document.hidden ? HIDDEN_POLL_MS : run.active ? ACTIVE_POLL_MS : IDLE_POLL_MS;
+        const isWorking = run.active || Boolean(run.serverStatus.trying && run.serverStatus.trying.total);
+        const interval = document.hidden ? HIDDEN_POLL_MS : isWorking ? ACTIVE_POLL_MS : IDLE_POLL_MS;
         const backoff = Math.min(LONGEST_PAUSE_MS, 1000 * 2 ** (failures - 1));
         timer = setTimeout(poll, failures ? backoff : immediately ? 0 : interval);
     }
@@ -176,12 +178,15 @@
         else if (event.kind === "test") history.tests.set(event.prompt_index, event);
         else if (event.kind === "finished") history.finishReason = event.reason || "";
         else if (event.kind === "loading") forgetEnd(history);
+        // a word that was not delivered anew is still the one that these pictures show
+        else if (["stopped", "failed"].includes(event.kind) && !history.tests.size) history.tests = history.earlierTests;
     }
 
     /** A run that goes on has not ended any more. */
     function forgetEnd(history) {
-        const { best, finishReason } = emptyHistory();
-        Object.assign(history, { best, finishReason });
+        const { best, finishReason, tests } = emptyHistory();
+        const earlierTests = history.tests.size ? history.tests : history.earlierTests;
+        Object.assign(history, { best, finishReason, tests, earlierTests });
     }
 
     tinv.ready(() => {

@@ -7,6 +7,8 @@
     let drawnKey = "";
     let isLoading = false;
 
+    tinv.tests = { events };
+
     const keyOf = (event) => `${tinv.run.id} ${event.prompt_index} ${event.time}`;
     const isNegative = () => Boolean(tinv.run.report && tinv.run.report.kind === "negative");
 
@@ -18,7 +20,8 @@
     }
 
     function figure(event) {
-        const { label, prompt, negative_prompt } = event;
+        const { prompt, negative_prompt } = event;
+        const label = /^prompt \d/.test(event.label) ? "your prompt" : event.label;
         const alt = negative_prompt ? `${prompt}, negative prompt: ${negative_prompt}` : prompt;
         const img = h("img", { alt, "data-test": event.prompt_index, src: images.get(keyOf(event)) });
         const source = { action: "test_picture", run: tinv.run.id, prompt: event.prompt_index, full: true };
@@ -35,7 +38,7 @@
         const all = events();
         const key = all.map(keyOf).join();
         const element = byId("tinv_tests");
-        tinv.setHidden(element, !all.length);
+        tinv.setHidden(element, !all.length || tinv.run.active);
         if (key !== drawnKey) {
             drawnKey = key;
             element.replaceChildren(
@@ -64,8 +67,6 @@
         }
         isLoading = false;
     }
-
-    tinv.tryIt = { show: () => tinv.scrollTo(byId("tinv_result"), "start") };
 
     tinv.ready(() => {
         tinv.on("run-updated", draw);

@@ -64,15 +64,18 @@
     }
 
     function waitingBar(id, { run, name }) {
+        const isSearch = name === "start words";
+        const work = isSearch ? "the search for start words finishes" : "the pictures of a word are made";
         const stop = (event) => {
             event.target.disabled = true;
             event.target.textContent = "Stopping…";
             if (run) tinv.actions.stop(run);
-            else tinv.suggest.cancel();
+            else if (isSearch) tinv.suggest.cancel();
+            else tinv.call("cancel_try");
         };
         const text = run
             ? tinv.phrase("Generate will wait until {} finishes training.", name)
-            : ["Generate will wait until the search for start words finishes."];
+            : [`Generate will wait until ${work}.`];
         return h(
             "div.tinv-waiting-bar",
             { id, role: "status", "data-run": run },

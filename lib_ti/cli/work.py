@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ def work(arguments: Sequence[str]) -> int:
             request = json.loads(control.read_request())
             if "sweep" in request:
                 return _answer(_create_sweep(request["sweep"]))
+            if "tests" in request:
+                return _answer(_make_tests(request["tests"], stop_flag.is_set))
             folder, warnings = _prepare(request)
         except BadInput as error:
             return _answer({"problems": [{"option": p.option, "message": p.message} for p in error.problems]})
@@ -71,6 +73,15 @@ def _create_sweep(request: dict[str, Any]) -> dict[str, Any]:
 
     plan = plan_sweep(request["settings"], request["values"], labels=request["labels"])
     return {"sweep": str(create_sweep(plan).path), "warnings": list(plan.warnings)}
+
+
+def _make_tests(request: dict[str, Any], should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Make more test pictures of the requested run: `run`, `embedding` and `prompts` as in `make_more_tests`."""
+    from lib_ti.runs.more_tests import make_more_tests
+
+    folder = RunFolder.open(Path(request["run"]))
+    make_more_tests(folder, Path(request["embedding"]), request["prompts"], should_stop)
+    return {"run": str(folder.path)}
 
 
 def _answer(answer: dict[str, Any]) -> int:

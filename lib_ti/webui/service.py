@@ -18,6 +18,8 @@ from lib_ti.webui.api.results import Results, delete_run
 from lib_ti.webui.api.runs_view import PAGE, RunsView, run_id
 from lib_ti.webui.api.sharing import Sharing
 from lib_ti.webui.api.sweeps import Sweeps
+from lib_ti.webui.api.try_prompts import LABEL as TRY_LABEL
+from lib_ti.webui.api.try_prompts import TryPrompts
 from lib_ti.webui.embedding_index import EmbeddingIndex
 from lib_ti.webui.forms import form_to_settings
 from lib_ti.webui.forms.cost import CostEstimator
@@ -68,6 +70,7 @@ class TrainingService:
         self._sweeps = Sweeps(host, self._runs, self._queue, sweep_launcher)
         self._suggestions = Suggestions(host, self._drafts, self._gpu_handover, self._queue)
         self._captioning = Captioning(host, self._drafts)
+        self._try_prompts = TryPrompts(self._results, self._runs, self._queue, self._gpu_handover)
         gpu_handover.remove_stale_trial_embeddings(host.runs_dir)
         self._drafts.delete_stale()
 
@@ -88,6 +91,7 @@ class TrainingService:
         self.refuse_starts()
         self.uploads.close()
         self._suggestions.close()
+        self._try_prompts.close()
         self._captioning.close()
         self._queue.close()
 
@@ -99,6 +103,7 @@ class TrainingService:
         )  # fmt: skip
         parts = (
             self._queue_view,
+            self._try_prompts,
             self._launcher,
             self._image_actions,
             self._captioning,
@@ -137,6 +142,7 @@ class TrainingService:
             "active": run_id(jobs[0].folder) if jobs else self._running_elsewhere(),
             "queue": self._queue_view.waiting(),
             "lending": self._lending(),
+            "trying": self._try_prompts.status,
             "library": self.embedding_index.version(),
             "runs": self._runs.version(),
             "version": __version__,
@@ -159,6 +165,8 @@ class TrainingService:
         """What the host has lent its GPU to: a training, or (without a run) the search for start words."""
         if self._suggestions.has_gpu:
             return {"run": None, "name": LABEL}
+        if self._try_prompts.has_gpu:
+            return {"run": None, "name": TRY_LABEL}
         job = self._gpu_handover.current_job
         return {"run": run_id(job.folder), "name": job.folder.path.parent.name} if job else None
 

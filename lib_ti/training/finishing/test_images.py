@@ -14,8 +14,10 @@ from lib_ti.training.preview import ImageSampler
 log = logging.getLogger("lib_ti")
 
 
-def make_test_images(sampler: ImageSampler, vectors: Mapping[str, torch.Tensor]) -> None:
+def make_test_images(sampler: ImageSampler, vectors: Mapping[str, torch.Tensor], first_index: int = 0) -> None:
     """Sample the test prompts of a training with the vectors that it delivers, each with the previews' first seed.
+
+    `first_index`: of the first picture.
 
     What lacks memory or is not finite is left out with a warning. So is what a stop interrupts, and what fails: the embedding is
     complete, and matters more.
@@ -29,7 +31,12 @@ def make_test_images(sampler: ImageSampler, vectors: Mapping[str, torch.Tensor])
         for i, image in sampler.sample(requests, vectors, "test picture"):
             (label, texts), (_, seed) = prompts[i], requests[i]
             sampler.recorder.test(
-                image, i, prompt=texts.prompt, negative_prompt=texts.negative_prompt, seed=seed, label=label
+                image,
+                first_index + i,
+                prompt=texts.prompt,
+                negative_prompt=texts.negative_prompt,
+                seed=seed,
+                label=label,
             )
             made += 1
     except Interrupted:

@@ -62,6 +62,15 @@ class Results:
             raise TextualInversionError("This step was not saved. Choose one with the button Use this step.")
         return path
 
+    def embedding_to_try(self, folder: RunFolder) -> Path:
+        """The host's embedding of the run's name if it is one of this run, else the run's own result or last snapshot."""
+        in_use = self.in_use(folder)["used_step"] is not None
+        return (
+            self._host.embeddings_dir / f"{folder.settings.name}.safetensors"
+            if in_use
+            else self.embedding_file(folder, None)
+        )
+
     def install(self, folder: RunFolder, step: int | None, name: str | None, overwrite: bool) -> str:
         """Copy the embedding of a step to the host's folder; returns its name. Raises BadInput if the name is taken."""
         own_name = folder.settings.name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from lib_ti.webui.forms import form_to_settings
 from lib_ti.webui.forms.live_check import NO_CHECKPOINT
 from lib_ti.webui.hosts.gpu_handover import GpuHandover
 from lib_ti.webui.hosts.host import Host
+from lib_ti.webui.hosts.lent_child import EXIT_TIMEOUT_S, run_child
 from lib_ti.webui.images.drafts import Drafts
 
 log = logging.getLogger("lib_ti")
@@ -28,8 +28,6 @@ OPTIONS = (
 )  # fmt: skip
 """The options of a training that the ranking depends on."""
 IDLE: dict[str, Any] = {"state": "idle", "done": 0, "total": 0, "words": [], "vectors": None, "message": ""}
-POLL_INTERVAL_S = 0.2
-EXIT_TIMEOUT_S = 20.0
 LABEL = "start words"  # of this work, in the host
 
 
@@ -102,35 +100,15 @@ class Suggestions:
 
     def _rank(self, program: str, should_stop: Callable[[], bool]) -> None:
         self._status = {**self._status, "message": ""}
-        child = worker.start_child(program)
-        assert child.stdout
-        assert child.stderr
-        errors: list[str] = []
-        readers = [
-            threading.Thread(target=self._read_replies, args=(child.stdout,), daemon=True),
-            threading.Thread(target=errors.extend, args=(child.stderr,), daemon=True),
-        ]
-        for reader in readers:
-            reader.start()
-        try:
-            while child.poll() is None and not should_stop():
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(POLL_INTERVAL_S)
-        finally:
-            is_stopped = child.poll() is None
-            _end(child)  # nobody else may use the GPU before
-            for reader in readers:
-                reader.join(1.0)
-        if not is_stopped and self._status["state"] == "running":
-            reason = next((line.strip() for line in reversed(errors) if line.strip()), f"exit code {child.returncode}")
-            self._status = {**IDLE, "state": "failed", "message": reason}
+        end = run_child(program, should_stop, self._read_reply)
+        if not end.stopped and self._status["state"] == "running":
+            self._status = {**IDLE, "state": "failed", "message": end.reason}
 
-    def _read_replies(self, lines: Any) -> None:
-        """Each line of JSON is the state from then on; libraries may print others."""
-        for line in lines:
-            with suppress(ValueError, TypeError):
-                reply = json.loads(line) if line.startswith("{") else {}
-                self._status = {**self._status, **{key: reply[key] for key in IDLE.keys() & reply.keys()}}
+    def _read_reply(self, line: str) -> None:
+        """A line of JSON is the state from then on; libraries may print others."""
+        with suppress(ValueError, TypeError):
+            reply = json.loads(line) if line.startswith("{") else {}
+            self._status = {**self._status, **{key: reply[key] for key in IDLE.keys() & reply.keys()}}
 
 
 def _arguments(raw: Mapping[str, RawValue]) -> list[str]:
@@ -143,17 +121,3 @@ def _arguments(raw: Mapping[str, RawValue]) -> list[str]:
         elif isinstance(value, str) and value:
             arguments.append(f"{option_flag(name)}={value}")  # as one: a value may begin with a dash
     return arguments
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """End the process; it has nothing to save."""
-    child.terminate()
-    try:
-        child.wait(EXIT_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-    for stream in (child.stdin, child.stdout, child.stderr):
-        if stream:
-            with suppress(OSError):
-                stream.close()

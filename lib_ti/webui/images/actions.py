@@ -15,8 +15,8 @@ from lib_ti.webui.images.crops import preview_crops
 from lib_ti.webui.images.drafts import Drafts
 from lib_ti.webui.images.thumbnails import ThumbnailCache
 
-MAX_RUN_IMAGES = 8
-"""Thumbnails that the page shows of a run's images."""
+MAX_RUN_IMAGES, RUN_IMAGE_SIDE = 8, 320
+"""Thumbnails that the page shows of a run's images, and their longer side in pixels: one stands beside a large preview."""
 
 LARGE_SIDE = 1280
 """The longer side, in pixels, of an image that is looked at."""
@@ -110,7 +110,7 @@ class ImageActions:
         """Thumbnails of the first images of a run."""
         paths = sorted(self._runs.folder(run).images.glob("[0-9]*.png"))
         paths = [path for path in paths if not path.name.endswith(".mask.png")][:MAX_RUN_IMAGES]
-        return {"pictures": [self._thumbnails.get(path, 128) for path in paths]}
+        return {"pictures": [self._thumbnails.get(path, RUN_IMAGE_SIDE) for path in paths]}
 
     def preview_crops(self, draft: str, form: Mapping[str, Any]) -> dict[str, Any]:
         """The draft's images as the form's settings crop them, each with one of its prompts; and how many templates there are."""

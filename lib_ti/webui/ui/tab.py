@@ -87,7 +87,9 @@ RUN = """
 <div id="tinv_warnings" role="group" aria-label="Warnings"></div>
 <div id="tinv_result" class="tinv-card tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_tests" class="tinv-hidden" data-hidden-by="unavailable"></div>
+<div id="tinv_try_panel" class="tinv-hidden" data-hidden-by="unavailable"></div>
 <div id="tinv_next" class="tinv-hidden" data-hidden-by="unavailable"></div>
+<div id="tinv_learning" class="tinv-hidden" data-hidden-by="unavailable"></div>
 <div class="tinv-previews-head">
   <h4>Previews</h4>
   <button type="button" class="tinv-button" id="tinv_sample_now" disabled>Sample now</button>
@@ -100,6 +102,7 @@ RUN = """
   <summary>Details</summary>
   <div id="tinv_validation"></div>
   <div id="tinv_loss"></div>
+  <div id="tinv_movement"></div>
 </details>
 </div>
 """
