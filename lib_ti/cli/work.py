@@ -77,10 +77,14 @@ def _create_sweep(request: dict[str, Any]) -> dict[str, Any]:
 
 def _make_tests(request: dict[str, Any], should_stop: Callable[[], bool]) -> dict[str, Any]:
     """Make more test pictures of the requested run: `run`, `embedding` and `prompts` as in `make_more_tests`."""
-    from lib_ti.runs.more_tests import make_more_tests
+    from lib_ti.runs.recorder import FolderRecorder
+    from lib_ti.training.finishing.more_tests import make_more_tests
 
     folder = RunFolder.open(Path(request["run"]))
-    make_more_tests(folder, Path(request["embedding"]), request["prompts"], should_stop)
+    first = folder.history().next_test()
+    make_more_tests(
+        folder.settings, Path(request["embedding"]), request["prompts"], FolderRecorder(folder), first, should_stop
+    )
     return {"run": str(folder.path)}
 
 

@@ -98,7 +98,7 @@ class TrainingService:
     def actions(self) -> dict[str, Callable[..., Any]]:
         """The actions, by the names that the page calls them by."""
         own = (
-            self.form, self.check, self.poll, self.sample, self.delete, self.delete_pictures, self.runs, self.advice,
+            self.form, self.check, self.poll, self.delete, self.delete_pictures, self.runs, self.advice,
             self.settings, self.preview, self.test_picture, self.use, self.card, self.download, self.open_folder,
         )  # fmt: skip
         parts = (
@@ -174,13 +174,6 @@ class TrainingService:
         """A run of this host that another process is training: the WebUI before a restart, which is saving."""
         folder = self._runs.running_elsewhere()
         return run_id(folder) if folder else None
-
-    def sample(self, run: str) -> dict[str, Any]:
-        job = self._queue.find(self._runs.folder(run).path)
-        if job is None or job.worker is None or not job.started:
-            raise TextualInversionError("Previews are possible once training has begun.")
-        job.worker.request_previews()
-        return {}
 
     def delete(self, run: str) -> dict[str, Any]:
         folder = self._runs.folder(run)

@@ -3,6 +3,7 @@
 The actions, each with its parameters and its reply:
 
     move(run, after)        let a waiting training come after so many others, the one that runs included -> {}
+    sample(run)             make previews of the step that the running training is at -> {}
     stop(run)               stop the training that runs, or take a waiting one out of the queue -> {}
 
 `poll` replies with `queue`, a list of {"run", "name", "steps", "seconds"} in order: `seconds` is an estimate, or None.
@@ -34,7 +35,7 @@ class QueueView:
         self._slowness = 1.0  # how much longer the training that runs takes than was expected
 
     def actions(self) -> dict[str, Callable[..., Any]]:
-        return {"move": self.move, "stop": self.stop}
+        return {"move": self.move, "stop": self.stop, "sample": self.sample}
 
     def waiting(self) -> list[dict[str, Any]]:
         """The trainings behind the one that runs or is next, in order."""
@@ -48,6 +49,13 @@ class QueueView:
     def stop(self, run: str) -> dict[str, Any]:
         if not self._queue.stop(self._runs.folder(run).path):
             raise TextualInversionError("This training is not running.")
+        return {}
+
+    def sample(self, run: str) -> dict[str, Any]:
+        job = self._queue.find(self._runs.folder(run).path)
+        if job is None or job.worker is None or not job.started:
+            raise TextualInversionError("Previews are possible once training has begun.")
+        job.worker.request_previews()
         return {}
 
     def seconds_left(self, details: dict[str, Any]) -> float | None:
