@@ -81,7 +81,7 @@ def _make_tests(request: dict[str, Any], should_stop: Callable[[], bool]) -> dic
     from lib_ti.training.finishing.more_tests import make_more_tests
 
     folder = RunFolder.open(Path(request["run"]))
-    first = folder.history().next_test()
+    first = (max(folder.history().tests, default=-1) + 2) // 2 * 2  # even: of a negative embedding they come in pairs
     make_more_tests(
         folder.settings, Path(request["embedding"]), request["prompts"], FolderRecorder(folder), first, should_stop
     )

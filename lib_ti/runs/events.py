@@ -237,11 +237,6 @@ class RunHistory:
         """The number of the last step; 0 before the first."""
         return max(self.steps, default=0)
 
-    def next_test(self) -> int:
-        """The first free index of a test picture; an even one, because those of a negative embedding come in pairs."""
-        used = max(self.tests, default=-1) + 1
-        return used + used % 2
-
     def seconds_left(self) -> float | None:
         """What the last step says; None before the first."""
         seconds = self.steps[self.last_step()].data.get("seconds_left") if self.steps else None
