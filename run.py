@@ -226,15 +226,16 @@ def missing_browser() -> str | None:
     return "there is no Chromium here; on Debian or Ubuntu: apt-get install chromium"
 
 
-def test(host: str | None, extra: Sequence[str]) -> int:
-    """Run all checks, or the smoke tests with a host's packages; returns the exit code of the first that fails."""
+def test(host: str | None, faults: bool, extra: Sequence[str]) -> int:
+    """Run all checks, the smoke tests with a host's packages, or every fault; returns the exit code of the first failure."""
     python = prepare_environment(host or "default")
     failed: dict[str, int] = {}
-    for step in [[*PYTEST, "-m", "smoke or browser", *extra]] if host else [*CHECKS, [*PYTEST, *extra]]:
+    steps = [[*PYTEST, "-m", "smoke or browser", *extra]] if host else [*CHECKS, [*PYTEST, *extra]]
+    for step in [["pytest", "-m", "faults", "--faults", *extra]] if faults else steps:
         log(f"\n== {shlex.join(step)}")
         if code := call([python, "-m", *step]):
             failed[shlex.join(step)] = code
-    if reason := missing_browser():
+    if not faults and (reason := missing_browser()):
         log(f"\nThe browser tests were skipped: {reason}.")
     if failed:
         log("\nFailed: " + "; ".join(failed))
@@ -255,6 +256,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     test_parser.add_argument(
         "--pins", choices=list(SUITABLE)[1:], help="the smoke and browser tests, on this host's packages"
     )
+    test_parser.add_argument(
+        "--faults", action="store_true", help="provoke every fault of docs/reliability.md, about a quarter of an hour"
+    )
     request, extra = parser.parse_known_args(arguments)
     if extra and request.command != "test":
         parser.error(f"unrecognized arguments: {shlex.join(extra)}")
@@ -265,7 +269,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
     request, extra = parse(arguments)
     try:
-        return demo(not request.no_ui) if request.command == "demo" else test(request.pins, extra)
+        return demo(not request.no_ui) if request.command == "demo" else test(request.pins, request.faults, extra)
     except KeyboardInterrupt:
         return 130
 

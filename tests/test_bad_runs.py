@@ -74,6 +74,7 @@ def odd_lines() -> list[str]:
     ]
 
 
+@pytest.mark.faults("odd lines and unreadable runs")
 def test_odd_lines_hide_nothing(runs_dir, capsys):
     """Every field of every kind, with values of other kinds; alone and among good lines."""
     folder = RunFolder(runs_dir / "odd" / "2026-01-01T00-00-00")
@@ -151,6 +152,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.faults("odd lines and unreadable runs")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_one_bad_run_hides_no_other(runs_dir, damage, capsys):
     DAMAGES[damage](runs_dir / "odd" / "2026-01-01T00-00-00")

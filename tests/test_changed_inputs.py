@@ -80,6 +80,7 @@ def _append(path: Path, text: str) -> None:
     path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
 
 
+@pytest.mark.faults("checkpoint, picture or template changed before a resume")
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_input_is_refused_with_the_reason(stopped, change, capsys):
     make, reason = CHANGES[change]
@@ -172,6 +173,7 @@ def test_large_files_are_sampled(tmp_path, monkeypatch):
 # --- on another machine --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.faults("run folder copied to another machine")
 def test_run_folder_copied_to_another_machine(stopped, checkpoint, tmp_path, capsys):
     """Every path of its settings is another there; the run says what it misses, and ends with the same bytes."""
     copy = tmp_path / "other machine" / "runs" / "my-mug" / stopped.path.name

@@ -386,6 +386,7 @@ def losses(folder: RunFolder) -> list[float]:
     return [event.data["loss"] for event in folder.history().steps.values()]
 
 
+@pytest.mark.faults("memory that runs out")
 def test_oom_halves_the_batch_and_loses_no_step(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     def settings(name: str, **more: str) -> TrainSettings:
         return settings_for(
@@ -412,6 +413,7 @@ def test_oom_halves_the_batch_and_loses_no_step(tiny_checkpoint, pictures, tmp_p
     ]
 
 
+@pytest.mark.faults("memory that runs out")
 def test_oom_within_a_step_repeats_the_whole_step(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     """In the second micro-batch of the third step, when the first one's gradient is there already."""
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="5", gradient_accumulation="2")
@@ -429,6 +431,7 @@ def test_oom_within_a_step_repeats_the_whole_step(tiny_checkpoint, pictures, tmp
     assert any("computed twice" in warning for warning in warnings(folder))
 
 
+@pytest.mark.faults("memory that runs out")
 def test_oom_in_the_low_mode_ends_the_training_with_advice(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, batch_size="2")))
     OutOfMemory(monkeypatch, StableDiffusion, "predict", training)
@@ -458,6 +461,7 @@ def test_impossible_acceleration_is_replaced_in_the_settings(tiny_checkpoint, pi
     assert other.settings.acceleration == "none"
 
 
+@pytest.mark.faults("memory that runs out")
 def test_oom_while_loading_leads_to_the_low_mode(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     load = StableDiffusion.load.__func__
 
@@ -471,6 +475,7 @@ def test_oom_while_loading_leads_to_the_low_mode(tiny_checkpoint, pictures, tmp_
     assert folder.settings.memory == "low"
 
 
+@pytest.mark.faults("memory that runs out")
 def test_oom_while_encoding_leads_to_the_next_mode(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     expected = run(settings_for(tiny_checkpoint, pictures, tmp_path))
     out_of_memory = OutOfMemory(monkeypatch, StableDiffusion, "encode_images", lambda call, _: call == 2)
@@ -480,6 +485,7 @@ def test_oom_while_encoding_leads_to_the_next_mode(tiny_checkpoint, pictures, tm
     torch.testing.assert_close(vectors(folder), vectors(expected), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.faults("memory that runs out")
 def test_oom_in_a_preview_skips_it(tiny_checkpoint, pictures, tmp_path, monkeypatch):
     options = {"steps": "4", "preview_every": "2", "preview_steps": "2", "preview_prompt": "my [name]"}
     expected = run(settings_for(tiny_checkpoint, pictures, tmp_path, name="my-mug", **options))

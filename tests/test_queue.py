@@ -553,6 +553,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.faults("SIGKILL of the host")
 def test_worker_of_a_killed_host_saves_and_resumes_to_the_same_bytes(tiny_checkpoint, pictures, tmp_path):
     def start(place: str) -> RunFolder:
         settings, problems = parse({

@@ -53,6 +53,7 @@ def messages(folder) -> list[str]:
     return [event.data["message"] for event in folder.history().warnings]
 
 
+@pytest.mark.faults("numbers that are not finite")
 def test_training_goes_back_and_on_with_a_lower_rate(tiny_checkpoint, pictures, tmp_path, break_losses):
     break_losses(lambda state, model: state.step == FAILING - 1 and state.recovery.rate_factor == 1)
     seen = []

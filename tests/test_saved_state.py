@@ -57,6 +57,7 @@ def restore(stopped):
     return damage
 
 
+@pytest.mark.faults("saved state cut or changed at any byte")
 @given(data=st.data())
 @hypothesis_settings(max_examples=200)
 def test_any_changed_byte_is_noticed(stopped, tmp_path_factory, data):
@@ -70,6 +71,7 @@ def test_any_changed_byte_is_noticed(stopped, tmp_path_factory, data):
         read_state_record(path)
 
 
+@pytest.mark.faults("saved state cut or changed at any byte")
 @given(st.integers(0, 100_000), st.binary(max_size=9))
 @example(0, b"")
 def test_any_cut_is_noticed(stopped, tmp_path_factory, length, tail):
@@ -83,6 +85,7 @@ def test_any_cut_is_noticed(stopped, tmp_path_factory, length, tail):
             read_state_record(path)
 
 
+@pytest.mark.faults("saved state cut or changed at any byte")
 @pytest.mark.parametrize("damage", ["bit", "cut", "missing"])
 def test_state_before_a_damaged_one_is_used_and_said(stopped, restore, damage, capsys):
     run, states, whole = stopped
@@ -172,6 +175,7 @@ def test_impossible_tensors_are_refused(stopped, tmp_path, key, change):
     assert torch.equal(state.vectors["clip_l"], state.initial_vectors["clip_l"])
 
 
+@pytest.mark.faults("saved state cut or changed at any byte")
 def test_state_before_one_of_nan_is_used_and_said(stopped, restore):
     """An old state, without a checksum, whose start is not a number."""
     run, states, whole = stopped
@@ -229,6 +233,7 @@ def calls(monkeypatch):
     return made
 
 
+@pytest.mark.faults("power cut")
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names of open files are read from /proc")
 def test_what_counts_is_on_the_disk_before_it_gets_its_name(calls, tiny_checkpoint, pictures, tmp_path):
     folder = create_run(preflight(settings_for(tiny_checkpoint, pictures, tmp_path, snapshot_every="3")))

@@ -524,6 +524,7 @@ def start_training(arguments: list[str]) -> subprocess.Popen:
     )
 
 
+@pytest.mark.faults("SIGKILL of the command line")
 def test_killed_run_resumes_to_the_same_bytes(tiny_checkpoint, pictures, tmp_path):
     """A real process, killed while it loads, in its first steps and later, then left to finish."""
     settings = settings_for(tiny_checkpoint, pictures, tmp_path, steps="120", snapshot_every="10")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -9,16 +10,23 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Event as Flag
+from typing import Any
 
 from lib_ti.runs.events import Event
 
 EXIT_DELAY_S = 90.0
 """From the end of the input to the end of the process, in which the training can save. The parent is gone by then."""
 
+_GONE = {errno.EPIPE, errno.EIO, errno.ENXIO}
+"""What a write answers when nobody reads a pipe any more, or the terminal is closed."""
+
 
 @contextmanager
 def stop_on_signals() -> Iterator[Flag]:
-    """Yield a flag that Ctrl-C and SIGTERM set, so that the training saves and ends; a second one interrupts it at once."""
+    """Yield a flag that Ctrl-C, SIGTERM and SIGHUP set, so that the training saves and ends; a second one interrupts it at once.
+
+    A terminal that closes sends SIGHUP more than once, which counts as one. It stays ignored under `nohup`.
+    """
     stop = Flag()
 
     def handle(number: int, frame: object) -> None:
@@ -26,8 +34,11 @@ def stop_on_signals() -> Iterator[Flag]:
             raise KeyboardInterrupt
         stop.set()
 
-    names = ("SIGINT", "SIGTERM", "SIGBREAK")
-    previous = {getattr(signal, n): signal.signal(getattr(signal, n), handle) for n in names if hasattr(signal, n)}
+    handlers: dict[str, Any] = dict.fromkeys(("SIGINT", "SIGTERM", "SIGBREAK"), handle)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        handlers["SIGHUP"] = lambda number, frame: stop.set()
+    present = {getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)}
+    previous = {number: signal.signal(number, handler) for number, handler in present.items()}
     try:
         yield stop
     finally:
@@ -39,15 +50,29 @@ def discard_output() -> None:
     """Let whatever is printed from here on go nowhere: nobody reads it any more, and each line would be an error."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):
+            if stream is sys.stdout or _is_gone(stream):
+                os.dup2(null, stream.fileno())
         os.close(null)
+
+
+def _is_gone(stream: Any) -> bool:
+    """Whether a stream's terminal is closed, or its pipe has no reader."""
+    try:
+        stream.flush()
+        os.write(stream.fileno(), b"\r" if stream.isatty() else b"")
+    except OSError:
+        return True
+    return False
 
 
 def say(line: str) -> None:
     """Print a line, unless nobody reads the output any more; what the command does goes on."""
     try:
         print(line, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
         discard_output()
 
 
@@ -57,7 +82,9 @@ def unless_closed(show: Callable[[Event], None]) -> Callable[[Event], None]:
     def show_while_read(event: Event) -> None:
         try:
             show(event)
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             discard_output()
 
     return show_while_read

@@ -11,6 +11,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,8 @@ def _serve(
     from lib_ti.webui.standalone.server import create_app
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: trainings are saved
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # a closed terminal
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     service = TrainingService(host)
     try:
         app = create_app(service, page.build(host, service), auth, allowed, listener.getsockname()[1])
@@ -93,6 +96,7 @@ def _serve(
         # In a thread uvicorn leaves the signals to us. Not `join`, which takes a thread for ended when a signal interrupts it.
         threading.Thread(target=run, name="textual-inversion-server", daemon=True).start()
         try:
+            service.restore_queue()
             _print_address(server, f"http://127.0.0.1:{listener.getsockname()[1]}/", opens_browser)
             while not ended.wait(0.5):  # with a timeout: on Windows Ctrl-C does not interrupt a wait
                 pass
@@ -103,7 +107,8 @@ def _serve(
     except KeyboardInterrupt:
         pass
     finally:
-        print("Ending. A running training is saved.", flush=True)
+        with suppress(OSError):  # the terminal is closed
+            print("Ending. A running training is saved.", flush=True)
         service.close()
 
 

@@ -1,8 +1,7 @@
 """The event log of a run: one JSON object per line, only ever appended.
 
 Readers survive a torn last line (the process was killed while writing), skip kinds they do not know, and leave out fields
-that hold anything but what is declared. After a resume some
-steps are reported twice; the later report counts (`RunHistory`).
+that hold anything but what is declared. After a resume some steps are reported twice; the later counts (`RunHistory`).
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from lib_ti.files import naming
 
 EVENT_FIELDS: dict[str, frozenset[str]] = {
     "queued": frozenset({"place"}),
@@ -131,15 +132,14 @@ class EventLog:
         self._path = path
         self._terminate_torn_line()
 
-    def _terminate_torn_line(self) -> None:
-        """End a torn last line, so that the next event starts on its own line."""
+    def _terminate_torn_line(self) -> None:  # so that the next event starts on its own line
         if self._path.exists() and (data := self._path.read_bytes()) and not data.endswith(b"\n"):
             with self._path.open("ab") as file:
                 file.write(b"\n")
 
     def append(self, kind: str, **data: Any) -> Event:
         event = Event(kind, data, time.time())
-        with self._path.open("ab", buffering=0) as file:
+        with naming(self._path), self._path.open("ab", buffering=0) as file:
             file.write(event.to_json().encode("utf-8", "replace") + b"\n")
         return event
 

@@ -12,14 +12,15 @@ from contextlib import suppress
 from lib_ti import files
 from lib_ti.data.captions import load_templates
 from lib_ti.embedding.read import read_embedding
-from lib_ti.errors import TextualInversionError, TrainingFailed
+from lib_ti.errors import TextualInversionError, TrainingFailed, UnusableFile
 from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.runs.card_image import save_card_image
 from lib_ti.runs.events import Event, EventLog
+from lib_ti.runs.failures import describe_unexpected
 from lib_ti.runs.folder import RunFolder
-from lib_ti.runs.inputs import record_inputs
 from lib_ti.runs.recorder import FolderRecorder
 from lib_ti.runs.report.run_report import write_report
+from lib_ti.runs.resume import record_inputs
 from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.import_images import import_images, load_examples
 from lib_ti.training.preflight.preflight import Plan, open_for_training
@@ -55,21 +56,27 @@ def execute_run(
     Raises TextualInversionError; the traceback is in the run's log by then.
     """
     lock = folder.lock
-    lock.acquire()
-    folder.remove_stale_parts()
-    recorder = FolderRecorder(folder, on_event)
+    try:
+        lock.acquire()
+        folder.remove_stale_parts()
+        recorder = FolderRecorder(folder, on_event)
+    except OSError as error:
+        lock.release()
+        raise TrainingFailed(describe_unexpected(error, folder)) from error
     try:
         for message in warnings:
             recorder.event("warning", message=message)
         return _train(folder, recorder, should_stop, preview_requested)
     except KeyboardInterrupt:
-        recorder.event("stopped", step=folder.saved_step)
+        with suppress(OSError, UnusableFile):
+            recorder.event("stopped", step=folder.saved_step)
         raise
     except Exception as error:
-        with folder.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
-            log.write(traceback.format_exc())
-        message = str(error) if isinstance(error, TextualInversionError) else _describe_unexpected(error, folder)
-        recorder.event("failed", message=message)
+        message = str(error) if isinstance(error, TextualInversionError) else describe_unexpected(error, folder)
+        with suppress(OSError):  # on a full disk neither may be possible: the caller is told all the same
+            recorder.event("failed", message=message)
+            with folder.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
+                log.write(traceback.format_exc())
         if isinstance(error, TextualInversionError):
             raise
         raise TrainingFailed(message) from error
@@ -123,7 +130,7 @@ def _write_report(folder: RunFolder, recorder: FolderRecorder) -> None:
         with suppress(OSError):
             with folder.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.write(traceback.format_exc())
-            recorder.event("warning", message=f"there is no report: {_describe_unexpected(error, folder)}")
+            recorder.event("warning", message=f"there is no report: {describe_unexpected(error, folder)}")
 
 
 def install_embedding(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
@@ -146,13 +153,8 @@ def install_embedding(data: bytes, folder: RunFolder, settings: TrainSettings) -
             if part.read_bytes() != data:
                 raise OSError(errno.EIO, "what was written reads otherwise")
     except OSError as error:
-        files.atomic_write_bytes(folder.embedding, data, durable=True)
+        files.atomic_write_bytes(folder.embedding, data, durable=True)  # or else says what is full
         raise TrainingFailed(
             f"{settings.out} cannot be written to ({error.strerror}); the new embedding is {folder.embedding}"
         ) from error
     files.atomic_write_bytes(folder.embedding, data, durable=True)
-
-
-def _describe_unexpected(error: Exception, folder: RunFolder) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'} (details in {folder.log})"

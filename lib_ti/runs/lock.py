@@ -52,6 +52,8 @@ def is_held(path: Path) -> bool:
         lock.acquire(timeout_s=0)
     except RunBusy:
         return True
+    except OSError:  # nobody can train where not even this can be opened
+        return False
     lock.release()
     return False
 

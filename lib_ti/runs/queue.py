@@ -13,6 +13,7 @@ from typing import Any
 from lib_ti.errors import TextualInversionError
 from lib_ti.runs.events import TERMINAL_KINDS, EventLog
 from lib_ti.runs.folder import RunFolder
+from lib_ti.runs.queue_record import QueueRecord
 from lib_ti.runs.worker import Worker
 
 log = logging.getLogger("lib_ti")
@@ -48,9 +49,14 @@ it waited for the host.
 class RunQueue:
     """Trains jobs in order, in a thread of its own."""
 
-    def __init__(self, gpu_context: GpuContext, on_job_end: Callable[[Job], None] = lambda job: None) -> None:
-        """`on_job_end` is called after each job that was started, however it ended."""
-        self._gpu_context, self._on_job_end = gpu_context, on_job_end
+    def __init__(
+        self,
+        gpu_context: GpuContext,
+        on_job_end: Callable[[Job], None] = lambda job: None,
+        record: QueueRecord | None = None,
+    ) -> None:
+        """`on_job_end` is called after each job that was started, however it ended. `record`: keeps the queue on disk."""
+        self._gpu_context, self._on_job_end, self._record = gpu_context, on_job_end, record
         self._jobs: list[Job] = []
         self._lock = threading.RLock()
         self._closed = False
@@ -67,9 +73,29 @@ class RunQueue:
             # first, so that a job whose event cannot be written is not queued
             EventLog(job.folder.events).append("queued", place=len(self._jobs))
             self._jobs.append(job)
+            self._store()
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run_jobs, name="textual-inversion-queue", daemon=True)
                 self._thread.start()
+
+    def restore(self) -> None:
+        """Queue again what a program that has ended has left waiting in the record."""
+        for entry in self._record.take_over() if self._record else ():
+            folder = RunFolder(self._record.folder(entry)) if self._record else None
+            if folder and (folder.path / "settings.json").is_file() and not (self.find(folder.path) or folder.running):
+                try:
+                    self.add(Job(folder, entry.keep_generating))
+                except OSError:
+                    log.exception("%s cannot be queued again", folder.path)
+
+    def _store(self, closing: bool = False) -> None:
+        """Record the queue; once it is closed the record stays as it was, for the next program."""
+        if self._record and (closing or not self._closed):
+            entries = (
+                self._record.entry(job.folder.path, job.keep_generating, job.started and not closing)
+                for job in self._jobs
+            )
+            self._record.store([entry for entry in entries if entry])
 
     def jobs(self) -> list[Job]:
         """The job that runs or is next, then those behind it."""
@@ -109,11 +135,15 @@ class RunQueue:
     def close(self, timeout_s: float = 20.0) -> None:
         """Stop everything, and wait for the running training to save."""
         with self._lock:
+            if not self._closed:
+                self._store(closing=True)
             self._closed = True
         for job in reversed(self.jobs()):
             self.stop(job.folder.path)
         if thread := self._thread:
             thread.join(timeout_s)
+        if self._record:
+            self._record.release()
 
     def _run_jobs(self) -> None:
         while True:
@@ -152,9 +182,13 @@ class RunQueue:
             worker = job.worker or Worker({"run": str(job.folder.path)})
             with self._lock:
                 job.worker, job.started = worker, True
+                self._store()
             worker.reply()
         except TextualInversionError as error:
-            _record(job.folder, "failed", message=str(error))
+            if job.folder.running:  # another program trains it, and its log is not ours to write
+                log.warning("%s", error)
+            else:
+                _record(job.folder, "failed", message=str(error))
             return
         worker.start_training()
         try:
@@ -170,6 +204,7 @@ class RunQueue:
         _record_unreported_exit(job, worker.exit_code(), worker.last_stderr_line())
 
     def _record_queue_positions(self) -> None:
+        self._store()
         for position, job in enumerate(self._jobs):
             if position and not job.started:
                 _record(job.folder, "queued", place=position)
@@ -185,7 +220,7 @@ def _has_ended(folder: RunFolder) -> bool:
 
 def _record_unreported_exit(job: Job, exit_code: int | None, last_stderr_line: str) -> None:
     """Record the end of a run whose worker exited without recording it."""
-    if _has_ended(job.folder):
+    if _has_ended(job.folder) or job.folder.running:  # ended, or another program trains it
         return
     if job.cancelled and exit_code == EXIT_STOPPED:  # before it trained
         _record(job.folder, "stopped", step=_saved_step(job.folder))

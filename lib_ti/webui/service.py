@@ -13,6 +13,7 @@ from typing import Any
 from lib_ti import __version__
 from lib_ti.errors import BadInput, TextualInversionError
 from lib_ti.runs.queue import Job, RunQueue
+from lib_ti.runs.queue_record import QueueRecord
 from lib_ti.webui.api.queue_view import QueueView
 from lib_ti.webui.api.results import Results, delete_run
 from lib_ti.webui.api.runs_view import PAGE, RunsView, run_id
@@ -54,7 +55,7 @@ class TrainingService:
         self.embedding_index = EmbeddingIndex(host)
         self._thumbnails = ThumbnailCache()
         self._gpu_handover = GpuHandover(host)
-        self._queue = RunQueue(self._gpu_handover.gpu_context, self._on_job_end)
+        self._queue = RunQueue(self._gpu_handover.gpu_context, self._on_job_end, QueueRecord(host.runs_dir))
         self._runs = RunsView(lambda: host.runs_dir, self._queue, self._thumbnails)
         self.uploads = UploadRegistry()
         self._drafts = Drafts(host.runs_dir, self._thumbnails, self.uploads)
@@ -85,6 +86,10 @@ class TrainingService:
     def refuse_starts(self) -> None:
         """Start no training any more: the server ends, and does not wait for what is being started."""
         self._launcher.close()
+
+    def restore_queue(self) -> None:
+        """Go on with the queue of an earlier start of the host; to be called once it serves its page."""
+        self._queue.restore()
 
     def close(self) -> None:
         """Stop all trainings; each saves its state."""
