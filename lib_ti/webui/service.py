@@ -56,6 +56,7 @@ class TrainingService:
         self._thumbnails = ThumbnailCache()
         self._gpu_handover = GpuHandover(host)
         self._queue = RunQueue(self._gpu_handover.gpu_context, self._on_job_end, QueueRecord(host.runs_dir))
+        self.restore_queue = self._queue.restore  # to be called once the host serves its page
         self._runs = RunsView(lambda: host.runs_dir, self._queue, self._thumbnails)
         self.uploads = UploadRegistry()
         self._drafts = Drafts(host.runs_dir, self._thumbnails, self.uploads)
@@ -86,10 +87,6 @@ class TrainingService:
     def refuse_starts(self) -> None:
         """Start no training any more: the server ends, and does not wait for what is being started."""
         self._launcher.close()
-
-    def restore_queue(self) -> None:
-        """Go on with the queue of an earlier start of the host; to be called once it serves its page."""
-        self._queue.restore()
 
     def close(self) -> None:
         """Stop all trainings; each saves its state."""
@@ -206,8 +203,7 @@ class TrainingService:
                 return {"runs": self._runs.rows([self._runs.folder(run)]), "total": 1}
             except TextualInversionError:
                 return {"runs": [], "total": 0}
-        rows, total = self._runs.list_runs(int(offset), int(limit))
-        return {"runs": rows, "total": total}
+        return dict(zip(("runs", "total"), self._runs.list_runs(int(offset), int(limit)), strict=True))
 
     def advice(self, run: str) -> dict[str, Any]:
         return {"advice": self._runs.advice(run)}
