@@ -16,12 +16,12 @@ from lib_ti.errors import TextualInversionError, TrainingFailed, UnusableFile
 from lib_ti.formats.safetensors_tensors import safetensors_bytes
 from lib_ti.runs.card_image import save_card_image
 from lib_ti.runs.events import Event, EventLog
-from lib_ti.runs.failures import describe_unexpected
 from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.recorder import FolderRecorder
 from lib_ti.runs.report.run_report import write_report
 from lib_ti.runs.resume import record_inputs
 from lib_ti.settings.train_settings import TrainSettings
+from lib_ti.training.health.failures import describe_unexpected
 from lib_ti.training.import_images import import_images, load_examples
 from lib_ti.training.preflight.preflight import Plan, open_for_training
 from lib_ti.training.trainer import Trainer
@@ -62,7 +62,7 @@ def execute_run(
         recorder = FolderRecorder(folder, on_event)
     except OSError as error:
         lock.release()
-        raise TrainingFailed(describe_unexpected(error, folder)) from error
+        raise TrainingFailed(describe_unexpected(error, folder.path, folder.log)) from error
     try:
         for message in warnings:
             recorder.event("warning", message=message)
@@ -72,7 +72,11 @@ def execute_run(
             recorder.event("stopped", step=folder.saved_step)
         raise
     except Exception as error:
-        message = str(error) if isinstance(error, TextualInversionError) else describe_unexpected(error, folder)
+        message = (
+            str(error)
+            if isinstance(error, TextualInversionError)
+            else describe_unexpected(error, folder.path, folder.log)
+        )
         with suppress(OSError):  # on a full disk neither may be possible: the caller is told all the same
             recorder.event("failed", message=message)
             with folder.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
@@ -130,7 +134,9 @@ def _write_report(folder: RunFolder, recorder: FolderRecorder) -> None:
         with suppress(OSError):
             with folder.log.open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.write(traceback.format_exc())
-            recorder.event("warning", message=f"there is no report: {describe_unexpected(error, folder)}")
+            recorder.event(
+                "warning", message=f"there is no report: {describe_unexpected(error, folder.path, folder.log)}"
+            )
 
 
 def install_embedding(data: bytes, folder: RunFolder, settings: TrainSettings) -> None:
