@@ -12,6 +12,7 @@ from lib_ti.webui.extension import detect_host, get_extension
 from lib_ti.webui.hosts import a1111, host_options
 from lib_ti.webui.hosts.a1111 import A1111
 from lib_ti.webui.hosts.forge import Forge
+from lib_ti.webui.images.uploads import UploadRegistry
 
 
 class Model:
@@ -526,7 +527,10 @@ def callbacks(web, monkeypatch):
         for name in ("ui_settings", "ui_tabs", "app_started")
     }
     add_module(monkeypatch, web, "modules.script_callbacks", register)
-    get_extension().service = SimpleNamespace(private_paths=lambda: ["/data/runs"], actions=lambda: {})
+    get_extension().service = SimpleNamespace(
+        private_paths=lambda: ["/data/runs"], actions=lambda: {}, uploads=UploadRegistry(), redact=lambda reply: reply,
+        restore_queue=lambda: None,
+    )  # fmt: skip
     get_extension().register()
     return called
 
@@ -556,14 +560,25 @@ def test_callbacks_are_registered_through_the_callback_map(callbacks, web):
 
 
 def test_runs_folder_is_blocked_in_gradio(callbacks, web):
+    from fastapi import FastAPI
+
     demo = SimpleNamespace(blocked_paths=["/secret"])
     for _ in range(2):
-        callbacks["app_started"](demo, None)
+        callbacks["app_started"](demo, FastAPI())
         assert demo.blocked_paths == ["/data/runs", "/secret"]
     web.shared.demo = SimpleNamespace()
     callbacks["ui_settings"]()
     web.shared.opts.labels["tinv_runs_folder"].onchange()
     assert web.shared.demo.blocked_paths == ["/data/runs"]
+
+
+def test_queue_of_an_earlier_start_is_restored(callbacks):
+    from fastapi import FastAPI
+
+    restored = []
+    get_extension().service.restore_queue = lambda: restored.append(True)
+    callbacks["app_started"](None, FastAPI())
+    assert restored
 
 
 def test_rest_routes_need_the_api_flag(callbacks, web):

@@ -96,6 +96,7 @@ class Extension:
             from lib_ti.webui.api import rest
 
             rest.add_routes(app, self.service, getattr(flags, "api_auth", None))
+        self.service.restore_queue()
 
     def block_private_paths(self, demo: Any) -> None:
         """Keep gradio from serving our files by their paths: whoever may see an image gets it through the page."""
