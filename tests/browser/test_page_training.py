@@ -92,7 +92,7 @@ def test_all_problems_are_reported_and_no_run_is_created(tab, server):
     before = set((server.data / "textual_inversion").glob("*/*"))
     tab.fill(name="a/b", steps="many", batch_size=0)
     tab.train()
-    tab.wait_until(lambda: "Add pictures first" in tab.problems)
+    tab.wait_until(lambda: "Add pictures first" in tab.problems and "cannot contain" in tab.problems)
     for message in ("cannot contain '/'", "'many' is not a whole number", "out of range"):
         assert message in tab.problems
     assert tab.state == "idle"
@@ -212,10 +212,10 @@ def test_earlier_run_settings_are_reused_and_run_is_deleted(tab, server, coins):
     tab.screenshot("runs")
     row.get_by_role("button", name="Use these settings").click()
     tab.wait_until(lambda: tab.field("steps").input_value() == "30" and tab.field("name").input_value() == "old-coin")
-    row.get_by_role("button", name="Delete").click()
+    row.get_by_role("button", name="Delete", exact=True).click()
     assert list((server.data / "textual_inversion" / "old-coin").iterdir())  # it asks for confirmation first
     tab.screenshot("delete-asks")
-    row.get_by_role("button", name="Delete").last.click()
+    row.get_by_role("button", name="Delete", exact=True).last.click()
     tab.wait_until(
         lambda: not list((server.data / "textual_inversion").glob("old-coin/*")), awaited="the run to be gone"
     )
