@@ -4,6 +4,11 @@
     const { tinv } = window;
     const { byId, h, phrase } = tinv;
     const PATIENCE_MS = 500; // so long the page waits for Python before it says what it knows by itself
+    const HINTS = {
+        subject: "4 are enough to start. Show the same thing each time; vary background, light and angle.",
+        style: "4 are enough to start. Show the same style each time; vary what is in the picture.",
+        negative: "4 are enough to start. Choose pictures that went wrong in the same way; vary what they show.",
+    };
     let check = null; // the last reply about the form
 
     tinv.checklist = {
@@ -52,6 +57,12 @@
         element.replaceChildren(mark, " ", content);
     }
 
+    /** What the pictures should have in common depends on what is learned. */
+    function drawHint() {
+        const hint = HINTS[tinv.form.values.kind];
+        if (hint) tinv.setText(byId("tinv_drop_hint"), hint);
+    }
+
     function drawPictures() {
         const { count } = tinv.pictures;
         row("images", count > 0, count > 1 ? phrase("{} pictures", count) : [count ? "1 picture" : "Add pictures"]);
@@ -82,6 +93,7 @@
     }
 
     function draw() {
+        drawHint();
         drawPictures();
         drawWord();
         drawCost();

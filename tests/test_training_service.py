@@ -520,6 +520,24 @@ def test_second_window_has_pictures_of_its_own(page_with_images):
     assert len(page_with_images.ask("pictures", draft=copy)["pictures"]) == 3
 
 
+def test_prompts_to_try_name_the_word_and_wait_for_trainings(page_with_images):
+    page = page_with_images
+    run = page.train(name="my-mug", steps="2")["run"]
+    page.wait_until_ended(run)
+    assert "not saved" in page.ask("try_prompts", run=run, text="a my-mug")["error"], "there is nothing to try"
+    page.folder(run).embedding.write_bytes(b"x")
+    for text in ("", " \n ", "a house", "a my-mug\n" * 7, "a my-mug " * 100):
+        (problem, *_) = page.ask("try_prompts", run=run, text=text)["problems"]
+        assert problem["option"] == "try_prompt"
+    assert page.ask("try_prompts", run=run, text="a [name] on a table\nred MY-MUG")["total"] == 2
+    until(lambda: page.poll()["trying"]["total"] == 0)
+    assert page.poll()["trying"]["error"], "the child of these tests makes nothing, and that is said"
+    busy = page.train(name="my-disc", steps="100000")["run"]
+    assert "being trained" in page.ask("try_prompts", run=run, text="a my-mug")["error"]
+    page.ask("stop", run=busy)
+    page.wait_until_ended(busy)
+
+
 # --- following ---------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 from driver.server import COIN
+from PIL import Image
 
 pytestmark = pytest.mark.browser
 
@@ -166,3 +167,48 @@ def test_share_saves_a_zip_and_writes_into_the_file(judged, server):
     page.get_by_role("button", name="Share", exact=True).click()
     judged.wait_until(lambda: dialog.locator("#tinv_share_author").input_value() == "Class 4 b")
     page.keyboard.press("Escape")
+
+
+def test_large_preview_is_moved_from_before_to_the_last_step(judged):
+    panel, slider = judged.page.locator("#tinv_learning"), judged.page.locator("#tinv_learning_step")
+    preview = judged.page.locator("#tinv_learning_preview")
+    assert "Looks best: step 20" in panel.inner_text()
+    assert preview.get_attribute("alt").startswith("Step 20"), "the best, once the training has ended"
+    slider.focus()
+    judged.page.keyboard.press("Home")
+    judged.wait_until(lambda: preview.get_attribute("alt").startswith("Before training"))
+    assert "Your picture" in panel.inner_text()
+    panel.get_by_role("button", name="Show it").click()
+    judged.wait_until(lambda: preview.get_attribute("alt").startswith("Step 20"))
+    judged.page.keyboard.press("Tab")
+    slider.focus()
+    judged.page.keyboard.press("End")
+    judged.wait_until(lambda: preview.get_attribute("alt").startswith("Step 40"))
+    panel.screenshot()
+
+
+def test_norm_and_similarity_are_drawn_and_tabled(judged):
+    chart = judged.page.locator("#tinv_movement svg.tinv-chart")
+    assert chart.locator(".tinv-norm").count() == chart.locator(".tinv-similarity").count() == 1
+    rows = judged.page.locator("#tinv_movement table tr").all()
+    assert [cell.text_content() for cell in rows[0].locator("th").all()] == ["Step", "Norm", "Similarity"]
+    assert len(rows) > 3
+
+
+def test_word_is_tried_in_place_and_its_pictures_saved_as_a_sheet(judged):
+    figures = judged.page.locator("#tinv_tests figure")
+    before = figures.count()
+    panel, prompt = judged.page.locator("#tinv_try_panel"), judged.page.locator("#tinv_try_prompt")
+    prompt.fill("a photo of a house")
+    judged.page.locator("#tinv_try_make").click()
+    judged.wait_until(lambda: "is without it" in panel.inner_text(), awaited="the word that is missing")
+    prompt.fill("a drawing of [name]")
+    judged.page.locator("#tinv_try_make").click()
+    judged.wait_until(lambda: figures.count() == before + 1, 120, "the picture")
+    assert "a drawing of judged-coin" in figures.last.inner_text()
+    with judged.page.expect_download() as download:
+        judged.page.locator("#tinv_try_sheet").click()
+    assert download.value.suggested_filename == "judged-coin-sheet.png"
+    with Image.open(download.value.path()) as sheet:
+        assert sheet.width > 700
+        assert len(sheet.convert("RGB").getcolors(1 << 24)) > 100
