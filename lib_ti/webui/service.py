@@ -210,8 +210,7 @@ class TrainingService:
 
     def settings(self, run: str) -> dict[str, Any]:
         folder = self._runs.folder(run)
-        auto = form_to_settings.auto_options(folder)
-        values = form_to_settings.form_values(folder.settings, self.host.hides_paths, auto)
+        values = form_to_settings.form_values_of_run(folder, self.host.hides_paths)
         own_prompts = {"template_file": prompts_text(folder)} if "template_file" in values else {}
         return {"form": values | own_prompts}
 

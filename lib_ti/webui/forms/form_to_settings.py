@@ -88,6 +88,11 @@ def form_values(
     return {**values, **memory, "overwrite": False}
 
 
+def form_values_of_run(folder: RunFolder, hides_paths: bool) -> dict[str, str | bool]:
+    """The form's values for another training like a run."""
+    return form_values(folder.settings, hides_paths, auto_options(folder))
+
+
 def auto_options(folder: RunFolder) -> Collection[str]:
     """The options that were left to a run's training, as far as they can be known."""
     stored = folder.auto_options
