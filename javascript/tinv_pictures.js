@@ -148,6 +148,8 @@
             return !old || ["thumb", "caption", "warnings"].some(differs);
         };
         addReply({ pictures: newPictures.filter(isOutdated) });
+        const cards = newPictures.map((picture) => cardOf(picture.id));
+        if (cards.some((card, i) => list().children[i] !== card)) list().append(...cards); // one came back from in between
     }
 
     function pictureCard(picture) {

@@ -51,8 +51,9 @@
 
     tinv.ready(() => {
         restorePanel();
-        document.addEventListener("click", (event) => {
+        const onClick = (event) => {
             if (event.target.closest && event.target.closest("[role=tablist], .tab-nav")) rememberPanel();
-        });
+        };
+        document.addEventListener("click", onClick, true); // while capturing: gradio draws the tabs anew on a click
     });
 })();
