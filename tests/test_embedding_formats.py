@@ -242,7 +242,7 @@ def test_save_that_fails_verification_changes_nothing(tmp_path, monkeypatch):
 
 def test_delivery_verifies_what_was_written(tmp_path, monkeypatch):
     """On a disk that loses data the run's own copy remains."""
-    run = SimpleNamespace(embedding=tmp_path / "run.safetensors")
+    run = SimpleNamespace(path=tmp_path, embedding=tmp_path / "run.safetensors")
     settings = SimpleNamespace(out=tmp_path / "out", name="mug", overwrite=False)
     read_bytes = Path.read_bytes
     monkeypatch.setattr(

@@ -279,7 +279,7 @@ def test_host_options(web):
     host_options.add_options(lambda: changed.append(1))
     labels = web.shared.opts.labels
     assert {key: info.default for key, info in labels.items()} == {
-        "tinv_runs_folder": "", "tinv_keep_snapshots": True, "tinv_keep_pictures": True,
+        "tinv_runs_folder": "", "tinv_keep_snapshots": True, "tinv_keep_pictures": True, "tinv_names": "",
     }  # fmt: skip
     assert {info.section for info in labels.values()} == {("textual_inversion_trainer", "Textual Inversion")}
     assert all(info.info_text for info in labels.values())
