@@ -156,7 +156,8 @@ def test_arguments_of_any_type_do_no_harm(page_with_run, host, tmp_path):
         "run": run, "after": 0, "page": "tab", "form": page.form(name="my-cup"), "draft": DRAFT, "token": "t", "path": "x",
         "name": "x", "id": "0000", "text": "x", "step": 1, "prompt": 0, "seed": 0, "full": False, "overwrite": False,
         "steps": 3, "sweep": "my-mug-1", "values": {"vectors": ["1", "2"]}, "about": {"author": "x"},
-        "format": "a1111", "captioner": "blip", "limit": 10, "offset": 0, "replace": "x", "find": "x", "prefix": "x", "suffix": "x",
+        "format": "a1111", "captioner": "blip", "limit": 10, "offset": 0, "replace": "x",
+        "find": "x", "prefix": "x", "suffix": "x",
     }  # fmt: skip
     outside_before = file_contents(tmp_path / "outside"), (host.embeddings_dir / "precious.safetensors").read_bytes()
     calls = 0
