@@ -14,6 +14,8 @@ from lib_ti.settings.train_settings import TrainSettings
 from lib_ti.training.recorder import SavableImage
 from lib_ti.training.resuming.state_record import read_state_record
 
+MAX_SNAPSHOTS, KEPT_LATEST = 200, 20
+
 
 class FolderRecorder:
     """A `training.recorder.Recorder` that stores everything in a run folder."""
@@ -46,6 +48,15 @@ class FolderRecorder:
         path.parent.mkdir(exist_ok=True)
         files.atomic_write_bytes(path, data, durable=True)
         self.event("snapshot", step=step, file=path.relative_to(self._folder.path).as_posix())
+        self._thin_snapshots()
+
+    def _thin_snapshots(self) -> None:
+        """Beyond `MAX_SNAPSHOTS`, delete the one whose neighbours are closest, so that those of a long run stay evenly spread."""
+        paths = (self._folder.path / "snapshots").glob("*.safetensors")
+        steps = sorted(int(path.stem) for path in paths if path.stem.isdecimal())
+        if len(steps) > MAX_SNAPSHOTS:
+            i = min(range(1, len(steps) - KEPT_LATEST), key=lambda i: steps[i + 1] - steps[i - 1])
+            self._folder.snapshot(steps[i]).unlink(missing_ok=True)
 
     def save_state(self, data: bytes) -> None:
         """Save a state; the one before stays as the previous one, unless it is damaged or the same."""
