@@ -73,6 +73,7 @@ def init_options(tab):
     }
 
 
+@pytest.mark.smoke
 def test_settings_follow_the_family(open_tab, families):
     tab = open_tab(families)
     select_checkpoint(tab, "one.safetensors")

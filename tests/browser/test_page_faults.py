@@ -46,6 +46,7 @@ def test_html_in_names_and_captions_is_escaped(tab, tmp_path):
     assert tab.page.locator("#tab_textual_inversion b[onmouseover]").count() == 0
 
 
+@pytest.mark.smoke
 def test_uploads_are_deleted_and_draft_images_are_not_served(tab, server, coins):
     tab.add_pictures(*coins)
     left_uploads = [path for path in (server.data / "uploads").rglob("*") if path.suffix in (".png", ".jpg")]

@@ -16,6 +16,7 @@ def start_training(tab, coins, name, **values):
     return tab.train()
 
 
+@pytest.mark.smoke
 def test_train_on_four_pictures_and_generate_with_the_embedding(open_tab, server, coins):
     tab = open_tab(server)
     assert tab.state == "idle"
@@ -100,6 +101,7 @@ def test_all_problems_are_reported_and_no_run_is_created(tab, server):
     assert set((server.data / "textual_inversion").glob("*/*")) == before
 
 
+@pytest.mark.smoke
 def test_stop_and_resume(tab, coins):
     start_training(tab, coins, "halted-coin", steps=2000, preview_every=0)
     tab.wait_until(lambda: tab.state == "training" and tab.step >= 3)
