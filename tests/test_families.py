@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from lib_ti.errors import UnusableFile
 from lib_ti.formats.weights import Weights
-from lib_ti.model.checkpoint import ldm
+from lib_ti.model.checkpoint import detect, ldm
 from lib_ti.model.checkpoint.checkpoint import TOKEN_EMBEDDING
 from lib_ti.model.checkpoint.inspect import inspect_checkpoint
 from lib_ti.model.checkpoint.noise_schedule import NoiseSchedule
@@ -219,8 +219,7 @@ def test_the_released_checkpoint_opens_from_its_header_alone(monkeypatch, family
     listing = "\n".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
     assert hashlib.sha256(listing.encode()).hexdigest() == OF_REAL[family], "these are not the real one's names"
 
-    for module in (ldm, __import__("lib_ti.model.checkpoint.inspect", fromlist=["inspect_checkpoint"])):
-        monkeypatch.setattr(module, "open_weights", lambda path: Weights(path, shapes, pytest.fail))
+    monkeypatch.setattr(detect, "open_weights", lambda path: Weights(path, shapes, pytest.fail))
     checkpoint = open_checkpoint(Path("model.safetensors"))
     parts = checkpoint.unet, checkpoint.vae, *checkpoint.text_encoders.values()
     assert [len(part.weights.shapes) for part in parts] == counts

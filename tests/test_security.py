@@ -352,8 +352,9 @@ class TestDecoder:
             os.mkfifo(tmp_path / "pipe.png")
             with pytest.raises(UnusableFile):
                 decoder.prepare(tmp_path / "pipe.png", tmp_path / "out.png")
+        Image.new("RGB", (6000, 6000)).save(tmp_path / "large.png", compress_level=1)
         monkeypatch.setattr(decoder_module, "TIMEOUT_S", 0.0)
         with pytest.raises(UnusableFile, match="too long or too much memory"):
-            decoder.prepare(tmp_path / "a.png", tmp_path / "out.png")
+            decoder.prepare(tmp_path / "large.png", tmp_path / "out.png")
         monkeypatch.undo()
         assert decoder.prepare(tmp_path / "a.png", tmp_path / "out.png")["width"] == 40

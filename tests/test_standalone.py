@@ -240,7 +240,7 @@ class TestPage:
 
     def test_rest_calls(self, host, service):
         with client(host, service) as browser:
-            assert browser.get("/tinv/v1/runs").json() == {"runs": []}
+            assert browser.get("/tinv/v1/runs").json()["runs"] == []
             assert browser.post("/tinv/v1/runs", json={}).status_code == 422
             assert browser.delete("/tinv/v1/runs/my-mug/2000-01-01T00-00-00").status_code == 415
         with client(host, service, auth=("me", "secret")) as browser:

@@ -96,4 +96,4 @@ def test_options_of_a_sweep(page):
 @pytest.mark.parametrize("identifier", ["", "..", "a/b", "none", None, "\0", 7])
 def test_sweeps_that_do_not_exist(page, identifier):
     for action in ("comparison", "stop_sweep", "resume_sweep"):
-        assert page.ask(action, sweep=identifier)["error"].startswith(("There is no", "This sweep is not"))
+        assert page.ask(action, sweep=identifier)["error"].startswith(("There is no", "This sweep no longer exists"))

@@ -125,6 +125,10 @@ ODD_VALUES = [
 ]  # fmt: skip
 
 
+LONG_ACTIONS = {"suggest", "sweep", "report", "share", "export", "describe", "try_prompts", "write_captions"}
+"""They start processes, or write whole files, each time."""
+
+
 class FailingWorker:
     """A worker that cannot start."""
 
@@ -164,7 +168,7 @@ def test_arguments_of_any_type_do_no_harm(page_with_run, host, tmp_path):
     for do, action in page.service.actions().items():
         parameters = list(inspect.signature(action).parameters)
         for replaced in parameters:
-            for value in ODD_VALUES:
+            for value in ODD_VALUES[:: 5 if do in LONG_ACTIONS else 1]:
                 page.ask(do, **{k: valid[k] for k in parameters} | {replaced: value})
                 calls += 1
     assert calls > 1000
