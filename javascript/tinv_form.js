@@ -150,7 +150,7 @@
         tinv.setContent(byId("tinv_estimate"), reply.estimate.text);
         if (!adoptFamilyPreset(reply.preset_values)) drawPresets(reply); // else there is another check
         const nameIsFree = Boolean(reply.name && reply.name.state === "free");
-        tinv.problems.showAtFields(reply.problems || [], nameIsFree);
+        tinv.problems.showAtFields(reply.problems || [], nameIsFree, reply.missing || []);
     }
 
     // Presets

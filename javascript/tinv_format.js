@@ -52,7 +52,11 @@
                 .map((line) => line.trim())
                 .filter(Boolean),
 
-        /** With a capital and a full stop. */
-        sentence: (text) => text && text[0].toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : "."),
+        /** With a capital, unless it begins with the name of a file, and a full stop. */
+        sentence: (text) =>
+            text &&
+            (/^[^\s:]*[._]\w/.test(text) ? text[0] : text[0].toUpperCase()) +
+                text.slice(1) +
+                (/[.!?…]$/.test(text) ? "" : "."),
     };
 })();

@@ -15,10 +15,11 @@
         },
 
         /** Shows the problems that a check has found. Those of the last click on Train stay while their field does. */
-        showAtFields(problems, nameIsFree) {
+        showAtFields(problems, nameIsFree, missing = []) {
             const options = new Set(problems.map(({ option }) => option));
+            const stillMissing = new Set(missing.map(({ option }) => option));
             const isCurrent = ({ option, value }) =>
-                value === valueOf(option) && !(option === "name" && nameIsFree);
+                stillMissing.has(option) || (value === valueOf(option) && !(option === "name" && nameIsFree));
             const current = rejected.filter(isCurrent);
             if (current.length < rejected.length) drawSummary(current);
             rejected = current;

@@ -91,6 +91,13 @@ def test_captions_are_edited_together(captioning, drafts):
     assert captioning.edit_captions(DRAFT) == {"changed": 0}
 
 
+def test_captions_cannot_grow_without_end(captioning, drafts):
+    for edit in ({"find": "d", "replace": "d" * 10**6}, {"prefix": "x" * 2001}):
+        with pytest.raises(BadInput, match="are the most"):
+            captioning.edit_captions(DRAFT, **edit)
+    assert drafts.captions(DRAFT, "txt")["0001"] == "a gold disc"
+
+
 @pytest.fixture
 def web(monkeypatch):
     """The modules of a host, as A1111 and Forge have them."""

@@ -56,9 +56,9 @@ def test_suggested_words_are_ranked_and_chosen_by_a_click(tab, coins):
     tab.wait_until(lambda: tab.field("init_text").input_value() == "silver coin", awaited="the word in its field")
     tab.wait_until(lambda: choices.first.get_attribute("aria-pressed") == "true", awaited="the choice to be marked")
     tab.screenshot("suggest-done")
-    note.get_by_role("button", name="use as many").click()
+    note.get_by_role("button", name="Use them").click()
     tab.wait_until(lambda: tab.field("vectors").input_value() == "4", awaited="the vectors")
-    tab.wait_until(lambda: "Worth" not in note.inner_text(), awaited="the offer to go")
+    tab.wait_until(lambda: "would suit" not in note.inner_text(), awaited="the offer to go")
 
 
 def test_suggesting_is_cancelled_and_fails_with_a_reason(tab):
@@ -101,7 +101,7 @@ def test_several_trainings_are_counted_queued_and_compared(tab, coins):
     field = lambda option: tab.page.locator(f"#tinv_sweep_fields [data-option={option}]")  # noqa: E731
     field("learning_rate").fill("0.002, 0.005,")
     field("vectors").fill("1,2,3,4")
-    tab.wait_until(lambda: "8 trainings; at most 6" in note.inner_text())
+    tab.wait_until(lambda: "8 trainings. At most 6" in note.inner_text())
     assert start.is_disabled()
     field("vectors").fill("")
     field("init_text").fill("coin, ring, coin")

@@ -22,6 +22,7 @@ from lib_ti.webui.images.drafts import Drafts
 log = logging.getLogger("lib_ti")
 IDLE: dict[str, Any] = {"state": "idle", "done": 0, "total": 0, "message": ""}
 EXIT_TIMEOUT_S = 20.0
+MAX_CAPTION = 2000  # characters; a prompt of 77 tokens has some hundred
 
 
 class Captioning:
@@ -72,6 +73,15 @@ class Captioning:
     ) -> dict[str, Any]:
         """Edit the captions of all pictures together."""
         before = self._drafts.captions(draft, "txt")
+        if find:  # counted first: replacing a letter by a page would take memory without end
+            longest = max(
+                (len(t) + t.count(str(find)) * (len(str(replace)) - len(str(find))) for t in before.values()), default=0
+            )
+        else:
+            longest = max(map(len, before.values()), default=0)
+        if (longest := longest + len(str(prefix)) + len(str(suffix))) > MAX_CAPTION:
+            reason = f"would make a caption of {longest} characters; {MAX_CAPTION} are the most"
+            raise BadInput([Problem("captions", reason)])
         after = {
             image_id: f"{prefix}{text.replace(str(find), str(replace)) if find else text}{suffix}"
             for image_id, text in before.items()
