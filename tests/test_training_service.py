@@ -154,8 +154,10 @@ def page_with_run(page_with_images, host, tmp_path, monkeypatch):
     return page_with_images, run
 
 
-def test_arguments_of_any_type_do_no_harm(page_with_run, host, tmp_path):
+def test_arguments_of_any_type_do_no_harm(page_with_run, host, tmp_path, monkeypatch):
     page, run = page_with_run
+    (tmp_path / "work" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work" / "here")  # whose ".." holds no thousand pictures
     valid = {
         "run": run, "after": 0, "page": "tab", "form": page.form(name="my-cup"), "draft": DRAFT, "token": "t", "path": "x",
         "name": "x", "id": "0000", "text": "x", "step": 1, "prompt": 0, "seed": 0, "full": False, "overwrite": False,
@@ -177,7 +179,7 @@ def test_arguments_of_any_type_do_no_harm(page_with_run, host, tmp_path):
         (host.embeddings_dir / "precious.safetensors").read_bytes(),
     ) == outside_before
     assert page.folder(run).settings.name == "my-mug", "it was never named rightly, so it is still there"
-    assert {p.name for p in tmp_path.iterdir()} <= {"embeddings", "textual_inversion", "gradio", "outside"}
+    assert {p.name for p in tmp_path.iterdir()} <= {"embeddings", "textual_inversion", "gradio", "outside", "work"}
     assert all(name_problem(p.stem) is None for p in host.embeddings_dir.glob("*.safetensors"))
     assert page.poll(run)["run"]["state"] == "finished"
 
