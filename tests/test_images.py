@@ -801,3 +801,15 @@ class TestImportImages:
     def test_missing_images_are_an_error(self, tmp_path):
         with pytest.raises(UnusableFile, match="pictures are gone"):
             load_examples(tmp_path / "images", self.settings())
+
+
+def test_broken_decoder_is_logged_and_costs_its_own_format_alone(tmp_path, monkeypatch, caplog):
+    (tmp_path / "pillow_jxl.py").write_text("raise OSError('no library')")
+    monkeypatch.syspath_prepend(tmp_path)
+    decoders.available_formats.cache_clear()
+    try:
+        assert {"PNG", "JPEG", "WEBP"} <= set(decoders.available_formats())
+    finally:
+        decoders.available_formats.cache_clear()
+    assert "pillow_jxl is installed and cannot be used" in caplog.text
+    assert "no library" in caplog.text

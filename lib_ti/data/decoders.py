@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib
-from contextlib import suppress
+import logging
+from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image
 
 from lib_ti.formats.file_kind import HEAD_BYTES, detect_kind, refusal
+
+log = logging.getLogger("lib_ti")
 
 _FORMATS = (
     "PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "HEIF", "JXL", "PCX",
@@ -24,11 +27,13 @@ _PIP_NAMES = {"pillow_avif": "pillow-avif-plugin", "pillow_jxl": "pillow-jxl-plu
 def available_formats() -> tuple[str, ...]:
     """The allowed formats that this Pillow can read. Its EPS reader, for one, would start Ghostscript."""
     Image.init()
-    for name in _PLUGINS.values():
-        with suppress(Exception):  # not installed, or broken: then the format's name is all that can be said
+    for name in filter(find_spec, _PLUGINS.values()):
+        try:
             register = getattr(importlib.import_module(name), "register_heif_opener", None)
             if register:
                 register()
+        except Exception:  # a broken plugin costs its own format alone
+            log.exception("%s is installed and cannot be used", name)
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 

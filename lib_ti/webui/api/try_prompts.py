@@ -26,8 +26,9 @@ from lib_ti.settings.train_settings import NAME_SLOT
 from lib_ti.text import is_encodable
 from lib_ti.webui.api.results import Results
 from lib_ti.webui.api.runs_view import RunsView, run_id
+from lib_ti.webui.hosts.background_task import BackgroundTask, Work
 from lib_ti.webui.hosts.gpu_handover import GpuHandover
-from lib_ti.webui.hosts.lent_child import EXIT_TIMEOUT_S, run_child
+from lib_ti.webui.hosts.lent_child import run_child
 
 log = logging.getLogger("lib_ti")
 MAX_PROMPTS = 6  # in one request
@@ -41,9 +42,7 @@ class TryPrompts:
 
     def __init__(self, results: Results, runs: RunsView, queue: RunQueue, handover: GpuHandover) -> None:
         self._results, self._runs, self._queue, self._handover = results, runs, queue, handover
-        self._lock = threading.Lock()
-        self._cancelled = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._task = BackgroundTask("textual-inversion-try")
         self.status: dict[str, Any] | None = None
         self.has_gpu = False
 
@@ -59,28 +58,23 @@ class TryPrompts:
         if len(folder.history().tests) + len(prompts) > MAX_PICTURES:
             raise TextualInversionError("This training has many pictures already; try the word in txt2img.")
         embedding = self._results.embedding_to_try(folder)
-        with self._lock:
-            if self._thread is not None and self._thread.is_alive():
-                raise TextualInversionError("Pictures are being made already; wait for them.")
-            self._cancelled = threading.Event()
+
+        def prepare() -> Work:
             self.status = {"run": run_id(folder), "total": len(prompts), "error": ""}
-            self._thread = threading.Thread(
-                target=self._run, args=(folder, embedding, prompts), name="textual-inversion-try", daemon=True
-            )
-            self._thread.start()
+            return lambda cancelled: self._run(folder, embedding, prompts, cancelled)
+
+        if not self._task.start(prepare):
+            raise TextualInversionError("Pictures are being made already; wait for them.")
         return {"total": len(prompts)}
 
     def cancel_try(self) -> dict[str, Any]:
-        self._cancelled.set()
+        self._task.cancel()
         return {}
 
     def close(self) -> None:
-        self._cancelled.set()
-        if thread := self._thread:
-            thread.join(EXIT_TIMEOUT_S)
+        self._task.close()
 
-    def _run(self, folder: RunFolder, embedding: Path, prompts: list[str]) -> None:
-        cancelled = self._cancelled
+    def _run(self, folder: RunFolder, embedding: Path, prompts: list[str], cancelled: threading.Event) -> None:
         request = {"tests": {"run": str(folder.path), "embedding": str(embedding), "prompts": prompts}}
         error = ""
         try:

@@ -16,9 +16,10 @@ from lib_ti.settings.option import RawValue
 from lib_ti.text import option_flag
 from lib_ti.webui.forms import form_to_settings
 from lib_ti.webui.forms.live_check import NO_CHECKPOINT
+from lib_ti.webui.hosts.background_task import BackgroundTask, Work
 from lib_ti.webui.hosts.gpu_handover import GpuHandover
 from lib_ti.webui.hosts.host import Host
-from lib_ti.webui.hosts.lent_child import EXIT_TIMEOUT_S, run_child
+from lib_ti.webui.hosts.lent_child import run_child
 from lib_ti.webui.images.drafts import Drafts
 
 log = logging.getLogger("lib_ti")
@@ -40,10 +41,8 @@ class Suggestions:
 
     def __init__(self, host: Host, drafts: Drafts, handover: GpuHandover, queue: RunQueue) -> None:
         self._host, self._drafts, self._handover, self._queue = host, drafts, handover, queue
-        self._lock = threading.Lock()
+        self._task = BackgroundTask("textual-inversion-suggest")
         self._status = IDLE
-        self._cancelled = threading.Event()
-        self._thread: threading.Thread | None = None
         self.has_gpu = False
 
     def actions(self) -> dict[str, Callable[..., Any]]:
@@ -61,28 +60,24 @@ class Suggestions:
             raise BadInput(problems)
         if self._queue.jobs():
             raise TextualInversionError("A training is running. Try again when it has finished.")
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._cancelled = threading.Event()
-                self._status = {**IDLE, "state": "running", "message": "Waiting for the WebUI"}
-                program = worker.command_program(["suggest", "--json", *_arguments(raw)])
-                self._thread = threading.Thread(
-                    target=self._run, args=(program, self._cancelled), name="textual-inversion-suggest", daemon=True
-                )
-                self._thread.start()
+
+        def prepare() -> Work:
+            self._status = {**IDLE, "state": "running", "message": "Waiting for the WebUI"}
+            program = worker.command_program(["suggest", "--json", *_arguments(raw)])
+            return lambda cancelled: self._run(program, cancelled)
+
+        self._task.start(prepare)
         return self._status
 
     def suggestions(self) -> dict[str, Any]:
         return self._status
 
     def cancel_suggest(self) -> dict[str, Any]:
-        self._cancelled.set()
+        self._task.cancel()
         return {}
 
     def close(self) -> None:
-        self._cancelled.set()
-        if thread := self._thread:
-            thread.join(EXIT_TIMEOUT_S)
+        self._task.close()
 
     def _run(self, program: str, cancelled: threading.Event) -> None:
         try:

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lib_ti.errors import BadInput, Problem, TextualInversionError
+from lib_ti.webui.hosts.background_task import BackgroundTask, Work
 from lib_ti.webui.hosts.host import Host, acquired
 from lib_ti.webui.images import draft_copies
 from lib_ti.webui.images.drafts import Drafts
 
 log = logging.getLogger("lib_ti")
 IDLE: dict[str, Any] = {"state": "idle", "done": 0, "total": 0, "message": ""}
-EXIT_TIMEOUT_S = 20.0
 MAX_CAPTION = 2000  # characters; a prompt of 77 tokens has some hundred
 
 
@@ -30,10 +30,8 @@ class Captioning:
 
     def __init__(self, host: Host, drafts: Drafts) -> None:
         self._host, self._drafts = host, drafts
-        self._lock = threading.Lock()
+        self._task = BackgroundTask("textual-inversion-captions")
         self._status = IDLE
-        self._cancelled = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def actions(self) -> dict[str, Callable[..., Any]]:
         own = (self.write_captions, self.captioning, self.cancel_captions, self.edit_captions)
@@ -49,23 +47,20 @@ class Captioning:
             raise BadInput([Problem("images", "add pictures first")])
         if not images:
             raise TextualInversionError("Every picture has a caption already.")
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._cancelled = threading.Event()
-                self._status = {**IDLE, "state": "running", "total": len(images), "message": "Waiting for the WebUI"}
-                draft_copies.keep_for_undo(self._drafts.folder(draft))
-                arguments = (draft, images, captioner, self._cancelled)
-                self._thread = threading.Thread(
-                    target=self._run, args=arguments, name="textual-inversion-captions", daemon=True
-                )
-                self._thread.start()
+
+        def prepare() -> Work:
+            self._status = {**IDLE, "state": "running", "total": len(images), "message": "Waiting for the WebUI"}
+            draft_copies.keep_for_undo(self._drafts.folder(draft))
+            return lambda cancelled: self._run(draft, images, captioner, cancelled)
+
+        self._task.start(prepare)
         return self._status
 
     def captioning(self) -> dict[str, Any]:
         return self._status
 
     def cancel_captions(self) -> dict[str, Any]:
-        self._cancelled.set()
+        self._task.cancel()
         return {}
 
     def edit_captions(
@@ -73,17 +68,15 @@ class Captioning:
     ) -> dict[str, Any]:
         """Edit the captions of all pictures together."""
         before = self._drafts.captions(draft, "txt")
-        if find:  # counted first: replacing a letter by a page would take memory without end
-            longest = max(
-                (len(t) + t.count(str(find)) * (len(str(replace)) - len(str(find))) for t in before.values()), default=0
-            )
-        else:
-            longest = max(map(len, before.values()), default=0)
-        if (longest := longest + len(str(prefix)) + len(str(suffix))) > MAX_CAPTION:
+        prefix, suffix, find, replace = map(str, (prefix, suffix, find, replace))
+        # counted before anything is replaced: a letter by a page, again and again, would take memory without end
+        growth = len(replace) - len(find)
+        lengths = [len(text) + (growth * text.count(find) if find else 0) for text in before.values()]
+        if (longest := max(lengths, default=0) + len(prefix) + len(suffix)) > MAX_CAPTION:
             reason = f"would make a caption of {longest} characters; {MAX_CAPTION} are the most"
             raise BadInput([Problem("captions", reason)])
         after = {
-            image_id: f"{prefix}{text.replace(str(find), str(replace)) if find else text}{suffix}"
+            image_id: f"{prefix}{text.replace(find, replace) if find else text}{suffix}"
             for image_id, text in before.items()
         }
         changed = [image_id for image_id, text in after.items() if text != before[image_id]]
@@ -94,9 +87,7 @@ class Captioning:
         return {"changed": len(changed)}
 
     def close(self) -> None:
-        self._cancelled.set()
-        if thread := self._thread:
-            thread.join(EXIT_TIMEOUT_S)
+        self._task.close()
 
     def _run(self, draft: str, images: Sequence[str], captioner: str, cancelled: threading.Event) -> None:
         try:
