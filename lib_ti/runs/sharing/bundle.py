@@ -16,7 +16,7 @@ from lib_ti.runs.folder import RunFolder
 from lib_ti.runs.sharing.about import About, with_about
 
 MAX_PICTURES = 6
-_DATE = (1980, 1, 1, 0, 0, 0)  # zip's earliest: when something was packed is nobody's business
+_DATE = (1980, 1, 1, 0, 0, 0)  # zip's earliest, so that the archive does not tell when it was packed
 _OTHER_FORMATS = {"a1111": "AUTOMATIC1111", "diffusers": "diffusers"}
 """The folder in the zip by format."""
 
